@@ -1,0 +1,50 @@
+# Everything a person runs; the first command of each kind sets up its own environment under .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test check lint types bench quality train model clean
+
+demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
+	$(BIN)/mpi-fast demo --output demo.png
+
+test: $(VENV)/dev.stamp  ## all tests that need no GPU
+	$(BIN)/python -m pytest
+
+check: lint types test  ## what CI runs
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
+	$(BIN)/python -m pytest bench/test_speed.py --benchmark-only --benchmark-columns=min,median,iqr,max,rounds
+
+quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
+	$(BIN)/python bench/quality.py
+
+train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
+	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
+
+model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
+	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
+
+$(VENV)/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mpi-fast needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
+	$(PIP) --editable '.[cpu,plots]'
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/demo.stamp
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png

@@ -1,0 +1,31 @@
+"""mpi-fast: real-time score-based image reconstruction for magnetic particle imaging.
+
+Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> sampler (engine + guidance) ->
+`Reconstruction` -> file, picture, stream. ``Calibration`` and ``Reconstructor`` are all that most users need.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mpi_fast.calibration import Calibration as Calibration
+    from mpi_fast.errors import MPIFastError as MPIFastError
+    from mpi_fast.reconstructor import Reconstruction as Reconstruction
+    from mpi_fast.reconstructor import Reconstructor as Reconstructor
+
+__version__ = "0.1.0"
+__all__ = ["Calibration", "MPIFastError", "Reconstruction", "Reconstructor", "__version__"]
+
+_HOME = {
+    "Calibration": "mpi_fast.calibration",
+    "MPIFastError": "mpi_fast.errors",
+    "Reconstruction": "mpi_fast.reconstructor",
+    "Reconstructor": "mpi_fast.reconstructor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public classes on first use, so that ``import mpi_fast`` costs milliseconds."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mpi_fast' has no attribute '{name}'")

@@ -1,0 +1,46 @@
+"""Files that appear under their name only when they are whole."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mpi_fast.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Lend a temporary path beside `path`, and rename it to `path` if the block succeeds.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to create or replace; its folder must exist.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder, with the same suffix. The block creates and closes the file.
+
+    Raises
+    ------
+    InputError
+        The folder does not exist, or `path` is a folder.
+
+    Notes
+    -----
+    Whatever ends the block early, KeyboardInterrupt included, leaves `path` as it was and no temporary file.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: cannot be written: the folder {target.parent} does not exist")
+    if target.is_dir():
+        raise InputError(f"{target}: cannot be written: it is a folder, and a file name was expected")
+    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive the rename; kept short because
+    # the target's own name may already be as long as the file system allows.
+    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""Every error this package raises on purpose.
+
+The message of each says what was wrong, where, and what was expected; the command line prints it as it stands
+and exits with code 2. Anything else that escapes is a bug.
+"""
+
+
+class MPIFastError(Exception):
+    """Base class of all errors the package raises on purpose."""
+
+
+class InputError(MPIFastError, ValueError):
+    """An argument or an array is malformed: wrong shape, NaN or Inf, out of range."""
+
+
+class FileFormatError(MPIFastError):
+    """A file is missing, truncated, foreign, or lacks a required field."""
+
+
+class MismatchError(MPIFastError):
+    """Two things do not fit together: a measurement and a calibration, a model and a grid."""
+
+
+class ModelError(MPIFastError):
+    """A checkpoint or a bundle is broken: bad hash, missing keys, unknown version."""
