@@ -1,0 +1,43 @@
+"""MDF v2.1 files, in and out: system matrices, measurements and reconstructions.
+
+Reading is lazy. The readers deliver raw facts: spectra, and the order in which frames were acquired. They
+undo what concerns storage alone (layout, frame permutation, voxel order, integer raw data) and nothing that
+concerns physics: background correction, SNR and row selection belong to `mpi_fast.calibration`. Files are
+written whole or not at all: a reader never sees half of one under its final name.
+
+Spectra are plain, unnormalised `numpy.fft.rfft` over the V samples of one period, as MPIFiles.jl has them, so
+time-domain and Fourier-domain files of one scanner agree. Frequency k lies at `Acquisition.frequencies[k]`.
+
+Each module uses only those further down::
+
+    system_matrix  measurement  reconstruction    one kind of file each: its reader and its writer
+    signals                                       reading: frames, layout, spectra
+    write                                         writing: what all kinds of files contain
+    specification                                 MDF v2.1 as a table, and `validate`
+    file                                          an HDF5 file: datasets, their quirks, errors that name them
+    acquisition  grid  types                      facts that all of them exchange
+"""
+
+from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.file import open_hdf5
+from mpi_fast.mdf.grid import Grid
+from mpi_fast.mdf.measurement import MeasurementFile, write_measurement
+from mpi_fast.mdf.reconstruction import ReconstructionWriter, read_reconstruction, write_reconstruction
+from mpi_fast.mdf.specification import validate
+from mpi_fast.mdf.system_matrix import SystemMatrixFile, write_system_matrix
+from mpi_fast.mdf.write import Metadata
+
+__all__ = [
+    "Acquisition",
+    "Grid",
+    "MeasurementFile",
+    "Metadata",
+    "ReconstructionWriter",
+    "SystemMatrixFile",
+    "open_hdf5",
+    "read_reconstruction",
+    "validate",
+    "write_measurement",
+    "write_reconstruction",
+    "write_system_matrix",
+]

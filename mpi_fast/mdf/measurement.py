@@ -1,0 +1,239 @@
+"""Measurements: frame after frame of spectra or of voltages, of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError
+from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.signals import SignalFile, run_length
+from mpi_fast.mdf.types import ComplexArray, IntArray
+from mpi_fast.mdf.write import (
+    GrowingDataset,
+    Metadata,
+    count_points,
+    put_common,
+    put_flags,
+    require_shape,
+)
+
+
+class MeasurementFile(SignalFile):
+    """A measurement: every period of every foreground frame is one frame to reconstruct.
+
+    With J periods per frame, the frames are counted through: period j of the f-th foreground frame, in the
+    order of acquisition, is number `f * J + j`. Where J walks through patches, `periods` picks those of one
+    patch: the central one of OpenMPI's measurements/*/2.mdf is `slice(10000, 11000)`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, is no measurement, or its parts do not fit each other.
+    """
+
+    def _check_kind(self) -> None:
+        if len(self._h5.get("/calibration", ())):
+            self._fail("/calibration", "is there: this is a system matrix; a measurement was expected")
+
+    def _check(self) -> None:
+        super()._check()
+        if not self._foreground.size:
+            self._fail("/measurement/isBackgroundFrame", "marks every frame as background; nothing is left")
+        self._foreground = self._by_time(self._foreground)
+        self._background = self._by_time(self._background)
+
+    @property
+    def num_frames(self) -> int:
+        """Foreground frames times periods per frame."""
+        return self._foreground.size * self.acquisition.periods_per_frame
+
+    @property
+    def num_background_frames(self) -> int:
+        """Background frames times periods per frame."""
+        return self._background.size * self.acquisition.periods_per_frame
+
+    def frames(
+        self,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        periods: slice = slice(None),
+        average: int | Literal["all"] = 1,
+        chunk: int = 64,
+    ) -> Iterator[ComplexArray]:
+        """Read the foreground, a chunk at a time, in bounded memory.
+
+        Parameters
+        ----------
+        start, stop : int
+            The range to read of all frames that `periods` leaves.
+        periods : slice
+            0-based periods to take of each stored frame, with a positive step.
+        average : int or "all"
+            Consecutive frames averaged into one. A last group with fewer is dropped: its noise would differ.
+        chunk : int
+            Frames, after averaging, in each array but the last.
+
+        Yields
+        ------
+        complex64 array (chunk, C, K')
+
+        Raises
+        ------
+        InputError
+            The selection is empty, or shorter than `average`.
+        """
+        wanted = self._periods(periods)
+        items = range(self._foreground.size * len(wanted))[start:stop]
+        group = len(items) if average == "all" else average
+        if not items or group < 1 or chunk < 1 or len(items) < group:
+            raise InputError(
+                f"{self.path}: start={start}, stop={stop}, average={average}, chunk={chunk} selects nothing: "
+                f"there are {self._foreground.size} foreground frames of {len(wanted)} selected periods"
+            )
+        return _averaged(self._blocks(self._foreground, wanted, items), group, chunk)
+
+    def background_frames(self, *, periods: slice = slice(None), chunk: int = 64) -> Iterator[ComplexArray]:
+        """Read the background frames as `frames` does the foreground; yield nothing if there are none."""
+        wanted = self._periods(periods)
+        items = range(self._background.size * len(wanted))
+        return _averaged(self._blocks(self._background, wanted, items), 1, chunk)
+
+    def background_mean(self, *, periods: slice = slice(None)) -> NDArray[np.complex64] | None:
+        """Average the background.
+
+        Parameters
+        ----------
+        periods : slice
+            As in `frames`; take the same, for each patch has a background of its own.
+
+        Returns
+        -------
+        complex64 array (C, K'), or None
+            None if there are no background frames or the data are background-corrected already.
+        """
+        if self.background_corrected or not self._background.size:
+            return None
+        wanted = self._periods(periods)
+        items = range(self._background.size * len(wanted))
+        (mean,) = _averaged(self._blocks(self._background, wanted, items), len(items), 1)
+        return mean.squeeze(0)
+
+    def _periods(self, periods: slice) -> range:
+        wanted = range(self.acquisition.periods_per_frame)[periods]
+        if not wanted or wanted.step < 1:
+            raise InputError(
+                f"{self.path}: periods={periods} selects no ascending range of the "
+                f"{self.acquisition.periods_per_frame} periods in each frame"
+            )
+        return wanted
+
+    def _blocks(self, stored: IntArray, periods: range, items: range) -> Iterator[ComplexArray]:
+        """Yield the frames `items`, counted over `stored` x `periods`, in the pieces that suit the disk."""
+        limit, position = self._frames_per_block(), items.start
+        while position < items.stop:
+            frame, first = divmod(position, len(periods))
+            whole = min(limit, items.stop - position) // len(periods)
+            if first == 0 and whole:
+                count, part = run_length(stored[frame : frame + whole]), periods
+            else:
+                count, part = 1, periods[first : first + min(limit, items.stop - position)]
+            begin = int(stored[frame])
+            block = self._spectra(slice(begin, begin + count), slice(part.start, part.stop, part.step))
+            yield block.reshape(-1, *block.shape[2:])
+            position += count * len(part)
+
+
+def _averaged(blocks: Iterator[ComplexArray], group: int, chunk: int) -> Iterator[NDArray[np.complex64]]:
+    """Average `group` consecutive frames into one and yield them `chunk` at a time."""
+    means: list[NDArray[np.complex64]] = []
+    total: Any = 0.0
+    count = 0
+    for block in blocks:
+        start = 0
+        while start < len(block):
+            part = block[start : start + group - count]
+            # Sums of thousands of frames outgrow the 24 bits of single precision.
+            total = total + part.sum(axis=0, dtype=np.complex128)
+            start, count = start + len(part), count + len(part)
+            if count == group:
+                means.append((total / group).astype(np.complex64))
+                total, count = 0.0, 0
+            if len(means) == chunk:
+                yield np.stack(means)
+                means = []
+    if means:
+        yield np.stack(means)
+
+
+def write_measurement(
+    path: str | Path,
+    frames: NDArray[Any] | Iterable[NDArray[Any]],
+    *,
+    acquisition: Acquisition,
+    background: NDArray[Any] | Iterable[NDArray[Any]] | None = None,
+    frequency_index: IntArray | None = None,
+    background_corrected: bool = False,
+    metadata: Metadata | None = None,
+) -> None:
+    """Write a measurement, frames first, then background frames.
+
+    Parameters
+    ----------
+    path : str or Path
+    frames : array (n, J, C, V) or (n, J, C, K'), or an iterable of such arrays
+        Real samples in the time domain, or complex spectra; the axis J may be left out if it is 1. An
+        iterable is consumed array by array.
+    acquisition : Acquisition
+    background : as `frames`, optional
+    frequency_index : int64 array (K',), optional
+        The 0-based frequencies of the spectra; all K by default.
+    background_corrected : bool
+    metadata : Metadata, optional
+
+    Raises
+    ------
+    InputError
+        There are no frames, their shapes or types do not fit, or the file cannot be created there.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as h5:
+        data = GrowingDataset(h5, "/measurement/data")
+        for chunk in _chunks(frames):
+            data.append(_signals(chunk, acquisition, frequency_index))
+        foreground = data.length
+        if not foreground:
+            raise InputError("frames: at least one frame was expected")
+        for chunk in _chunks(background):
+            data.append(_signals(chunk, acquisition, frequency_index))
+        put_common(h5, acquisition, metadata or Metadata(), data.length)
+        is_background = np.arange(data.length) >= foreground
+        put_flags(h5, is_background, frequency_index, background_corrected)
+
+
+def _chunks(frames: NDArray[Any] | Iterable[NDArray[Any]] | None) -> Iterable[NDArray[Any]]:
+    if frames is None:
+        return ()
+    return (frames,) if isinstance(frames, np.ndarray) else frames
+
+
+def _signals(chunk: NDArray[Any], acquisition: Acquisition, frequency_index: IntArray | None) -> NDArray[Any]:
+    """Check one chunk of frames and bring it to (n, J, C, V or K')."""
+    chunk = np.asarray(chunk)
+    if chunk.dtype.kind not in "iufc" or (frequency_index is not None and chunk.dtype.kind != "c"):
+        raise InputError(f"frames: real samples, or complex spectra if selected, were expected, not {chunk.dtype}")
+    is_complex = chunk.dtype.kind == "c"
+    points = count_points(acquisition, frequency_index) if is_complex else acquisition.num_samples
+    chunk = chunk[:, np.newaxis] if chunk.ndim == 3 else chunk
+    require_shape("frames", chunk, (len(chunk), acquisition.periods_per_frame, acquisition.num_channels, points))
+    return chunk

@@ -1,0 +1,145 @@
+"""Reconstructions: images on a grid, with uncertainty maps and provenance beside them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError
+from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.file import MDFFile
+from mpi_fast.mdf.grid import Grid
+from mpi_fast.mdf.write import GrowingDataset, Metadata, put, put_common, put_grid, require_shape
+
+
+def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[np.float32]:
+    """Read the images of a reconstruction.
+
+    Parameters
+    ----------
+    path : str or Path
+    name : str
+        The dataset in /reconstruction: "data", or "_std" for the uncertainty maps mpi-fast adds.
+
+    Returns
+    -------
+    float32 array (Q, rows, columns)
+
+    Raises
+    ------
+    FileFormatError
+        No such dataset, or its shape is not Q x P x 1 with P voxels of /reconstruction/size.
+    MismatchError
+        The grid is not a plane.
+    """
+    with MDFFile(path) as file:
+        grid = file._grid("/reconstruction", None)
+        images = file._array(f"/reconstruction/{name}")
+        if images.ndim != 3 or images.shape[1:] != (grid.voxels.size, 1):
+            file._fail(
+                f"/reconstruction/{name}",
+                f"has shape {images.shape}; Q x {grid.voxels.size} x 1 was expected",
+            )
+        return np.asarray(images[:, grid.voxels, 0], np.float32).reshape(-1, *grid.shape)
+
+
+class ReconstructionWriter:
+    """Write images as they are made; the file appears when the block ends, and only if it ends well.
+
+    Parameters
+    ----------
+    path : str or Path
+    grid : Grid
+        The plane of the images.
+    acquisition : Acquisition
+        Of the measurement.
+    provenance : mapping, optional
+        What made the images; kept as JSON text in the custom field /reconstruction/_provenance.
+    metadata : Metadata, optional
+
+    Raises
+    ------
+    InputError
+        The file cannot be created there, or the provenance is not JSON.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        grid: Grid,
+        acquisition: Acquisition,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        metadata: Metadata | None = None,
+    ) -> None:
+        self._path, self._grid, self._acquisition = path, grid, acquisition
+        self._metadata = metadata or Metadata()
+        try:
+            self._provenance = json.dumps(dict(provenance or {}), sort_keys=True)
+        except TypeError as error:
+            raise InputError(f"provenance: texts, numbers and lists were expected: {error}") from error
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._h5 = stack.enter_context(h5py.File(stack.enter_context(atomic_path(self._path)), "w"))
+            self._images = GrowingDataset(self._h5, "/reconstruction/data")
+            self._std = GrowingDataset(self._h5, "/reconstruction/_std")
+            # An empty stream makes a valid file of no images.
+            self._images.append(np.empty((0, self._grid.voxels.size, 1), np.float32))
+            self._stack = stack.pop_all()
+        return self
+
+    def append(self, images: NDArray[Any], std: NDArray[Any] | None = None) -> None:
+        """Add images, and with all of them or none their standard deviations.
+
+        Parameters
+        ----------
+        images, std : real arrays (n, rows, columns)
+
+        Raises
+        ------
+        InputError
+            The shape is not that of the grid, or `std` is there for some images only.
+        """
+        if self._images.length and (std is not None) != bool(self._std.length):
+            raise InputError("std: expected with every image or with none")
+        for name, values, target in (("images", images, self._images), ("std", std, self._std)):
+            if values is not None:
+                require_shape(name, values, (len(images), *self._grid.shape))
+                target.append(np.asarray(values, np.float32).reshape(len(images), self._grid.voxels.size, 1))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stack.__exit__(kind, error, trace)
+            return
+        with self._stack:
+            grid = self._grid
+            put_common(self._h5, self._acquisition, self._metadata, max(1, self._images.length))
+            put_grid(self._h5, "/reconstruction", grid.size, grid.extent, grid.center)
+            put(self._h5, "/reconstruction/_provenance", self._provenance)
+
+
+def write_reconstruction(
+    path: str | Path,
+    images: NDArray[Any],
+    grid: Grid,
+    acquisition: Acquisition,
+    *,
+    std: NDArray[Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    metadata: Metadata | None = None,
+) -> None:
+    """Write images (Q, rows, columns), and `std` of the same shape, at once; see `ReconstructionWriter`."""
+    with ReconstructionWriter(path, grid, acquisition, provenance=provenance, metadata=metadata) as writer:
+        writer.append(images, std)

@@ -1,0 +1,274 @@
+"""System matrices: the spectra of a delta sample at every voxel."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.grid import Grid
+from mpi_fast.mdf.signals import SignalFile, items_per_block, run_length
+from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, Plane, Triple
+from mpi_fast.mdf.write import (
+    Metadata,
+    count_points,
+    put,
+    put_common,
+    put_flags,
+    put_grid,
+    require_distinct,
+    require_shape,
+)
+
+
+class SystemMatrixFile(SignalFile):
+    """A calibration: the spectra of a delta sample at every voxel, and background frames between them.
+
+    A row is one frequency in one channel: row `c * K' + k` is channel c at `frequency_index[k]`.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Attributes
+    ----------
+    size : tuple of int
+        Voxels along x, y, z.
+    snr : float64 array (C, K'), or None
+        The signal-to-noise ratios stored with the matrix.
+    delta_sample_size : tuple of float, or None
+        In m along x, y, z.
+    background_index : int64 array (B,)
+        When each background frame was acquired, ascending, 0-based among all frames.
+
+    Raises
+    ------
+    FileFormatError
+        The file is damaged, is no system matrix, or its parts do not fit each other.
+    MismatchError
+        The matrix is of several periods (patches) per frame.
+    """
+
+    def _check_kind(self) -> None:
+        if self._find("/calibration/size") is None:
+            kind = "" if len(self._h5.get("/calibration", ())) else ": this is a measurement"
+            self._fail("/calibration/size", f"is missing{kind}; a system matrix on a regular grid was expected")
+
+    def _check(self) -> None:
+        super()._check()
+        if self.acquisition.periods_per_frame != 1:
+            raise MismatchError(
+                f"{self.path}: /measurement/data has {self.acquisition.periods_per_frame} periods per frame; "
+                "only single-patch system matrices, with one period per frame, are supported"
+            )
+        self.size = self._size("/calibration")
+        if self._foreground.size != math.prod(self.size):
+            self._fail(
+                "/measurement/data",
+                f"has {self._foreground.size} foreground frames; /calibration/size {self.size} needs "
+                f"{math.prod(self.size)}",
+            )
+        if self._flag("/calibration/isMeanderingGrid") and not self._permuted:
+            self._fail(
+                "/calibration/isMeanderingGrid",
+                "is set without a framePermutation: the frames are raw, in the order of the robot; convert "
+                "the file with MPIFiles.saveasMDF first",
+            )
+        self.snr = self._read_snr()
+        name = "/calibration/deltaSampleSize"
+        self.delta_sample_size = None if self._find(name) is None else self._triple(name)
+        self._background = self._by_time(self._background)
+        self.background_index: IntArray = self._acquired[self._background]
+
+    def _read_snr(self) -> FloatArray | None:
+        name = "/calibration/snr"
+        if self._find(name) is None:
+            return None
+        snr = self._numbers(name)
+        channels, rows = self.acquisition.num_channels, self.frequency_index.size
+        if snr.shape[-2:] == (channels, self.acquisition.num_frequencies) != (channels, rows):
+            snr = snr[..., self.frequency_index]
+        if snr.shape[-2:] != (channels, rows) or snr.size != channels * rows:
+            self._fail(name, f"has shape {snr.shape}; J x C x K = 1 x {channels} x {rows} was expected")
+        return snr.reshape(channels, rows)
+
+    @property
+    def num_rows(self) -> int:
+        """C * K', the rows of the matrix."""
+        return self.acquisition.num_channels * self.frequency_index.size
+
+    @property
+    def volume_extent(self) -> Triple:
+        """The field of view of all planes together: size along x, y, z in m."""
+        return self._triple("/calibration/fieldOfView")
+
+    def grid(self, plane: Plane | None = None) -> Grid:
+        """Return the grid of one plane of voxels.
+
+        Parameters
+        ----------
+        plane : (str, int), optional
+            Axis and 0-based index, such as ("z", 9); not needed where one axis has a single voxel.
+
+        Raises
+        ------
+        MismatchError
+            The grid is three-dimensional and no plane is given, or it has no such plane.
+        """
+        return self._grid("/calibration", plane)
+
+    def foreground(self, grid: Grid, rows: IntArray | None = None) -> ComplexArray:
+        """Read the matrix for one plane.
+
+        Parameters
+        ----------
+        grid : Grid
+            From `grid`; its pixels become the columns.
+        rows : int64 array, optional
+            The rows to read; all by default.
+
+        Returns
+        -------
+        complex64 or complex128 array (rows, voxels)
+            As precise as the file. Not background-corrected beyond what `background_corrected` says.
+        """
+        return self._read(self._frames_of(grid), rows)
+
+    def foreground_index(self, grid: Grid) -> IntArray:
+        """Return when each voxel was acquired: int64 array (voxels,), 0-based among all frames."""
+        return self._acquired[self._frames_of(grid)]
+
+    def _frames_of(self, grid: Grid) -> IntArray:
+        if grid.voxels.max() >= self._foreground.size:
+            raise MismatchError(f"{self.path}: the grid is of another file: {self.size} voxels were expected")
+        return self._foreground[grid.voxels]
+
+    def background(self, rows: IntArray | None = None) -> ComplexArray:
+        """Read the background frames as stored, in the order of `background_index`: array (rows, B)."""
+        return self._read(self._background, rows)
+
+    def _read(self, frames: IntArray, rows: IntArray | None) -> ComplexArray:
+        rows = np.arange(self.num_rows) if rows is None else np.asarray(rows, np.int64)
+        if rows.ndim != 1 or (rows.size and not 0 <= rows.min() <= rows.max() < self.num_rows):
+            raise InputError(f"rows: a list of numbers from 0 to {self.num_rows - 1} was expected")
+        out = np.empty((rows.size, frames.size), self._dtype)
+        if frames.size and self._fourier and self._fast:
+            self._read_rows(frames, rows, out)
+        elif frames.size:
+            self._read_frames(frames, rows, out)
+        return out
+
+    def _read_rows(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
+        """Fill `out` where all frames of one row lie side by side: channel by channel, a few rows at once."""
+        channel, point = np.divmod(rows, self.frequency_index.size)
+        first, last = int(frames.min()), int(frames.max()) + 1
+        step = items_per_block(last - first)
+        for c, block in sorted({(int(c), int(b)) for c, b in zip(channel, point // step, strict=True)}):
+            hit = np.flatnonzero((channel == c) & (point // step == block))
+            # Only as far as the wanted rows reach: a few selected rows cost a few rows of reading.
+            low, high = int(point[hit].min()), int(point[hit].max()) + 1
+            spectra = self._spectra(slice(first, last), slice(0, 1), slice(c, c + 1), slice(low, high))
+            out[hit] = spectra[frames - first, 0, 0][:, point[hit] - low].T
+
+    def _read_frames(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
+        """Fill `out` where each frame lies in one piece: a few consecutive frames at once."""
+        ascending = np.argsort(frames)
+        frames = frames[ascending]
+        limit, start = self._frames_per_block(), 0
+        while start < frames.size:
+            count = run_length(frames[start : start + limit])
+            first = int(frames[start])
+            spectra = self._spectra(slice(first, first + count), slice(0, 1)).reshape(count, -1)
+            out[:, ascending[start : start + count]] = spectra[:, rows].T
+            start += count
+
+
+def write_system_matrix(
+    path: str | Path,
+    foreground: ComplexArray,
+    *,
+    size: tuple[int, int, int],
+    field_of_view: Triple,
+    acquisition: Acquisition,
+    center: Triple = (0.0, 0.0, 0.0),
+    background: ComplexArray | None = None,
+    background_index: IntArray | None = None,
+    frequency_index: IntArray | None = None,
+    snr: FloatArray | None = None,
+    delta_sample_size: Triple | None = None,
+    background_corrected: bool = False,
+    method: str = "simulation",
+    metadata: Metadata | None = None,
+) -> None:
+    """Write a system matrix as J x C x K x N with the frame axis fastest.
+
+    Parameters
+    ----------
+    path : str or Path
+    foreground : complex array (C, K', voxels)
+        Spectra of the delta sample; voxels in xyz order, x fastest.
+    size, field_of_view, center : tuples of three
+        Voxels along x, y, z; extent and centre of the grid in m.
+    acquisition : Acquisition
+        With one period per frame.
+    background : complex array (C, K', B), optional
+        Spectra without the sample; stored behind the foreground.
+    background_index : int64 array (B,), optional
+        When each was acquired, 0-based among all frames; the voxels take the other places in their order. By
+        default the background came last.
+    frequency_index : int64 array (K',), optional
+        The 0-based frequencies given; all K by default.
+    snr : float64 array (C, K'), optional
+    delta_sample_size : tuple of three, optional
+        In m.
+    background_corrected : bool
+    method : str
+        "simulation", "robot" or "hybrid".
+    metadata : Metadata, optional
+
+    Raises
+    ------
+    InputError
+        The shapes do not fit each other, or the file cannot be created there.
+    """
+    if foreground.dtype.kind != "c":
+        raise InputError(f"foreground: complex spectra were expected, not {foreground.dtype}")
+    points = count_points(acquisition, frequency_index)
+    voxels = int(np.prod(size))
+    require_shape("foreground", foreground, (acquisition.num_channels, points, voxels))
+    if background is None:
+        background = np.empty((acquisition.num_channels, points, 0), foreground.dtype)
+    require_shape("background", background, (acquisition.num_channels, points, background.shape[-1]))
+    if snr is not None:
+        require_shape("snr", snr, (acquisition.num_channels, points))
+    if acquisition.periods_per_frame != 1:
+        raise InputError(f"acquisition: one period per frame was expected, not {acquisition.periods_per_frame}")
+    total = voxels + background.shape[-1]
+    permutation = _permutation(background_index, background.shape[-1], total)
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as h5:
+        put_common(h5, acquisition, metadata or Metadata(), total)
+        shape = (1, acquisition.num_channels, points, total)
+        data = h5.create_dataset("/measurement/data", shape, foreground.dtype)
+        data[0, :, :, :voxels] = foreground
+        data[0, :, :, voxels:] = background
+        is_background = np.arange(total) >= voxels
+        put_flags(h5, is_background, frequency_index, background_corrected, fast=True, permutation=permutation)
+        put_grid(h5, "/calibration", size, field_of_view, center)
+        put(h5, "/calibration/method", method)
+        put(h5, "/calibration/snr", None if snr is None else snr[np.newaxis])
+        put(h5, "/calibration/deltaSampleSize", delta_sample_size)
+
+
+def _permutation(background_index: IntArray | None, count: int, total: int) -> IntArray | None:
+    """Return when each stored frame, foreground first, was acquired; None if as stored."""
+    if background_index is None:
+        return None
+    index = np.asarray(background_index)
+    require_shape("background_index", index, (count,))
+    require_distinct("background_index", index, total)
+    return np.concatenate([np.setdiff1d(np.arange(total), index), index])
