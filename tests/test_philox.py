@@ -1,0 +1,203 @@
+"""philox.py: published vectors, the distribution, and that a number depends on its own coordinates alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mpi_fast.errors import InputError
+from mpi_fast.philox import philox4x32, standard_normal
+
+# counter, key, output: the lines "philox4x32 10" of tests/kat_vectors in DEShawResearch/random123.
+KNOWN_ANSWERS = [
+    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+]
+WORD = st.integers(0, 2**32 - 1)
+
+
+def words(text: str) -> np.ndarray:
+    return np.array([int(word, 16) for word in text.split()], np.uint32)
+
+
+def scalar_philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-10 in Python integers, written from the paper's figure, as an independent reference."""
+    (x0, x1, x2, x3), (k0, k1) = counter, key
+    for _ in range(10):
+        p0, p2 = 0xD2511F53 * x0, 0xCD9E8D57 * x2
+        x0, x1, x2, x3 = (p2 >> 32) ^ x1 ^ k0, p2 % 2**32, (p0 >> 32) ^ x3 ^ k1, p0 % 2**32
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [x0, x1, x2, x3]
+
+
+def scalar_normal(seed: int, frame: int, sample: int, step: int, voxel: int) -> float:
+    """The documented mapping, one number at a time."""
+    block, lane = divmod(voxel, 4)
+    w = scalar_philox([block, step, sample, frame % 2**32], [seed % 2**32, seed >> 32])
+    a, b = w[lane // 2 * 2 : lane // 2 * 2 + 2]
+    radius = np.sqrt(-2 * np.log(((a >> 8) + 1) * 2.0**-24))
+    return float(radius * (np.sin if lane % 2 else np.cos)(2 * np.pi * (b >> 8) * 2.0**-24))
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
+def test_published_known_answers(counter, key, expected):
+    np.testing.assert_array_equal(philox4x32(words(counter), words(key)), words(expected))
+
+
+@given(
+    st.lists(st.lists(WORD, min_size=4, max_size=4), min_size=1, max_size=5),
+    st.lists(WORD, min_size=2, max_size=2),
+)
+def test_vectorised_equals_scalar(counters, key):
+    counter = np.array(counters, np.uint32)
+    before = counter.copy()
+    result = philox4x32(counter, np.array(key, np.uint32))
+    assert result.dtype == np.uint32
+    np.testing.assert_array_equal(result, [scalar_philox(c, key) for c in counters])
+    np.testing.assert_array_equal(counter, before)
+
+
+def test_counter_may_have_any_leading_shape():
+    counter = np.arange(2 * 3 * 4, dtype=np.uint32).reshape(2, 3, 4)
+    key = np.array([7, 8], np.uint32)
+    np.testing.assert_array_equal(philox4x32(counter, key)[1, 2], philox4x32(counter[1, 2], key))
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), WORD, WORD, st.integers(0, 400))
+def test_normal_follows_the_documented_mapping(seed, frame, sample, step, voxel):
+    image = standard_normal(seed, [frame], [sample], step, voxel + 1)
+    expected = scalar_normal(seed, frame, sample, step, voxel)
+    np.testing.assert_array_max_ulp(image[0, 0, voxel], np.float32(expected), maxulp=1)
+
+
+def test_golden_values():
+    """Freeze the streams: a change here changes every image users have reproduced from a seed."""
+    expected = [
+        [0.07385566, 0.90738177, -0.86532891, 0.00936766, -1.64456856],
+        [-0.41148508, -1.41557062, 1.07314289, 0.50002563, 1.31381547],
+    ]
+    np.testing.assert_allclose(standard_normal(2025, [3], 2, 1, 5)[0], expected, rtol=0, atol=1e-7)
+
+
+def test_float32_evaluation_stays_within_the_promised_tolerance():
+    """What a kernel computes: logf, sqrtf and sincospif on the exact float32 numbers."""
+    counter = np.zeros((4096, 4), np.uint32)
+    counter[:, 0] = np.arange(4096)
+    w = philox4x32(counter, np.array([5, 0], np.uint32))
+    u1 = ((w[:, 0] >> 8) + 1).astype(np.float32) * np.float32(2**-24)
+    u2 = (w[:, 1] >> 8).astype(np.float32) * np.float32(2**-24)
+    assert np.all(u1.astype(np.float64) == ((w[:, 0] >> 8) + 1) / 2.0**24)
+    cosine = np.cos(2 * np.pi * u2.astype(np.float64)).astype(np.float32)
+    kernel = np.sqrt(np.float32(-2) * np.log(u1)) * cosine
+    assert kernel.dtype == np.float32
+    np.testing.assert_allclose(kernel, standard_normal(5, [0], 1, 0, 4 * 4096)[0, 0, 0::4], rtol=0, atol=2e-6)
+
+
+def test_distribution_is_standard_normal():
+    x = standard_normal(1, np.arange(40), 8, 0, 361).ravel().astype(np.float64)
+    n = len(x)
+    assert abs(x.mean()) < 4 / np.sqrt(n)
+    assert abs(x.var() - 1) < 4 * np.sqrt(2 / n)
+    assert abs(stats.skew(x)) < 4 * np.sqrt(6 / n)
+    assert abs(stats.kurtosis(x)) < 4 * np.sqrt(24 / n)
+    assert stats.kstest(x, "norm").pvalue > 1e-3
+    assert np.abs(x).max() <= np.sqrt(48 * np.log(2))
+
+
+@pytest.mark.parametrize("lane", range(4))
+def test_each_lane_is_standard_normal(lane):
+    x = standard_normal(2, np.arange(20), 8, 0, 400)[..., lane::4].ravel()
+    assert stats.kstest(x, "norm").pvalue > 1e-3
+
+
+def test_neighbouring_streams_are_independent():
+    """Streams one apart in a coordinate, and the lanes of a block, are uncorrelated, in value and square."""
+    n = 40_000
+    coordinates = [(0, 0, 0, 0), (1, 0, 0, 0), (2**32, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)]
+    streams = np.stack([standard_normal(seed, [f], [s], step, n)[0, 0] for seed, f, s, step in coordinates])
+    lanes = streams[0].reshape(-1, 4).T
+    for group in (streams, lanes):
+        for moment in (group, group**2):
+            correlation = np.corrcoef(moment) - np.eye(len(group))
+            assert np.abs(correlation).max() < 4.5 / np.sqrt(group.shape[1])
+
+
+@given(
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=4),
+    st.lists(WORD, min_size=1, max_size=4),
+    st.integers(1, 30),
+    st.integers(1, 30),
+)
+def test_batching_and_image_size_do_not_matter(frames, samples, voxels, more):
+    whole = standard_normal(9, frames, samples, 4, voxels + more)
+    for f, frame in enumerate(frames):
+        for s, sample in enumerate(samples):
+            alone = standard_normal(9, [frame], [sample], 4, voxels)
+            np.testing.assert_array_equal(alone[0, 0], whole[f, s, :voxels])
+
+
+def test_sample_count_stands_for_their_numbers():
+    np.testing.assert_array_equal(standard_normal(0, [1, 2], 3, 0, 7), standard_normal(0, [1, 2], [0, 1, 2], 0, 7))
+
+
+def test_frames_wrap_at_32_bits():
+    frames = np.array([2**32 - 1, 2**32, 2**32 + 5], np.int64)
+    np.testing.assert_array_equal(standard_normal(0, frames, 2, 0, 9), standard_normal(0, [2**32 - 1, 0, 5], 2, 0, 9))
+    with np.testing.assert_raises(AssertionError):
+        np.testing.assert_array_equal(standard_normal(0, [2**32 - 1], 2, 0, 9), standard_normal(0, [0], 2, 0, 9))
+
+
+def test_out_is_filled_and_returned_whatever_its_strides():
+    expected = standard_normal(3, [0, 1], 2, 0, 10)
+    assert expected.shape == (2, 2, 10)
+    assert expected.dtype == np.float32
+    assert expected.flags.c_contiguous
+    backing = np.full((10, 2, 2), np.nan, np.float32)
+    assert standard_normal(3, [0, 1], 2, 0, 10, out=backing.T) is not None
+    np.testing.assert_array_equal(backing.T, expected)
+    out = np.empty((2, 2, 10), np.float32)
+    assert standard_normal(3, [0, 1], 2, 0, 10, out=out) is out
+
+
+def test_no_frames_or_samples_give_an_empty_array():
+    assert standard_normal(0, [], 2, 0, 5).shape == (0, 2, 5)
+    assert standard_normal(0, [0], 0, 0, 5).shape == (1, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**64}, "seed"),
+        ({"seed": 1.5}, "seed is 1.5, expected an integer"),
+        ({"frames": [-3]}, "frames contains -3"),
+        ({"frames": [0.5]}, "frames is float64"),
+        ({"frames": [[0]]}, r"frames is int64 \(1, 1\)"),
+        ({"samples": -1}, "samples is -1"),
+        ({"samples": [2**32]}, "samples contains"),
+        ({"step": -1}, "step is -1"),
+        ({"step": 2**32}, "step"),
+        ({"voxels": 0}, "voxels is 0"),
+        ({"out": np.empty((1, 2, 4), np.float32)}, r"expected float32 \(1, 2, 3\)"),
+        ({"out": np.empty((1, 2, 3))}, "out is float64"),
+    ],
+)
+def test_bad_arguments_say_what_is_wrong(arguments, message):
+    with pytest.raises(InputError, match=message):
+        standard_normal(**{"seed": 0, "frames": [0], "samples": 2, "step": 0, "voxels": 3, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("counter", "key"),
+    [
+        (np.zeros(4, np.int64), np.zeros(2, np.uint32)),
+        (np.zeros(3, np.uint32), np.zeros(2, np.uint32)),
+        (np.zeros(4, np.uint32), np.zeros(3, np.uint32)),
+        (np.zeros(4, np.uint32), np.zeros(2, np.uint64)),
+    ],
+)
+def test_philox_takes_uint32_of_the_right_shape_only(counter, key):
+    with pytest.raises(InputError, match="expected uint32"):
+        philox4x32(counter, key)
