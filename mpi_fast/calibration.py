@@ -1,0 +1,410 @@
+"""Calibration: a system matrix, reduced once to what every frame needs.
+
+The selected rows of ``b = A x + noise`` are divided by their noise standard deviation and stacked, real over imaginary
+part; then ``A_r = U S V^T`` once, in float64. Per frame ``y = U^T b_r`` (R real numbers) is a
+sufficient statistic for x, and what of b lies outside the range of A is noise alone:
+
+    sigma^2 = ||b_r - U y||^2 / (2M - R)
+
+so neither M nor complex numbers nor any user's parameter reach the sampler.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import FileFormatError, InputError, MismatchError
+from mpi_fast.mdf import Acquisition, SystemMatrixFile, open_hdf5
+from mpi_fast.preprocessing import RowFilter, mixing_orders, row_snr, subtract_background
+from mpi_fast.reduction import RESIDUAL_FREEDOM, reduce_matrix, row_weights
+
+FORMAT = 1
+SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
+
+
+@dataclass(frozen=True)
+class ReducedFrames:
+    """Frames after `Calibration.reduce`, in units of whitened signal.
+
+    Attributes
+    ----------
+    y : (F, R) float32
+        Reduced signals.
+    noise : (F,) float32
+        Noise standard deviation of each component of y.
+    snr_db : (F,) float32
+        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`.
+    """
+
+    y: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    snr_db: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A system matrix, selected, whitened and reduced.
+
+    Build one with `from_mdf`, or with `from_arrays` from a matrix in memory.
+
+    Attributes
+    ----------
+    grid : (ny, nx)
+        Number of voxels.
+    field_of_view : (height, width)
+        Of the grid, in m.
+    selection : (C, K) bool
+        The rows in use. ``M = selection.sum()``.
+    frequencies : (K,) float64
+        In Hz.
+    matrix : (M, N) complex64
+        Selected rows, background-corrected, in the measurement's unit per concentration unit.
+    weights : (M,) float64
+        One over the noise standard deviation of each row (of its real or imaginary part).
+    singular_values, basis : (R,), (N, R) float32
+        S and V of the reduction.
+    projection : (R, M) complex64
+        ``y = Re(projection @ b)``: whitening and U^T in one.
+    facts : dict
+        Where it came from, for people: file, thresholds, tracer.
+    """
+
+    grid: tuple[int, int]
+    field_of_view: tuple[float, float]
+    selection: NDArray[np.bool_]
+    frequencies: NDArray[np.float64]
+    matrix: NDArray[np.complex64]
+    weights: NDArray[np.float64]
+    singular_values: NDArray[np.float32]
+    basis: NDArray[np.float32]
+    projection: NDArray[np.complex64]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_rows(self) -> int:
+        """M: selected rows."""
+        return len(self.matrix)
+
+    @property
+    def rank(self) -> int:
+        """R: numbers that a frame is reduced to."""
+        return len(self.singular_values)
+
+    @property
+    def num_voxels(self) -> int:
+        """N: voxels of the grid."""
+        return self.grid[0] * self.grid[1]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        matrix: NDArray[np.complexfloating],
+        frequencies: NDArray[np.float64],
+        grid: tuple[int, int],
+        field_of_view: tuple[float, float],
+        *,
+        background: NDArray[np.complexfloating] | None = None,
+        order: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
+        snr: NDArray[np.float64] | None = None,
+        mixing: NDArray[np.int64] | None = None,
+        rows: RowFilter = RowFilter(),  # noqa: B008 (frozen)
+        facts: dict[str, Any] | None = None,
+    ) -> "Calibration":
+        """Calibrate from arrays in memory.
+
+        Parameters
+        ----------
+        matrix : (C, K, N) complex
+            Spectra of the delta sample at each voxel, voxels in MDF order (x fastest).
+        frequencies : (K,)
+            In Hz.
+        grid, field_of_view
+            (ny, nx), and (height, width) in m.
+        background : (C, K, B) complex, optional
+            Spectra without the sample: subtracted, and the noise of each row is taken from them. Without it all rows
+            count alike and the matrix is taken to be free of noise.
+        order : ((N,), (B,)) int, optional
+            When each frame was acquired; default: all background frames after all others.
+        snr : (C, K), optional
+            Signal-to-noise ratio of each row; computed from the background where missing.
+        mixing : (K,) int, optional
+            Mixing order of each frequency, for ``rows.max_order``.
+        rows : RowFilter
+            Which rows to use.
+        facts : dict, optional
+            Kept as they are.
+
+        Raises
+        ------
+        InputError
+            For shapes that do not fit, NaN or Inf, and when no row is left.
+        """
+        channels, count, voxels = matrix.shape
+        if voxels != grid[0] * grid[1] or len(frequencies) != count:
+            raise InputError(
+                f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
+                f"{grid[0]} x {grid[1]} voxels)"
+            )
+        candidates = rows.candidates(frequencies, channels, mixing)
+        foreground, empty = matrix[candidates], None
+        if background is not None:
+            frames = background.shape[2]
+            order = order or (np.arange(voxels), np.arange(voxels, voxels + frames))
+            acquired = np.argsort(order[1])
+            empty = background[candidates][:, acquired]
+            foreground = subtract_background(foreground, order[0], empty, order[1][acquired])
+        return cls._select(foreground, empty, candidates, snr, rows, frequencies, grid, field_of_view, facts)
+
+    @classmethod
+    def from_mdf(
+        cls,
+        path: str | Path,
+        *,
+        plane: tuple[str, int] | None = None,
+        snr_threshold: float = 5.0,
+        min_frequency: float = 80e3,
+        max_frequency: float = np.inf,
+        channels: Sequence[int] | None = None,
+        max_order: int | None = None,
+    ) -> "Calibration":
+        """Calibrate from an MDF system matrix; of a large file only the plane and the rows in question are read.
+
+        Parameters
+        ----------
+        path : str or Path
+            MDF v2 file.
+        plane : (axis, index), optional
+            Plane of a 3D grid, such as ``("z", 9)``, counted from 0. Not needed where the grid is flat.
+        snr_threshold, min_frequency, max_frequency, channels, max_order
+            See `preprocessing.RowFilter`. The SNR stored in the file is used where there is one.
+
+        Raises
+        ------
+        FileFormatError, MismatchError, InputError
+            For a file that is not a system matrix, a 3D grid without ``plane``, and as `from_arrays`.
+        """
+        rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order)
+        with SystemMatrixFile(path) as file:
+            grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
+            orders = mixing_orders(acquisition.divider.reshape(-1).tolist(), acquisition.num_samples)
+            shape = acquisition.num_channels, acquisition.num_frequencies
+            candidates = np.zeros(shape, dtype=bool)
+            candidates[:, stored] = rows.candidates(acquisition.frequencies, shape[0], orders)[:, stored]
+            snr, num_candidates = None, int(candidates.sum())
+            if file.snr is not None:
+                snr = np.full(shape, -np.inf)
+                snr[:, stored] = file.snr
+                candidates = rows.select(candidates, snr)
+            wanted = np.flatnonzero(candidates[:, stored])
+            foreground, background = file.foreground(grid, wanted), None
+            if not file.background_corrected and len(file.background_index):
+                background = file.background(wanted)
+                foreground = subtract_background(
+                    foreground, file.foreground_index(grid), background, file.background_index
+                )
+            facts = {
+                "source": Path(path).name,
+                "plane": list(plane) if plane else None,
+                "normal": grid.normal,
+                "extent": list(grid.extent),
+                "center": list(grid.center),
+                "candidate_rows": num_candidates,
+                "snr_threshold": snr_threshold,
+                "min_frequency": min_frequency,
+                "background_frames": len(file.background_index),
+                "transfer_function_corrected": file.transfer_function_corrected,
+                **acquisition_facts(acquisition),
+            }
+        return cls._select(
+            foreground,
+            background,
+            candidates,
+            snr,
+            rows,
+            acquisition.frequencies,
+            grid.shape,
+            grid.field_of_view,
+            facts,
+        )
+
+    @classmethod
+    def _select(
+        cls,
+        foreground: NDArray[np.complexfloating],
+        background: NDArray[np.complexfloating] | None,
+        candidates: NDArray[np.bool_],
+        snr: NDArray[np.float64] | None,
+        rows: RowFilter,
+        frequencies: NDArray[np.float64],
+        grid: tuple[int, int],
+        field_of_view: tuple[float, float],
+        facts: dict[str, Any] | None,
+    ) -> "Calibration":
+        """Keep the candidate rows of enough SNR, whiten them and reduce."""
+        if not candidates.any():
+            rows.select(candidates, None)
+        if not np.isfinite(foreground).all() or not (background is None or np.isfinite(background).all()):
+            raise InputError("system matrix: NaN or Inf in its foreground or background frames")
+        if snr is None and background is not None:
+            snr = np.full(candidates.shape, -np.inf)
+            snr[candidates] = row_snr(foreground, background)
+        selection = rows.select(candidates, snr)
+        keep = selection[candidates]
+        matrix, background = foreground[keep], None if background is None else background[keep]
+        if 2 * len(matrix) <= RESIDUAL_FREEDOM:
+            raise InputError(
+                f"only {len(matrix)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
+            )
+        weights, noisy = row_weights(background, len(matrix))
+        u, s, v = reduce_matrix(matrix * weights[:, None], noisy)
+        half = len(matrix)
+        projection = (u[:half] - 1j * u[half:]).T * weights
+        return cls(
+            grid=grid,
+            field_of_view=field_of_view,
+            selection=selection,
+            frequencies=np.asarray(frequencies, dtype=np.float64),
+            matrix=matrix.astype(np.complex64),
+            weights=weights,
+            singular_values=s.astype(np.float32),
+            basis=np.ascontiguousarray(v, dtype=np.float32),
+            projection=np.ascontiguousarray(projection, dtype=np.complex64),
+            facts={
+                "candidate_rows": int(candidates.sum()),
+                "best_snr": None if snr is None else float(snr[candidates].max()),
+                **(facts or {}),
+            },
+        )
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def rows(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
+        """Select the rows of frames.
+
+        Parameters
+        ----------
+        signals : (F, C, V) real in V, (F, C, K) complex spectra (plain rfft), or (F, M) complex selected rows
+            Background-corrected.
+
+        Returns
+        -------
+        (F, M) complex64
+
+        Raises
+        ------
+        InputError
+            For another type or number of axes, NaN or Inf.
+        MismatchError
+            For channels, samples or frequencies other than the calibration's.
+        """
+        signals = np.asarray(signals)
+        channels, frequencies = self.selection.shape
+        kind = "complex" if signals.dtype.kind == "c" else "real" if signals.dtype.kind in "fiu" else "other"
+        if (kind, signals.ndim) not in (("real", 3), ("complex", 3), ("complex", 2)):
+            raise InputError(
+                f"signals {signals.dtype} {signals.shape}: expected real (frames, {channels}, samples), complex "
+                f"(frames, {channels}, {frequencies}) or complex (frames, {self.num_rows})"
+            )
+        if kind == "real":
+            if signals.shape[2] // 2 + 1 != frequencies:
+                raise MismatchError(
+                    f"signals of {signals.shape[2]} samples: the calibration has {2 * (frequencies - 1)} per period"
+                )
+            signals = np.fft.rfft(signals, axis=-1)
+        if signals.ndim == 3:
+            if signals.shape[1:] != self.selection.shape:
+                raise MismatchError(
+                    f"signals {signals.shape}: the calibration has {channels} channels and {frequencies} frequencies"
+                )
+            signals = signals[:, self.selection]
+        if signals.shape[1] != self.num_rows:
+            raise MismatchError(f"signals {signals.shape}: the calibration has {self.num_rows} selected rows")
+        rows = signals.astype(np.complex64)
+        broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if broken.size:
+            raise InputError(
+                f"signals: NaN or Inf in {broken.size} of {len(rows)} frames, the first is frame {broken[0]}"
+            )
+        return rows
+
+    def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
+        """Reduce frames (F, M) complex, as `rows` returns them, to what they say about the image."""
+        y = (rows.astype(np.complex128) @ self.projection.T).real  # in float32, how BLAS splits a batch would show
+        energy = np.square(np.abs(rows) * self.weights).sum(axis=1)  # float64, as the weights
+        total, outside = 2 * self.num_rows, 2 * self.num_rows - self.rank
+        variance = (energy - np.square(y, dtype=np.float64).sum(axis=1)) / outside
+        variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
+        signal = np.maximum(energy - total * variance, 1e-30 * energy)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            snr_db = np.where(energy > 0, 10 * np.log10(signal / (total * variance)), -np.inf)
+        return ReducedFrames(
+            np.ascontiguousarray(y, dtype=np.float32), np.sqrt(variance).astype(np.float32), snr_db.astype(np.float32)
+        )
+
+    # -- file ---------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write to one HDF5 file, which appears under its name only when whole."""
+        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+            file["format"] = FORMAT
+            file["kind"] = "mpi-fast calibration"
+            file["facts"] = json.dumps(self.facts)
+            file["grid"], file["field_of_view"] = self.grid, self.field_of_view
+            for name in _ARRAYS:
+                file[name] = getattr(self, name)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Calibration":
+        """Read a file that `save` wrote.
+
+        Raises
+        ------
+        FileFormatError
+            For a missing, truncated or foreign file, and for a newer format.
+        """
+        with open_hdf5(path) as file:
+            if "kind" not in file or "format" not in file:
+                raise FileFormatError(
+                    f"{path}: not a calibration saved by mpi-fast (an MDF file needs `mpi-fast calibrate`)"
+                )
+            if int(file["format"][()]) > FORMAT:
+                raise FileFormatError(
+                    f"{path}: calibration format {file['format'][()]}, this version reads up to {FORMAT}"
+                )
+            try:
+                arrays = {name: file[name][()] for name in _ARRAYS}
+                grid, size = (tuple(file[name][()].tolist()) for name in ("grid", "field_of_view"))
+                facts = json.loads(file["facts"][()])
+            except (KeyError, OSError, ValueError) as error:
+                raise FileFormatError(f"{path}: damaged calibration: {error}") from error
+        return cls(grid=grid, field_of_view=size, facts=facts, **arrays)
+
+    @classmethod
+    def open(cls, path: str | Path, **options: Any) -> "Calibration":
+        """Load a saved calibration, or calibrate from an MDF file with the options of `from_mdf`."""
+        with open_hdf5(path) as file:
+            saved = "kind" in file
+        if saved and any(value is not None for value in options.values()):
+            raise InputError(f"{path}: is calibrated already; plane, thresholds and channels were chosen then")
+        return cls.load(path) if saved else cls.from_mdf(path, **options)
+
+
+_ARRAYS = ("selection", "frequencies", "matrix", "weights", "singular_values", "basis", "projection")
+
+
+def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:
+    """What a measurement must share with the calibration it is reconstructed with, as JSON numbers."""
+    return {
+        "num_channels": acquisition.num_channels,
+        "num_samples": acquisition.num_samples,
+        "bandwidth": acquisition.bandwidth,
+        "divider": acquisition.divider.reshape(-1).tolist(),
+        "strength": acquisition.strength.reshape(len(acquisition.strength), -1)[0].tolist(),
+    }

@@ -1,0 +1,137 @@
+"""What the signals say about an image: the linear-Gaussian half of Bayes' rule, exact and cheap.
+
+A frame is reduced to ``y = S V^T x + sigma xi`` (see `calibration`). Combined with a Gaussian ``x ~ N(m, r^2 I)`` it
+gives a Gaussian again, diagonal in V:
+
+    mean      m + V diag(g) (y - S V^T m),         g = S r^2 / (S^2 r^2 + sigma^2)
+    variance  r^2 (1 - diag(V diag(S g) V^T))      per voxel
+
+Three uses, one formula, for images of root-mean-square one (a prior N(0, I)):
+
+* m = 0, r = 1: the condition image of the network, and where this scanner sees at all;
+* m = x_t / (1 + sigma_t^2), r = sigma_t / sqrt(1 + sigma_t^2), which is what the prior and the sampler's noisy image
+  x_t say together: the network's input. For the posterior p(x | x_t, y) it is a sufficient statistic, so a network that
+  corrects it denoises *given the signals*: guidance on the way in;
+* m = D(x_t), r = r_t: the proximal step ``argmin ||S V^T x - y||^2 / sigma^2 + ||x - D||^2 / r_t^2``: guidance on the
+  way out (as in DiffPIR, Zhu et al. 2023, with the sub-problem solved exactly).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import InputError
+
+Array = NDArray[np.float32]
+
+# The signal energy of a frame is never taken to be less than this many standard deviations of the noise's own energy,
+# so that a frame without particles is scaled by its noise, not by the accident of what is left.
+DETECTION = 2.0
+# Phantoms are smoother than white noise, so their signals are stronger: an image of root-mean-square one has about the
+# signal energy of a white image of this root-mean-square.
+SIGNAL_PER_IMAGE = 2.0
+
+
+def signal_scale(y: NDArray[np.floating], singular_values: NDArray[np.floating], noise: Array) -> Array:
+    """Root-mean-square of the image behind each frame, roughly, from the energy of its reduced signals.
+
+    ``E ||y||^2 = s^2 sum(S^2) + R sigma^2`` for a white image of variance s^2; solved for s, floored at the noise. It
+    need not be exact: training scales its images by the same rule.
+
+    Parameters
+    ----------
+    y : (F, R)
+        Reduced signals.
+    singular_values : (R,)
+        Of the calibration.
+    noise : (F,)
+        Noise standard deviation of each frame.
+
+    Returns
+    -------
+    (F,) float32 in the unit of the image; proportional to the signals.
+    """
+    rank = y.shape[-1]
+    variance = noise.astype(np.float64) ** 2
+    energy = np.square(y, dtype=np.float64).sum(axis=-1) - rank * variance
+    energy = np.maximum(energy, DETECTION * np.sqrt(2 * rank) * variance)
+    power = np.square(singular_values, dtype=np.float64).sum()
+    return np.asarray(np.sqrt(energy / power) / SIGNAL_PER_IMAGE, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The reduced signals of a batch of frames, as a function of the image.
+
+    Attributes
+    ----------
+    y : (F, R) float32
+        Reduced signals.
+    singular_values : (R,) float32
+        S of the calibration.
+    basis : (N, R) float32
+        V of the calibration.
+    noise : (F,) float32
+        Noise standard deviation of each frame, positive.
+    """
+
+    y: Array
+    singular_values: Array
+    basis: Array
+    noise: Array
+
+    def __post_init__(self) -> None:
+        frames, rank = self.y.shape
+        voxels = self.basis.shape[0]
+        if self.singular_values.shape != (rank,) or self.basis.shape != (voxels, rank):
+            raise InputError(
+                f"likelihood: y {self.y.shape}, S {self.singular_values.shape}, V {self.basis.shape}: "
+                f"expected (F, R), (R,), (N, R)"
+            )
+        if self.noise.shape != (frames,) or not np.all(self.noise > 0):
+            raise InputError(f"likelihood: noise {self.noise.shape}, expected ({frames},) positive numbers")
+
+    def gain(self, spread: float) -> Array:
+        """``S r^2 / (S^2 r^2 + sigma^2)`` for r = spread, (F, R)."""
+        signal = np.float32(spread) * self.singular_values
+        return np.asarray(np.float32(spread) * signal / (signal**2 + self.noise[:, None] ** 2))
+
+    def combine(self, mean: Array, spread: float, out: Array | None = None) -> Array:
+        """Mean of N(mean, spread^2 I) given the signals.
+
+        Parameters
+        ----------
+        mean : (F, samples, N) float32
+            Image estimates; every sample of a frame is combined with that frame's signals.
+        spread : float
+            Their standard deviation, positive.
+        out : (F, samples, N) float32, optional
+            Written to and returned; may be ``mean`` itself.
+        """
+        residual = mean @ self.basis
+        residual *= -self.singular_values
+        residual += self.y[:, None, :]
+        residual *= self.gain(spread)[:, None, :]
+        return np.add(mean, residual @ self.basis.T, out=out)
+
+    def deviation(self, spread: float) -> Array:
+        """Standard deviation per voxel of N(., spread^2 I) given the signals, (F, N) float32 in (0, spread]."""
+        explained = (self.singular_values * self.gain(spread)) @ np.square(self.basis).T
+        return np.asarray(np.float32(spread) * np.sqrt(np.maximum(1.0 - explained, 1e-6)), dtype=np.float32)
+
+    def gradient(self, image: Array) -> Array:
+        """Gradient of the log-likelihood, ``V S (y - S V^T x) / sigma^2``, at images (F, samples, N)."""
+        residual = (self.y[:, None, :] - (image @ self.basis) * self.singular_values) * self.singular_values
+        return np.asarray((residual / self.noise[:, None, None] ** 2) @ self.basis.T, dtype=np.float32)
+
+
+def tweedie(sigma: float) -> tuple[float, float]:
+    """What N(0, I) and a noisy image x_t = x + sigma n say together: N(shrink * x_t, spread^2 I).
+
+    Returns
+    -------
+    shrink, spread : float
+        ``1 / (1 + sigma^2)`` and ``sigma / sqrt(1 + sigma^2)``: c_skip and c_out of EDM (Karras et al. 2022, table 1).
+    """
+    return 1.0 / (1.0 + sigma**2), sigma / float(np.sqrt(1.0 + sigma**2))

@@ -1,0 +1,191 @@
+"""What happens to a measured system matrix before it is inverted: background, row SNR, selection of rows.
+
+Arrays are (rows, frames): a row is one frequency component of one receive channel, a foreground frame is the delta
+sample at one voxel, a background frame is taken without it. The conventions are those of MPIFiles.jl.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import InputError
+
+Complex = NDArray[np.complexfloating]
+STRONG_ROWS = 20  # rows that vote on which voxels are strong
+STRONG_VOXEL = 0.9  # of the row's maximum
+
+
+def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
+    """Positions of background frames, grouped into runs that were acquired one after the other.
+
+    Parameters
+    ----------
+    order : (B,) int
+        Index of each background frame in the order of acquisition, counted over all frames.
+    """
+    positions = np.argsort(order, kind="stable")
+    breaks = np.flatnonzero(np.diff(order[positions]) > 1) + 1
+    return list(np.split(positions, breaks))
+
+
+def subtract_background(
+    foreground: Complex,
+    foreground_order: NDArray[np.integer],
+    background: Complex,
+    background_order: NDArray[np.integer],
+) -> Complex:
+    """Subtract the background, interpolated in the order of acquisition.
+
+    The mean of each contiguous block of background frames stands at the block's middle; between blocks it is
+    interpolated linearly, before the first and after the last it is held.
+
+    Parameters
+    ----------
+    foreground : (rows, N) complex
+        Frames with the delta sample.
+    foreground_order : (N,) int
+        When each was acquired, counted over all frames.
+    background : (rows, B) complex
+        Frames without it, B >= 1.
+    background_order : (B,) int
+        When each was acquired.
+
+    Returns
+    -------
+    (rows, N) complex: foreground less background.
+    """
+    blocks = background_blocks(background_order)
+    means = np.stack([background[:, block].mean(axis=1) for block in blocks], axis=1)
+    middles = np.array([background_order[block].mean() for block in blocks])
+    # Each voxel's background is a mixture of two block means: as one product, without (rows, N) temporaries per block.
+    mixing = [np.interp(foreground_order, middles, unit) for unit in np.eye(len(blocks))]
+    corrected: Complex = foreground - means @ np.asarray(mixing, dtype=means.real.dtype)
+    return corrected
+
+
+def row_noise(background: Complex) -> NDArray[np.float64]:
+    """Noise standard deviation of the real (or imaginary) part of each row, (rows,).
+
+    From the differences of background frames that follow each other, (rows, B) in the order of acquisition, B >= 2: so
+    drift does not count as noise, and blocks may be as short as one frame, as they are in OpenMPI's calibrations.
+    """
+    difference = np.diff(background, axis=1)
+    return np.asarray(np.sqrt(np.square(np.abs(difference), dtype=np.float64).mean(axis=1) / 4))
+
+
+def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
+    """Signal-to-noise ratio of each row where the file does not store one.
+
+    Median magnitude over the strong voxels, over the mean magnitude of the background less its mean. Strong are the
+    voxels that reach 90 % of the maximum in one of the 20 rows of highest raw SNR; without any, the peak counts.
+
+    Parameters
+    ----------
+    foreground : (rows, N) complex
+        Background-corrected.
+    background : (rows, B) complex
+        Background frames.
+    """
+    noise = np.abs(background - background.mean(axis=1, keepdims=True)).mean(axis=1).astype(np.float64)
+    magnitude = np.abs(foreground)
+    peak = magnitude.max(axis=1)
+    tiny = np.finfo(np.float64).tiny
+    best = np.argsort(peak / np.maximum(noise, tiny))[::-1][:STRONG_ROWS]
+    strong = (magnitude[best] >= STRONG_VOXEL * peak[best, None]).any(axis=0)
+    signal = np.median(magnitude[:, strong], axis=1) if strong.any() else peak
+    return np.asarray(signal / np.maximum(noise, tiny), dtype=np.float64)
+
+
+def mixing_orders(dividers: Sequence[int], num_samples: int, largest: int = 64) -> NDArray[np.int64]:
+    """Mixing order of every frequency of a Lissajous acquisition.
+
+    Component k sits at ``k = |sum_d m_d V / divider_d|``; its order is the least ``sum |m_d|`` that reaches it
+    (Rahmer et al. 2009). Components that no order up to ``largest`` reaches get ``largest + 1``.
+
+    Returns
+    -------
+    (K,) int64 for K = V // 2 + 1
+    """
+    steps = [num_samples // divider for divider in dividers]
+    reach = {0: 0}
+    for step in steps:
+        following: dict[int, int] = {}
+        for base, order in reach.items():
+            for m in range(-largest, largest + 1):
+                total, sum_order = base + m * step, order + abs(m)
+                if sum_order <= largest:
+                    following[total] = min(sum_order, following.get(total, largest + 1))
+        reach = following
+    orders = np.full(num_samples // 2 + 1, largest + 1, dtype=np.int64)
+    for total, order in reach.items():
+        if abs(total) < len(orders):
+            orders[abs(total)] = min(order, orders[abs(total)])
+    return orders
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which frequency components to reconstruct from.
+
+    Attributes
+    ----------
+    snr_threshold : float
+        Rows of at least this signal-to-noise ratio stay.
+    min_frequency, max_frequency : float
+        In Hz. Below 80 kHz the drive field's own feed-through rules.
+    channels : sequence of int, optional
+        Receive channels to use, counted from 0; default all.
+    max_order : int, optional
+        Highest mixing order to use.
+    """
+
+    snr_threshold: float = 5.0
+    min_frequency: float = 80e3
+    max_frequency: float = np.inf
+    channels: Sequence[int] | None = None
+    max_order: int | None = None
+
+    def candidates(
+        self, frequencies: NDArray[np.float64], num_channels: int, orders: NDArray[np.int64] | None = None
+    ) -> NDArray[np.bool_]:
+        """Rows that pass whatever their SNR, (C, K) bool, for frequencies (K,) in Hz and their mixing orders.
+
+        Raises
+        ------
+        InputError
+            For channels that do not exist, and for ``max_order`` where the orders are unknown.
+        """
+        wanted = list(range(num_channels) if self.channels is None else self.channels)
+        if not wanted or any(not 0 <= channel < num_channels for channel in wanted):
+            raise InputError(f"channels {wanted}: expected numbers from 0 to {num_channels - 1}")
+        band = (frequencies >= self.min_frequency) & (frequencies <= self.max_frequency)
+        if self.max_order is not None:
+            if orders is None:
+                raise InputError("max_order given, but the drive frequencies of this calibration are unknown")
+            band &= orders <= self.max_order
+        mask = np.zeros((num_channels, len(frequencies)), dtype=bool)
+        mask[wanted] = band
+        return mask
+
+    def select(self, candidates: NDArray[np.bool_], snr: NDArray[np.float64] | None) -> NDArray[np.bool_]:
+        """Candidates of enough SNR, (C, K) bool; without an SNR (C, K) all of them.
+
+        Raises
+        ------
+        InputError
+            When nothing is left.
+        """
+        chosen = candidates if snr is None else candidates & (snr >= self.snr_threshold)
+        if not chosen.any():
+            best = (
+                f"; the best of them has SNR {snr[candidates].max():.3g}"
+                if snr is not None and candidates.any()
+                else ""
+            )
+            raise InputError(
+                f"no row left of {candidates.sum()} from {self.min_frequency / 1e3:g} to "
+                f"{self.max_frequency / 1e3:g} kHz with SNR >= {self.snr_threshold:g}{best}: lower a threshold"
+            )
+        return chosen
