@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test check lint types bench quality train model clean
+.PHONY: demo test coverage check lint types bench quality train model clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
 
 test: $(VENV)/dev.stamp  ## all tests that need no GPU
 	$(BIN)/python -m pytest
+
+coverage: $(VENV)/dev.stamp  ## tests, and the lines that none of them runs
+	$(BIN)/python -m pytest --cov --cov-report=term-missing
 
 check: lint types test  ## what CI runs
 

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
 from mpi_fast.mdf import Acquisition, SystemMatrixFile, open_hdf5
-from mpi_fast.preprocessing import RowFilter, mixing_orders, row_snr, subtract_background
+from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
 from mpi_fast.reduction import RESIDUAL_FREEDOM, reduce_matrix, row_weights
 
+Complex = NDArray[np.complexfloating[Any, Any]]
 FORMAT = 1
 SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
 
@@ -40,7 +41,8 @@ class ReducedFrames:
     noise : (F,) float32
         Noise standard deviation of each component of y.
     snr_db : (F,) float32
-        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`.
+        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`, and minus
+        infinity where the noise explains everything.
     """
 
     y: NDArray[np.float32]
@@ -70,8 +72,8 @@ class Calibration:
         One over the noise standard deviation of each row (of its real or imaginary part).
     singular_values, basis : (R,), (N, R) float32
         S and V of the reduction.
-    projection : (R, M) complex64
-        ``y = Re(projection @ b)``: whitening and U^T in one.
+    projection : (R, M) complex128
+        ``y = Re(projection @ b)``: whitening and U^T in one. In single precision it would show how BLAS splits a batch.
     facts : dict
         Where it came from, for people: file, thresholds, tracer.
     """
@@ -84,7 +86,7 @@ class Calibration:
     weights: NDArray[np.float64]
     singular_values: NDArray[np.float32]
     basis: NDArray[np.float32]
-    projection: NDArray[np.complex64]
+    projection: NDArray[np.complex128]
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -105,12 +107,12 @@ class Calibration:
     @classmethod
     def from_arrays(
         cls,
-        matrix: NDArray[np.complexfloating],
+        matrix: Complex,
         frequencies: NDArray[np.float64],
         grid: tuple[int, int],
         field_of_view: tuple[float, float],
         *,
-        background: NDArray[np.complexfloating] | None = None,
+        background: Complex | None = None,
         order: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
         snr: NDArray[np.float64] | None = None,
         mixing: NDArray[np.int64] | None = None,
@@ -153,14 +155,15 @@ class Calibration:
                 f"{grid[0]} x {grid[1]} voxels)"
             )
         candidates = rows.candidates(frequencies, channels, mixing)
-        foreground, empty = matrix[candidates], None
+        foreground, empty, subtracted = matrix[candidates], None, None
         if background is not None:
-            frames = background.shape[2]
-            order = order or (np.arange(voxels), np.arange(voxels, voxels + frames))
+            order = order or (np.arange(voxels), np.arange(voxels, voxels + background.shape[2]))
             acquired = np.argsort(order[1])
             empty = background[candidates][:, acquired]
-            foreground = subtract_background(foreground, order[0], empty, order[1][acquired])
-        return cls._select(foreground, empty, candidates, snr, rows, frequencies, grid, field_of_view, facts)
+            subtracted = background_weights(order[0], order[1][acquired])
+        return cls._reduce(
+            foreground, empty, subtracted, candidates, snr, rows, frequencies, grid, field_of_view, facts or {}
+        )
 
     @classmethod
     def from_mdf(
@@ -193,68 +196,68 @@ class Calibration:
         rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order)
         with SystemMatrixFile(path) as file:
             grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
-            orders = mixing_orders(acquisition.divider.reshape(-1).tolist(), acquisition.num_samples)
             shape = acquisition.num_channels, acquisition.num_frequencies
+            orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if max_order else None
             candidates = np.zeros(shape, dtype=bool)
             candidates[:, stored] = rows.candidates(acquisition.frequencies, shape[0], orders)[:, stored]
-            snr, num_candidates = None, int(candidates.sum())
-            if file.snr is not None:
+            snr = None
+            if file.snr is not None and (np.isfinite(file.snr) & (file.snr > 0)).any():
                 snr = np.full(shape, -np.inf)
-                snr[:, stored] = file.snr
-                candidates = rows.select(candidates, snr)
-            wanted = np.flatnonzero(candidates[:, stored])
-            foreground, background = file.foreground(grid, wanted), None
-            if not file.background_corrected and len(file.background_index):
+                snr[:, stored] = np.nan_to_num(file.snr, nan=-np.inf, posinf=np.finfo(np.float64).max)
+            chosen = candidates if snr is None else rows.select(candidates, snr)
+            wanted = np.flatnonzero(chosen[:, stored])
+            foreground, background, subtracted = file.foreground(grid, wanted), None, None
+            if len(file.background_index):
                 background = file.background(wanted)
-                foreground = subtract_background(
-                    foreground, file.foreground_index(grid), background, file.background_index
-                )
+                weights = background_weights(file.foreground_index(grid), file.background_index)
+                subtracted = 0.0 * weights if file.background_corrected else weights
             facts = {
                 "source": Path(path).name,
                 "plane": list(plane) if plane else None,
                 "normal": grid.normal,
                 "extent": list(grid.extent),
                 "center": list(grid.center),
-                "candidate_rows": num_candidates,
+                "candidate_rows": int(candidates.sum()),
                 "snr_threshold": snr_threshold,
                 "min_frequency": min_frequency,
+                "max_frequency": max_frequency if np.isfinite(max_frequency) else None,
+                "channels": None if channels is None else list(channels),
+                "max_order": max_order,
                 "background_frames": len(file.background_index),
                 "transfer_function_corrected": file.transfer_function_corrected,
                 **acquisition_facts(acquisition),
             }
-        return cls._select(
-            foreground,
-            background,
-            candidates,
-            snr,
-            rows,
-            acquisition.frequencies,
-            grid.shape,
-            grid.field_of_view,
-            facts,
-        )
+            frequencies, place = acquisition.frequencies, (grid.shape, grid.field_of_view)
+        return cls._reduce(foreground, background, subtracted, chosen, snr, rows, frequencies, *place, facts)
 
     @classmethod
-    def _select(
+    def _reduce(
         cls,
-        foreground: NDArray[np.complexfloating],
-        background: NDArray[np.complexfloating] | None,
+        foreground: Complex,
+        background: Complex | None,
+        subtracted: NDArray[np.float64] | None,
         candidates: NDArray[np.bool_],
         snr: NDArray[np.float64] | None,
         rows: RowFilter,
         frequencies: NDArray[np.float64],
         grid: tuple[int, int],
         field_of_view: tuple[float, float],
-        facts: dict[str, Any] | None,
+        facts: dict[str, Any],
     ) -> "Calibration":
-        """Keep the candidate rows of enough SNR, whiten them and reduce."""
+        """Correct the candidate rows for background, keep those of enough SNR, whiten them and reduce.
+
+        ``foreground`` (rows, N), ``background`` (rows, B) in the order of acquisition, and how much of the latter to
+        ``subtracted`` (B, N) from the former.
+        """
         if not candidates.any():
             rows.select(candidates, None)
         if not np.isfinite(foreground).all() or not (background is None or np.isfinite(background).all()):
             raise InputError("system matrix: NaN or Inf in its foreground or background frames")
-        if snr is None and background is not None:
-            snr = np.full(candidates.shape, -np.inf)
-            snr[candidates] = row_snr(foreground, background)
+        if background is not None and subtracted is not None:
+            foreground = foreground - background @ subtracted.astype(background.real.dtype)
+            if snr is None:
+                snr = np.full(candidates.shape, -np.inf)
+                snr[candidates] = row_snr(foreground, background)
         selection = rows.select(candidates, snr)
         keep = selection[candidates]
         matrix, background = foreground[keep], None if background is None else background[keep]
@@ -262,10 +265,10 @@ class Calibration:
             raise InputError(
                 f"only {len(matrix)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
             )
-        weights, noisy = row_weights(background, len(matrix))
-        u, s, v = reduce_matrix(matrix * weights[:, None], noisy)
+        weights, noise_known = row_weights(matrix, background)
+        u, s, v = reduce_matrix(matrix * weights[:, None], subtracted if noise_known else None)
         half = len(matrix)
-        projection = (u[:half] - 1j * u[half:]).T * weights
+        best = None if snr is None else float(snr[candidates].max())
         return cls(
             grid=grid,
             field_of_view=field_of_view,
@@ -275,12 +278,8 @@ class Calibration:
             weights=weights,
             singular_values=s.astype(np.float32),
             basis=np.ascontiguousarray(v, dtype=np.float32),
-            projection=np.ascontiguousarray(projection, dtype=np.complex64),
-            facts={
-                "candidate_rows": int(candidates.sum()),
-                "best_snr": None if snr is None else float(snr[candidates].max()),
-                **(facts or {}),
-            },
+            projection=np.ascontiguousarray((u[:half] - 1j * u[half:]).T * weights),
+            facts={"candidate_rows": int(candidates.sum()), "best_snr": best, **facts},
         )
 
     # -- frames -------------------------------------------------------------------------------------------------
@@ -313,10 +312,9 @@ class Calibration:
                 f"(frames, {channels}, {frequencies}) or complex (frames, {self.num_rows})"
             )
         if kind == "real":
-            if signals.shape[2] // 2 + 1 != frequencies:
-                raise MismatchError(
-                    f"signals of {signals.shape[2]} samples: the calibration has {2 * (frequencies - 1)} per period"
-                )
+            samples = self.facts.get("num_samples", 2 * (frequencies - 1))
+            if signals.shape[2] != samples:
+                raise MismatchError(f"signals of {signals.shape[2]} samples: the calibration has {samples} per period")
             signals = np.fft.rfft(signals, axis=-1)
         if signals.ndim == 3:
             if signals.shape[1:] != self.selection.shape:
@@ -336,12 +334,12 @@ class Calibration:
 
     def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
         """Reduce frames (F, M) complex, as `rows` returns them, to what they say about the image."""
-        y = (rows.astype(np.complex128) @ self.projection.T).real  # in float32, how BLAS splits a batch would show
+        y = (rows @ self.projection.T).real
         energy = np.square(np.abs(rows) * self.weights).sum(axis=1)  # float64, as the weights
         total, outside = 2 * self.num_rows, 2 * self.num_rows - self.rank
         variance = (energy - np.square(y, dtype=np.float64).sum(axis=1)) / outside
         variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
-        signal = np.maximum(energy - total * variance, 1e-30 * energy)
+        signal = np.maximum(energy - total * variance, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             snr_db = np.where(energy > 0, 10 * np.log10(signal / (total * variance)), -np.inf)
         return ReducedFrames(
@@ -372,19 +370,23 @@ class Calibration:
         with open_hdf5(path) as file:
             if "kind" not in file or "format" not in file:
                 raise FileFormatError(
-                    f"{path}: not a calibration saved by mpi-fast (an MDF file needs `mpi-fast calibrate`)"
-                )
-            if int(file["format"][()]) > FORMAT:
-                raise FileFormatError(
-                    f"{path}: calibration format {file['format'][()]}, this version reads up to {FORMAT}"
+                    f"{path}: not a calibration saved by mpi-fast; a system matrix in MDF needs mpi-fast calibrate"
                 )
             try:
+                version = int(file["format"][()])
+                if version > FORMAT:
+                    raise FileFormatError(f"{path}: calibration format {version}, this version reads up to {FORMAT}")
                 arrays = {name: file[name][()] for name in _ARRAYS}
                 grid, size = (tuple(file[name][()].tolist()) for name in ("grid", "field_of_view"))
                 facts = json.loads(file["facts"][()])
-            except (KeyError, OSError, ValueError) as error:
+            except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
                 raise FileFormatError(f"{path}: damaged calibration: {error}") from error
-        return cls(grid=grid, field_of_view=size, facts=facts, **arrays)
+        loaded = cls(grid=grid, field_of_view=size, facts=facts, **arrays)
+        rows, rank, voxels = loaded.selection.sum(), loaded.rank, loaded.num_voxels
+        expected = ((rows, voxels), (rows,), (rank,), (voxels, rank), (rank, rows))
+        if tuple(arrays[name].shape for name in _ARRAYS[2:]) != expected:
+            raise FileFormatError(f"{path}: damaged calibration: its arrays do not fit each other")
+        return loaded
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> "Calibration":

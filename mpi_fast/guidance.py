@@ -25,9 +25,9 @@ from mpi_fast.errors import InputError
 
 Array = NDArray[np.float32]
 
-# The signal energy of a frame is never taken to be less than this many standard deviations of the noise's own energy,
-# so that a frame without particles is scaled by its noise, not by the accident of what is left.
-DETECTION = 2.0
+# Energies in standard deviations of the noise's own energy in y. A frame with less than the first is empty, and scaled
+# as if it had that much: by its noise, not by the accident of what is left. One with more than the second holds signal.
+DETECTION, CERTAINTY = 2.0, 4.0
 # Phantoms are smoother than white noise, so their signals are stronger: an image of root-mean-square one has about the
 # signal energy of a white image of this root-mean-square.
 SIGNAL_PER_IMAGE = 2.0
@@ -52,12 +52,28 @@ def signal_scale(y: NDArray[np.floating], singular_values: NDArray[np.floating],
     -------
     (F,) float32 in the unit of the image; proportional to the signals.
     """
-    rank = y.shape[-1]
-    variance = noise.astype(np.float64) ** 2
-    energy = np.square(y, dtype=np.float64).sum(axis=-1) - rank * variance
-    energy = np.maximum(energy, DETECTION * np.sqrt(2 * rank) * variance)
+    variance = np.square(noise, dtype=np.float64)
+    excess = np.maximum(_excess_energy(y, noise), DETECTION) * np.sqrt(2 * y.shape[-1]) * variance
     power = np.square(singular_values, dtype=np.float64).sum()
-    return np.asarray(np.sqrt(energy / power) / SIGNAL_PER_IMAGE, dtype=np.float32)
+    return np.asarray(np.sqrt(excess / power) / SIGNAL_PER_IMAGE, dtype=np.float32)
+
+
+def signal_presence(y: NDArray[np.floating], noise: Array) -> Array:
+    """How sure it is that frames hold any signal: 0 for what noise alone explains, 1 beyond doubt, (F,) float32.
+
+    The energy of noise in y is ``sigma^2 chi^2(R)``, so of frames without particles all but 2 % get exactly 0. Frames
+    of interest are far above: a frame of 300 rows has 1 from an SNR of -10 dB.
+    """
+    presence = (_excess_energy(y, noise) - DETECTION) / (CERTAINTY - DETECTION)
+    return np.asarray(np.clip(presence, 0.0, 1.0), dtype=np.float32)
+
+
+def _excess_energy(y: NDArray[np.floating], noise: Array) -> NDArray[np.float64]:
+    """Energy of y (F, R) beyond that of noise, in standard deviations of the latter, (F,); 0 for a frame of zeros."""
+    rank = y.shape[-1]
+    variance = np.square(noise, dtype=np.float64)
+    excess = np.square(y, dtype=np.float64).sum(axis=-1) - rank * variance
+    return np.asarray(excess / (np.sqrt(2 * rank) * np.where(variance > 0, variance, 1.0)))
 
 
 @dataclass(frozen=True)

@@ -30,39 +30,25 @@ def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
     return list(np.split(positions, breaks))
 
 
-def subtract_background(
-    foreground: Complex,
-    foreground_order: NDArray[np.integer],
-    background: Complex,
-    background_order: NDArray[np.integer],
-) -> Complex:
-    """Subtract the background, interpolated in the order of acquisition.
+def background_weights(
+    foreground_order: NDArray[np.integer], background_order: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """How much of each background frame is subtracted from each foreground frame, (B, N).
 
     The mean of each contiguous block of background frames stands at the block's middle; between blocks it is
-    interpolated linearly, before the first and after the last it is held.
+    interpolated linearly in the order of acquisition, before the first and after the last it is held.
 
     Parameters
     ----------
-    foreground : (rows, N) complex
-        Frames with the delta sample.
-    foreground_order : (N,) int
-        When each was acquired, counted over all frames.
-    background : (rows, B) complex
-        Frames without it, B >= 1.
-    background_order : (B,) int
-        When each was acquired.
-
-    Returns
-    -------
-    (rows, N) complex: foreground less background.
+    foreground_order, background_order : (N,), (B,) int
+        When each frame was acquired, counted over all frames; B >= 1.
     """
     blocks = background_blocks(background_order)
-    means = np.stack([background[:, block].mean(axis=1) for block in blocks], axis=1)
     middles = np.array([background_order[block].mean() for block in blocks])
-    # Each voxel's background is a mixture of two block means: as one product, without (rows, N) temporaries per block.
-    mixing = [np.interp(foreground_order, middles, unit) for unit in np.eye(len(blocks))]
-    corrected: Complex = foreground - means @ np.asarray(mixing, dtype=means.real.dtype)
-    return corrected
+    weights = np.empty((len(background_order), len(foreground_order)))
+    for block, unit in zip(blocks, np.eye(len(blocks)), strict=True):
+        weights[block] = np.interp(foreground_order, middles, unit) / len(block)
+    return weights
 
 
 def row_noise(background: Complex) -> NDArray[np.float64]:
@@ -98,27 +84,31 @@ def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
     return np.asarray(signal / np.maximum(noise, tiny), dtype=np.float64)
 
 
-def mixing_orders(dividers: Sequence[int], num_samples: int, largest: int = 64) -> NDArray[np.int64]:
+def mixing_orders(
+    drive_frequencies: Sequence[float], frequencies: NDArray[np.float64], largest: int = 64
+) -> NDArray[np.int64]:
     """Mixing order of every frequency of a Lissajous acquisition.
 
-    Component k sits at ``k = |sum_d m_d V / divider_d|``; its order is the least ``sum |m_d|`` that reaches it
-    (Rahmer et al. 2009). Components that no order up to ``largest`` reaches get ``largest + 1``.
+    A component sits at ``|sum_d m_d f_d|``; its order is the least ``sum |m_d|`` that reaches it (Rahmer et al. 2009).
+    Components that no order up to ``largest`` reaches get ``largest + 1``.
 
-    Returns
-    -------
-    (K,) int64 for K = V // 2 + 1
+    Parameters
+    ----------
+    drive_frequencies : sequence of float
+        In Hz, of the channels that drive anything.
+    frequencies : (K,)
+        Of the spectrum, in Hz, ascending from zero in equal steps.
     """
-    steps = [num_samples // divider for divider in dividers]
+    steps = [round(frequency / frequencies[1]) for frequency in drive_frequencies]
     reach = {0: 0}
     for step in steps:
         following: dict[int, int] = {}
         for base, order in reach.items():
-            for m in range(-largest, largest + 1):
-                total, sum_order = base + m * step, order + abs(m)
-                if sum_order <= largest:
-                    following[total] = min(sum_order, following.get(total, largest + 1))
+            for m in range(order - largest, largest - order + 1):
+                total = base + m * step
+                following[total] = min(order + abs(m), following.get(total, largest + 1))
         reach = following
-    orders = np.full(num_samples // 2 + 1, largest + 1, dtype=np.int64)
+    orders = np.full(len(frequencies), largest + 1, dtype=np.int64)
     for total, order in reach.items():
         if abs(total) < len(orders):
             orders[abs(total)] = min(order, orders[abs(total)])

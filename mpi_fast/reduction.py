@@ -1,44 +1,63 @@
 """The reduction of a system matrix: whitening its rows, and the singular value decomposition."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 from mpi_fast.preprocessing import row_noise
 
+Complex = NDArray[np.complexfloating[Any, Any]]
 RESIDUAL_FREEDOM = 8  # directions outside the range of A, at least, from which the noise level is estimated
 
 
-def row_weights(background: NDArray[np.complexfloating] | None, rows: int) -> tuple[NDArray[np.float64], bool]:
-    """One over the noise standard deviation of each row, and whether it is known; ones where it is not.
+def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np.float64], bool]:
+    """One over the noise standard deviation of each row, and whether it is known; else all rows are weighted alike.
 
     Parameters
     ----------
+    matrix : (rows, N) complex
+        Background-corrected.
     background : (rows, B) complex, or None
         Background frames in the order of acquisition.
-    rows : int
-        Their number, where there are none.
     """
+    alike = np.full(len(matrix), 1.0 / max(float(np.sqrt(np.mean(np.abs(matrix) ** 2))), np.finfo(np.float64).tiny))
     if background is None or background.shape[1] < 3:
-        return np.ones(rows), False
+        return alike, False
     deviation = row_noise(background)
     if not deviation.any():
-        return np.ones(rows), False
+        return alike, False
     # A few frames may agree by accident, and a row of infinite weight would be the only one that counts.
     floor = 0.1 * np.median(deviation[deviation > 0])
     return 1.0 / np.maximum(deviation, floor), True
 
 
 def reduce_matrix(
-    whitened: NDArray[np.complexfloating], noisy: bool
+    whitened: Complex, subtracted: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """SVD of the whitened rows, real over imaginary: U (2M, R), S (R,), V (N, R), float64.
 
     Rank rule: singular values above ``eps * max(2M, N) * S_1`` stay, and a few directions are always left for the noise
-    to show itself: R <= 2M - 8. A matrix that was measured carries noise of standard deviation one in each whitened
-    entry, which alone makes singular values up to ``sqrt(2M) + sqrt(N)``; those are dropped too, and the others shrunk
-    to what they explain of the noise-free matrix (the optimal shrinkage of Gavish and Donoho, "Optimal shrinkage of
-    singular values", IEEE Trans. Inf. Theory 2017, eq. 7).
+    to show itself: R <= 2M - 8.
+
+    A matrix that was measured carries noise of standard deviation one in each whitened entry, and more along the
+    directions of voxels that share background frames: ``tau^2 = 1 + ||W v||^2`` along v. Noise alone makes singular
+    values up to ``tau (sqrt(2M) + sqrt(N))``; those are dropped too, and the others shrunk to what they explain of the
+    noise-free matrix (the optimal shrinkage of Gavish and Donoho, "Optimal shrinkage of singular values", IEEE Trans.
+    Inf. Theory 2017, eq. 7).
+
+    Parameters
+    ----------
+    whitened : (M, N) complex
+    subtracted : (B, N), optional
+        W: how much of each background frame was subtracted from each voxel (`preprocessing.background_weights`), for a
+        matrix that was measured, in units of its noise.
+
+    Raises
+    ------
+    InputError
+        When nothing is left.
     """
     stacked = np.concatenate([whitened.real, whitened.imag]).astype(np.float64)
     u, s, vt = np.linalg.svd(stacked, full_matrices=False)
@@ -46,9 +65,12 @@ def reduce_matrix(
     if s[0] == 0:
         raise InputError("system matrix: all selected rows are zero")
     keep = (s > np.finfo(np.float64).eps * max(rows, voxels) * s[0]) & (np.arange(len(s)) < rows - RESIDUAL_FREEDOM)
-    if noisy:
-        keep &= s > np.sqrt(rows) + np.sqrt(voxels)
+    if subtracted is not None:
+        tau = np.sqrt(1.0 + np.square(subtracted @ vt.T).sum(axis=0))
+        ratio = s / tau
+        keep &= ratio > np.sqrt(rows) + np.sqrt(voxels)
         if not keep.any():
             raise InputError("system matrix: nothing in it rises above the noise of its background frames")
-        s = np.sqrt(np.maximum((s**2 - rows - voxels) ** 2 - 4.0 * rows * voxels, 0.0)) / s
+        u, ratio, tau, vt = u[:, keep], ratio[keep], tau[keep], vt[keep]
+        return u, tau * np.sqrt((ratio**2 - rows - voxels) ** 2 - 4.0 * rows * voxels) / ratio, vt.T
     return u[:, keep], s[keep], vt[keep].T

@@ -7,24 +7,12 @@ from hypothesis import strategies as st
 
 from mpi_fast.calibration import SNR_CEILING_DB, Calibration
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
-from mpi_fast.mdf import Acquisition, write_system_matrix
+from mpi_fast.experiment import acquisition_of
+from mpi_fast.mdf import write_system_matrix
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.preprocessing import RowFilter
+from mpi_fast.preprocessing import RowFilter, background_weights
 from mpi_fast.reduction import reduce_matrix
-
-
-def acquisition_of(scanner) -> Acquisition:
-    return Acquisition(
-        base_frequency=scanner.base_frequency,
-        divider=np.array(scanner.dividers)[:, None],
-        strength=np.array(scanner.drive_amplitude)[None, :, None],
-        phase=np.full((1, 2, 1), np.pi / 2),
-        gradient=np.diag([*scanner.gradient, 2.0]),
-        bandwidth=scanner.base_frequency / 2,
-        num_samples=scanner.num_samples,
-        num_channels=3,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +33,7 @@ def test_the_posterior_from_y_is_the_posterior_from_b():
     factor = rng.standard_normal((voxels, voxels))
     prior = np.linalg.inv(factor @ factor.T + np.eye(voxels))
     stacked, signal = np.concatenate([matrix.real, matrix.imag]), np.concatenate([b.real, b.imag])
-    u, s, v = reduce_matrix(matrix, noisy=False)
+    u, s, v = reduce_matrix(matrix)
     from_b = np.linalg.solve(stacked.T @ stacked / sigma**2 + prior, stacked.T @ signal / sigma**2)
     reduced = s[:, None] * v.T
     from_y = np.linalg.solve(reduced.T @ reduced / sigma**2 + prior, reduced.T @ (u.T @ signal) / sigma**2)
@@ -95,13 +83,59 @@ def test_zero_and_noise_only_frames(calibration):
     assert not calibration.reduce(np.zeros((2, calibration.num_rows), np.complex64)).noise.any()
 
 
-def test_directions_that_calibration_noise_alone_makes_are_dropped(measured, calibration):
-    """Of a matrix of noise nothing is left; of the measured one, less than without knowing its noise."""
-    noise = measured.matrix - measured.truth
+@pytest.mark.parametrize(("every", "block"), [(361, 40), (57, 5), (19, 2), (19, 1)])
+def test_a_matrix_of_noise_alone_has_no_rank(every, block):
+    """Whatever the layout of its background frames: subtracting them correlates the noise of neighbouring voxels."""
+    rng = np.random.default_rng(every)
+    total = 361 + -(-361 // every) * block
+    empty = np.arange(total) % (every + block) < block
+    order = np.flatnonzero(~empty)[:361], np.flatnonzero(empty)
+    frames = rng.standard_normal((200, total)) + 1j * rng.standard_normal((200, total))
+    weights = background_weights(*order)
+    noise = frames[:, order[0]] - frames[:, order[1]] @ weights
     with pytest.raises(InputError, match="rises above the noise"):
-        reduce_matrix(noise.reshape(-1, 361)[:300] / measured.noise_std * np.sqrt(2), noisy=True)
+        reduce_matrix(noise / 1.05, weights)  # the noise level itself is known to a few per cent
+
+
+def test_directions_that_calibration_noise_alone_makes_are_dropped(measured, calibration):
     blind = Calibration.from_arrays(measured.matrix, measured.scanner.frequencies, (19, 19), (0.038, 0.038))
     assert calibration.rank < 200 < blind.rank
+
+
+def test_a_corrected_matrix_still_tells_its_noise_by_its_background_frames(tmp_path, measured):
+    path, n = tmp_path / "sm.mdf", 361
+    mean = measured.background.mean(axis=2, keepdims=True)
+    write_system_matrix(
+        path,
+        (measured.matrix - mean).astype(np.complex64),
+        size=(19, 19, 1),
+        field_of_view=(0.038, 0.038, 0.001),
+        acquisition=acquisition_of(measured.scanner),
+        background=(measured.background - mean).astype(np.complex64),
+        background_index=np.arange(n, n + 40),
+        background_corrected=True,
+    )
+    corrected, plain = Calibration.from_mdf(path), measured.calibrate()
+    assert abs(corrected.rank - plain.rank) <= 2
+    np.testing.assert_array_equal(corrected.selection, plain.selection)
+
+
+@pytest.mark.parametrize("snr", [0.0, np.nan, np.inf, 7.0])
+def test_stored_snr_that_makes_no_sense_is_computed_instead(tmp_path, measured, snr):
+    path = tmp_path / "sm.mdf"
+    stored = np.full((3, 817), snr)
+    write_system_matrix(
+        path,
+        measured.matrix.astype(np.complex64),
+        size=(19, 19, 1),
+        field_of_view=(0.038, 0.038, 0.001),
+        acquisition=acquisition_of(measured.scanner),
+        background=measured.background.astype(np.complex64),
+        snr=stored,
+    )
+    found = Calibration.from_mdf(path)
+    assert found.num_rows == (2292 if snr == 7.0 else measured.calibrate().num_rows)
+    found.save(tmp_path / "scanner.h5")
 
 
 def test_time_spectra_and_rows_say_the_same(measured, calibration):
@@ -204,7 +238,7 @@ def test_matrices_that_cannot_be_used(measured):
 def test_some_directions_are_always_left_for_the_noise(rows, voxels, seed):
     rng = np.random.default_rng(seed)
     matrix = rng.standard_normal((rows, voxels)) + 1j * rng.standard_normal((rows, voxels))
-    u, s, v = reduce_matrix(matrix, noisy=False)
+    u, s, v = reduce_matrix(matrix)
     assert 1 <= len(s) <= min(voxels, 2 * rows - 8)
     np.testing.assert_allclose(u.T @ u, np.eye(len(s)), atol=1e-10)
     np.testing.assert_allclose(v.T @ v, np.eye(len(s)), atol=1e-10)

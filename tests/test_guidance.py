@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import Likelihood, signal_scale, tweedie
+from mpi_fast.guidance import Likelihood, signal_presence, signal_scale, tweedie
 
 
 def random_likelihood(frames=3, voxels=30, rank=12, seed=0) -> Likelihood:
@@ -81,6 +81,16 @@ def test_scale_follows_the_signals_and_is_floored_by_the_noise():
     scales = signal_scale(empty, s, np.ones(2000, np.float32))
     assert (scales > 0).all()
     assert scales.max() / np.median(scales) < 2
+
+
+def test_noise_is_no_signal_and_signals_are():
+    rng = np.random.default_rng(0)
+    noise = np.geomspace(1e-6, 1e6, 4000).astype(np.float32)
+    empty = noise[:, None] * rng.standard_normal((4000, 120))
+    assert (signal_presence(empty, noise) == 0).mean() > 0.95
+    faint = empty + 1.2 * noise[:, None]
+    assert (signal_presence(faint, noise) == 1).mean() > 0.95
+    assert not signal_presence(np.zeros((3, 5)), np.zeros(3, np.float32)).any()
 
 
 def test_training_combines_alike():

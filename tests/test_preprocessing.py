@@ -6,9 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpi_fast.errors import InputError
-from mpi_fast.preprocessing import RowFilter, mixing_orders, row_noise, row_snr, subtract_background
+from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_noise, row_snr
 
 RNG = np.random.default_rng(0)
+
+
+def subtract(foreground, foreground_order, background, background_order):
+    return foreground - background @ background_weights(foreground_order, background_order)
 
 
 def test_a_drift_that_is_linear_in_time_is_removed_exactly():
@@ -19,7 +23,7 @@ def test_a_drift_that_is_linear_in_time_is_removed_exactly():
     drift = RNG.standard_normal((rows, 1)) + np.arange(total) * RNG.standard_normal((rows, 1))
     order = np.flatnonzero(~empty), np.flatnonzero(empty)
     frames = np.where(empty, 0, signal) + drift
-    corrected = subtract_background(frames[:, order[0]], order[0], frames[:, order[1]], order[1])
+    corrected = subtract(frames[:, order[0]], order[0], frames[:, order[1]], order[1])
     inside = order[0] < 50  # after the last block the background is held
     np.testing.assert_allclose(corrected[:, inside], signal[:, order[0]][:, inside], atol=1e-12)
 
@@ -29,14 +33,14 @@ def test_stored_order_does_not_matter_only_acquisition_order_does():
     when = RNG.permutation(26)
     order = when[:20], np.sort(when[20:])
     shuffle, again = RNG.permutation(20), RNG.permutation(6)
-    straight = subtract_background(foreground, order[0], background, order[1])
-    shuffled = subtract_background(foreground[:, shuffle], order[0][shuffle], background[:, again], order[1][again])
+    straight = subtract(foreground, order[0], background, order[1])
+    shuffled = subtract(foreground[:, shuffle], order[0][shuffle], background[:, again], order[1][again])
     np.testing.assert_allclose(shuffled, straight[:, shuffle], atol=1e-14)
 
 
 def test_one_block_is_subtracted_as_its_mean():
     foreground, background = RNG.standard_normal((2, 5)) + 0j, RNG.standard_normal((2, 3)) + 0j
-    corrected = subtract_background(foreground, np.arange(5), background, np.arange(5, 8))
+    corrected = subtract(foreground, np.arange(5), background, np.arange(5, 8))
     np.testing.assert_allclose(corrected, foreground - background.mean(axis=1, keepdims=True))
 
 
@@ -55,9 +59,11 @@ def test_row_snr_finds_signal_over_noise():
     np.testing.assert_allclose(snr, np.geomspace(1, 1000, rows) / mean_magnitude, rtol=0.15)
 
 
-def test_mixing_orders_of_the_openmpi_trajectory():
-    """V = 1632, dividers 102 and 96: component k = 16 m_x + 17 m_y."""
-    orders = mixing_orders([102, 96], 1632)
+@pytest.mark.parametrize("oversampling", [1, 2])
+def test_mixing_orders_of_the_openmpi_trajectory(oversampling):
+    """V = 1632, dividers 102 and 96: component k = 16 m_x + 17 m_y, however fast the receiver samples."""
+    frequencies = np.fft.rfftfreq(1632 * oversampling, 1 / (2.5e6 * oversampling))
+    orders = mixing_orders([2.5e6 / 102, 2.5e6 / 96], frequencies)
     assert orders[16] == orders[17] == 1
     assert orders[1] == 2  # 17 - 16
     assert orders[33] == 2

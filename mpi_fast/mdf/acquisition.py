@@ -59,3 +59,9 @@ class Acquisition:
     def frequencies(self) -> FloatArray:
         """Frequencies in Hz, float64 array (K,)."""
         return np.asarray(np.fft.rfftfreq(self.num_samples, 0.5 / self.bandwidth), np.float64)
+
+    @property
+    def drive_frequencies(self) -> tuple[float, ...]:
+        """Frequencies in Hz of the tones that have any strength, of all drive channels."""
+        driven = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
+        return tuple(self.base_frequency / divider for divider in self.divider[driven].tolist())

@@ -30,7 +30,7 @@ class MeasurementFile(SignalFile):
 
     With J periods per frame, the frames are counted through: period j of the f-th foreground frame, in the
     order of acquisition, is number `f * J + j`. Where J walks through patches, `periods` picks those of one
-    patch: the central one of OpenMPI's measurements/*/2.mdf is `slice(10000, 11000)`.
+    patch: the central one of OpenMPI's measurements/*/2.mdf is `slice(9000, 10000)`.
 
     Parameters
     ----------
