@@ -1,0 +1,146 @@
+"""A bundle: an exported model on disk, as a folder.
+
+``manifest.json``
+    ``format``          version of this layout, 1
+    ``kind``            "mpi-fast model"
+    ``grid``            [ny, nx]
+    ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
+    ``parameters``      number of weights
+    ``provenance``      how it was trained: command, seed, minutes, hardware
+    ``parity``          how far the exported network is from the original
+    ``files``           {name: {"sha256": ..., "bytes": ...}}
+``encoder.onnx``
+    condition (F, 2, ny, nx) -> features (F, c, ny, nx)
+``score.onnx``
+    image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)
+
+Every file is checked against its hash when it is read, and nothing in a bundle is ever unpickled or executed.
+"""
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mpi_fast.errors import InputError, ModelError
+
+FORMAT = 1
+KIND = "mpi-fast model"
+REQUIRED = ("encoder.onnx", "score.onnx")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, model: str | Path = "default") -> "Bundle":
+        """Open a bundle and check its manifest.
+
+        Parameters
+        ----------
+        model : str or Path
+            A folder, or ``default`` for the model that comes with the package.
+
+        Raises
+        ------
+        ModelError
+            For a folder that is no bundle, a broken or newer manifest, and missing files.
+        """
+        path = Path(str(files("mpi_fast") / "models" / "default")) if model == "default" else Path(model)
+        file = path / "manifest.json"
+        if not file.is_file():
+            hint = ""
+            if path.suffix == ".pt":
+                hint = f" (a checkpoint needs exporting first: python -m mpi_fast.export {path})"
+            raise ModelError(f"{path}: not a model bundle, expected a folder with manifest.json{hint}")
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+            if manifest["kind"] != KIND:
+                raise KeyError("kind")
+            version = int(manifest["format"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{file}: not the manifest of a model bundle ({type(error).__name__}: {error})") from error
+        if version > FORMAT:
+            raise ModelError(f"{file}: bundle format {version}, this version reads up to {FORMAT}: update mpi-fast")
+        try:
+            ny, nx = (int(n) for n in manifest["grid"])
+            low, high = (float(s) for s in manifest["sigma_range"])
+            missing = [name for name in REQUIRED if not isinstance(manifest["files"][name]["sha256"], str)]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{file}: incomplete manifest ({type(error).__name__}: {error})") from error
+        if missing or min(ny, nx) < 1 or not 0 < low < high:
+            raise ModelError(
+                f"{file}: grid {manifest['grid']}, noise levels {manifest['sigma_range']}: expected positive"
+            )
+        return cls(path, manifest)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        ny, nx = self.manifest["grid"]
+        return int(ny), int(nx)
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Smallest and largest noise level that the network was trained for."""
+        low, high = self.manifest["sigma_range"]
+        return float(low), float(high)
+
+    def read(self, name: str) -> bytes:
+        """Content of one file, checked against its hash.
+
+        Raises
+        ------
+        ModelError
+            When it is missing or not what the manifest says.
+        """
+        file = self.path / name
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
+        listed = self.manifest["files"].get(name)
+        if not isinstance(listed, dict) or hashlib.sha256(content).hexdigest() != listed.get("sha256"):
+            raise ModelError(f"{file}: its SHA-256 is not the manifest's: the file is damaged or was changed")
+        return content
+
+
+def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle: a folder beside ``path``, renamed when whole. An existing bundle is replaced, nothing else is.
+
+    Raises
+    ------
+    InputError
+        When ``path`` exists and is not a bundle, or its parent is missing.
+    """
+    if path.exists() and not (path / "manifest.json").is_file():
+        raise InputError(f"{path}: exists and is not a model bundle; not replaced")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder")
+    listed = {
+        name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        for name, content in contents.items()
+    }
+    full = {"format": FORMAT, "kind": KIND, **manifest, "files": listed}
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.mkdir()
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        (temporary / "manifest.json").write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
+        opened = Bundle.open(temporary)  # what would not open is not written
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Bundle(path, opened.manifest)

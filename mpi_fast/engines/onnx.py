@@ -1,0 +1,105 @@
+"""ONNX Runtime on the CPU, with every input and output bound to a fixed buffer."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import MismatchError, ModelError, MPIFastError
+
+if TYPE_CHECKING:
+    from mpi_fast.bundle import Bundle
+
+Array = NDArray[np.float32]
+
+
+class OnnxEngine:
+    """The encoder and the denoiser of a bundle as two ONNX Runtime sessions.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        An opened bundle.
+    threads : int, optional
+        Threads that one evaluation may use; default: all cores that this process may run on.
+
+    Raises
+    ------
+    MPIFastError
+        When ONNX Runtime is not installed.
+    ModelError
+        When it refuses the model.
+    """
+
+    name = "onnx"
+
+    def __init__(self, bundle: "Bundle", threads: int | None = None) -> None:
+        self.grid = bundle.grid
+        self._encoder = _session(bundle, "encoder.onnx", threads)
+        self._denoiser = _session(bundle, "score.onnx", threads)
+        self.features = int(self._encoder.get_outputs()[0].shape[1])
+
+    def bind(self, frames: int, samples: int) -> "OnnxEvaluator":
+        """Buffers and bindings for ``frames`` frames with ``samples`` samples each."""
+        return OnnxEvaluator(self, frames, samples)
+
+
+class OnnxEvaluator:
+    """See `denoiser.Evaluator`; nothing is allocated after construction."""
+
+    def __init__(self, engine: OnnxEngine, frames: int, samples: int) -> None:
+        batch, grid = frames * samples, engine.grid
+        self.condition: Array = np.zeros((frames, 2, *grid), dtype=np.float32)
+        self.image: Array = np.zeros((batch, 3, *grid), dtype=np.float32)
+        self.sigma: Array = np.ones(batch, dtype=np.float32)
+        self._encoded: Array = np.zeros((frames, engine.features, *grid), dtype=np.float32)
+        self._features: Array = np.zeros((frames, samples, engine.features, *grid), dtype=np.float32)
+        self._denoised: Array = np.zeros((batch, 1, *grid), dtype=np.float32)
+        self._encode = _Bound(engine._encoder, {"condition": self.condition}, {"features": self._encoded})
+        self._denoise = _Bound(
+            engine._denoiser,
+            {"image": self.image, "sigma": self.sigma, "features": self._features.reshape(batch, -1, *grid)},
+            {"denoised": self._denoised},
+        )
+
+    def encode(self) -> None:
+        """Run the encoder on ``condition``; every sample of a frame gets its features."""
+        self._encode()
+        self._features[:] = self._encoded[:, None]
+
+    def denoise(self) -> Array:
+        """Run the denoiser on ``image`` and ``sigma``."""
+        self._denoise()
+        return self._denoised
+
+
+class _Bound:
+    """A session whose inputs and outputs are fixed NumPy buffers."""
+
+    def __init__(self, session: Any, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._buffers = inputs, outputs  # ONNX Runtime keeps only their addresses
+        for bind, buffers in ((self._binding.bind_input, inputs), (self._binding.bind_output, outputs)):
+            for name, buffer in buffers.items():
+                bind(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+
+    def __call__(self) -> None:
+        self._session.run_with_iobinding(self._binding)
+
+
+def _session(bundle: "Bundle", name: str, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MPIFastError("ONNX Runtime is not installed: pip install 'mpi-fast[cpu]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    try:
+        session = onnxruntime.InferenceSession(bundle.read(name), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common base class of their own
+        raise ModelError(f"{bundle.path}/{name}: ONNX Runtime refuses it: {error}") from error
+    shape = tuple(session.get_inputs()[0].shape[2:])
+    if shape != bundle.grid:
+        raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")
+    return session
