@@ -1,0 +1,1 @@
+"""Training of the score network (torch): `network` what, `data` from what, `loop` how."""

@@ -1,0 +1,277 @@
+"""The training loop: denoising score matching for a given number of minutes, on any device, resumable.
+
+Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: the network that people deploy) and
+``model.pt.resume`` (optimiser and raw weights, to go on from). Both are replaced when whole, never half-written.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mpi_fast
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError, ModelError
+from mpi_fast.machine import processor
+from mpi_fast.training.checkpoint import FORMAT
+from mpi_fast.training.data import SIGMA, Batch, batches, make_scanners, training_phantoms
+from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+
+OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Everything that decides what a training run computes; the checkpoint records it.
+
+    Attributes
+    ----------
+    minutes : float
+        Wall-clock time of training, all resumed runs together.
+    grid : (ny, nx)
+        Image size.
+    scanners, phantoms : int
+        How many random scanners and phantoms to draw samples from.
+    groups, frames : int
+        A batch is ``frames`` frames of each of ``groups`` scanners.
+    learning_rate : float
+        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up.
+    ema : float
+        Decay per step of the moving average of the weights.
+    seed : int
+        For scanners, phantoms, batches and initial weights.
+    """
+
+    minutes: float = 60.0
+    grid: tuple[int, int] = (19, 19)
+    scanners: int = 256
+    phantoms: int = 60_000
+    groups: int = 8
+    frames: int = 6
+    learning_rate: float = 1e-3
+    ema: float = 0.9995
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a run, for a progress bar: step, seconds trained so far, smoothed loss, learning rate."""
+
+    step: int
+    seconds: float
+    loss: float
+    learning_rate: float
+
+
+def loss_of(network: ScoreNetwork, batch: Batch) -> Tensor:
+    """Mean squared error in units of the linear estimate's deviation (lambda = 1 / c_out^2 of EDM, per voxel)."""
+    with torch.autocast(batch.image.device.type, torch.bfloat16):
+        denoised = network(batch.condition, batch.image, batch.sigma)
+    error = (denoised - batch.target) / batch.image[:, 1:2]
+    # Phantoms outside the scanner's view are bright next to their signals; nobody could reconstruct them.
+    size = batch.target.square().mean(dim=(1, 2, 3), keepdim=True)
+    loss: Tensor = (error.square() * (OUTLIER**2 / size.clamp_min(OUTLIER**2))).mean()
+    return loss
+
+
+def learning_rate(config: TrainingConfig, progress: float) -> float:
+    """Learning rate after a fraction ``progress`` of the run."""
+    warm = min(1.0, progress / 0.01 + 1e-2)
+    return config.learning_rate * warm * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
+
+
+def train(
+    config: TrainingConfig,
+    output: Path,
+    *,
+    device: str = "auto",
+    resume: bool = False,
+    save_every: float = 120.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Path:
+    """Train a score network.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+        What to compute.
+    output : Path
+        ``model.pt`` to write; ``output + ".resume"`` stands beside it.
+    device : str
+        ``auto``, ``cpu`` or ``cuda``.
+    resume : bool
+        Go on from ``output + ".resume"``.
+    save_every : float
+        Seconds between checkpoints.
+    report : callable
+        Called about once a second with the progress.
+
+    Returns
+    -------
+    Path of the checkpoint.
+
+    Raises
+    ------
+    InputError
+        For a device that is not there.
+    ModelError
+        When resuming from nothing, or from a run with another network or grid.
+    """
+    target = _device(device)
+    torch.manual_seed(config.seed)
+    network = ScoreNetwork(config.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
+    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    step, spent = 0, 0.0
+    resume_file = output.with_name(output.name + ".resume")
+    if resume:
+        step, spent = _restore(resume_file, config, network, average, optimiser, target)
+    scanners = make_scanners(config.scanners, config.seed, config.grid).to(target)
+    phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(target)
+    data = batches(scanners, phantoms, config.groups, config.frames, seed=config.seed + 1_000_003 * (step + 1))
+
+    smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
+    while (seconds := time.monotonic() - began) < 60 * config.minutes:
+        rate = learning_rate(config, seconds / (60 * config.minutes))
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = loss_of(network, next(data))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        _update_average(average, network, min(config.ema, 1 - 1 / (step + 1)))
+        now = time.monotonic()
+        if now - told > 1.0:
+            told = now
+            smooth = float(loss.detach()) if smooth == 0 else 0.98 * smooth + 0.02 * float(loss.detach())
+            report(Progress(step, seconds, smooth, rate))
+        if now - saved > save_every:
+            saved = now
+            _save(output, resume_file, config, network, average, optimiser, step, seconds)
+    seconds = time.monotonic() - began
+    _save(output, resume_file, config, network, average, optimiser, step, seconds)
+    report(Progress(step, seconds, smooth, 0.0))
+    return output
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device '{name}': torch sees no CUDA device; use --device cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}': expected auto, cpu, cuda or cuda:N") from None
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], network: ScoreNetwork, decay: float) -> None:
+    values = network.state_dict()
+    torch._foreach_lerp_(list(average.values()), [values[name].float() for name in average], 1 - decay)
+
+
+def _provenance(config: TrainingConfig, step: int, seconds: float, device: torch.device) -> dict[str, Any]:
+    """Who made this network, from what, where: plain strings and numbers."""
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    return {
+        "package": f"mpi-fast {mpi_fast.__version__}",
+        "torch": str(torch.__version__),
+        "hardware": f"{hardware}, {torch.get_num_threads()} threads",
+        "command": _command(config),
+        "seed": config.seed,
+        "steps": step,
+        "frames": step * config.groups * config.frames,
+        "minutes": round(seconds / 60, 2),
+        "scanners": config.scanners,
+        "phantoms": config.phantoms,
+        "learning_rate": config.learning_rate,
+    }
+
+
+def _command(config: TrainingConfig) -> str:
+    """The command line that trains alike."""
+    grid = "x".join(str(n) for n in config.grid)
+    options = {"minutes": f"{config.minutes:g}", "seed": config.seed, "grid": grid}
+    default = TrainingConfig()
+    options |= {name: getattr(config, name) for name in ("scanners", "phantoms")}
+    unchanged = {"grid": "x".join(str(n) for n in default.grid), "scanners": default.scanners}
+    unchanged["phantoms"] = default.phantoms
+    chosen = {name: value for name, value in options.items() if unchanged.get(name) != value}
+    return "mpi-fast train " + " ".join(f"--{name} {value}" for name, value in chosen.items())
+
+
+def _save(
+    output: Path,
+    resume_file: Path,
+    config: TrainingConfig,
+    network: ScoreNetwork,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+) -> None:
+    device = next(network.parameters()).device
+    model = {
+        "format": FORMAT,
+        "grid": list(config.grid),
+        "network": config.network.to_dict(),
+        "sigma_range": list(SIGMA),
+        "state": {name: value.cpu().contiguous() for name, value in average.items()},
+        "provenance": _provenance(config, step, seconds, device),
+    }
+    state = {
+        "network": network.state_dict(),
+        "average": average,
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "seconds": seconds,
+        "identity": _identity(config),
+    }
+    for path, content in ((output, model), (resume_file, state)):
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+
+
+def _identity(config: TrainingConfig) -> dict[str, Any]:
+    """What a resumed run must share with the one it goes on from."""
+    return {
+        "network": config.network.to_dict(),
+        "grid": list(config.grid),
+        "seed": config.seed,
+        "scanners": config.scanners,
+        "phantoms": config.phantoms,
+    }
+
+
+def _restore(
+    file: Path,
+    config: TrainingConfig,
+    network: ScoreNetwork,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    device: torch.device,
+) -> tuple[int, float]:
+    if not file.is_file():
+        raise ModelError(f"{file}: nothing to resume from; train without --resume first")
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+        identity = state["identity"]
+    except Exception as error:
+        raise ModelError(f"{file}: not a file to resume from ({type(error).__name__})") from error
+    if identity != _identity(config):
+        raise ModelError(f"{file}: made with {identity}, expected {_identity(config)}")
+    try:
+        network.load_state_dict(state["network"])
+        average.update(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        return int(state["step"]), float(state["seconds"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{file}: incomplete: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,204 @@
+"""The score network: a small convolutional denoiser that starts from what the signals already say.
+
+Its input is what the prior N(0, I), the noisy image x_t and the signals y say together: the mean m and the standard
+deviation r, per voxel, of a Gaussian (`guidance`). The network corrects that estimate in units of its deviation:
+
+    D = m + r F(m, ln r, c_in x_t; sigma, features)
+
+Where nothing was measured, m = c_skip x_t and r = c_out, and this is the preconditioning of EDM (Karras et al. 2022,
+table 1), for images of root-mean-square one.
+
+What the signals say without x_t does not change from step to step, nor from sample to sample. So a larger network, the
+`Encoder`, looks at it once per frame, and the `Denoiser`, which runs steps x samples times, gets its features.
+
+The parts are those that can later be fused into one kernel: 3x3 and 1x1 convolutions with channels in multiples of
+16, SiLU, modulation per channel by the noise-level embedding, one down-sampling; no attention, no reduction over the
+image.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CONDITION_CHANNELS = 2  # posterior mean under a white prior, its deviation
+IMAGE_CHANNELS = 3  # estimate, its deviation, x_t
+LEVEL_FEATURES = 16
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Widths and depths.
+
+    Attributes
+    ----------
+    features : int
+        Channels that the encoder hands to the denoiser.
+    encoder_width, encoder_inner, encoder_blocks : int
+        Channels at full and at half resolution, and residual blocks at half resolution, of the encoder.
+    width, inner, blocks : int
+        The same of the denoiser.
+    embedding : int
+        Width of the noise-level embedding.
+    """
+
+    features: int = 32
+    encoder_width: int = 48
+    encoder_inner: int = 96
+    encoder_blocks: int = 3
+    width: int = 32
+    inner: int = 64
+    blocks: int = 2
+    embedding: int = 64
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain numbers, as a checkpoint stores them."""
+        return asdict(self)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv(SiLU(modulate(conv(SiLU(x)))))``, with the last convolution zero at the start of training."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        self.modulation = nn.Linear(embedding, 2 * width) if embedding else None
+        if self.modulation is not None:
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, level: Tensor | None) -> Tensor:
+        """(B, width, ny, nx) and the embedded noise level (B, embedding) -> (B, width, ny, nx)."""
+        hidden = self.first(functional.silu(x))
+        if self.modulation is not None:
+            scale, shift = self.modulation(level)[:, :, None, None].to(hidden.dtype).chunk(2, dim=1)
+            hidden = hidden * (1 + scale) + shift
+        out: Tensor = x + self.second(functional.silu(hidden))
+        return out
+
+
+class UNet(nn.Module):
+    """Residual blocks at full, half and again full resolution, for any grid, odd ones too."""
+
+    def __init__(self, width: int, inner: int, blocks: int, embedding: int = 0) -> None:
+        super().__init__()
+        self.before = ResidualBlock(width, embedding)
+        self.down = nn.Conv2d(width, inner, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList(ResidualBlock(inner, embedding) for _ in range(blocks))
+        self.up = nn.Conv2d(inner, 4 * width, 1)
+        self.after = ResidualBlock(width, embedding)
+
+    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
+        """(B, width, ny, nx) -> (B, width, ny, nx)."""
+        ny, nx = x.shape[2:]
+        x = self.before(x, level)
+        half = self.down(x)
+        for block in self.middle:
+            half = block(half, level)
+        x = x + functional.pixel_shuffle(self.up(half), 2)[:, :, :ny, :nx]
+        out: Tensor = self.after(x, level)
+        return out
+
+
+class Encoder(nn.Module):
+    """What the signals say, once per frame."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(CONDITION_CHANNELS, config.encoder_width, 3, padding=1)
+        self.body = UNet(config.encoder_width, config.encoder_inner, config.encoder_blocks)
+        self.head = nn.Conv2d(config.encoder_width, config.features, 3, padding=1)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Encode.
+
+        Parameters
+        ----------
+        condition : (F, 2, ny, nx) float32
+            Posterior mean of the image under a white prior of deviation one, and its deviation > 0.
+
+        Returns
+        -------
+        (F, features, ny, nx) float32
+        """
+        mean, deviation = condition.chunk(2, dim=1)
+        x = self.stem(torch.cat([mean, 0.5 * torch.log(deviation)], dim=1))
+        features: Tensor = self.head(functional.silu(self.body(x)))
+        return features.float()
+
+
+class Denoiser(nn.Module):
+    """One step of one sample."""
+
+    frequencies: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.exp(torch.linspace(-1.0, 2.5, LEVEL_FEATURES // 2)))
+        self.embed = nn.Sequential(
+            nn.Linear(LEVEL_FEATURES, config.embedding),
+            nn.SiLU(),
+            nn.Linear(config.embedding, config.embedding),
+            nn.SiLU(),
+        )
+        self.stem = nn.Conv2d(IMAGE_CHANNELS + config.features, config.width, 3, padding=1)
+        self.body = UNet(config.width, config.inner, config.blocks, config.embedding)
+        self.head = nn.Conv2d(config.width, 1, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, image: Tensor, sigma: Tensor, features: Tensor) -> Tensor:
+        """Denoise.
+
+        Parameters
+        ----------
+        image : (B, 3, ny, nx) float32
+            Estimate m, its deviation r > 0, and the noisy image x_t.
+        sigma : (B,) float32
+            Noise level of the sampler, positive.
+        features : (B, features, ny, nx) float32
+            Of the encoder.
+
+        Returns
+        -------
+        (B, 1, ny, nx) float32: the posterior mean of the image.
+        """
+        estimate, deviation, noisy = image.chunk(3, dim=1)
+        c_in = torch.rsqrt(1 + sigma * sigma)[:, None, None, None]
+        x = self.stem(torch.cat([estimate, 0.5 * torch.log(deviation), c_in * noisy, features], dim=1))
+        x = self.body(x, self._level(sigma))
+        with torch.autocast(x.device.type, enabled=False):  # the last layer is always float32
+            correction: Tensor = self.head(functional.silu(x.float()))
+        denoised: Tensor = estimate + deviation * correction
+        return denoised
+
+    def _level(self, sigma: Tensor) -> Tensor:
+        """Embedding of the noise level, (B, embedding), float32."""
+        phase = 0.25 * torch.log(sigma)[:, None] * self.frequencies
+        with torch.autocast(phase.device.type, enabled=False):
+            embedded: Tensor = self.embed(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1))
+        return embedded
+
+
+class ScoreNetwork(nn.Module):
+    """Encoder and denoiser, trained together."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.denoiser = Denoiser(config)
+
+    def forward(self, condition: Tensor, image: Tensor, sigma: Tensor) -> Tensor:
+        """Denoise ``B = F * draws`` images of F frames, those of one frame side by side; see `Denoiser`."""
+        features = self.encoder(condition).repeat_interleave(len(image) // len(condition), dim=0)
+        denoised: Tensor = self.denoiser(image, sigma, features)
+        return denoised
+
+
+def build(config: dict[str, Any]) -> ScoreNetwork:
+    """A network from the plain numbers of a checkpoint."""
+    return ScoreNetwork(NetworkConfig(**config))

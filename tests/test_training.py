@@ -1,0 +1,200 @@
+"""Training: data that agree with the runtime, a loss that falls, checkpoints that resume and are safe to open."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mpi_fast.errors import InputError, ModelError
+from mpi_fast.guidance import Likelihood, signal_scale, tweedie
+from mpi_fast.training import data
+from mpi_fast.training.checkpoint import load_checkpoint
+from mpi_fast.training.loop import TrainingConfig, learning_rate, loss_of, train
+from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+
+GRID = (9, 8)
+SMALL = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
+CONFIG = TrainingConfig(minutes=0.03, grid=GRID, scanners=3, phantoms=28, groups=2, frames=3, network=SMALL)
+
+
+@pytest.fixture(scope="module")
+def scanners():
+    return data.make_scanners(3, 5, GRID)
+
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return data.training_phantoms(28, 5, GRID)
+
+
+def test_random_scanners_depend_on_their_seed_alone(scanners):
+    again = data.make_scanners(2, 5, GRID, workers=1)
+    rank = int(again.rank[1])
+    torch.testing.assert_close(again.singular_values[1, :rank], scanners.singular_values[1, :rank])
+    assert len(scanners) == 3
+
+
+def test_batches_are_what_the_runtime_would_compute(scanners, phantoms):
+    """Condition and estimate of a batch, again from its own scale, by the NumPy code that users run."""
+    rng = torch.Generator().manual_seed(0)
+    batch = data.draw_batch(scanners, phantoms, 4, 5, rng)
+    assert batch.condition.shape == (20, 2, *GRID)
+    assert batch.image.shape == (20 * data.DRAWS, 3, *GRID)
+    assert batch.target.shape == (20 * data.DRAWS, 1, *GRID)
+    assert all(torch.isfinite(t).all() for t in (batch.condition, batch.image, batch.sigma, batch.target))
+    assert (batch.image[:, 1] > 0).all()
+    shrink, spread = zip(*(tweedie(float(s)) for s in batch.sigma), strict=True)
+    assert (batch.image[:, 1].amax(dim=(1, 2)) <= torch.tensor(spread) * 1.001).all()
+    # The noisy image is the target plus noise of the level that the batch states.
+    noise = (batch.image[:, 2] - batch.target[:, 0]) / batch.sigma[:, None, None]
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    # Where the scanner sees nothing (largest deviation), the estimate is the shrunk noisy image.
+    blind = batch.image[:, 1] > 0.999 * torch.tensor(spread)[:, None, None]
+    expected = torch.tensor(shrink)[:, None, None] * batch.image[:, 2]
+    torch.testing.assert_close(batch.image[:, 0][blind], expected[blind], atol=0.05, rtol=0.05)
+
+
+def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
+    """For a white Gaussian image the estimate's error has the stated deviation: the likelihood is the data's own."""
+    rng = np.random.default_rng(0)
+    s, v = scanners.singular_values[0].numpy(), scanners.basis[0].numpy()
+    x = rng.standard_normal((500, GRID[0] * GRID[1])).astype(np.float32)
+    y = (x @ v * s + 0.3 * rng.standard_normal((500, len(s)))).astype(np.float32)
+    likelihood = Likelihood(y, s, v, np.full(500, 0.3, np.float32))
+    error = (likelihood.combine(np.zeros((500, 1, x.shape[1]), np.float32), 1.0)[:, 0] - x) / likelihood.deviation(1.0)
+    assert error.std() == pytest.approx(1, abs=0.03)
+    assert np.median(signal_scale(y, s, likelihood.noise)) == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_untrained_network_returns_the_linear_estimate_on_any_grid():
+    network = ScoreNetwork(SMALL)
+    for grid in ((9, 8), (19, 19), (26, 13)):
+        image, condition = torch.rand(4, 3, *grid) + 0.1, torch.rand(2, 2, *grid) + 0.1
+        denoised = network(condition, image, torch.ones(4))
+        bias = network.denoiser.head.bias.detach()
+        torch.testing.assert_close(denoised, image[:, :1] + image[:, 1:2] * bias)
+
+
+def test_the_network_learns(scanners, phantoms):
+    torch.manual_seed(0)
+    network = ScoreNetwork(SMALL)
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    batch = data.draw_batch(scanners, phantoms, 2, 4, torch.Generator().manual_seed(1))
+    first = float(loss_of(network, batch))
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = loss_of(network, batch)
+        loss.backward()
+        optimiser.step()
+    assert float(loss) < 0.7 * first
+
+
+def test_a_run_is_checkpointed_resumed_and_reported(tmp_path):
+    output, seen = tmp_path / "model.pt", []
+    train(CONFIG, output, device="cpu", report=seen.append)
+    first = load_checkpoint(output)
+    assert first.grid == GRID
+    assert first.provenance["seed"] == 0
+    assert first.provenance["steps"] > 0
+    assert seen[0].loss > 0
+    train(replace(CONFIG, minutes=0.06), output, device="cpu", resume=True)
+    second = load_checkpoint(output)
+    assert second.provenance["steps"] > first.provenance["steps"]
+    assert second.provenance["minutes"] > first.provenance["minutes"]
+    with pytest.raises(ModelError, match="expected"):
+        train(replace(CONFIG, seed=3), output, device="cpu", resume=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "model.pt.resume"}
+
+
+def test_requests_that_cannot_be_met(tmp_path):
+    with pytest.raises(ModelError, match="nothing to resume"):
+        train(CONFIG, tmp_path / "model.pt", device="cpu", resume=True)
+    with pytest.raises(InputError, match="device"):
+        train(CONFIG, tmp_path / "model.pt", device="abacus")
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [learning_rate(CONFIG, p) for p in (0.0, 0.01, 0.5, 1.0, 2.0)]
+    assert rates[0] < rates[1] > rates[2] > rates[3] >= rates[4] >= 0
+    assert rates[1] == pytest.approx(CONFIG.learning_rate, rel=0.01)
+
+
+# -- checkpoints from strangers ------------------------------------------------------------------------------------
+
+
+def content(**changes):
+    return {
+        "format": 1,
+        "grid": list(GRID),
+        "network": SMALL.to_dict(),
+        "sigma_range": [0.02, 10.0],
+        "state": ScoreNetwork(SMALL).state_dict(),
+        "provenance": {},
+        **changes,
+    }
+
+
+class Malicious:
+    def __reduce__(self):
+        return Path.touch, (Path("owned"),)
+
+
+def nan_state():
+    state = ScoreNetwork(SMALL).state_dict()
+    state["encoder.stem.bias"][0] = float("nan")
+    return state
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"format": 2},
+        {"grid": [19]},
+        {"grid": [0, 5]},
+        {"sigma_range": [1.0, 0.1]},
+        {"network": {"width": 16, "colour": 3}},
+        {"network": {**SMALL.to_dict(), "width": 32}},
+        {"network": {**SMALL.to_dict(), "width": -3}},
+        {"state": {}},
+        {"state": nan_state()},
+        {"state": None},
+        {"provenance": 3},
+    ],
+)
+def test_broken_checkpoints_are_refused(tmp_path, changes):
+    path = tmp_path / "model.pt"
+    torch.save(content(**changes), path)
+    with pytest.raises(ModelError, match=r"model\.pt"):
+        load_checkpoint(path)
+
+
+def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, write in (("a.pt", lambda f: torch.save(content(provenance=Malicious()), f)), ("b.pt", pickle_to)):
+        write(path)
+        with pytest.raises(ModelError, match="nothing was executed"):
+            load_checkpoint(path)
+    assert not Path("owned").exists()
+
+
+def pickle_to(path):
+    Path(path).write_bytes(pickle.dumps(Malicious()))
+
+
+@pytest.mark.parametrize("kind", ["empty", "directory", "missing", "text", "list", "half"])
+def test_files_that_are_no_checkpoints(tmp_path, kind):
+    path = tmp_path / "model.pt"
+    if kind == "directory":
+        path.mkdir()
+    elif kind in ("empty", "text"):
+        path.write_bytes(b"" if kind == "empty" else b"hello")
+    elif kind == "list":
+        torch.save([1, 2], path)
+    elif kind == "half":
+        torch.save(content(), path)
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"model\.pt"):
+        load_checkpoint(path)
