@@ -1,0 +1,117 @@
+"""What all commands share: the screen, errors without tracebacks, outputs, JSON files."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError, MPIFastError
+
+console = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@contextmanager
+def friendly() -> Iterator[None]:
+    """Turn the package's errors, and those of the operating system, into one line and exit code 2."""
+    try:
+        yield
+    except MPIFastError as error:
+        _fail(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}")
+    except MemoryError:
+        _fail("not enough memory")
+    except KeyboardInterrupt:
+        stderr.print("interrupted", style="red")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _fail(message: str) -> None:
+    stderr.print(f"error: {' '.join(message.split())}", style="red", markup=False)
+    raise typer.Exit(2) from None
+
+
+def note(message: str) -> None:
+    """Say something beside the results, where a pipe does not take it."""
+    stderr.print(f"note: {message}", style="yellow", markup=False)
+
+
+def progress_bar(unit: str = "") -> Progress:
+    """A progress bar on stderr, gone when done, and none at all where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+
+
+def spinner(message: str) -> Progress:
+    """Show that something of unknown length is going on: ``with spinner("calibrating"): ...``."""
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        console=stderr,
+        transient=True,
+        disable=not stderr.is_terminal,
+    )
+    progress.add_task(message, total=None)
+    return progress
+
+
+def check_outputs(*outputs: Path | None, inputs: tuple[Path, ...] = ()) -> None:
+    """Refuse outputs that could not be written, or would replace an input, before any work is done."""
+    seen = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: cannot be written: the folder {path.parent} does not exist")
+        if path.is_dir():
+            raise InputError(f"{path}: cannot be written: it is a folder, and a file name was expected")
+        if not os.access(path.parent, os.W_OK):
+            raise InputError(f"{path}: cannot be written: no permission to write in {path.parent}")
+        if path.resolve() in seen:
+            raise InputError(f"{path}: is an input or another output of this command; not replaced")
+        seen.add(path.resolve())
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Name and value, one pair a line."""
+    table = Table(title=title, show_header=False, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name, str(value), style=None)
+    return table
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write what the screen shows to a file, which appears when whole. NaN and infinities become null."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Reduce NumPy's and our own types to what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int | str | None) else str(value)
