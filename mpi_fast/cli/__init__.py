@@ -1,0 +1,49 @@
+"""The command line, ``mpi-fast``: one command per module, all of them thin.
+
+A command reads its options, calls the library, and shows what came back; whatever takes long to import is imported
+inside it, so that ``mpi-fast --help`` answers at once. Nothing imports the command line.
+"""
+
+from typing import Annotated
+
+import typer
+
+from mpi_fast import __version__
+from mpi_fast.cli.bench import bench
+from mpi_fast.cli.calibrate import calibrate
+from mpi_fast.cli.demo import demo
+from mpi_fast.cli.info import info
+from mpi_fast.cli.reconstruct import reconstruct
+from mpi_fast.cli.simulate import simulate
+from mpi_fast.cli.train import train
+
+app = typer.Typer(
+    name="mpi-fast",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mpi-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit.")
+    ] = False,
+) -> None:
+    """Real-time score-based image reconstruction for magnetic particle imaging."""
+
+
+for command in (demo, simulate, calibrate, reconstruct, train, bench, info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,77 @@
+"""``mpi-fast calibrate``: a system matrix, selected and reduced once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpi_fast.cli.options import JsonFile, Plane, parse_integers, parse_plane
+from mpi_fast.console import check_outputs, console, facts_table, friendly, note, spinner, write_json
+
+if TYPE_CHECKING:
+    from mpi_fast.calibration import Calibration
+
+
+def calibrate(
+    matrix: Annotated[Path, typer.Argument(metavar="SM.mdf", help="System matrix, an MDF v2 file.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write, for reconstruct --calibration.")
+    ] = None,
+    plane: Plane = None,
+    snr_threshold: Annotated[float, typer.Option(min=0, help="Use rows of at least this signal-to-noise ratio.")] = 5.0,
+    min_frequency: Annotated[float, typer.Option(min=0, help="Lowest frequency in Hz.")] = 80e3,
+    max_frequency: Annotated[float | None, typer.Option(min=0, help="Highest frequency in Hz [default: any].")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="N,N", help="Receive channels, from 0 [default: all].")
+    ] = None,
+    max_order: Annotated[int | None, typer.Option(min=1, help="Highest mixing order [default: any].")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Select the rows of a system matrix, reduce it, and save what reconstruction needs."""
+    with friendly():
+        check_outputs(output, json_file, inputs=(matrix,))
+        options: dict[str, Any] = {
+            "plane": parse_plane(plane),
+            "snr_threshold": snr_threshold,
+            "min_frequency": min_frequency,
+            "max_frequency": float("inf") if max_frequency is None else max_frequency,
+            "channels": parse_integers(channels, "--channels"),
+            "max_order": max_order,
+        }
+        from mpi_fast.calibration import Calibration
+
+        with spinner("reading and reducing the system matrix"):
+            calibration = Calibration.from_mdf(matrix, **options)
+            if output:
+                calibration.save(output)
+        facts = describe(calibration)
+        console.print(facts_table(str(matrix), facts))
+        if not calibration.facts.get("background_frames"):
+            note("no background frames: all rows count alike, and the matrix is taken to be free of noise")
+        if output:
+            console.print(f"wrote {output}", soft_wrap=True)
+        if json_file:
+            write_json(json_file, {"source": str(matrix), "written": output, **facts})
+
+
+def describe(calibration: "Calibration") -> dict[str, Any]:
+    """What a person wants to know of a calibration."""
+    facts, used = calibration.facts, calibration.frequencies[calibration.selection.any(axis=0)]
+    height, width = (1e3 * size for size in calibration.field_of_view)
+    best, candidates = facts.get("best_snr"), facts.get("candidate_rows")
+    of_candidates = "" if candidates is None else f" of {candidates} candidates"
+    return {
+        "grid": f"{calibration.grid[0]} x {calibration.grid[1]} voxels, {height:.4g} x {width:.4g} mm",
+        "rows M": f"{calibration.num_rows}{of_candidates}",
+        "rank R": calibration.rank,
+        "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),
+        "best SNR": "unknown" if best is None else f"{best:.4g}",
+        "frequencies": f"{used[0] / 1e3:.4g} to {used[-1] / 1e3:.4g} kHz",
+        "largest, smallest singular value": ", ".join(f"{s:.4g}" for s in calibration.singular_values[[0, -1]]),
+        "background frames": facts.get("background_frames", "unknown"),
+    }
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(f"{channel}: {value}" for channel, value in enumerate(values))

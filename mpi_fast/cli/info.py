@@ -1,0 +1,176 @@
+"""``mpi-fast info``: this installation, and what a file is."""
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpi_fast.cli.calibrate import describe
+from mpi_fast.cli.options import JsonFile
+from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
+from mpi_fast.errors import FileFormatError, ModelError
+from mpi_fast.machine import machine
+
+if TYPE_CHECKING:
+    from mpi_fast.mdf import MeasurementFile, SystemMatrixFile
+
+
+def info(
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, model.pt.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Show versions, hardware and the default model, or what the given files are."""
+    with friendly():
+        check_outputs(json_file, inputs=tuple(files or ()))
+        facts: dict[str, dict[str, Any]] = {}
+        for path in files or ():
+            facts[str(path)] = about(path)
+            console.print(facts_table(str(path), facts[str(path)]))
+        if not files:
+            facts = {"this machine": machine(), "default model": _default_model()}
+            for title, content in facts.items():
+                console.print(facts_table(title, content))
+        if json_file:
+            write_json(json_file, facts)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Say what a file or folder is, and what is in it.
+
+    Raises
+    ------
+    FileFormatError, ModelError
+        It is nothing of ours, or damaged.
+    """
+    if path.is_dir():
+        return _bundle(path)
+    if path.is_file() and zipfile.is_zipfile(path):
+        return _checkpoint(path)
+    from mpi_fast.mdf import open_hdf5
+
+    with open_hdf5(path) as h5:
+        kind = next((name for name in _READERS if name in h5), None)
+    if kind is None:
+        raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of {', '.join(_READERS)}")
+    return _READERS[kind](path)
+
+
+def _default_model() -> dict[str, Any]:
+    try:
+        return _bundle("default")
+    except ModelError as error:
+        return {"missing": str(error)}
+
+
+def _bundle(path: Path | str) -> dict[str, Any]:
+    from mpi_fast.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    manifest = bundle.manifest
+    sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in manifest["files"]}
+    parity = [float(one["relative"]) for one in manifest.get("parity", ())]
+    return {
+        "kind": "model bundle",
+        "path": str(bundle.path),
+        "grid": f"{bundle.grid[0]} x {bundle.grid[1]} voxels",
+        "parameters": manifest.get("parameters", "unknown"),
+        "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
+        "largest difference from its checkpoint": f"{max(parity):.2g} relative" if parity else "not recorded",
+        **sizes,
+        **{f"provenance: {name}": value for name, value in manifest.get("provenance", {}).items()},
+    }
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    """Name a model.pt for what it is: a zip archive of torch's, which is not opened here."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if not any(name.endswith("/data.pkl") for name in names):
+        raise FileFormatError(f"{path}: a zip archive, but no checkpoint of torch's")
+    return {
+        "kind": "checkpoint of a network (torch)",
+        "size": f"{path.stat().st_size / 2**20:.2f} MiB",
+        "to use it": f"python -m mpi_fast.export {path}, then --model {path.with_suffix('')}",
+    }
+
+
+def _calibration(path: Path) -> dict[str, Any]:
+    from mpi_fast.calibration import Calibration
+
+    calibration = Calibration.load(path)
+    facts = {f"fact: {name}": value for name, value in calibration.facts.items()}
+    return {"kind": "calibration saved by mpi-fast", **describe(calibration), **facts}
+
+
+def _reconstruction(path: Path) -> dict[str, Any]:
+    from mpi_fast.mdf import read_reconstruction
+
+    images = read_reconstruction(path)
+    return {
+        "kind": "MDF reconstruction",
+        "images": f"{images.shape[0]} of {images.shape[1]} x {images.shape[2]} voxels",
+        "largest value": f"{images.max(initial=0.0):.4g}",
+        **_deviations(path),
+    }
+
+
+def _system_matrix(path: Path) -> dict[str, Any]:
+    from mpi_fast.mdf import SystemMatrixFile
+
+    with SystemMatrixFile(path) as file:
+        return {
+            "kind": "MDF system matrix",
+            "grid": "{} x {} x {} voxels".format(*file.size),
+            "field of view": "{:.4g} x {:.4g} x {:.4g} mm".format(*(1e3 * size for size in file.volume_extent)),
+            "background frames": len(file.background_index),
+            "SNR of the rows": "not stored" if file.snr is None else f"stored, best {file.snr.max():.4g}",
+            **_signals(file),
+        }
+
+
+def _measurement(path: Path) -> dict[str, Any]:
+    from mpi_fast.mdf import MeasurementFile
+
+    with MeasurementFile(path) as file:
+        frames = {"frames": file.num_frames, "background frames": file.num_background_frames}
+        return {"kind": "MDF measurement", **frames, **_signals(file)}
+
+
+def _signals(file: "SystemMatrixFile | MeasurementFile") -> dict[str, Any]:
+    """What both kinds of signals have."""
+    acquisition = file.acquisition
+    strength = acquisition.strength.reshape(len(acquisition.strength), -1)[0]
+    frequencies = acquisition.base_frequency / acquisition.divider.reshape(-1)
+    drive = (f"{1e3 * s:.4g} mT at {f / 1e3:.5g} kHz" for s, f in zip(strength, frequencies, strict=False))
+    stored, highest = len(file.frequency_index), acquisition.bandwidth / 1e6
+    return {
+        "periods per frame": acquisition.periods_per_frame,
+        "averages": acquisition.num_averages,
+        "receive channels": acquisition.num_channels,
+        "samples per period": acquisition.num_samples,
+        "frequencies": f"{stored} stored of {acquisition.num_frequencies}, up to {highest:.4g} MHz",
+        "drive fields": ", ".join(drive),
+        "period": f"{1e6 * acquisition.cycle:.5g} us",
+        "background corrected": file.background_corrected,
+        "transfer function corrected": file.transfer_function_corrected,
+        **_deviations(file.path),
+    }
+
+
+def _deviations(path: Path) -> dict[str, Any]:
+    from mpi_fast.mdf import validate
+
+    return {"deviations from MDF v2.1": "\n".join(validate(path)) or "none"}
+
+
+# The first of these datasets that a file has says what it is.
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "kind": _calibration,
+    "/reconstruction/data": _reconstruction,
+    "/calibration/size": _system_matrix,
+    "/measurement/data": _measurement,
+}

@@ -1,0 +1,81 @@
+"""Options that several commands share, and the reading of those that are more than a number."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from mpi_fast.errors import InputError
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")]
+Model = Annotated[str, typer.Option(help="Model bundle: a folder, or 'default'.")]
+Samples = Annotated[int, typer.Option(min=1, help="Posterior samples per frame.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Sampler steps [default: the sampler's own, 5 for dpm].")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network [default: all cores].")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
+
+
+def parse_plane(text: str | None) -> tuple[str, int] | None:
+    """``z=9`` -> ("z", 9)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([xyz])=(\d+)", text.strip())
+    if not match:
+        raise InputError(f"--plane {text}: expected an axis and a number from 0, such as z=9")
+    return match[1], int(match[2])
+
+
+def parse_range(text: str | None, option: str) -> slice:
+    """``10:20`` -> slice(10, 20); either end may be missing; ``7`` is one item; None is all."""
+    if text is None:
+        return slice(None)
+    match = re.fullmatch(r"(\d*)(:?)(\d*)", text.strip())
+    if not match or not (match[1] or match[2]):
+        raise InputError(f"{option} {text}: expected a range such as 0:100, 5: or 7")
+    start = int(match[1] or 0)
+    if not match[2]:
+        return slice(start, start + 1)
+    stop = int(match[3]) if match[3] else None
+    if stop is not None and stop <= start:
+        raise InputError(f"{option} {text}: an empty range; the end is not included")
+    return slice(start, stop)
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """``19x21`` -> (19, 21), rows and columns."""
+    match = re.fullmatch(r"(\d{1,4})[x,](\d{1,4})", text.strip())
+    if not match or min(int(match[1]), int(match[2])) < 1:
+        raise InputError(f"--grid {text}: expected rows x columns, such as 19x19")
+    return int(match[1]), int(match[2])
+
+
+def parse_integers(text: str | None, option: str, smallest: int = 0) -> list[int] | None:
+    """``0,1`` -> [0, 1]."""
+    if text is None:
+        return None
+    items = [item.strip() for item in text.split(",")]
+    if not all(item.isdecimal() and int(item) >= smallest for item in items):
+        raise InputError(f"{option} {text}: expected whole numbers from {smallest}, with commas between")
+    return [int(item) for item in items]
+
+
+def parse_numbers(text: str, option: str) -> tuple[float, float]:
+    """``12`` -> (12.0, 12.0) and ``12,14`` -> (12.0, 14.0): along x and y."""
+    try:
+        values = [float(item) for item in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise InputError(f"{option} {text}: expected one number, or two for x and y, such as 12,14")
+    return values[0], values[-1]
+
+
+def parse_average(text: str) -> int | Literal["all"]:
+    """``10`` -> 10, ``all`` -> "all"."""
+    if text == "all":
+        return "all"
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--average {text}: expected a number of frames from 1, or all")
+    return int(text)

@@ -1,0 +1,168 @@
+"""``mpi-fast reconstruct``: a measurement and a calibration in, images out."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+import mpi_fast
+from mpi_fast.cli.options import (
+    JsonFile,
+    Model,
+    Plane,
+    Samples,
+    Seed,
+    Steps,
+    Threads,
+    parse_average,
+    parse_plane,
+    parse_range,
+)
+from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
+
+if TYPE_CHECKING:
+    from mpi_fast.pairing import MeasuredRows
+    from mpi_fast.reconstructor import Reconstruction, Reconstructor
+
+SHOWN = 8  # frames in the picture
+
+
+def reconstruct(
+    measurement: Annotated[Path, typer.Argument(metavar="MEASUREMENT.mdf", help="Measurement, an MDF v2 file.")],
+    calibration: Annotated[
+        Path, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="MDF file to write [default: MEASUREMENT.reco.mdf].")
+    ] = None,
+    png: Annotated[Path | None, typer.Option("--png", help=f"Picture of the first {SHOWN} frames to write.")] = None,
+    json_file: JsonFile = None,
+    plane: Plane = None,
+    model: Model = "default",
+    samples: Samples = 8,
+    steps: Steps = None,
+    sampler: Annotated[str, typer.Option(help="dpm, heun, euler-maruyama or predictor-corrector.")] = "dpm",
+    seed: Seed = 0,
+    frames: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Frames to reconstruct, from 0 [default: all].")
+    ] = None,
+    periods: Annotated[
+        str | None, typer.Option(metavar="A:B", help="Periods of each frame: those of a patch, say.")
+    ] = None,
+    average: Annotated[str, typer.Option(metavar="N|all", help="Average so many consecutive frames into one.")] = "1",
+    background: Annotated[bool, typer.Option(help="Subtract the measurement's mean background frame.")] = True,
+    threads: Threads = None,
+) -> None:
+    """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
+    with friendly():
+        output = output or measurement.with_name(measurement.stem + ".reco.mdf")
+        check_outputs(output, png, json_file, inputs=(measurement, calibration))
+        wanted = parse_range(frames, "--frames")
+        selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
+        selection |= {"periods": parse_range(periods, "--periods"), "average": parse_average(average)}
+        options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
+        if png:
+            from mpi_fast import plots
+
+            plots.require(png)
+        from mpi_fast.calibration import Calibration
+        from mpi_fast.mdf import MeasurementFile, ReconstructionWriter
+        from mpi_fast.pairing import MeasuredRows, image_grid
+        from mpi_fast.reconstructor import Reconstructor
+
+        with MeasurementFile(measurement) as file:
+            with spinner("reading the calibration"):
+                reduced = Calibration.open(calibration, **options)
+                rows = MeasuredRows(file, reduced, background=background, **selection)
+            reconstructor = Reconstructor(reduced, model, samples, steps, seed=seed, sampler=sampler, threads=threads)
+            if not rows.background_subtracted:
+                note(_why_no_background(background, file.background_corrected))
+            grid = image_grid(reduced)
+            provenance = _provenance(reconstructor, measurement, calibration, rows)
+            with ReconstructionWriter(output, grid, file.acquisition, provenance=provenance) as writer:
+                summary = Summary()
+                with progress_bar("frames") as bar:
+                    task = bar.add_task("reconstructing", total=rows.num_frames)
+                    for result in reconstructor.stream(rows):
+                        writer.append(result.image, result.std)
+                        summary.add(result)
+                        bar.advance(task, len(result))
+        console.print(facts_table(str(measurement), summary.shown()))
+        if png:
+            first = selection["start"]
+            titles = [f"frame {first + index}" if average == "1" else f"average {index}" for index in range(SHOWN)]
+            images = summary.images, summary.std, grid.field_of_view
+            plots.save(plots.reconstruction_figure(*images, titles=titles, axes=grid.axes), png)
+        console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
+        if json_file:
+            write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
+
+
+class Summary:
+    """What is kept of a stream of reconstructions: a few numbers, and the first images for the picture."""
+
+    def __init__(self) -> None:
+        self.frames, self.peak = 0, 0.0
+        self._snr: list[float] = []
+        self._milliseconds = 0.0
+        self.images: Any = np.empty(0)
+        self.std: Any = np.empty(0)
+
+    def add(self, result: "Reconstruction") -> None:
+        """Take in one chunk."""
+        if not self.frames:  # copies, or the chunk would stay in memory behind its first frames
+            self.images, self.std = result.image[:SHOWN].copy(), result.std[:SHOWN].copy()
+        self.frames += len(result)
+        self.peak = max(self.peak, float(result.image.max()))
+        self._snr.extend(result.snr_db.tolist())
+        self._milliseconds += result.elapsed_ms * len(result)
+
+    def facts(self) -> dict[str, Any]:
+        """Numbers for the JSON file."""
+        found = np.asarray(self._snr)[np.isfinite(self._snr)]
+        return {
+            "frames": self.frames,
+            "mean_snr_db": float(found.mean()) if found.size else None,
+            "ms_per_frame": self._milliseconds / self.frames,
+            "peak_concentration": self.peak,
+            "snr_db": self._snr,
+        }
+
+    def shown(self) -> dict[str, str]:
+        """The same for people."""
+        facts = self.facts()
+        snr = facts["mean_snr_db"]
+        return {
+            "frames": f"{self.frames}",
+            "mean SNR found, weighted rows": "no signal" if snr is None else f"{snr:.1f} dB",
+            "time per frame": f"{facts['ms_per_frame']:.1f} ms",
+            "peak concentration": f"{self.peak:.4g} of the delta sample",
+        }
+
+
+def _why_no_background(wanted: bool, corrected: bool) -> str:
+    if not wanted:
+        return "background not subtracted, as asked"
+    if corrected:
+        return "the measurement is background-corrected already"
+    return "the measurement has no background frames: nothing subtracted"
+
+
+def _provenance(
+    reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows"
+) -> dict[str, Any]:
+    """What made the images, so that they can be made again."""
+    bundle, reduced = reconstructor.bundle, reconstructor.calibration
+    return {
+        "package": f"mpi-fast {mpi_fast.__version__}",
+        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
+        "measurement": measurement.name,
+        "background_subtracted": rows.background_subtracted,
+        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
+        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
+        "samples": reconstructor.samples,
+        "steps": reconstructor.steps,
+        "seed": reconstructor.seed,
+    }

@@ -1,0 +1,67 @@
+"""``mpi-fast train``: a score network for one's own grid or taste."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mpi_fast.cli.options import JsonFile, Seed, parse_grid
+from mpi_fast.console import check_outputs, console, facts_table, friendly, stderr, write_json
+from mpi_fast.errors import InputError, MPIFastError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from mpi_fast.training.loop import Progress
+
+
+def train(
+    minutes: Annotated[float, typer.Option(help="Minutes to train, all resumed runs together.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    grid: Annotated[str, typer.Option(help="Voxels of the images, rows x columns.")] = "19x19",
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
+    scanners: Annotated[int, typer.Option(min=1, help="Random scanners to train on.")] = 256,
+    phantoms: Annotated[int, typer.Option(min=1, help="Random phantoms to train on.")] = 60_000,
+    json_file: JsonFile = None,
+) -> None:
+    """Train a score network on simulated scanners; needs torch, which the extra "train" brings."""
+    with friendly():
+        if not minutes > 0:
+            raise InputError(f"--minutes {minutes}: expected a positive number")
+        check_outputs(output, json_file)
+        shape = parse_grid(grid)
+        try:
+            from mpi_fast.training.loop import Progress, TrainingConfig
+            from mpi_fast.training.loop import train as run
+        except ImportError as error:
+            raise MPIFastError(f"training needs torch: pip install 'mpi-fast[train]' ({error})") from error
+
+        config = TrainingConfig(minutes=minutes, grid=shape, scanners=scanners, phantoms=phantoms, seed=seed)
+        last: list[Progress] = []
+        with _bar() as bar:
+            task = bar.add_task(f"simulating {scanners} scanners, drawing {phantoms} phantoms", total=None)
+            run(config, output, device=device, resume=resume, report=partial(_show, bar, task, 60 * minutes, last))
+        for state in last:
+            facts = {"steps": state.step, "loss": f"{state.loss:.4g}", "minutes": f"{state.seconds / 60:.2f}"}
+            console.print(facts_table("trained", facts))
+        console.print(f"wrote {output}; to deploy it: python -m mpi_fast.export {output}", soft_wrap=True)
+        if json_file:
+            write_json(json_file, {"written": output, **(vars(last[-1]) if last else {})})
+
+
+def _bar() -> "Bar":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+
+
+def _show(bar: "Bar", task: int, total: float, last: "list[Progress]", progress: "Progress") -> None:
+    from rich.progress import TaskID
+
+    last[:] = [progress]
+    text = f"step {progress.step}, loss {progress.loss:.4f}"
+    bar.update(TaskID(task), description=text, total=total, completed=progress.seconds)

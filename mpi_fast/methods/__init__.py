@@ -1,0 +1,1 @@
+"""Methods to compare with: each is called like a `Reconstructor`, rows in, images out."""

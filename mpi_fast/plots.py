@@ -1,0 +1,183 @@
+"""Figures: reconstructions as images with scales, and the demonstration's comparison.
+
+Matplotlib is imported inside the functions, for it is optional and slow to load, and used without pyplot: a figure is
+an object that its function makes and `save` writes, and no global state or display is touched.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError, MPIFastError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+Array = NDArray[np.float32]
+FORMATS = (".png", ".pdf", ".svg", ".jpg")
+CONCENTRATION, ERROR, UNCERTAINTY = "inferno", "RdBu_r", "viridis"
+DPI = 150
+
+
+def require(path: Path | None = None) -> None:
+    """Check that figures can be made, and written under this name, before anything is computed for them.
+
+    Raises
+    ------
+    MPIFastError
+        Matplotlib is not installed.
+    InputError
+        The suffix of the name is none of `FORMATS`.
+    """
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise InputError(f"{path}: a figure's name must end in one of {', '.join(FORMATS)}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MPIFastError("figures need matplotlib: pip install 'mpi-fast[plots]'") from error
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format of the name's suffix; the file appears when whole."""
+    require(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+
+
+def reconstruction_figure(
+    images: Array,
+    std: Array | None,
+    field_of_view: tuple[float, float],
+    *,
+    titles: Sequence[str] = (),
+    axes: str = "yx",
+    unit: str = "of the delta sample",
+) -> "Figure":
+    """Show frames, and their standard deviation below, with common colour scales and axes in mm.
+
+    Parameters
+    ----------
+    images, std : (F, ny, nx)
+        A column for each frame: keep to about ten.
+    field_of_view : (height, width)
+        In m.
+    titles : sequence of str
+        One for each frame.
+    axes : str
+        Names of the vertical and the horizontal axis.
+    unit : str
+        Of the images, for the colour bar.
+    """
+    rows = [_Row("concentration", images, CONCENTRATION, 0.0, _top(images), f"concentration ({unit})")]
+    if std is not None:
+        rows.append(_Row("standard deviation", std, UNCERTAINTY, 0.0, _top(std), f"std ({unit})"))
+    return _panels(rows, field_of_view, titles, axes, panel=2.0)
+
+
+@dataclass(frozen=True)
+class Column:
+    """What the comparison shows of one frame, images (ny, nx)."""
+
+    title: str
+    truth: Array
+    baseline: Array
+    image: Array
+    std: Array
+
+
+def comparison_figure(
+    columns: Sequence[Column], field_of_view: tuple[float, float], *, baseline: str = "ART", title: str = ""
+) -> "Figure":
+    """Truth, a baseline, the reconstruction, its error and its uncertainty, one row each; a column for each frame.
+
+    The first three rows share one colour scale, from zero to the largest true concentration; the others have one each.
+    """
+    stack = {name: np.stack([getattr(c, name) for c in columns]) for name in ("truth", "baseline", "image", "std")}
+    error, top, spread = stack["image"] - stack["truth"], _top(stack["truth"]), 0.5 * _top(stack["std"])
+    rows = [
+        _Row("truth", stack["truth"], CONCENTRATION, 0.0, top),
+        _Row(baseline, stack["baseline"], CONCENTRATION, 0.0, top),
+        _Row("mpi-fast", stack["image"], CONCENTRATION, 0.0, top, "concentration", bar_rows=3, extend="max"),
+        _Row("error", error, ERROR, -0.5 * top, 0.5 * top, "mpi-fast - truth", extend="both"),
+        _Row("uncertainty", stack["std"], UNCERTAINTY, 0.0, spread, "std of samples", extend="max"),
+    ]
+    return _panels(rows, field_of_view, [column.title for column in columns], heading=title)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Images side by side with one colour scale; a colour bar, if it has a label, spans the last ``bar_rows`` rows."""
+
+    name: str
+    images: NDArray[Any]
+    colours: str
+    low: float
+    high: float
+    label: str = ""
+    bar_rows: int = 1
+    extend: str = "neither"
+
+
+def _panels(
+    rows: Sequence[_Row],
+    field_of_view: tuple[float, float],
+    titles: Sequence[str],
+    axes: str = "yx",
+    *,
+    heading: str = "",
+    panel: float = 1.3,
+) -> "Figure":
+    """Draw rows of images, panels of so many inches, with ticks in mm at the left and the bottom.
+
+    Everything is placed by hand: Matplotlib's automatic layout and shared axes take ten seconds for fifty panels.
+    """
+    from matplotlib.figure import Figure
+
+    columns, gap, (left, right, bottom, top) = len(rows[0].images), 0.08, (0.8, 1.0, 0.5, 0.85 if heading else 0.45)
+    high = panel * min(max(field_of_view[0] / field_of_view[1], 0.3), 3.0)
+    width = left + columns * (panel + gap) + right
+    height = bottom + len(rows) * (high + gap) + top
+    figure = Figure(figsize=(width, height))
+    for number, row in enumerate(rows):
+        base = bottom + (len(rows) - 1 - number) * (high + gap)
+        for column, image in enumerate(row.images):
+            place = (left + column * (panel + gap)) / width, base / height, panel / width, high / height
+            cell = figure.add_axes(place)
+            shown = _draw(cell, image, field_of_view, row)
+            cell.tick_params(labelsize=8, labelleft=column == 0, labelbottom=number == len(rows) - 1)
+            if column == 0:
+                cell.set_ylabel(f"{row.name}\n{axes[0]} / mm")
+            if number == 0 and column < len(titles):
+                cell.set_title(titles[column], fontsize=9)
+            if number == len(rows) - 1:
+                cell.set_xlabel(f"{axes[1]} / mm", fontsize=9)
+        if row.label:
+            span = row.bar_rows * (high + gap) - gap
+            place = (left + columns * (panel + gap) + 0.05) / width, base / height, 0.14 / width, span / height
+            bar = figure.colorbar(shown, cax=figure.add_axes(place), extend=row.extend)
+            bar.set_label(row.label, fontsize=9)
+            bar.ax.tick_params(labelsize=8)
+    figure.suptitle(heading, fontsize=11)
+    return figure
+
+
+def _top(values: NDArray[Any]) -> float:
+    """Upper end of a colour scale: the largest value, or 1 where there is nothing to see."""
+    largest = float(values.max(initial=0.0))
+    return largest if np.isfinite(largest) and largest > 0 else 1.0
+
+
+def _draw(cell: "Axes", image: NDArray[Any], field_of_view: tuple[float, float], row: _Row) -> "AxesImage":
+    """Draw one image, voxels as they are: first row at the bottom, as y points up, in mm around the centre."""
+    height, width = (1e3 * size / 2 for size in field_of_view)
+    extent = -width, width, -height, height
+    shown = cell.imshow(image, cmap=row.colours, origin="lower", extent=extent, interpolation="nearest")
+    shown.set_clim(row.low, row.high)
+    return shown
