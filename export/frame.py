@@ -83,10 +83,10 @@ class FrameGraph(nn.Module):
         self.register_buffer("image_weight", stem.weight[:, :IMAGE_CHANNELS].detach().clone())
         self.register_buffer("features_weight", stem.weight[:, IMAGE_CHANNELS:].detach().clone())
         with torch.no_grad():
-            for sigma in self.sigmas:
+            for step, sigma in enumerate(self.sigmas):
                 for block, pair in enumerate(self.network.denoiser.modulations(torch.tensor([sigma]))):
                     for name, value in zip(("gain", "shift"), pair, strict=True):
-                        self.register_buffer(_buffer(name, sigma, block), value.clone())
+                        self.register_buffer(_buffer(name, step, block), value.clone())
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -172,16 +172,16 @@ class FrameGraph(nn.Module):
         return signals.combine(estimate + deviation * correction, gain)
 
     def _modulations(self, sigma: float) -> list[Modulation]:
+        step = self.sigmas.index(sigma)
         blocks = len(self.network.denoiser.body.middle) + 2
         return [
-            (self.get_buffer(_buffer("gain", sigma, block)), self.get_buffer(_buffer("shift", sigma, block)))
+            (self.get_buffer(_buffer("gain", step, block)), self.get_buffer(_buffer("shift", step, block)))
             for block in range(blocks)
         ]
 
 
-def _buffer(name: str, sigma: float, block: int) -> str:
-    """Name of the tensor for one noise level; torch allows no dot in it."""
-    return f"{name}_{block}_at_{sigma:.6g}".replace(".", "_")
+def _buffer(name: str, step: int, block: int) -> str:
+    return f"{name}_{step}_{block}"
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:
