@@ -335,7 +335,8 @@ class Calibration:
     def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
         """Reduce frames (F, M) complex, as `rows` returns them, to what they say about the image."""
         y = (rows @ self.projection.T).real
-        energy = np.square(np.abs(rows) * self.weights).sum(axis=1)  # float64, as the weights
+        whitened = rows * self.weights  # complex128: the residual is a small difference of large energies
+        energy = (np.square(whitened.real) + np.square(whitened.imag)).sum(axis=1)
         total, outside = 2 * self.num_rows, 2 * self.num_rows - self.rank
         variance = (energy - np.square(y, dtype=np.float64).sum(axis=1)) / outside
         variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
