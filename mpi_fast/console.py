@@ -16,8 +16,9 @@ from rich.table import Table
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MPIFastError
 
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: what is printed are people's file names, and [brackets] in them are brackets.
+console = Console(highlight=False, markup=False)
+stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -39,13 +40,13 @@ def friendly() -> Iterator[None]:
 
 
 def _fail(message: str) -> None:
-    stderr.print(f"error: {' '.join(message.split())}", style="red", markup=False)
+    stderr.print(f"error: {' '.join(message.split())}", style="red")
     raise typer.Exit(2) from None
 
 
 def note(message: str) -> None:
     """Say something beside the results, where a pipe does not take it."""
-    stderr.print(f"note: {message}", style="yellow", markup=False)
+    stderr.print(f"note: {message}", style="yellow")
 
 
 def progress_bar(unit: str = "") -> Progress:

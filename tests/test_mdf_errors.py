@@ -97,7 +97,6 @@ MANDATORY = [
     f"{DRIVE}/baseFrequency",
     f"{DRIVE}/divider",
     f"{DRIVE}/strength",
-    f"{DRIVE}/phase",
     f"{RECEIVER}/bandwidth",
     f"{RECEIVER}/numSamplingPoints",
     f"{RECEIVER}/numChannels",

@@ -85,6 +85,10 @@ class MDFFile:
     def _fail(self, name: str, problem: str) -> NoReturn:
         raise FileFormatError(f"{self.path}: {name} {problem}")
 
+    def _has_group(self, name: str) -> bool:
+        group = self._h5.get(name)
+        return isinstance(group, h5py.Group) and len(group) > 0
+
     def _find(self, *names: str) -> Any | None:
         """Return the first of the datasets `names` that exists."""
         found = (find_dataset(self._h5, name) for name in names)

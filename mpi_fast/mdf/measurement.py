@@ -43,7 +43,7 @@ class MeasurementFile(SignalFile):
     """
 
     def _check_kind(self) -> None:
-        if len(self._h5.get("/calibration", ())):
+        if self._has_group("/calibration"):
             self._fail("/calibration", "is there: this is a system matrix; a measurement was expected")
 
     def _check(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _BLOCK_BYTES = 8 << 20
 _COMPLEX_FIELDS = (("r", "i"), ("real", "imag"), ("re", "im"))
 
 
-class SignalFile(MDFFile):
+class SignalFile(MDFFile, ABC):
     """An MDF file with signals: acquisition, frames and lazily read spectra.
 
     Attributes
@@ -57,7 +58,7 @@ class SignalFile(MDFFile):
             base_frequency=self._positive(f"{drive}/baseFrequency"),
             divider=divider,
             strength=self._per_period(f"{drive}/strength", periods, divider.shape),
-            phase=self._per_period(f"{drive}/phase", periods, divider.shape),
+            phase=self._per_period(f"{drive}/phase", periods, divider.shape, default=0.0),
             gradient=self._gradient("/acquisition/gradient"),
             bandwidth=self._positive(f"{receiver}/bandwidth", f"{receiver}/bandwidthSampling"),
             num_samples=self._int(f"{receiver}/numSamplingPoints"),
@@ -76,7 +77,9 @@ class SignalFile(MDFFile):
         # A bare list has one entry for each of the D drive channels.
         return divider if divider.ndim == 2 else divider.reshape(-1, 1)
 
-    def _per_period(self, name: str, periods: int, shape: tuple[int, ...]) -> FloatArray:
+    def _per_period(self, name: str, periods: int, shape: tuple[int, ...], default: float | None = None) -> FloatArray:
+        if default is not None and self._find(name) is None:
+            return np.full((1, *shape), default)
         values = self._numbers(name)
         if not values.size or values.size % math.prod(shape):
             expected = f"J x D x F = {periods} x {shape[0]} x {shape[1]}"
@@ -96,9 +99,9 @@ class SignalFile(MDFFile):
         first = values.reshape(-1)[: 9 if is_matrix else 3]
         return first.reshape(3, 3) if is_matrix else np.diag(first)
 
+    @abstractmethod
     def _check_kind(self) -> None:
         """Refuse a file of the other kind before any detail of it is read."""
-        raise NotImplementedError
 
     def _find_layout(self) -> None:
         """Find out which axis of /measurement/data is which, and check that all sizes fit."""

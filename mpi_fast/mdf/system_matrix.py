@@ -41,8 +41,6 @@ class SystemMatrixFile(SignalFile):
         Voxels along x, y, z.
     snr : float64 array (C, K'), or None
         The signal-to-noise ratios stored with the matrix.
-    delta_sample_size : tuple of float, or None
-        In m along x, y, z.
     background_index : int64 array (B,)
         When each background frame was acquired, ascending, 0-based among all frames.
 
@@ -56,7 +54,7 @@ class SystemMatrixFile(SignalFile):
 
     def _check_kind(self) -> None:
         if self._find("/calibration/size") is None:
-            kind = "" if len(self._h5.get("/calibration", ())) else ": this is a measurement"
+            kind = "" if self._has_group("/calibration") else ": this is a measurement"
             self._fail("/calibration/size", f"is missing{kind}; a system matrix on a regular grid was expected")
 
     def _check(self) -> None:
@@ -80,8 +78,6 @@ class SystemMatrixFile(SignalFile):
                 "the file with MPIFiles.saveasMDF first",
             )
         self.snr = self._read_snr()
-        name = "/calibration/deltaSampleSize"
-        self.delta_sample_size = None if self._find(name) is None else self._triple(name)
         self._background = self._by_time(self._background)
         self.background_index: IntArray = self._acquired[self._background]
 
@@ -101,6 +97,12 @@ class SystemMatrixFile(SignalFile):
     def num_rows(self) -> int:
         """C * K', the rows of the matrix."""
         return self.acquisition.num_channels * self.frequency_index.size
+
+    @property
+    def delta_sample_size(self) -> Triple | None:
+        """Size of the delta sample along x, y, z in m, where the file says it."""
+        name = "/calibration/deltaSampleSize"
+        return None if self._find(name) is None else self._triple(name)
 
     @property
     def volume_extent(self) -> Triple:

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.errors import InputError
 from mpi_fast.guidance import DETECTION, SIGNAL_PER_IMAGE
 from mpi_fast.noise import complex_noise, row_profile
 from mpi_fast.phantoms import TRAINING_FAMILIES, generate
@@ -148,7 +149,12 @@ class ReducedScanners:
 def reduced_scanner(seed: tuple[int, int], grid: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
     """One random scanner as `ReducedScanners` needs it, unpadded."""
     rng = np.random.default_rng(seed)
-    calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid))
+    while True:
+        try:
+            calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid))
+            break
+        except InputError:  # a scanner so bad that nothing of it rises above its noise
+            continue
     whitened = truth * calibration.weights[:, None]
     stacked = np.concatenate([whitened.real, whitened.imag])
     unwhitened = calibration.projection / calibration.weights

@@ -1,0 +1,5 @@
+"""``python -m mpi_fast``: the command line, where its script is not on the path."""
+
+from mpi_fast.cli import main
+
+main()
