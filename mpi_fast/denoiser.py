@@ -66,7 +66,7 @@ class ConditionedDenoiser:
     """
 
     def __init__(
-        self, likelihood: Likelihood, evaluator: Evaluator, guidance: Guidance = "proximal", strength: float = 1.0
+        self, likelihood: Likelihood, evaluator: Evaluator, guidance: Guidance = "proximal", strength: float = 0.5
     ) -> None:
         if guidance not in GUIDANCE:
             raise InputError(f"guidance '{guidance}': expected one of {', '.join(GUIDANCE)}")

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
@@ -26,7 +27,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
 from mpi_fast.philox import standard_normal
-from mpi_fast.samplers import SAMPLERS, get_sampler
+from mpi_fast.samplers import SAMPLERS, Noise, get_sampler
 from mpi_fast.schedule import SDES
 
 Array = NDArray[np.float32]
@@ -74,8 +75,7 @@ class Reconstructor:
     samples : int
         Posterior samples per frame, averaged into the image.
     steps : int, optional
-        Steps of the sampler; default: the sampler's own (5 for ``dpm``). One step of ``dpm`` is the network's own
-        posterior mean.
+        Steps of the sampler; default: the sampler's own (5 for ``dpm``). The start costs one more evaluation.
     device : str
         ``auto`` or ``cpu``.
     seed : int
@@ -116,7 +116,7 @@ class Reconstructor:
         sampler: str = "dpm",
         sde: str = "ve",
         guidance: Guidance = "proximal",
-        strength: float = 1.0,
+        strength: float = 0.5,
         threads: int | None = None,
         engine: Engine | None = None,
     ) -> None:
@@ -149,6 +149,7 @@ class Reconstructor:
         self._evaluators: dict[int, Evaluator] = {}
         self._noise: dict[int, Array] = {}
         self._lock = threading.Lock()  # the engine's buffers serve one call at a time
+        self._blas = ThreadpoolController()
         self._explained = np.square(calibration.basis)
 
     def __call__(self, signals: NDArray[Any]) -> Reconstruction:
@@ -171,7 +172,8 @@ class Reconstructor:
         std, snr_db, floor = np.empty_like(image), *np.empty((2, len(rows)), dtype=np.float32)
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            with self._lock:
+            # BLAS gets one thread: its products are small here, and its waiting threads would starve the network's.
+            with self._lock, self._blas.limit(limits=1, user_api="blas"):
                 image[part], std[part], snr_db[part], floor[part] = self._reconstruct(rows[part])
         elapsed = 1e3 * (time.perf_counter() - began) / max(len(rows), 1)
         shape = (-1, *self.calibration.grid)
@@ -196,13 +198,24 @@ class Reconstructor:
         if frames not in self._evaluators:
             self._evaluators[frames] = self._engine.bind(frames, self.samples)
         denoise = ConditionedDenoiser(likelihood, self._evaluators[frames], self.guidance, self.strength)
-        sampled = self._sampler(denoise, lambda draw: self._draw(draw, frames), self.steps, self._sde)
+        sampled = self._sampler(denoise, self._start(denoise, frames), self.steps, self._sde)
         images = sampled.reshape(frames, self.samples, -1)
         presence = signal_presence(reduced.y, reduced.noise)
         mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = images.std(axis=1) * scale[:, None]
         return mean, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale
+
+    def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
+        """The sampler's noise, the first draw of which makes it start from the image, too.
+
+        A noisy image is ``x + sigma n``, and even at the largest sigma what is left of x steers the samples: started
+        from noise alone they end up too faint. So the first evaluation is spent on the posterior mean, in place of x.
+        """
+        sigma = self._sde.sigma_max
+        noise = self._draw(0, frames)
+        first = noise + denoise(np.float32(sigma) * noise, sigma) / np.float32(sigma)
+        return lambda draw: self._draw(draw, frames) if draw else first
 
     def _draw(self, draw: int, frames: int) -> Array:
         """Noise (frames * samples, N), the same for every frame; the second half of the samples mirrors the first.
