@@ -94,7 +94,7 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
     np.testing.assert_array_equal(found.snr_db, expected.snr_db)
 
 
-@pytest.mark.parametrize("other", [{"steps": 2}, {"samples": 3}, {"strength": 0.5}, {"guidance": "none"}])
+@pytest.mark.parametrize("other", [{"steps": 2}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}])
 def test_other_settings_take_the_step_loop(bundle, calibrations, other):
     reconstruct = Reconstructor(calibrations[0], bundle.path, **{"samples": SAMPLES, "steps": STEPS, **other})
     assert reconstruct._frame is None
