@@ -1,7 +1,7 @@
 """A whole frame as one torch module, for export: signals in, image and deviation out, the solver's steps unrolled.
 
-It repeats, operation for operation, what `reconstructor.Reconstructor` does with DPM-Solver++(2M) and proximal guidance
-of the default strength. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
+It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
+guidance. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
 
 Everything that depends on the noise level of a step is a number when the graph is made, so of the noise-level embedding
 nothing is left in it, and the features of the encoder enter the denoiser's first convolution once per frame, not once

@@ -94,7 +94,7 @@ class Reconstructor:
         Threads that the network may use; default all.
     engine : Engine, optional
         Evaluates the network, step by step, instead of ONNX Runtime; the bundle then says only what it was trained for.
-        Without it, ``dpm`` with proximal guidance of the default strength runs as one graph where the bundle has one for
+        Without it, ``dpm`` with proximal guidance of default strength runs as one graph where the bundle has one for
         these steps and samples; that changes the time it takes, not the images.
 
     Raises
