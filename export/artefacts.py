@@ -1,5 +1,7 @@
 """Everything that one checkpoint becomes: made, counted, compared with the original, and only then written."""
 
+import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from mpi_fast.export.onnx import Graph, encoder_onnx, score_inputs, score_onnx
 from mpi_fast.export.parity import compare
 from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
-from mpi_fast.reconstructor import initial_noise
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
 
 ENCODER, SCORE, HALF = "encoder.onnx", "score.onnx", "score.fp16.onnx"
@@ -75,7 +77,7 @@ def _graphs(checkpoint: Checkpoint, calibration: Calibration | None, request: Re
     if calibration:
         graphs[FROZEN] = frozen_onnx(general, calibration)
         if request.triton:
-            noise = initial_noise(0, request.samples, calibration.num_voxels)
+            noise = mirrored_normal(0, request.samples, calibration.num_voxels)
             graphs[SERVED] = frozen_onnx(general, calibration, noise)
     return graphs
 
@@ -88,6 +90,10 @@ def _manifest(checkpoint: Checkpoint, calibration: Calibration | None, request: 
         "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
         "network": checkpoint.network.config.to_dict(),
         "provenance": checkpoint.provenance,
+        "checkpoint": {
+            "file": os.path.relpath(request.checkpoint_file, request.output),
+            "sha256": hashlib.sha256(request.checkpoint_file.read_bytes()).hexdigest(),
+        },
         "precision": list(request.precision),
         "graphs": [{"file": GENERAL, **options}],
     }

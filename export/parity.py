@@ -15,8 +15,9 @@ from mpi_fast.errors import ModelError
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reconstructor import Reconstructor, initial_noise
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import Checkpoint
@@ -98,7 +99,9 @@ def compare(checkpoint: Checkpoint, bundle: Bundle, calibration: Calibration | N
     for graph in bundle.manifest.get("frozen", ()) if calibration else ():
         assert calibration is not None
         frames, options = _Frames(calibration), (graph["steps"], graph["samples"])
-        found = _frozen(bundle, graph["file"], frames.rows, initial_noise(0, graph["samples"], calibration.num_voxels))
+        found = _frozen(
+            bundle, graph["file"], frames.rows, mirrored_normal(0, graph["samples"], calibration.num_voxels)
+        )
         expected = frames.images(bundle, *options, engine=original)
         results.append(frames.difference(graph["file"], found, expected))
     _require(results)
@@ -167,7 +170,7 @@ class _Frames:
         self.rows = np.concatenate([add_noise(signals, snr, rng) for snr in SNRS_DB]).astype(np.complex64)
         self._truth = np.tile(phantoms, (len(SNRS_DB), 1, 1))
 
-    def images(self, bundle: Bundle, steps: int, samples: int, engine: Engine | None = None) -> Images:
+    def images(self, bundle: Bundle, steps: int, samples: int, engine: str | Engine = "auto") -> Images:
         """As the Reconstructor makes them."""
         return Reconstructor(self.calibration, bundle.path, samples, steps, engine=engine)(self.rows).image
 

@@ -7,6 +7,7 @@
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
+    ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
     ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
     ``graphs``          whole-frame graphs: [{"file", "steps", "samples"}], for DPM-Solver++(2M) with proximal guidance
     ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
@@ -128,6 +129,23 @@ class Bundle:
         except (KeyError, TypeError) as error:
             raise ModelError(f"{self.path}: the manifest's list of graphs is damaged: {error}") from error
         return found[0] if found else None
+
+    def checkpoint(self) -> Path:
+        """The ``model.pt`` that the bundle was made from, for engines that run it as it is.
+
+        Raises
+        ------
+        ModelError
+            When it is not there any more, or another one is.
+        """
+        try:
+            entry = self.manifest["checkpoint"]
+            path, expected = self.path / str(entry["file"]), entry["sha256"]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{self.path}: the manifest names no checkpoint; export it again") from error
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ModelError(f"{path}: not there, or not the checkpoint that {self.path} was made from")
+        return path
 
     def read(self, name: str) -> bytes:
         """Content of one file, checked against its hash.

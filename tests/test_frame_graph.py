@@ -19,8 +19,9 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reconstructor import Reconstructor, initial_noise
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
@@ -86,8 +87,8 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
     rows = frames(calibration)
     one_graph = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3)
     loop = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3, engine=OnnxEngine(bundle))
-    assert one_graph._frame is not None
-    assert loop._frame is None
+    assert "one graph" in one_graph.runs_on
+    assert "step by step" in loop.runs_on
     found, expected = one_graph(rows), loop(rows)
     per_frame = np.abs(found.image - expected.image).max((1, 2)) / expected.image.max((1, 2))
     assert per_frame.max() < 1e-4
@@ -99,7 +100,7 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
 @pytest.mark.parametrize("other", [{"steps": 3}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}])
 def test_other_settings_take_the_step_loop(bundle, calibrations, other):
     reconstruct = Reconstructor(calibrations[0], bundle.path, **{"samples": SAMPLES, "steps": STEPS, **other})
-    assert reconstruct._frame is None
+    assert "step by step" in reconstruct.runs_on
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e9])
@@ -152,7 +153,7 @@ def readme_snippet(model) -> str:
 def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrations, tmp_path):
     calibration = calibrations[0]
     rows = np.concatenate([np.zeros((1, calibration.num_rows), np.complex64), frames(calibration)])
-    initial = initial_noise(0, SAMPLES, calibration.num_voxels)
+    initial = mirrored_normal(0, SAMPLES, calibration.num_voxels)
     np.save(tmp_path / "rows.npy", rows)
     np.save(tmp_path / "initial.npy", initial)
     snippet = readme_snippet(bundle.path.resolve())

@@ -1,33 +1,32 @@
 """The whole frame as one graph on ONNX Runtime: reduced signals in, image and deviation out, with nothing between."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
+from mpi_fast.bundle import Bundle
+from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, open_session
 from mpi_fast.errors import ModelError
+from mpi_fast.philox import mirrored_normal
+from mpi_fast.pipelines import Array, Frames, Sampling
 
-if TYPE_CHECKING:
-    from mpi_fast.bundle import Bundle
-    from mpi_fast.calibration import Calibration
-
-Array = NDArray[np.float32]
+IMAGES = 64  # that the network denoises at once: enough to fill a CPU, few enough to stay in its cache
 
 
-class FrameEngine:
+class WholeFrame:
     """The whole-frame graph of a bundle, with the tensors of one calibration bound to it.
 
     Parameters
     ----------
+    calibration : Calibration
+        Of R <= N; its tensors are padded to N here, once.
+    sampling : Sampling
+        That the graph was made for.
     bundle : Bundle
         That holds the graph.
     name : str
         Its file.
-    calibration : Calibration
-        Of R <= N; its tensors are padded to N here, once.
-    initial : (samples, N) float32
-        Standard-normal noise that every frame is sampled from.
     threads : int, optional
         Default: all cores that this process may run on.
 
@@ -40,17 +39,20 @@ class FrameEngine:
     """
 
     def __init__(
-        self, bundle: "Bundle", name: str, calibration: "Calibration", initial: Array, threads: int | None = None
+        self, calibration: Calibration, sampling: Sampling, bundle: Bundle, name: str, threads: int | None = None
     ) -> None:
+        self.name = "ONNX Runtime on the CPU, the whole frame as one graph"
+        self.batch = max(1, IMAGES // sampling.samples)
         rank, voxels = calibration.rank, calibration.num_voxels
         values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
         values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
         self._session = open_session(bundle, name, threads)
-        self._rank, self._grid = rank, calibration.grid
+        self._calibration, self._rank = calibration, rank
+        self._blas = ThreadpoolController()
         self._constants: dict[str, Array] = {
             "singular_values": values,
             "basis": basis,
-            "initial": np.ascontiguousarray(initial),
+            "initial": mirrored_normal(sampling.seed, sampling.samples, voxels),
         }
         shapes = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
         expected = {"y": (voxels,), "noise": (), **{key: array.shape[1:] for key, array in self._constants.items()}}
@@ -58,28 +60,18 @@ class FrameEngine:
             raise ModelError(f"{bundle.path}/{name}: its inputs are {shapes}, expected {expected}")
         self._bound: dict[int, _Buffers] = {}
 
-    def __call__(self, y: Array, noise: Array) -> tuple[Array, Array, Array]:
-        """Reconstruct frames.
-
-        Parameters
-        ----------
-        y : (F, R) float32
-            Reduced signals.
-        noise : (F,) float32
-            Their noise level.
-
-        Returns
-        -------
-        image, std, noise_floor : (F, N), (F, N), (F,) float32
-            As `reconstructor.Reconstruction` has them; buffers that the next call of as many frames overwrites.
-        """
-        frames = len(y)
+    def __call__(self, rows: NDArray[np.complex64]) -> Frames:
+        """See `Pipeline`."""
+        # BLAS gets one thread: its waiting threads would starve the graph's.
+        with self._blas.limit(limits=1, user_api="blas"):
+            reduced = self._calibration.reduce(rows)
+        frames = len(rows)
         if frames not in self._bound:
-            self._bound[frames] = _Buffers(frames, self._grid, self._session, self._constants)
+            self._bound[frames] = _Buffers(frames, self._calibration.grid, self._session, self._constants)
         buffers = self._bound[frames]
-        buffers.y[:, : self._rank], buffers.noise[:] = y, noise
+        buffers.y[:, : self._rank], buffers.noise[:] = reduced.y, reduced.noise
         buffers.run()
-        return buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), buffers.floor
+        return Frames(buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), reduced.snr_db, buffers.floor)
 
 
 class _Buffers:

@@ -1,0 +1,89 @@
+"""Pipelines: from the selected rows of frames to their images. One interface, several ways to compute the same.
+
+``steps``   the sampler's loop in NumPy around a network engine: any sampler, guidance and engine
+``graph``   the default sampler and guidance as one ONNX graph on the CPU
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.denoiser import GUIDANCE, STRENGTH, Guidance
+from mpi_fast.errors import InputError
+from mpi_fast.samplers import SAMPLERS, get_sampler
+from mpi_fast.schedule import SDES
+
+Array = NDArray[np.float32]
+
+
+class Frames(NamedTuple):
+    """Images of F frames, as `reconstructor.Reconstruction` has them: (F, N), (F, N), (F,), (F,) float32."""
+
+    image: Array
+    std: Array
+    snr_db: Array
+    noise_floor: Array
+
+
+class Pipeline(Protocol):
+    """Reconstructs frames of one calibration with one `Sampling`.
+
+    Attributes
+    ----------
+    name : str
+        What computes, for people.
+    batch : int
+        Frames that it takes at once, at most.
+    """
+
+    name: str
+    batch: int
+
+    def __call__(self, rows: NDArray[np.complex64]) -> Frames:
+        """Selected rows (F, M), finite, to images; what it returns may be buffers that the next call overwrites."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the posterior is sampled; see `reconstructor.Reconstructor` for the meaning of each.
+
+    Raises
+    ------
+    InputError
+        For names that there are not, and numbers out of range.
+    """
+
+    samples: int = 8
+    steps: int = 5
+    seed: int = 0
+    sampler: str = "dpm"
+    sde: str = "ve"
+    guidance: Guidance = "proximal"
+    strength: float = STRENGTH
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("sampler", self.sampler, tuple(SAMPLERS)),
+            ("sde", self.sde, tuple(SDES)),
+            ("guidance", self.guidance, GUIDANCE),
+        ):
+            if value not in known:
+                raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
+        for name, number, smallest in (("samples", self.samples, 1), ("steps", self.steps, 1), ("seed", self.seed, 0)):
+            if number < smallest:
+                raise InputError(f"{name} {number}: expected {smallest} or more")
+        if not self.strength > 0:
+            raise InputError(f"guidance strength {self.strength}: expected a positive number")
+
+    @property
+    def is_default_method(self) -> bool:
+        """Whether this is what whole-frame graphs hold: DPM-Solver++(2M), proximal guidance of default strength."""
+        return (self.sampler, self.guidance, self.strength) == ("dpm", "proximal", STRENGTH)
+
+
+def default_steps(sampler: str) -> int:
+    """Steps of a sampler unless asked for others; InputError for an unknown one."""
+    return get_sampler(sampler).default_steps
