@@ -106,6 +106,7 @@ template <int WIDTH, bool SQUARED, class Finish>
 __device__ inline void product(const float* __restrict__ matrix, int rows, int columns, const Row<WIDTH>* in,
                                const float* weight, float* partial, Finish finish) {
     constexpr int SUMS = WIDTH + SQUARED;
+    [[maybe_unused]] constexpr int UNROLL = WIDTH < 8 ? 8 : 4;  // loads in flight, as far as registers go
     const int shares = max(1, (int)blockDim.x / columns);
     const int share = shares > 1 ? threadIdx.x / columns : 0;
     for (int start = 0; start < columns; start += blockDim.x) {  // once, unless the image has more voxels than threads
@@ -113,7 +114,7 @@ __device__ inline void product(const float* __restrict__ matrix, int rows, int c
         const bool busy = share < shares && column < columns;
         Row<SUMS> sum = {};
         if (busy) {
-#pragma unroll 8
+#pragma unroll UNROLL
             for (int row = share; row < rows; row += shares) {
                 const float element = matrix[(size_t)row * columns + column];
                 const Row<WIDTH> input = in[row];

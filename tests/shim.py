@@ -17,7 +17,7 @@ SHIM = Path(__file__).resolve().parent / "cuda_shim"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1")
 GUARD = 64  # elements before and after each array
-POISON = 0xA5  # bytes of an array that nobody has written
+POISON = 0xFF  # bytes of an array that nobody has written: NaN in every type
 
 
 class ShimDevice:
@@ -31,13 +31,15 @@ class ShimDevice:
         Build with the address and undefined-behaviour sanitizers; the process must have them loaded.
     backwards : bool
         Run the threads of a block from the last to the first.
+    sources : Path
+        Where the .cu files are.
     """
 
     multiprocessors = 16
 
-    def __init__(self, folder, *, sanitized=False, backwards=False):
+    def __init__(self, folder, *, sanitized=False, backwards=False, sources=SOURCES):
         self._folder, self._flags = Path(folder), SANITIZERS if sanitized else ("-O2",)
-        self._backwards = backwards
+        self._backwards, self._sources = backwards, sources
         self._libraries = {}
         self._guarded = []
 
@@ -78,10 +80,10 @@ class ShimDevice:
         defines = [f"-D{name}={value}" for name, value in kernel.defines]
         command = [
             COMPILER, "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing",
-            *self._flags, *WARNINGS, f"-I{SHIM}", f"-I{SOURCES}", "-include", "cuda_shim.h",
+            *self._flags, *WARNINGS, f"-I{SHIM}", f"-I{self._sources}", "-include", "cuda_shim.h",
             f'-DSOURCE="{kernel.name}.cu"', f"-DKERNEL={kernel.name}", *defines, str(SHIM / "kernel.cpp"),
         ]  # fmt: skip
-        texts = [*sorted(SOURCES.glob("*.cu*")), *sorted(SHIM.iterdir())]
+        texts = [*sorted(self._sources.glob("*.cu*")), *sorted(SHIM.iterdir())]
         key = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()
         library = self._folder / f"{kernel.name}-{key[:16]}.so"
         if not library.exists():

@@ -7,11 +7,7 @@ float4 shared[shim::SHARED / sizeof(float4)];
 void __syncthreads() {
     shim::Fiber& fiber = shim::fibers[shim::current];
     fiber.status = shim::WAITING;
-    void* fake = nullptr;
-    shim::leave(&fake, shim::scheduler_bottom, shim::scheduler_size);
-    swapcontext(&fiber.context, &shim::scheduler);
-    shim::arrive(fake, nullptr, nullptr);
-    fiber.status = shim::READY;
+    shim::to_scheduler(fiber);
 }
 
 // Returns what went wrong, or null.
