@@ -187,7 +187,7 @@ def reference(
     spread = row["guide_spread"]
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * spread) ** 2 + likelihood.noise**2
-        ascent = (likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values)
+        ascent = likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values
         ascent = (ascent * likelihood.singular_values) @ likelihood.basis.T
         denoised = denoised + ascent * (row["guide_strength"] * spread**2 / curvature)[:, None, None]
     elif row["guide_strength"]:

@@ -104,9 +104,7 @@ class Loop:
         device, basis, evaluator = self._device, self._basis, self._evaluator
         noise = self.statistics[STATISTICS.index("noise")]
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
-        prepare(
-            device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout
-        )
+        prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout)
         guided_step(device, basis, self._table, 0, self._seed, self._y, noise, None, self.state)
         evaluator.encode()
         for number in range(1, self._steps):

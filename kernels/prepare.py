@@ -1,7 +1,7 @@
 """Launcher of prepare.cu and its reference: noise level, scale and presence of each frame, and the condition."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,15 +164,11 @@ def reference(
         signal = np.maximum(energy - total * variance, 0.0) / (total * variance)
         snr_db = np.where(energy > 0, 10 * np.log10(signal), -np.inf)
 
-    y, (singular, basis) = reduced / unit[:, None], _double(calibration)
+    double: Any = reduced / unit[:, None], calibration.singular_values, calibration.basis, noise
+    y, singular, basis, noise = (array.astype(np.float64) for array in double)
     likelihood = Likelihood(y, singular, basis, noise)
     gain = likelihood.gain(1.0)
     floor = np.sqrt(np.square(gain * noise[:, None]) @ np.square(basis).mean(axis=0)) * scale
     condition = np.stack([(gain * y) @ basis.T, likelihood.deviation(1.0)], axis=1)
     presence = signal_presence(reduced, level)
     return y, np.stack([noise, scale, presence, snr_db, floor]), condition
-
-
-def _double(calibration: Calibration) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """S and V."""
-    return calibration.singular_values.astype(np.float64), calibration.basis.astype(np.float64)

@@ -23,16 +23,13 @@ from mpi_fast.guidance import tweedie
 from mpi_fast.samplers import get_sampler
 from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
-STEP: Final = np.dtype(
-    [
-        *((f"{target}_from_{source}", np.float32) for target in ("x",) for source in ("x", "denoised", "saved", "noise")),
-        *((f"saved_from_{source}", np.float32) for source in ("x", "denoised", "saved")),
-        *((name, np.float32) for name in ("guide_spread", "guide_strength", "guide_uniform")),
-        *((name, np.float32) for name in ("sigma", "shrink", "spread")),
-        ("draw", np.uint32),
-        ("reserved", np.uint32, 2),
-    ]
+_FLOATS = (
+    *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise"),
+    *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
+    *("guide_spread", "guide_strength", "guide_uniform"),
+    *("sigma", "shrink", "spread"),
 )
+STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32), ("reserved", np.uint32, 2)])
 """One row: ``struct Step`` of guided_step.cu, 64 bytes."""
 
 

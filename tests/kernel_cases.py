@@ -236,8 +236,11 @@ def main():
 
         device = ShimDevice(folder, sanitized=True)
     else:
+        import cupy
+
         from mpi_fast.kernels.launch import CupyDevice
 
+        cupy.cuda.set_allocator(None)  # without the pool an array ends where its memory does
         device = CupyDevice()
     table = step_table("predictor-corrector", VP(), 3)
     for case in (Case(frames=2, samples=3, rank=37, rows=600), Case(5, 1, (7, 13), 91, 48), Case(1, 5, (28, 30), 9, 5)):

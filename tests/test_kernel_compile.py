@@ -1,7 +1,6 @@
 """Machine code for every architecture, compiled without a GPU, and what each kernel uses of it."""
 
 import itertools
-import os
 
 import pytest
 
@@ -59,9 +58,9 @@ def test_the_cache_knows_text_architecture_and_options(monkeypatch, tmp_path):
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
     first = cached(Kernel("finish"), "sm_90")
     assert first.read_bytes()[:4] == b"\x7fELF"
-    before = os.stat(first).st_mtime_ns
+    before = first.stat().st_mtime_ns
     assert cached(Kernel("finish"), "sm_90") == first
-    assert os.stat(first).st_mtime_ns == before
+    assert first.stat().st_mtime_ns == before
     assert cached(Kernel("finish"), "sm_89") != first
     assert cached(Kernel("finish", (("OTHER", "1"),)), "sm_90") != first
     for name in ("finish.cu", "device.cuh"):

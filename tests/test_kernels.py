@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -156,9 +155,7 @@ def test_sixteen_bit_numbers_are_converted_as_numpy_does(device):
         numbers = patterns.view(TYPES[scalar])
         numbers = np.where(np.abs(numbers.astype(np.float32)) < 1e30, numbers, TYPES[scalar].type(0))  # also no NaN
         numbers = numbers.reshape(12, 16, 361)
-        state = step(
-            device, case, calibration, likelihood, table, 1, numbers, nothing, nothing, scalar, False, 1
-        )
+        state = step(device, case, calibration, likelihood, table, 1, numbers, nothing, nothing, scalar, False, 1)
         np.testing.assert_array_equal(host(state.x), numbers.astype(np.float32))
 
     table = np.zeros(2, dtype=STEP)
@@ -200,7 +197,18 @@ def test_noise_is_that_of_the_cpu(device):
     calibration = case.calibration()
     nothing = np.zeros((2, 5, 361), np.float32)
     state = step(
-        device, case, calibration, case.likelihood(calibration), table, 0, nothing, nothing, nothing, "float32", False, 2
+        device,
+        case,
+        calibration,
+        case.likelihood(calibration),
+        table,
+        0,
+        nothing,
+        nothing,
+        nothing,
+        "float32",
+        False,
+        2,
     )
     expected = 10 * draw(11, 5, 0, case.voxels)
     np.testing.assert_allclose(host(state.x), np.stack([expected, expected]), atol=2e-5)
@@ -239,7 +247,7 @@ def test_steps_that_are_not_there_are_refused(device):
 
 
 def test_a_grid_too_large_for_shared_memory_is_refused():
-    with pytest.raises(InputError, match="10000 voxels and rank 300 need .* shared memory"):
+    with pytest.raises(InputError, match=r"10000 voxels and rank 300 need .* shared memory"):
         guided_step.group_of(1, 1, 10_000, 300, 100)
 
 
