@@ -1,0 +1,121 @@
+"""A whole reconstruction by the kernels, built by g++, with the bundled network: the `Reconstructor`'s own images."""
+
+import numpy as np
+import pytest
+from shim import COMPILER, ShimDevice
+
+from mpi_fast import Reconstructor
+from mpi_fast.denoiser import ConditionedDenoiser
+from mpi_fast.errors import InputError
+from mpi_fast.guidance import Likelihood
+from mpi_fast.kernels.loop import Loop
+from mpi_fast.kernels.prepare import STATISTICS
+from mpi_fast.kernels.table import step_table
+from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import generate
+from mpi_fast.schedule import SDES
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++")
+SAMPLES = 3
+STEPS = {"dpm": 5, "heun": 3, "euler-maruyama": 8, "predictor-corrector": 5}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory):
+    return ShimDevice(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="module")
+def rows(calibration, true_rows):
+    """Two phantoms, a frame of zeros and one of noise."""
+    rng = np.random.default_rng(4)
+    phantoms = generate(["tumours", "resolution"], 2, seed=21).reshape(2, -1)
+    rows = add_noise(phantoms @ true_rows.T, 25.0, rng)
+    empty = rng.standard_normal((1, calibration.num_rows)) / calibration.weights
+    return np.concatenate([rows, 0 * rows[:1], empty.astype(np.complex64)])
+
+
+def reconstructor(calibration, sampler="dpm", sde="ve", guidance="proximal"):
+    return Reconstructor(
+        calibration, samples=SAMPLES, steps=STEPS[sampler], seed=3, sampler=sampler, sde=sde, guidance=guidance
+    )
+
+
+def loop_like(device, calibration, reconstruct, rows, table, **options):
+    evaluator = reconstruct._engine.bind(len(rows), SAMPLES)
+    loop = Loop(device, calibration, evaluator, table, seed=3, **options)
+    loop.signals[...] = rows
+    return loop
+
+
+def samples_of(reconstruct, calibration, loop):
+    """The samples that the NumPy sampler draws from the loop's y and noise, (F, S, N)."""
+    likelihood = Likelihood(loop._y, calibration.singular_values, calibration.basis, loop.statistics[0])
+    frames = len(loop.image)
+    denoise = ConditionedDenoiser(
+        likelihood, reconstruct._engine.bind(frames, SAMPLES), reconstruct.guidance, reconstruct.strength
+    )
+    start = reconstruct._start(denoise, frames)
+    return reconstruct._sampler(denoise, start, reconstruct.steps, reconstruct._sde).reshape(frames, SAMPLES, -1)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "sde", "guidance"),
+    [
+        ("dpm", "ve", "proximal"),
+        ("dpm", "ve", "gradient"),
+        ("dpm", "ve", "none"),
+        ("heun", "ve", "proximal"),
+        ("euler-maruyama", "ve", "proximal"),
+        ("euler-maruyama", "sub-vp", "proximal"),
+        ("predictor-corrector", "ve", "proximal"),
+        ("predictor-corrector", "vp", "proximal"),
+    ],
+)
+def test_images_are_those_of_the_reconstructor(device, calibration, rows, sampler, sde, guidance):
+    reconstruct = reconstructor(calibration, sampler, sde, guidance)
+    table = step_table(sampler, SDES[sde](*reconstruct.bundle.sigma_range), STEPS[sampler], guidance)
+    loop = loop_like(device, calibration, reconstruct, rows, table)
+    loop()
+    device.check_guards()
+
+    samples = samples_of(reconstruct, calibration, loop)
+    np.testing.assert_allclose(loop.state.x, samples, rtol=0, atol=1e-5 * np.abs(samples).max())
+    expected = reconstruct(rows)
+    for found, wanted in ((loop.image, expected.image), (loop.std, expected.std)):
+        wanted = wanted.reshape(found.shape)
+        largest = wanted.max(axis=1, keepdims=True)
+        assert (np.abs(found - wanted) <= 1e-5 * largest).all()
+    found = dict(zip(STATISTICS, loop.statistics, strict=True))
+    np.testing.assert_allclose(found["snr_db"], expected.snr_db, atol=1e-4)
+    np.testing.assert_allclose(found["noise_floor"], expected.noise_floor, rtol=1e-5)
+
+
+def test_spectra_give_the_images_of_their_rows(device, calibration, rows):
+    reconstruct = reconstructor(calibration)
+    spectra = np.full((len(rows), *calibration.selection.shape), np.nan + 0j, np.complex64)  # the rest is not read
+    spectra[:, calibration.selection] = rows
+    table = step_table("dpm", reconstruct._sde, 1)
+    images = []
+    for signals, options in ((rows, {}), (spectra, {"spectra": True})):
+        loop = loop_like(device, calibration, reconstruct, signals, table, **options)
+        loop()
+        images.append(loop.image)
+    np.testing.assert_array_equal(*images)
+
+
+def test_another_schedule_is_another_table(device, calibration, rows):
+    reconstruct = reconstructor(calibration)
+    first, second = (step_table("dpm", SDES["ve"](low, 10.0), 2) for low in (0.02, 0.5))
+    loop = loop_like(device, calibration, reconstruct, rows, first)
+    loop()
+    before = loop.image.copy()
+    loop.schedule(second)
+    loop()
+    after = loop.image.copy()
+    fresh = loop_like(device, calibration, reconstruct, rows, second)
+    fresh()
+    np.testing.assert_array_equal(after, fresh.image)
+    assert not np.array_equal(before, after)
+    with pytest.raises(InputError, match="table of 5 rows, expected 4"):
+        loop.schedule(step_table("dpm", SDES["ve"](), 3))
