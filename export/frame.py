@@ -3,9 +3,7 @@
 It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
 guidance. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
 
-Everything that depends on the noise level of a step is a number when the graph is made, so of the noise-level embedding
-nothing is left in it, and the features of the encoder enter the denoiser's first convolution once per frame, not once
-per step and sample.
+Everything that depends on the noise level of a step is a number when the graph is made (`training.unrolled`).
 """
 
 import itertools
@@ -14,14 +12,14 @@ import math
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
-from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
+from mpi_fast.training.network import IMAGE_CHANNELS
+from mpi_fast.training.unrolled import Unrolled
 
 OUTPUTS = ("image", "std", "noise_floor")
 Images = tuple[Tensor, Tensor, Tensor]
@@ -72,22 +70,12 @@ class FrameGraph(nn.Module):
         Of the sampler; fixed in the graph.
     """
 
-    image_weight: Tensor
-    features_weight: Tensor
-
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int) -> None:
         super().__init__()
-        self.network, self.grid = checkpoint.network, checkpoint.grid
+        self.grid = checkpoint.grid
         self.samples, self.voxels = samples, math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
-        stem = self.network.denoiser.stem
-        self.register_buffer("image_weight", stem.weight[:, :IMAGE_CHANNELS].detach().clone())
-        self.register_buffer("features_weight", stem.weight[:, IMAGE_CHANNELS:].detach().clone())
-        with torch.no_grad():
-            for step, sigma in enumerate(self.sigmas):
-                for block, pair in enumerate(self.network.denoiser.modulations(torch.tensor([sigma]))):
-                    for name, value in zip(("gain", "shift"), pair, strict=True):
-                        self.register_buffer(_buffer(name, step, block), value.clone())
+        self.network = Unrolled(checkpoint.network, self.sigmas, samples)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -149,13 +137,11 @@ class FrameGraph(nn.Module):
         return self._denoise(signals, x, self.sigmas[-1], features)
 
     def _encode(self, signals: Signals) -> Tensor:
-        """The encoder's features, as the denoiser's first convolution sees them, (F, 1, width, ny, nx)."""
+        """Features of the frames, (F, width, ny, nx)."""
         gain = signals.gain(1.0)
         estimate = signals.combine(torch.zeros(1, 1, self.voxels), gain)
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
-        features = self.network.encoder(condition.reshape(-1, 2, *self.grid))
-        bias = self.network.denoiser.stem.bias
-        return functional.conv2d(features, self.features_weight, bias, padding=1)[:, None]
+        return self.network.encode(condition.reshape(-1, 2, *self.grid))
 
     def _denoise(self, signals: Signals, x: Tensor, sigma: float, features: Tensor) -> Tensor:
         """D(x; sigma | y), (F, samples, N), with the signals before and after the network."""
@@ -163,27 +149,12 @@ class FrameGraph(nn.Module):
         gain = signals.gain(spread)
         estimate = signals.combine(shrink * x, gain)
         deviation = signals.deviation(spread, gain)[:, None]
-        denoiser = self.network.denoiser
         c_in = 1.0 / math.sqrt(1.0 + sigma * sigma)
         planes = [estimate, (0.5 * torch.log(deviation)).expand_as(estimate), (c_in * x).expand_as(estimate)]
         image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *self.grid)
-        stem = functional.conv2d(image, self.image_weight, None, padding=1)
-        stem = stem.reshape(-1, self.samples, *stem.shape[1:]) + features
-        hidden = denoiser.body(stem.reshape(-1, *stem.shape[2:]), self._modulations(sigma))
-        correction = denoiser.head(functional.silu(hidden)).reshape(-1, self.samples, self.voxels)
+        correction = self.network(image, features, self.network.modulations(self.sigmas.index(sigma)))
+        correction = correction.reshape(-1, self.samples, self.voxels)
         return signals.combine(estimate + deviation * correction, signals.gain(STRENGTH * spread))
-
-    def _modulations(self, sigma: float) -> list[Modulation]:
-        step = self.sigmas.index(sigma)
-        blocks = len(self.network.denoiser.body.middle) + 2
-        return [
-            (self.get_buffer(_buffer("gain", step, block)), self.get_buffer(_buffer("shift", step, block)))
-            for block in range(blocks)
-        ]
-
-
-def _buffer(name: str, step: int, block: int) -> str:
-    return f"{name}_{step}_{block}"
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

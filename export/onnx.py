@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
-from mpi_fast.export.half import half
+from mpi_fast.training.half import half
 from mpi_fast.training.checkpoint import Checkpoint
 
 OPSET = 20

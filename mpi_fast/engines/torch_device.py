@@ -1,0 +1,127 @@
+"""PyTorch on a GPU, as a CUDA graph can hold it: fixed addresses, nothing read back, convolutions in half precision."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mpi_fast.errors import InputError
+from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.training.checkpoint import Checkpoint
+from mpi_fast.training.half import half
+from mpi_fast.training.unrolled import Unrolled
+
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class TorchDeviceEngine:
+    """The network of a checkpoint, for the evaluations of one table of steps.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The network.
+    sigmas : sequence of float
+        Noise level of each evaluation, in the order in which they come.
+    place : str
+        ``cuda:N``, or ``cpu`` where there is no GPU to test on.
+    precision : str
+        Of the convolutions: ``fp16``, ``bf16`` or ``fp32``; the latter without TF32 unless torch was told so.
+    compiled : bool
+        Let torch's compiler fuse the denoiser: minutes once, for each number of frames.
+
+    Raises
+    ------
+    InputError
+        For an unknown precision.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        sigmas: Sequence[float],
+        place: str = "cuda:0",
+        precision: str = "fp16",
+        compiled: bool = False,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+        self.name = f"PyTorch, {precision}{', compiled' if compiled else ''}"
+        self.grid, self.sigmas, self.place, self.compiled = checkpoint.grid, list(sigmas), place, compiled
+        network = checkpoint.network if precision == "fp32" else half(checkpoint.network, PRECISIONS[precision])
+        self.network = network.to(place, memory_format=torch.channels_last)
+
+    def bind(self, frames: int, samples: int, device: Device) -> "TorchDeviceEvaluator":
+        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``."""
+        return TorchDeviceEvaluator(self, frames, samples, device)
+
+
+class TorchDeviceEvaluator:
+    """See `denoiser.Evaluator`; the arrays are the device's, and share their memory with tensors."""
+
+    def __init__(self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device) -> None:
+        batch, grid = frames * samples, engine.grid
+        self._device, self._on_gpu = device, engine.place != "cpu"
+        self._stream = torch.cuda.ExternalStream(device.stream.ptr, engine.place) if self._on_gpu else None
+        with self._on_stream():
+            self._condition = torch.zeros(frames, 2, *grid, device=engine.place)
+            self._image = torch.zeros(batch, 3, *grid, device=engine.place)
+            self._sigma = torch.zeros(batch, device=engine.place)
+        self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))
+        self._network = Unrolled(engine.network, engine.sigmas, samples)
+        self._correct: Callable[..., Tensor] = self._network
+        if engine.compiled:
+            self._correct = torch.compile(self._network, mode="max-autotune-no-cudagraphs", dynamic=False)
+        self._c_in = [1.0 / math.hypot(1.0, sigma) for sigma in engine.sigmas]
+        self._number = 0
+        self._features, self._denoised = self._sigma, self._sigma  # kept alive as long as the stream may read them
+
+    @torch.inference_mode()
+    def encode(self) -> None:
+        """Run the encoder on ``condition``; the next evaluation is the first of the table."""
+        with self._on_stream():
+            self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
+        self._number = 0
+
+    @torch.inference_mode()
+    def denoise(self) -> Array:
+        """Run the denoiser on ``image``, at the noise level of the next evaluation."""
+        with self._on_stream():
+            estimate, deviation, noisy = self._image.chunk(3, dim=1)
+            planes = torch.cat([estimate, 0.5 * torch.log(deviation), self._c_in[self._number] * noisy], dim=1)
+            planes = planes.contiguous(memory_format=torch.channels_last)
+            correction = self._correct(planes, self._features, self._network.modulations(self._number))
+            self._denoised = torch.addcmul(estimate, deviation, correction).contiguous()
+        self._number += 1
+        return self._array(self._denoised)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what ``work`` enqueues, this network and kernels alike; the result enqueues it again.
+
+        PyTorch does the recording, so that the memory between its operations belongs to the graph.
+        """
+        if not self._on_gpu:
+            return self._device.capture(work)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="relaxed"):
+            work()
+
+        def replay() -> None:
+            with self._on_stream():
+                graph.replay()
+
+        return replay
+
+    def _on_stream(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.cuda.stream(self._stream) if self._on_gpu else contextlib.nullcontext()
+
+    def _array(self, tensor: Tensor) -> Array:
+        """The same memory as an array of the device."""
+        if not self._on_gpu:
+            return tensor.numpy()
+        import cupy
+
+        return cupy.from_dlpack(tensor)
