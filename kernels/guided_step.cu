@@ -19,8 +19,8 @@
 // and both products of a kind run together: V is read twice instead of five times, and a block has five barriers. A
 // block takes one to four samples of a frame and holds D and u in shared memory (11.5 KB for four of 361 voxels); state
 // is float32, noise costs no memory. For 361 voxels and R = 150, a sample is 4 x 54 k multiply-adds and 8.7 KB of
-// state and network tensors; the two reads of V, 434 KB from L2, dominate: at 64 bytes per clock and multiprocessor
-// 6800 clocks, 3.8 us, whatever the number of frames until every multiprocessor has a block. Fewer samples per block
+// state and network tensors; the two reads of V, 434 KB from L2, dominate: at 48 bytes per clock and multiprocessor
+// 9000 clocks, 5 us, whatever the number of frames until every multiprocessor has a block. Fewer samples per block
 // spread one frame over more multiprocessors; four of them quarter the reads of V in a large batch.
 //
 // Checked by tests/test_kernels.py: against the NumPy denoiser and samplers in double precision, for every sampler,

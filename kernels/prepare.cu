@@ -11,8 +11,8 @@
 // every later step, and the launch runs beside the encoder's first layers.
 //
 // Why fast. One block per frame: the numbers of a frame never leave its shared memory, and V is read once, 217 KB of
-// L2 for 361 voxels and R = 150. A multiprocessor takes in some 64 bytes per clock, so the floor is 3400 clocks, 2 us,
-// for as many frames at once as there are multiprocessors. 0.16 MFLOP a frame.
+// L2 for 361 voxels and R = 150. A multiprocessor takes in some 48 bytes per clock (an A100's share of its L2), so the
+// floor is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. 0.2 MFLOP a frame.
 //
 // Checked by tests/test_kernels.py against Calibration.reduce and guidance.Likelihood.
 #include "device.cuh"
