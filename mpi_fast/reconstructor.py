@@ -24,9 +24,10 @@ from mpi_fast.denoiser import STRENGTH, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.pipelines import Sampling, default_steps
-from mpi_fast.pipelines.choose import choose
+from mpi_fast.pipelines.choose import choose, on_device
 
 Array = NDArray[np.float32]
+DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class Reconstructor:
     steps : int, optional
         Steps of the sampler; default: the sampler's own (5 for ``dpm``). The start costs one more evaluation.
     device : str
-        ``auto`` or ``cpu``.
+        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU if there is one with what it needs, and when it fails, the
+        CPU with a warning.
     seed : int
         Of the samplers' noise. Every frame is sampled from the same noise: the image of a frame does not depend on what
         is reconstructed with it, and a still object gives a still picture.
@@ -95,8 +97,6 @@ class Reconstructor:
     ----------
     sampling : Sampling
         Samples, steps, seed, sampler and guidance.
-    runs_on : str
-        What computes, and why: for people.
 
     Raises
     ------
@@ -137,8 +137,13 @@ class Reconstructor:
             )
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
         self._pipeline, why = choose(calibration, bundle, sampling, device, engine, threads)
-        self.runs_on = f"{self._pipeline.name}: {why}"
+        self._why = why
         self._lock = threading.Lock()  # the pipeline's buffers serve one call at a time
+
+    @property
+    def runs_on(self) -> str:
+        """What computes, and why it was chosen: for people."""
+        return f"{self._pipeline.name}: {self._why}"
 
     def __call__(self, signals: NDArray[Any]) -> Reconstruction:
         """Reconstruct frames.
@@ -146,26 +151,35 @@ class Reconstructor:
         Parameters
         ----------
         signals : (F, C, V) real volts, (F, C, K) complex spectra, or (F, M) complex selected rows
-            Background-corrected, see `Calibration.rows`.
+            Background-corrected, see `Calibration.rows`. Of NumPy; or of CuPy, PyTorch and others that keep them on the
+            GPU that reconstructs: then the images stay there, as CuPy arrays, and NaN comes out as NaN.
 
         Raises
         ------
         InputError, MismatchError
             For NaN or Inf, and shapes that do not fit the calibration.
+        DeviceError
+            When the GPU fails and was asked for.
         """
         began = time.perf_counter()
-        rows = self.calibration.rows(signals)
-        image = np.empty((len(rows), self.calibration.num_voxels), dtype=np.float32)
-        std, snr_db, floor = np.empty_like(image), *np.empty((2, len(rows)), dtype=np.float32)
-        for start in range(0, len(rows), self._pipeline.batch):
-            part = slice(start, start + self._pipeline.batch)
-            with self._lock:
-                image[part], std[part], snr_db[part], floor[part] = self._pipeline(rows[part])
-        elapsed = 1e3 * (time.perf_counter() - began) / max(len(rows), 1)
-        shape = (-1, *self.calibration.grid)
-        return Reconstruction(image.reshape(shape), std.reshape(shape), snr_db, floor, elapsed)
+        with self._lock:
+            if is_on_gpu(signals):
+                frames = on_device(self._pipeline, signals)
+            else:
+                frames = self._pipeline(self.calibration.rows(signals))
+        count, grid = len(frames.image), self.calibration.grid
+        image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
+        elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
+        return Reconstruction(image, std, frames.snr_db, frames.noise_floor, elapsed)
 
     def stream(self, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory."""
         for signals in frames:
             yield self(signals)
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Whether an array of any library is in the memory of a CUDA device."""
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA

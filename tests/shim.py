@@ -1,5 +1,6 @@
 """A device without a GPU: the same .cu files, built by g++ with one fiber per CUDA thread (cuda_shim/cuda_shim.h)."""
 
+import contextlib
 import ctypes
 import hashlib
 import shutil
@@ -35,6 +36,8 @@ class ShimDevice:
         Where the .cu files are.
     """
 
+    name = "g++"
+    stream_address = 0
     multiprocessors = 16
 
     def __init__(self, folder, *, sanitized=False, backwards=False, sources=SOURCES):
@@ -61,8 +64,27 @@ class ShimDevice:
             assert (edges == POISON).all(), "written outside an array"
         self._guarded.clear()
 
+    def asarray(self, foreign):
+        return foreign
+
+    def pinned(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
     def copy(self, source, target):
         target[...] = source
+
+    def fetch(self, source, target):
+        target[...] = source
+
+    def capture(self, work):
+        """What a replay does, work does again."""
+        return work
+
+    def wait(self):
+        """Everything is done by then."""
+
+    def active(self):
+        return contextlib.nullcontext()
 
     def launch(self, kernel, grid, threads, shared, arguments):
         if kernel not in self._libraries:

@@ -42,7 +42,7 @@ def reconstructor(calibration, sampler="dpm", sde="ve", guidance="proximal"):
 
 
 def loop_like(device, calibration, reconstruct, rows, table, **options):
-    evaluator = reconstruct._engine.bind(len(rows), SAMPLES)
+    evaluator = reconstruct._pipeline._engine.bind(len(rows), SAMPLES)
     loop = Loop(device, calibration, evaluator, table, seed=3, **options)
     loop.signals[...] = rows
     return loop
@@ -53,10 +53,15 @@ def samples_of(reconstruct, calibration, loop):
     likelihood = Likelihood(loop._y, calibration.singular_values, calibration.basis, loop.statistics[0])
     frames = len(loop.image)
     denoise = ConditionedDenoiser(
-        likelihood, reconstruct._engine.bind(frames, SAMPLES), reconstruct.guidance, reconstruct.strength
+        likelihood,
+        reconstruct._pipeline._engine.bind(frames, SAMPLES),
+        reconstruct.sampling.guidance,
+        reconstruct.sampling.strength,
     )
-    start = reconstruct._start(denoise, frames)
-    return reconstruct._sampler(denoise, start, reconstruct.steps, reconstruct._sde).reshape(frames, SAMPLES, -1)
+    start = reconstruct._pipeline._start(denoise, frames)
+    return reconstruct._pipeline._sampler(
+        denoise, start, reconstruct.sampling.steps, reconstruct._pipeline._sde
+    ).reshape(frames, SAMPLES, -1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +100,7 @@ def test_spectra_give_the_images_of_their_rows(device, calibration, rows):
     reconstruct = reconstructor(calibration)
     spectra = np.full((len(rows), *calibration.selection.shape), np.nan + 0j, np.complex64)  # the rest is not read
     spectra[:, calibration.selection] = rows
-    table = step_table("dpm", reconstruct._sde, 1)
+    table = step_table("dpm", reconstruct._pipeline._sde, 1)
     images = []
     for signals, options in ((rows, {}), (spectra, {"spectra": True})):
         loop = loop_like(device, calibration, reconstruct, signals, table, **options)

@@ -119,8 +119,8 @@ def rows(calibration, true_rows):
 def test_the_same_seed_gives_the_images_of_the_cpu(device, calibration, rows, sampler):
     reconstruct = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler)
     expected = reconstruct(rows)
-    network = HostNetwork(device, reconstruct._engine.bind(len(rows), 4))
-    loop = Loop(device, calibration, network, step_table(sampler, reconstruct._sde, 6), seed=7)
+    network = HostNetwork(device, reconstruct._pipeline._engine.bind(len(rows), 4))
+    loop = Loop(device, calibration, network, step_table(sampler, reconstruct._pipeline._sde, 6), seed=7)
     device.copy(rows, loop.signals)
     loop()
     device.stream.synchronize()

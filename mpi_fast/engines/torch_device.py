@@ -2,11 +2,11 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpi_fast.errors import InputError
 from mpi_fast.kernels.launch import Array, Device
@@ -14,7 +14,7 @@ from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 from mpi_fast.training.unrolled import Unrolled
 
-PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
 
 
 class TorchDeviceEngine:
@@ -29,7 +29,7 @@ class TorchDeviceEngine:
     place : str
         ``cuda:N``, or ``cpu`` where there is no GPU to test on.
     precision : str
-        Of the convolutions: ``fp16``, ``bf16`` or ``fp32``; the latter without TF32 unless torch was told so.
+        Of the convolutions: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
     compiled : bool
         Let torch's compiler fuse the denoiser: minutes once, for each number of frames.
 
@@ -50,9 +50,10 @@ class TorchDeviceEngine:
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
         self.name = f"PyTorch, {precision}{', compiled' if compiled else ''}"
-        self.grid, self.sigmas, self.place, self.compiled = checkpoint.grid, list(sigmas), place, compiled
-        network = checkpoint.network if precision == "fp32" else half(checkpoint.network, PRECISIONS[precision])
-        self.network = network.to(place, memory_format=torch.channels_last)
+        self.grid, self.sigmas, self.place = checkpoint.grid, list(sigmas), place
+        self.tf32, self.compiled = precision == "tf32", compiled
+        network = half(checkpoint.network, PRECISIONS[precision]).to(place)
+        self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
 
     def bind(self, frames: int, samples: int, device: Device) -> "TorchDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``."""
@@ -65,8 +66,11 @@ class TorchDeviceEvaluator:
     def __init__(self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device) -> None:
         batch, grid = frames * samples, engine.grid
         self._device, self._on_gpu = device, engine.place != "cpu"
-        self._stream = torch.cuda.ExternalStream(device.stream.ptr, engine.place) if self._on_gpu else None
-        with self._on_stream():
+        self._stream: Any = None
+        if self._on_gpu:
+            self._stream = torch.cuda.ExternalStream(device.stream_address, engine.place)  # type: ignore[no-untyped-call]
+        self._tf32 = engine.tf32
+        with self._settings():
             self._condition = torch.zeros(frames, 2, *grid, device=engine.place)
             self._image = torch.zeros(batch, 3, *grid, device=engine.place)
             self._sigma = torch.zeros(batch, device=engine.place)
@@ -82,14 +86,14 @@ class TorchDeviceEvaluator:
     @torch.inference_mode()
     def encode(self) -> None:
         """Run the encoder on ``condition``; the next evaluation is the first of the table."""
-        with self._on_stream():
+        with self._settings():
             self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
         self._number = 0
 
     @torch.inference_mode()
     def denoise(self) -> Array:
         """Run the denoiser on ``image``, at the noise level of the next evaluation."""
-        with self._on_stream():
+        with self._settings():
             estimate, deviation, noisy = self._image.chunk(3, dim=1)
             planes = torch.cat([estimate, 0.5 * torch.log(deviation), self._c_in[self._number] * noisy], dim=1)
             planes = planes.contiguous(memory_format=torch.channels_last)
@@ -110,13 +114,17 @@ class TorchDeviceEvaluator:
             work()
 
         def replay() -> None:
-            with self._on_stream():
+            with self._settings():
                 graph.replay()
 
         return replay
 
-    def _on_stream(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.cuda.stream(self._stream) if self._on_gpu else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Everything on the device's stream, by the library's fastest convolutions."""
+        stream = torch.cuda.stream(self._stream) if self._on_gpu else contextlib.nullcontext()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._tf32), stream:
+            yield
 
     def _array(self, tensor: Tensor) -> Array:
         """The same memory as an array of the device."""

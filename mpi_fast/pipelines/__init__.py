@@ -2,8 +2,11 @@
 
 ``steps``   the sampler's loop in NumPy around a network engine: any sampler, guidance and engine
 ``graph``   the default sampler and guidance as one ONNX graph on the CPU
+``device``  any sampler and guidance as a CUDA graph on a GPU
+``choose``  which of them, for a machine, a model and what the caller asks for
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -28,22 +31,29 @@ class Frames(NamedTuple):
 
 
 class Pipeline(Protocol):
-    """Reconstructs frames of one calibration with one `Sampling`.
+    """Reconstructs frames of one calibration with one `Sampling`; not two calls at a time."""
 
-    Attributes
-    ----------
-    name : str
-        What computes, for people.
-    batch : int
-        Frames that it takes at once, at most.
-    """
-
-    name: str
-    batch: int
+    @property
+    def name(self) -> str:
+        """What computes, for people."""
+        ...
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
-        """Selected rows (F, M), finite, to images; what it returns may be buffers that the next call overwrites."""
+        """Selected rows (F, M), finite, to images."""
         ...
+
+
+def in_batches(
+    reconstruct: Callable[[NDArray[np.complex64]], Frames], rows: NDArray[np.complex64], size: int, voxels: int
+) -> Frames:
+    """Frames of ``voxels`` voxels, ``size`` at a time, by a function whose results may be buffers."""
+    frames = len(rows)
+    out = Frames(*np.empty((2, frames, voxels), np.float32), *np.empty((2, frames), np.float32))
+    for start in range(0, frames, size):
+        part = slice(start, start + size)
+        for target, source in zip(out, reconstruct(rows[part]), strict=True):
+            target[part] = source
+    return out
 
 
 @dataclass(frozen=True)

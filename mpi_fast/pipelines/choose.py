@@ -1,15 +1,24 @@
 """Which pipeline reconstructs: what the caller asked for, or the best that this machine and this model have."""
 
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.errors import InputError, MPIFastError
-from mpi_fast.pipelines import Pipeline, Sampling
+from mpi_fast.errors import DeviceError, InputError, MPIFastError
+from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.steps import StepLoop
 
-ENGINES = ("auto", "tensorrt", "torch", "onnx")
+ENGINES = ("auto", "torch", "onnx")
 
 
 def choose(
@@ -38,16 +47,97 @@ def choose(
     """
     if isinstance(engine, str) and engine not in ENGINES:
         raise InputError(f"engine '{engine}': expected one of {', '.join(ENGINES)}")
-    if device not in ("auto", "cpu"):
-        raise InputError(f"device '{device}': expected auto or cpu")
-    return _on_cpu(calibration, bundle, sampling, engine, threads)
+    place = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
+    if not place:
+        raise InputError(f"device '{device}': expected auto, cpu, cuda or cuda:N")
+
+    def on_cpu() -> tuple[Pipeline, str]:
+        return _on_cpu(calibration, bundle, sampling, engine, threads)
+
+    if device == "cpu" or not isinstance(engine, str):
+        return on_cpu()
+    if device == "auto":
+        reason = _no_gpu(engine)
+        if reason:
+            pipeline, why = on_cpu()
+            return pipeline, f"{why}; {reason}"
+    try:
+        gpu = _on_gpu(calibration, bundle, sampling, int(place[1] or 0))
+    except DeviceError as error:
+        if device != "auto":
+            raise
+        warnings.warn(f"reconstructing on the CPU: {error}", RuntimeWarning, stacklevel=3)
+        pipeline, why = on_cpu()
+        return pipeline, f"{why}; {error}"
+    return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), "a GPU is there"
+
+
+class WithFallback:
+    """A pipeline on a GPU until that fails, then one on the CPU; see `Pipeline`."""
+
+    def __init__(self, gpu: Pipeline, on_cpu: Callable[[], tuple[Pipeline, str]]) -> None:
+        self._pipeline, self._on_cpu = gpu, on_cpu
+
+    @property
+    def name(self) -> str:
+        """Of what runs at present."""
+        return self._pipeline.name
+
+    def __call__(self, rows: NDArray[np.complex64]) -> Frames:
+        """See `Pipeline`."""
+        try:
+            return self._pipeline(rows)
+        except DeviceError as error:
+            warnings.warn(f"from here on the CPU reconstructs: {error}", RuntimeWarning, stacklevel=3)
+            self._pipeline, _ = self._on_cpu()
+            return self._pipeline(rows)
+
+    def on_device(self, signals: Any) -> Frames:
+        """See `DeviceLoop.on_device`; nothing falls back, since the caller wants the images on the GPU."""
+        return on_device(self._pipeline, signals)
+
+
+def on_device(pipeline: Pipeline, signals: Any) -> Frames:
+    """Frames from and to arrays of a GPU; InputError for pipelines that do not run on one."""
+    if not hasattr(pipeline, "on_device"):
+        raise InputError(f"the signals are on a GPU, but {pipeline.name} reconstructs: expected NumPy arrays")
+    frames: Frames = pipeline.on_device(signals)
+    return frames
+
+
+def _no_gpu(engine: str) -> str | None:
+    """Why there is no point in trying a GPU, found out without importing anything large; None if there may be."""
+    if engine == "onnx":
+        return "ONNX Runtime was asked for"
+    missing = [name for name in ("cupy", "torch") if find_spec(name) is None]
+    if missing:
+        return f"no GPU used: {' and '.join(missing)} not installed"
+    import cupy
+
+    return None if cupy.cuda.is_available() else "no CUDA device found"
+
+
+def _on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
+    from mpi_fast.kernels.launch import CupyDevice
+    from mpi_fast.pipelines.device import DeviceLoop
+
+    CupyDevice(index)  # says what is missing
+    try:
+        from mpi_fast.engines.torch_device import TorchDeviceEngine
+        from mpi_fast.training.checkpoint import load_checkpoint
+    except ImportError as error:
+        raise DeviceError(f"the network runs on a GPU by PyTorch, which is not there ({error})") from error
+    checkpoint = load_checkpoint(bundle.checkpoint())
+
+    def network(sigmas: Sequence[float]) -> TorchDeviceEngine:
+        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}")
+
+    return DeviceLoop(calibration, sampling, bundle.sigma_range, network, lambda: CupyDevice(index))
 
 
 def _on_cpu(
     calibration: Calibration, bundle: Bundle, sampling: Sampling, engine: str | Engine, threads: int | None
 ) -> tuple[Pipeline, str]:
-    if engine == "tensorrt":
-        raise InputError("engine 'tensorrt' runs on a GPU: expected auto, onnx or torch on the CPU")
     if engine == "torch":
         return StepLoop(calibration, sampling, bundle.sigma_range, _eager_torch(bundle)), "as asked for"
     if not isinstance(engine, str):

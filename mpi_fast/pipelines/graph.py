@@ -9,7 +9,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, open_session
 from mpi_fast.errors import ModelError
 from mpi_fast.philox import mirrored_normal
-from mpi_fast.pipelines import Array, Frames, Sampling
+from mpi_fast.pipelines import Array, Frames, Sampling, in_batches
 
 IMAGES = 64  # that the network denoises at once: enough to fill a CPU, few enough to stay in its cache
 
@@ -42,7 +42,7 @@ class WholeFrame:
         self, calibration: Calibration, sampling: Sampling, bundle: Bundle, name: str, threads: int | None = None
     ) -> None:
         self.name = "ONNX Runtime on the CPU, the whole frame as one graph"
-        self.batch = max(1, IMAGES // sampling.samples)
+        self._batch = max(1, IMAGES // sampling.samples)
         rank, voxels = calibration.rank, calibration.num_voxels
         values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
         values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
@@ -62,6 +62,9 @@ class WholeFrame:
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
+        return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
+
+    def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         # BLAS gets one thread: its waiting threads would starve the graph's.
         with self._blas.limit(limits=1, user_api="blas"):
             reduced = self._calibration.reduce(rows)

@@ -9,7 +9,7 @@ from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
 from mpi_fast.engines import Engine
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
 from mpi_fast.philox import mirrored_normal
-from mpi_fast.pipelines import Array, Frames, Sampling
+from mpi_fast.pipelines import Array, Frames, Sampling, in_batches
 from mpi_fast.samplers import Noise, get_sampler
 from mpi_fast.schedule import SDES
 
@@ -35,7 +35,7 @@ class StepLoop:
         self, calibration: Calibration, sampling: Sampling, sigma_range: tuple[float, float], engine: Engine
     ) -> None:
         self.name = f"{engine.name}, step by step"
-        self.batch = max(1, IMAGES // sampling.samples)
+        self._batch = max(1, IMAGES // sampling.samples)
         self._calibration, self._sampling, self._engine = calibration, sampling, engine
         self._sampler = get_sampler(sampling.sampler)
         self._sde = SDES[sampling.sde](*sigma_range)
@@ -48,7 +48,7 @@ class StepLoop:
         """See `Pipeline`."""
         # BLAS gets one thread: its products are small here, and its waiting threads would starve the network's.
         with self._blas.limit(limits=1, user_api="blas"):
-            return self._reconstruct(rows)
+            return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         calibration, frames = self._calibration, len(rows)
