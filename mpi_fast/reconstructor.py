@@ -89,9 +89,11 @@ class Reconstructor:
     threads : int, optional
         Threads that the network may use on the CPU; default all.
     engine : str or Engine
-        What evaluates the network: ``auto``, ``onnx``, ``torch``, or an object of `engines`. With ``auto`` or ``onnx``
-        the default sampler and guidance run as one graph where the bundle has one for these steps and samples; that
-        changes the time it takes, not the images.
+        What evaluates the network: ``auto``, ``onnx``, ``torch``, on a GPU ``torch-compiled`` (minutes to start), or an
+        object of `engines`. On the CPU, ``auto`` and ``onnx`` run the default sampler and guidance as one graph where
+        the bundle has one for these steps and samples; that changes the time it takes, not the images.
+    precision : str
+        Of the network's convolutions by PyTorch on a GPU: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
 
     Attributes
     ----------
@@ -123,6 +125,7 @@ class Reconstructor:
         strength: float = STRENGTH,
         threads: int | None = None,
         engine: str | Engine = "auto",
+        precision: str = "fp16",
     ) -> None:
         sampling = Sampling(
             samples, default_steps(sampler) if steps is None else steps, seed, sampler, sde, guidance, strength
@@ -136,7 +139,7 @@ class Reconstructor:
                 f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --grid"
             )
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
-        self._pipeline, why = choose(calibration, bundle, sampling, device, engine, threads)
+        self._pipeline, why = choose(calibration, bundle, sampling, device, engine, precision, threads)
         self._why = why
         self._lock = threading.Lock()  # the pipeline's buffers serve one call at a time
 

@@ -177,8 +177,8 @@ def test_a_gpu_without_memory_gives_one_message(make, folder):
 
 def test_a_gpu_that_is_lost_gives_way_to_the_cpu(make, calibration, folder, rows, expected, monkeypatch):
     gpu = make(open_device=lambda: Lost(folder))
-    monkeypatch.setattr(choose, "_no_gpu", lambda engine: None)
-    monkeypatch.setattr(choose, "_on_gpu", lambda *arguments: gpu)
+    monkeypatch.setattr(choose, "_no_gpu", lambda: None)
+    monkeypatch.setattr(choose, "_on_gpu", lambda *arguments: (gpu, "as the test wants"))
     asked, auto = (Reconstructor(calibration, device=name, **OPTIONS) for name in ("cuda", "auto"))
     for reconstruct in (asked, auto):
         assert largest_difference(reconstruct(rows[:2]).image, expected.image[:2]) < 1e-5
@@ -198,7 +198,7 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(calibration, monkeypatch
     def broken(*arguments):
         raise DeviceError("libnvrtc.so.13: cannot open shared object file")
 
-    monkeypatch.setattr(choose, "_no_gpu", lambda engine: None)
+    monkeypatch.setattr(choose, "_no_gpu", lambda: None)
     monkeypatch.setattr(choose, "_on_gpu", broken)
     with pytest.raises(DeviceError, match="libnvrtc"):
         Reconstructor(calibration, device="cuda:0")

@@ -13,12 +13,13 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.errors import DeviceError, InputError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.steps import StepLoop
 
-ENGINES = ("auto", "torch", "onnx")
+ON_GPU = ("torch", "onnx")  # best first
+ENGINES = ("auto", *ON_GPU, "torch-compiled")
 
 
 def choose(
@@ -27,6 +28,7 @@ def choose(
     sampling: Sampling,
     device: str = "auto",
     engine: str | Engine = "auto",
+    precision: str = "fp16",
     threads: int | None = None,
 ) -> tuple[Pipeline, str]:
     """A pipeline, and why this one.
@@ -35,7 +37,7 @@ def choose(
     ----------
     calibration, bundle, sampling
         What to reconstruct with.
-    device, engine, threads
+    device, engine, precision, threads
         See `reconstructor.Reconstructor`.
 
     Raises
@@ -56,20 +58,18 @@ def choose(
 
     if device == "cpu" or not isinstance(engine, str):
         return on_cpu()
-    if device == "auto":
-        reason = _no_gpu(engine)
-        if reason:
-            pipeline, why = on_cpu()
-            return pipeline, f"{why}; {reason}"
-    try:
-        gpu = _on_gpu(calibration, bundle, sampling, int(place[1] or 0))
-    except DeviceError as error:
-        if device != "auto":
-            raise
-        warnings.warn(f"reconstructing on the CPU: {error}", RuntimeWarning, stacklevel=3)
-        pipeline, why = on_cpu()
-        return pipeline, f"{why}; {error}"
-    return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), "a GPU is there"
+    reason = _no_gpu() if device == "auto" else None
+    if reason is None:
+        try:
+            gpu, why = _on_gpu(calibration, bundle, sampling, int(place[1] or 0), engine, precision)
+            return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), why
+        except DeviceError as error:
+            if device != "auto":
+                raise
+            reason = str(error)
+            warnings.warn(f"reconstructing on the CPU: {reason}", RuntimeWarning, stacklevel=3)
+    pipeline, why = on_cpu()
+    return pipeline, f"{why}; {reason}"
 
 
 class WithFallback:
@@ -105,39 +105,66 @@ def on_device(pipeline: Pipeline, signals: Any) -> Frames:
     return frames
 
 
-def _no_gpu(engine: str) -> str | None:
+def _no_gpu() -> str | None:
     """Why there is no point in trying a GPU, found out without importing anything large; None if there may be."""
-    if engine == "onnx":
-        return "ONNX Runtime was asked for"
-    missing = [name for name in ("cupy", "torch") if find_spec(name) is None]
-    if missing:
-        return f"no GPU used: {' and '.join(missing)} not installed"
+    if find_spec("cupy") is None:
+        return "no GPU used: CuPy is not installed"
     import cupy
 
     return None if cupy.cuda.is_available() else "no CUDA device found"
 
 
-def _on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
+def _on_gpu(
+    calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int, engine: str, precision: str
+) -> tuple[Pipeline, str]:
+    """The engine that was asked for, or the best of those that are there, and what is the matter with better ones."""
+    from mpi_fast.kernels.launch import CupyDevice
+
+    CupyDevice(index)  # says what is missing
+    reasons: list[str] = []
+    for name in ON_GPU if engine == "auto" else (engine,):
+        try:
+            if name == "onnx":
+                pipeline = _onnx_on_gpu(calibration, bundle, sampling, index)
+            else:
+                pipeline = _device_loop(calibration, bundle, sampling, index, name, precision)
+            return pipeline, "; ".join(reasons) or ("the fastest engine" if engine == "auto" else "as asked for")
+        except (DeviceError, ModelError) as error:
+            reasons.append(f"not {name}: {error}")
+    raise DeviceError("; ".join(reasons))
+
+
+def _device_loop(
+    calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int, engine: str, precision: str
+) -> Pipeline:
     from mpi_fast.kernels.launch import CupyDevice
     from mpi_fast.pipelines.device import DeviceLoop
 
-    CupyDevice(index)  # says what is missing
     try:
         from mpi_fast.engines.torch_device import TorchDeviceEngine
         from mpi_fast.training.checkpoint import load_checkpoint
     except ImportError as error:
-        raise DeviceError(f"the network runs on a GPU by PyTorch, which is not there ({error})") from error
+        raise DeviceError(f"PyTorch is not installed ({error})") from error
     checkpoint = load_checkpoint(bundle.checkpoint())
 
     def network(sigmas: Sequence[float]) -> TorchDeviceEngine:
-        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}")
+        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}", precision, engine == "torch-compiled")
 
     return DeviceLoop(calibration, sampling, bundle.sigma_range, network, lambda: CupyDevice(index))
+
+
+def _onnx_on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
+    name = bundle.frame_graph(sampling.steps, sampling.samples) if sampling.is_default_method else None
+    if name:
+        return WholeFrame(calibration, sampling, bundle, name, gpu=index)
+    return StepLoop(calibration, sampling, bundle.sigma_range, OnnxEngine(bundle, gpu=index))
 
 
 def _on_cpu(
     calibration: Calibration, bundle: Bundle, sampling: Sampling, engine: str | Engine, threads: int | None
 ) -> tuple[Pipeline, str]:
+    if engine == "torch-compiled":
+        raise InputError("engine 'torch-compiled' runs on a GPU: expected auto, onnx or torch on the CPU")
     if engine == "torch":
         return StepLoop(calibration, sampling, bundle.sigma_range, _eager_torch(bundle)), "as asked for"
     if not isinstance(engine, str):

@@ -29,6 +29,8 @@ class WholeFrame:
         Its file.
     threads : int, optional
         Default: all cores that this process may run on.
+    gpu : int, optional
+        CUDA device to run on instead of the CPU.
 
     Raises
     ------
@@ -39,14 +41,20 @@ class WholeFrame:
     """
 
     def __init__(
-        self, calibration: Calibration, sampling: Sampling, bundle: Bundle, name: str, threads: int | None = None
+        self,
+        calibration: Calibration,
+        sampling: Sampling,
+        bundle: Bundle,
+        name: str,
+        threads: int | None = None,
+        gpu: int | None = None,
     ) -> None:
-        self.name = "ONNX Runtime on the CPU, the whole frame as one graph"
+        self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, the whole frame as one graph"
         self._batch = max(1, IMAGES // sampling.samples)
         rank, voxels = calibration.rank, calibration.num_voxels
         values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
         values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
-        self._session = open_session(bundle, name, threads)
+        self._session = open_session(bundle, name, threads, gpu)
         self._calibration, self._rank = calibration, rank
         self._blas = ThreadpoolController()
         self._constants: dict[str, Array] = {
