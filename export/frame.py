@@ -139,7 +139,7 @@ class FrameGraph(nn.Module):
     def _encode(self, signals: Signals) -> Tensor:
         """Features of the frames, (F, width, ny, nx)."""
         gain = signals.gain(1.0)
-        estimate = signals.combine(torch.zeros(1, 1, self.voxels), gain)
+        estimate = signals.combine(torch.zeros(1, 1, self.voxels, device=signals.squared.device), gain)
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
         return self.network.encode(condition.reshape(-1, 2, *self.grid))
 
