@@ -128,8 +128,5 @@ class TorchDeviceEvaluator:
 
     def _array(self, tensor: Tensor) -> Array:
         """The same memory as an array of the device."""
-        if not self._on_gpu:
-            return tensor.numpy()
-        import cupy
-
-        return cupy.from_dlpack(tensor)
+        # Not by DLPack: it makes streams wait for each other, which no capture allows.
+        return self._device.asarray(tensor if self._on_gpu else tensor.numpy())

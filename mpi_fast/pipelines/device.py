@@ -167,12 +167,13 @@ class Lane:
         self._device, self._loop, self._evaluator = device, loop, evaluator
         self._signals = device.pinned(loop.signals.shape, np.complex64)
         self._results = [(array, device.pinned(array.shape, np.float32)) for array in _results(loop)]
-        self._run, self._run_bare = self._work, loop.__call__
+        self._run: Callable[[], None] = self._work
+        self._run_bare: Callable[[], None] | None = None if captured else loop
         for _ in range(2):  # loads kernels, and lets libraries choose theirs
             self._work()
         device.wait()
         if captured:
-            self._run, self._run_bare = self._captured(self._work), self._captured(loop)
+            self._run = self._captured(self._work)
 
     def submit(self, rows: NDArray[np.complex64]) -> None:
         """Enqueue the reconstruction of at most F frames; the others are empty."""
@@ -188,6 +189,8 @@ class Lane:
     def on_device(self, rows: Array, out: Frames) -> None:
         """See `DeviceLoop.on_device`."""
         frames = len(rows)
+        if self._run_bare is None:
+            self._run_bare = self._captured(self._loop)
         with self._device.active():
             self._loop.signals[:frames], self._loop.signals[frames:] = rows, 0
             self._run_bare()
