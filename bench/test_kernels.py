@@ -83,7 +83,7 @@ def test_kernel(benchmark: Any, device: CupyDevice, measured: Any, stage: str, f
         device.stream.synchronize()
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=5)
-    name = cupy.cuda.runtime.getDeviceProperties(device.stream.device_id)["name"].decode()
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
     seconds = benchmark.stats.stats.median / REPEAT
     benchmark.extra_info.update(gpu=name, stage=stage, frames=frames, seconds=seconds)
     size = Size(frames, SAMPLES, calibration.num_voxels, calibration.rank, calibration.num_rows, 1)
