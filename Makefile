@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality train model clean
+.PHONY: demo test coverage check lint types bench quality roofline kernels train model clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -29,6 +29,14 @@ bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 
 quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
+
+roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
+	$(BIN)/python bench/roofline.py
+
+kernels: $(VENV)/dev.stamp  ## on a GPU, with the extra gpu installed: the kernels' tests, times and sanitizers
+	$(BIN)/python -m pytest tests/test_kernels_gpu.py -rs
+	$(BIN)/python -m pytest bench/test_kernels.py -rs --benchmark-only --benchmark-json=bench/results/kernels.json
+	PYTHON=$(BIN)/python bench/sanitize.sh
 
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
