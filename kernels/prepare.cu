@@ -14,7 +14,7 @@
 // L2 for 361 voxels and R = 150. A multiprocessor takes in some 48 bytes per clock (an A100's share of its L2), so the
 // floor is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. 0.2 MFLOP a frame.
 //
-// Checked by tests/test_kernels.py against Calibration.reduce and guidance.Likelihood.
+// Checked by tests/test_kernels_shim.py against Calibration.reduce and guidance.Likelihood.
 #include "device.cuh"
 
 #ifndef SCALAR

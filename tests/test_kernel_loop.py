@@ -8,6 +8,7 @@ from mpi_fast import Reconstructor
 from mpi_fast.denoiser import ConditionedDenoiser
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
+from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.table import step_table
@@ -15,7 +16,7 @@ from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.schedule import SDES
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 SAMPLES = 3
 STEPS = {"dpm": 5, "heun": 3, "euler-maruyama": 8, "predictor-corrector": 5}
 
@@ -89,6 +90,33 @@ def test_images_are_those_of_the_reconstructor(device, calibration, rows, sample
     found = dict(zip(STATISTICS, loop.statistics, strict=True))
     np.testing.assert_allclose(found["snr_db"], expected.snr_db, atol=1e-4)
     np.testing.assert_allclose(found["noise_floor"], expected.noise_floor, rtol=1e-5)
+
+
+def test_references_are_the_modules_that_the_reconstructor_uses(calibration, rows):
+    """What the kernels are compared with, compared with what a user gets."""
+    reconstruct = reconstructor(calibration)
+    expected, reduced = reconstruct(rows), calibration.reduce(rows)
+    y, statistics, condition = prepare.reference(calibration, *reduce.reference(calibration, rows))
+    noise, scale, _, snr_db, _ = statistics
+    unit = np.where(scale > 0, scale, 1)
+    np.testing.assert_allclose(y * unit[:, None], reduced.y, rtol=1e-5, atol=1e-6 * np.abs(reduced.y).max())
+    np.testing.assert_allclose((noise * unit)[scale > 0], reduced.noise[scale > 0], rtol=1e-5)
+    np.testing.assert_allclose(snr_db, reduced.snr_db, atol=1e-4)
+
+    evaluator = reconstruct._engine.bind(len(rows), SAMPLES)
+    likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
+    shape = len(rows), SAMPLES, calibration.num_voxels
+    evaluator.condition[...] = condition.reshape(evaluator.condition.shape)
+    evaluator.encode()
+    x = saved = denoised = np.zeros(shape)
+    for number, row in enumerate(step_table("dpm", reconstruct._sde, reconstruct.steps)):
+        if number:
+            denoised = evaluator.denoise().reshape(shape).astype(np.float64)
+        drawn = reconstruct._draw(int(row["draw"]), len(rows)).reshape(shape)
+        x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
+        evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), row["sigma"]
+    for found, wanted in zip(finish.reference(x, statistics), (expected.image, expected.std), strict=True):
+        assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
 
 
 def test_spectra_give_the_images_of_their_rows(device, calibration, rows):

@@ -30,7 +30,7 @@ from mpi_fast.kernels.launch import SHARED_LIMIT, CupyDevice, Kernel, scalar_def
 from mpi_fast.kernels.table import FINAL, STEP, step_table
 from mpi_fast.schedule import VE, VP
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
 TABLES = {name: step_table(name, VP(), 3) for name in ("dpm", "heun", "euler-maruyama", "predictor-corrector")}
 SMALL_GRIDS = st.tuples(st.integers(1, 12), st.integers(1, 12))
