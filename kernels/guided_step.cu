@@ -44,7 +44,7 @@ struct Step {  // table.STEP in table.py
 };
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             int samples, int voxels, int rank,
             const float* __restrict__ basis,      // (N, R)

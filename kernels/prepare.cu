@@ -27,7 +27,7 @@ struct Thresholds {
 };
 
 // grid (frames,), shared memory: THREADS double, 2 R float, product_floats(N, 2)
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.cu leaves it
         const double* __restrict__ energy,         // (frames,)
         const float* __restrict__ singular,        // (R,)
