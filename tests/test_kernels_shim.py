@@ -150,7 +150,9 @@ def test_sixteen_bit_numbers_are_converted_as_numpy_does(device):
     table["x_from_denoised"] = FINAL.denoised
     patterns = np.arange(count, dtype=np.uint32).astype(np.uint16)
     floats = np.ldexp(rng.uniform(-2, 2, count), rng.integers(-30, 20, count)).astype(np.float32)
-    floats[: 1 << 14] = patterns[: 1 << 14].view(np.float16).astype(np.float32) * np.float32(1 + 2.0**-11)  # ties
+    bits, ties = floats.view(np.uint32), 1 << 14  # half-way between two numbers: of float16, and of bfloat16
+    bits[:ties] = patterns[:ties].view(np.float16).astype(np.float32).view(np.uint32) + 0x1000
+    bits[ties : 2 * ties] = (bits[ties : 2 * ties] & 0xFFFF0000) | 0x8000
     nothing = np.zeros((12, 16, 361), dtype=np.float32)
     for scalar in ("float16", "bfloat16"):
         numbers = patterns.view(TYPES[scalar])
