@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality gpu train model clean
+.PHONY: demo test coverage check lint types bench quality gpu roofline train model clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -32,6 +32,9 @@ quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, 
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
 	PYTHON=$(PYTHON) bench/gpu.sh
+
+roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
+	$(BIN)/python bench/roofline.py
 
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt

@@ -1,9 +1,8 @@
 """What each stage of a reconstruction should take on a GPU: ``python bench/roofline.py``.
 
-Counts operations and bytes of every stage for the bundled model and prints what three generations of GPUs should take,
-next to what `bench/test_kernels.py` measured, where there is such a file. A stage takes its operations over the peak
-rate or its bytes over the memory bandwidth, whichever is longer, and for each launch what a node of a CUDA graph costs.
-No
+Counts operations and bytes of every stage for the bundled model and prints what four GPUs should take, next to what
+`bench/test_kernels.py` measured, where there is such a file. A stage takes its operations over the peak rate or its
+bytes over the memory bandwidth, whichever is longer, and for each launch what a node of a CUDA graph costs. No
 kernel reaches its peak rate, and tensors that stay in the L2 cache cost less than here: an orientation, not a promise.
 
     python bench/roofline.py --frames 1 64 --rank 150 --rows 500 --measured bench/results/kernels-*.json

@@ -1,4 +1,4 @@
-"""Each kernel on this GPU against what its operations and bytes predict: ``make kernels``.
+"""Each kernel on this GPU against what its operations and bytes predict: ``make gpu``.
 
 A round is one launch of a CUDA graph that holds the kernel many times over, so that what is measured is the kernel and
 its place in a graph, not Python. V and the state stay in the L2 cache, as they do in a reconstruction.
@@ -83,7 +83,7 @@ def test_kernel(benchmark: Any, device: CupyDevice, measured: Any, stage: str, f
         device.stream.synchronize()
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=5)
-    name = cupy.cuda.runtime.getDeviceProperties(device.stream.device_id)["name"].decode()
+    name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()
     seconds = benchmark.stats.stats.median / REPEAT
     benchmark.extra_info.update(gpu=name, stage=stage, frames=frames, seconds=seconds)
     size = Size(frames, SAMPLES, calibration.num_voxels, calibration.rank, calibration.num_rows, 1)

@@ -87,9 +87,10 @@ def compiler_version() -> tuple[int, int]:
     """
     try:
         from cuda.bindings import nvrtc
-    except ImportError as error:
+
+        _, major, minor = nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:  # no package; no library
         raise MPIFastError("compiling kernels needs cuda-core and NVRTC: pip install 'mpi-fast[gpu]'") from error
-    _, major, minor = nvrtc.nvrtcVersion()
     return major, minor
 
 

@@ -4,8 +4,9 @@
 // with g++, one fiber per CUDA thread.
 #pragma once
 
-// Threads of a block. An image of 19 x 19 voxels takes two of them per voxel (722 of 768), and both an RTX 4090 (1536
-// threads per multiprocessor) and an H200 (2048) hold two such blocks at once. 768 threads leave 85 registers for each.
+// Threads of a block. An image of 19 x 19 voxels takes two of them per voxel, 722 of 768. Kernels are bound to
+// (THREADS, 1): one block per multiprocessor, up to 80 registers for each thread. Left to itself the compiler squeezes
+// them to 40 for a second block, and spills.
 constexpr int THREADS = 768;
 
 // ---- 16-bit network tensors ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
 // squares would cancel), the second time from the cache: 11.6 KB a frame for eight samples of 361 voxels, and 2.9 KB
 // written. 64 frames are 0.9 MB, 0.2 us of an H200's memory: this kernel costs its launch.
 //
-// Checked by tests/test_kernels.py against NumPy.
+// Checked by tests/test_kernels_shim.py against NumPy.
 #include "device.cuh"
 
 constexpr int FINISH_THREADS = 128;

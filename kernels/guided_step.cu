@@ -16,14 +16,14 @@
 //
 //     V^T x_new = V^T u + b (V^T D + c1)
 //
-// and both products of a kind run together: V is read twice instead of five times, and a block has five barriers. A
+// and both products of a kind run together: V is read twice instead of five times, and a block has four barriers. A
 // block takes one to four samples of a frame and holds D and u in shared memory (11.5 KB for four of 361 voxels); state
-// is float32, noise costs no memory. For 361 voxels and R = 150, a sample is 4 x 54 k multiply-adds and 8.7 KB of
+// is float32, noise costs no memory. For 361 voxels and R = 150, a sample is 4 x 54 k multiply-adds and 11.6 KB of
 // state and network tensors; the two reads of V, 434 KB from L2, dominate: at 48 bytes per clock and multiprocessor
 // 9000 clocks, 5 us, whatever the number of frames until every multiprocessor has a block. Fewer samples per block
 // spread one frame over more multiprocessors; four of them quarter the reads of V in a large batch.
 //
-// Checked by tests/test_kernels.py: against the NumPy denoiser and samplers in double precision, for every sampler,
+// Checked by tests/test_kernels_shim.py: against the NumPy denoiser and samplers in double precision, for every sampler,
 // type and layout; tests/test_kernel_loop.py: a whole reconstruction, sample for sample.
 #include "device.cuh"
 
@@ -44,7 +44,7 @@ struct Step {  // table.STEP in table.py
 };
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             int samples, int voxels, int rank,
             const float* __restrict__ basis,      // (N, R)

@@ -14,7 +14,7 @@
 // L2 for 361 voxels and R = 150. A multiprocessor takes in some 48 bytes per clock (an A100's share of its L2), so the
 // floor is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. 0.2 MFLOP a frame.
 //
-// Checked by tests/test_kernels.py against Calibration.reduce and guidance.Likelihood.
+// Checked by tests/test_kernels_shim.py against Calibration.reduce and guidance.Likelihood.
 #include "device.cuh"
 
 #ifndef SCALAR
@@ -27,7 +27,7 @@ struct Thresholds {
 };
 
 // grid (frames,), shared memory: THREADS double, 2 R float, product_floats(N, 2)
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.cu leaves it
         const double* __restrict__ energy,         // (frames,)
         const float* __restrict__ singular,        // (R,)

@@ -1,7 +1,7 @@
 """Kernels against their references on random problems, on any device: g++ and a GPU run the same checks.
 
-As a program it runs a few of them: under the address sanitizer in test_kernels.py, under compute-sanitizer on a GPU
-(bench/sanitize.sh).
+As a program it runs a few of them: under the address sanitizer in test_kernels_shim.py, under compute-sanitizer in
+bench/sanitize.sh.
 """
 
 import argparse
@@ -96,8 +96,11 @@ def filled(device, array):
 
 
 def host(array):
-    """To NumPy; waits for the device."""
-    return array.get() if hasattr(array, "get") else array
+    """To NumPy, after all that the device still has to do."""
+    if isinstance(array, np.ndarray):
+        return array
+    array.device.synchronize()  # the device's stream does not wait for the one that copies
+    return array.get()
 
 
 def close(found, expected, tolerance):
@@ -160,9 +163,10 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     close(host(state.x), expected[0], 2e-6)
     close(host(state.saved), expected[1], 2e-6)
     image = to_double(host(state.image), scalar, channels_last)
-    if number == len(table) - 1:
-        assert np.isnan(image).all()  # nobody needs a further input
-        assert np.isnan(host(state.sigma)).all()
+    if number == len(table) - 1:  # nobody needs a further input
+        if hasattr(device, "check_guards"):  # then it poisons what it allocates
+            assert np.isnan(image).all()
+            assert np.isnan(host(state.sigma)).all()
         return
     rounding = TYPES[scalar].itemsize == 2 and float(ml_dtypes.finfo(TYPES[scalar]).eps)
     wanted = expected[2].reshape(image.shape)

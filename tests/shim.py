@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 import mpi_fast.kernels
 from mpi_fast.kernels.launch import Kernel
 
-COMPILER = shutil.which("g++")
+COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 SOURCES = Path(mpi_fast.kernels.__file__).resolve().parent
 SHIM = Path(__file__).resolve().parent / "cuda_shim"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function")

@@ -1,5 +1,6 @@
 """The GPU's pipeline without a GPU: kernels built by g++, PyTorch on the CPU, NumPy for the device's memory."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -8,6 +9,7 @@ from shim import COMPILER, ShimDevice
 
 from mpi_fast import Reconstructor
 from mpi_fast.bundle import Bundle
+from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.torch_device import TorchDeviceEngine
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.noise import add_noise
@@ -205,6 +207,30 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(calibration, monkeypatch
     with pytest.warns(RuntimeWarning, match="on the CPU: libnvrtc"):
         reconstruct = Reconstructor(calibration)
     assert "libnvrtc" in reconstruct.runs_on
+
+
+@pytest.mark.parametrize(("engine", "missing"), [("auto", "CuPy"), ("onnx", "CuPy")])
+def test_without_cupy_a_gpu_that_was_asked_for_is_refused(calibration, monkeypatch, engine, missing):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=missing):
+        Reconstructor(calibration, device="cuda", engine=engine)
+
+
+def test_an_onnx_runtime_without_cuda_is_refused():
+    with pytest.raises(DeviceError, match="no CUDA"):
+        OnnxEngine(Bundle.open(), gpu=0)
+
+
+@pytest.mark.parametrize("engine", ["tensorrt", "torch-compiled"])
+def test_engines_of_a_gpu_do_not_run_on_the_cpu(calibration, engine):
+    with pytest.raises(InputError, match=engine):
+        Reconstructor(calibration, device="cpu", engine=engine)
+
+
+def test_eager_torch_gives_the_images_of_onnx_runtime(calibration, rows, expected):
+    found = Reconstructor(calibration, engine="torch", device="cpu", **OPTIONS)
+    assert "as asked for" in found.runs_on
+    assert largest_difference(found(rows).image, expected.image) < 1e-4
 
 
 @pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:x"}, {"engine": "caffe"}])

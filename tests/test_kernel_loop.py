@@ -1,22 +1,27 @@
-"""A whole reconstruction by the kernels, built by g++, with the bundled network: the `Reconstructor`'s own images."""
+"""A whole reconstruction by the kernels, built by g++, with the bundled network: the images of the CPU."""
 
 import numpy as np
 import pytest
 from shim import COMPILER, ShimDevice
 
-from mpi_fast import Reconstructor
-from mpi_fast.denoiser import ConditionedDenoiser
+from mpi_fast.bundle import Bundle
+from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
+from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.table import step_table
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
+from mpi_fast.philox import mirrored_normal
+from mpi_fast.pipelines import Sampling
+from mpi_fast.pipelines.steps import StepLoop
 from mpi_fast.schedule import SDES
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 SAMPLES = 3
+SIGMA_RANGE = Bundle.open().sigma_range
 STEPS = {"dpm": 5, "heun": 3, "euler-maruyama": 8, "predictor-corrector": 5}
 
 
@@ -35,33 +40,20 @@ def rows(calibration, true_rows):
     return np.concatenate([rows, 0 * rows[:1], empty.astype(np.complex64)])
 
 
-def reconstructor(calibration, sampler="dpm", sde="ve", guidance="proximal"):
-    return Reconstructor(
-        calibration, samples=SAMPLES, steps=STEPS[sampler], seed=3, sampler=sampler, sde=sde, guidance=guidance
-    )
+@pytest.fixture(scope="module")
+def engine():
+    return OnnxEngine(Bundle.open())
 
 
-def loop_like(device, calibration, reconstruct, rows, table, **options):
-    evaluator = reconstruct._pipeline._engine.bind(len(rows), SAMPLES)
-    loop = Loop(device, calibration, evaluator, table, seed=3, **options)
+def on_cpu(calibration, engine, sampler="dpm", sde="ve", guidance="proximal"):
+    sampling = Sampling(SAMPLES, STEPS[sampler], seed=3, sampler=sampler, sde=sde, guidance=guidance)
+    return StepLoop(calibration, sampling, SIGMA_RANGE, engine)
+
+
+def loop_like(device, calibration, engine, rows, table, **options):
+    loop = Loop(device, calibration, engine.bind(len(rows), SAMPLES), table, seed=3, **options)
     loop.signals[...] = rows
     return loop
-
-
-def samples_of(reconstruct, calibration, loop):
-    """The samples that the NumPy sampler draws from the loop's y and noise, (F, S, N)."""
-    likelihood = Likelihood(loop._y, calibration.singular_values, calibration.basis, loop.statistics[0])
-    frames = len(loop.image)
-    denoise = ConditionedDenoiser(
-        likelihood,
-        reconstruct._pipeline._engine.bind(frames, SAMPLES),
-        reconstruct.sampling.guidance,
-        reconstruct.sampling.strength,
-    )
-    start = reconstruct._pipeline._start(denoise, frames)
-    return reconstruct._pipeline._sampler(
-        denoise, start, reconstruct.sampling.steps, reconstruct._pipeline._sde
-    ).reshape(frames, SAMPLES, -1)
 
 
 @pytest.mark.parametrize(
@@ -77,14 +69,15 @@ def samples_of(reconstruct, calibration, loop):
         ("predictor-corrector", "vp", "proximal"),
     ],
 )
-def test_images_are_those_of_the_reconstructor(device, calibration, rows, sampler, sde, guidance):
-    reconstruct = reconstructor(calibration, sampler, sde, guidance)
-    table = step_table(sampler, SDES[sde](*reconstruct.bundle.sigma_range), STEPS[sampler], guidance)
-    loop = loop_like(device, calibration, reconstruct, rows, table)
+def test_images_are_those_of_the_step_loop(device, calibration, engine, rows, sampler, sde, guidance):
+    reconstruct = on_cpu(calibration, engine, sampler, sde, guidance)
+    table = step_table(sampler, SDES[sde](*SIGMA_RANGE), STEPS[sampler], guidance)
+    loop = loop_like(device, calibration, engine, rows, table)
     loop()
     device.check_guards()
 
-    samples = samples_of(reconstruct, calibration, loop)
+    likelihood = Likelihood(loop._y, calibration.singular_values, calibration.basis, loop.statistics[0])
+    samples = reconstruct.sample(likelihood)
     np.testing.assert_allclose(loop.state.x, samples, rtol=0, atol=1e-5 * np.abs(samples).max())
     expected = reconstruct(rows)
     for found, wanted in ((loop.image, expected.image), (loop.std, expected.std)):
@@ -96,29 +89,54 @@ def test_images_are_those_of_the_reconstructor(device, calibration, rows, sample
     np.testing.assert_allclose(found["noise_floor"], expected.noise_floor, rtol=1e-5)
 
 
-def test_spectra_give_the_images_of_their_rows(device, calibration, rows):
-    reconstruct = reconstructor(calibration)
+def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine, rows):
+    """What the kernels are compared with, compared with what a user gets."""
+    reconstruct = on_cpu(calibration, engine)
+    expected, reduced = reconstruct(rows), calibration.reduce(rows)
+    y, statistics, condition = prepare.reference(calibration, *reduce.reference(calibration, rows))
+    noise, scale, _, snr_db, _ = statistics
+    unit = np.where(scale > 0, scale, 1)
+    np.testing.assert_allclose(y * unit[:, None], reduced.y, rtol=1e-5, atol=1e-6 * np.abs(reduced.y).max())
+    np.testing.assert_allclose((noise * unit)[scale > 0], reduced.noise[scale > 0], rtol=1e-5)
+    np.testing.assert_allclose(snr_db, reduced.snr_db, atol=1e-4)
+
+    evaluator = engine.bind(len(rows), SAMPLES)
+    likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
+    shape = len(rows), SAMPLES, calibration.num_voxels
+    evaluator.condition[...] = condition.reshape(evaluator.condition.shape)
+    evaluator.encode()
+    x = saved = denoised = np.zeros(shape)
+    for number, row in enumerate(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"])):
+        if number:
+            denoised = evaluator.denoise().reshape(shape).astype(np.float64)
+        drawn = mirrored_normal(3, SAMPLES, calibration.num_voxels, int(row["draw"]))
+        x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
+        evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), row["sigma"]
+    for found, wanted in zip(finish.reference(x, statistics), (expected.image, expected.std), strict=True):
+        assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
+
+
+def test_spectra_give_the_images_of_their_rows(device, calibration, engine, rows):
     spectra = np.full((len(rows), *calibration.selection.shape), np.nan + 0j, np.complex64)  # the rest is not read
     spectra[:, calibration.selection] = rows
-    table = step_table("dpm", reconstruct._pipeline._sde, 1)
+    table = step_table("dpm", SDES["ve"](*SIGMA_RANGE), 1)
     images = []
     for signals, options in ((rows, {}), (spectra, {"spectra": True})):
-        loop = loop_like(device, calibration, reconstruct, signals, table, **options)
+        loop = loop_like(device, calibration, engine, signals, table, **options)
         loop()
         images.append(loop.image)
     np.testing.assert_array_equal(*images)
 
 
-def test_another_schedule_is_another_table(device, calibration, rows):
-    reconstruct = reconstructor(calibration)
+def test_another_schedule_is_another_table(device, calibration, engine, rows):
     first, second = (step_table("dpm", SDES["ve"](low, 10.0), 2) for low in (0.02, 0.5))
-    loop = loop_like(device, calibration, reconstruct, rows, first)
+    loop = loop_like(device, calibration, engine, rows, first)
     loop()
     before = loop.image.copy()
     loop.schedule(second)
     loop()
     after = loop.image.copy()
-    fresh = loop_like(device, calibration, reconstruct, rows, second)
+    fresh = loop_like(device, calibration, engine, rows, second)
     fresh()
     np.testing.assert_array_equal(after, fresh.image)
     assert not np.array_equal(before, after)

@@ -6,6 +6,8 @@ from kernel_cases import TYPES, Case, check_finish, check_prepare, check_reduce,
 from shim import GUARD, POISON
 
 from mpi_fast import Reconstructor
+from mpi_fast.bundle import Bundle
+from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.kernels.loop import Loop
@@ -117,10 +119,10 @@ def rows(calibration, true_rows):
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 def test_the_same_seed_gives_the_images_of_the_cpu(device, calibration, rows, sampler):
-    reconstruct = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler)
-    expected = reconstruct(rows)
-    network = HostNetwork(device, reconstruct._pipeline._engine.bind(len(rows), 4))
-    loop = Loop(device, calibration, network, step_table(sampler, reconstruct._pipeline._sde, 6), seed=7)
+    expected = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler, device="cpu")(rows)
+    bundle = Bundle.open()
+    network = HostNetwork(device, OnnxEngine(bundle).bind(len(rows), 4))
+    loop = Loop(device, calibration, network, step_table(sampler, VE(*bundle.sigma_range), 6), seed=7)
     device.copy(rows, loop.signals)
     loop()
     device.stream.synchronize()

@@ -122,7 +122,7 @@ def test_the_uncertainty_covers_the_error_about_as_often_as_it_says(reconstructo
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"device": "cuda"},
+        {"device": "tpu"},
         {"sampler": "ddim"},
         {"sde": "ou"},
         {"guidance": "hope"},

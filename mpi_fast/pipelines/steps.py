@@ -51,7 +51,7 @@ class StepLoop:
             return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
-        calibration, frames = self._calibration, len(rows)
+        calibration = self._calibration
         reduced = calibration.reduce(rows)
         scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
         # A frame of zeros has no scale: its signals stay zero, and so does its image.
@@ -60,18 +60,23 @@ class StepLoop:
         y = (reduced.y / unit[:, None]).astype(np.float32, copy=False)
         likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
 
+        images = self.sample(likelihood)
+        presence = signal_presence(reduced.y, reduced.noise)
+        mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
+        # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
+        deviation = images.std(axis=1) * scale[:, None]
+        return Frames(mean, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
+
+    def sample(self, likelihood: Likelihood) -> Array:
+        """Posterior samples (F, samples, N), for images of root-mean-square about one."""
+        frames = len(likelihood.y)
         if frames not in self._evaluators:
             self._evaluators[frames] = self._engine.bind(frames, self._sampling.samples)
         denoise = ConditionedDenoiser(
             likelihood, self._evaluators[frames], self._sampling.guidance, self._sampling.strength
         )
         sampled = self._sampler(denoise, self._start(denoise, frames), self._sampling.steps, self._sde)
-        images = sampled.reshape(frames, self._sampling.samples, -1)
-        presence = signal_presence(reduced.y, reduced.noise)
-        mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
-        # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
-        deviation = images.std(axis=1) * scale[:, None]
-        return Frames(mean, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
+        return np.asarray(sampled.reshape(frames, self._sampling.samples, -1), dtype=np.float32)
 
     def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
         """The sampler's noise, the first draw of which makes it start from the image, too.

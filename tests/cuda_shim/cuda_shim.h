@@ -22,7 +22,7 @@
 #define __global__
 #define __device__
 #define __shared__  // only `extern __shared__ float4 shared[]` is understood: all shared memory is dynamic
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
 inline int max(int a, int b) { return a < b ? b : a; }
 inline int min(int a, int b) { return b < a ? b : a; }

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,13 +24,13 @@ from kernel_cases import (
 )
 from shim import COMPILER, SHIM, ShimDevice
 
-from mpi_fast.errors import InputError
+from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
-from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
+from mpi_fast.kernels.launch import SHARED_LIMIT, CupyDevice, Kernel, scalar_define
 from mpi_fast.kernels.table import FINAL, STEP, step_table
 from mpi_fast.schedule import VE, VP
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
 TABLES = {name: step_table(name, VP(), 3) for name in ("dpm", "heun", "euler-maruyama", "predictor-corrector")}
 SMALL_GRIDS = st.tuples(st.integers(1, 12), st.integers(1, 12))
@@ -149,7 +150,9 @@ def test_sixteen_bit_numbers_are_converted_as_numpy_does(device):
     table["x_from_denoised"] = FINAL.denoised
     patterns = np.arange(count, dtype=np.uint32).astype(np.uint16)
     floats = np.ldexp(rng.uniform(-2, 2, count), rng.integers(-30, 20, count)).astype(np.float32)
-    floats[: 1 << 14] = patterns[: 1 << 14].view(np.float16).astype(np.float32) * np.float32(1 + 2.0**-11)  # ties
+    bits, ties = floats.view(np.uint32), 1 << 14  # half-way between two numbers: of float16, and of bfloat16
+    bits[:ties] = patterns[:ties].view(np.float16).astype(np.float32).view(np.uint32) + 0x1000
+    bits[ties : 2 * ties] = (bits[ties : 2 * ties] & 0xFFFF0000) | 0x8000
     nothing = np.zeros((12, 16, 361), dtype=np.float32)
     for scalar in ("float16", "bfloat16"):
         numbers = patterns.view(TYPES[scalar])
@@ -255,6 +258,21 @@ def test_blocks_take_fewer_samples_where_frames_are_few():
     groups = [guided_step.group_of(frames, 8, 361, 150, 132) for frames in (1, 16, 17, 33, 64, 66, 500)]
     assert groups == [1, 1, 1, 2, 2, 4, 4]
     assert guided_step.group_of(500, 8, 1600, 700, 132) < 4  # four do not fit
+
+
+def test_without_cupy_or_a_gpu_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(MPIFastError, match=r"pip install 'mpi-fast\[gpu\]'"):
+        CupyDevice()
+    absent = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))
+    monkeypatch.setitem(sys.modules, "cupy", absent)
+    with pytest.raises(MPIFastError, match="no CUDA device"):
+        CupyDevice()
+
+
+def test_importing_the_launchers_is_free_of_cupy():
+    code = "import sys, mpi_fast.kernels.loop, mpi_fast.kernels.compile; assert not {'cupy', 'cuda'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=SHIM.parents[1])
 
 
 # ---- the shim itself: what it is there to find, it finds -------------------------------------------------------------
