@@ -68,6 +68,7 @@ def _default_model() -> dict[str, Any]:
 
 def _bundle(path: Path | str) -> dict[str, Any]:
     from mpi_fast.bundle import Bundle
+    from mpi_fast.tensorrt import listed
 
     bundle = Bundle.open(path)
     manifest = bundle.manifest
@@ -82,6 +83,7 @@ def _bundle(path: Path | str) -> dict[str, Any]:
         "precision": ", ".join(manifest.get("precision", ["fp32"])),
         "whole-frame graphs": "\n".join(_graph(one) for one in manifest.get("graphs", ())) or "none",
         "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
+        "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
         **sizes,
         **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
         **{f"difference from its checkpoint: {name}": _worst(parity, name) for name in _artefacts(parity)},

@@ -42,16 +42,10 @@ class FrameEngine:
     def __init__(
         self, bundle: "Bundle", name: str, calibration: "Calibration", initial: Array, threads: int | None = None
     ) -> None:
-        rank, voxels = calibration.rank, calibration.num_voxels
-        values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
-        values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
+        voxels = calibration.num_voxels
         self._session = open_session(bundle, name, threads)
-        self._rank, self._grid = rank, calibration.grid
-        self._constants: dict[str, Array] = {
-            "singular_values": values,
-            "basis": basis,
-            "initial": np.ascontiguousarray(initial),
-        }
+        self._rank, self._grid = calibration.rank, calibration.grid
+        self._constants = constants(calibration, initial)
         shapes = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
         expected = {"y": (voxels,), "noise": (), **{key: array.shape[1:] for key, array in self._constants.items()}}
         if shapes != expected:
@@ -80,6 +74,14 @@ class FrameEngine:
         buffers.y[:, : self._rank], buffers.noise[:] = y, noise
         buffers.run()
         return buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), buffers.floor
+
+
+def constants(calibration: "Calibration", initial: Array) -> dict[str, Array]:
+    """Inputs of the whole-frame graph that no frame changes: S (N,) and V (N, N), padded with zeros, and the noise."""
+    rank, voxels = calibration.rank, calibration.num_voxels
+    values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
+    values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
+    return {"singular_values": values, "basis": basis, "initial": np.ascontiguousarray(initial)}
 
 
 class _Buffers:
