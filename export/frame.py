@@ -1,7 +1,7 @@
 """A whole frame as one torch module, for export: signals in, image and deviation out, the solver's steps unrolled.
 
-It repeats, operation for operation, what `reconstructor.Reconstructor` does with DPM-Solver++(2M) and proximal guidance
-of strength one. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
+It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
+guidance. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
 
 Everything that depends on the noise level of a step is a number when the graph is made, so of the noise-level embedding
 nothing is left in it, and the features of the encoder enter the denoiser's first convolution once per frame, not once
@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
-from mpi_fast.guidance import CERTAINTY, DETECTION, SIGNAL_PER_IMAGE, tweedie
+from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
@@ -129,12 +130,13 @@ class FrameGraph(nn.Module):
         excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
         power = torch.square(singular_values).sum()
         scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
-        return scale, torch.clamp((excess - DETECTION) / (CERTAINTY - DETECTION), 0.0, 1.0)
+        return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
 
     def _sample(self, signals: Signals, initial: Tensor) -> Tensor:
         """DPM-Solver++(2M), (F, samples, N): see `samplers.dpm_solver_2m`, whose names these are."""
         features = self._encode(signals)
-        x = (self.sigmas[0] * initial)[None]  # of one frame: the first step makes the others
+        x = (self.sigmas[0] * initial)[None]  # of one frame: the first evaluation makes the others
+        x = x + self._denoise(signals, x, self.sigmas[0], features)  # see `Reconstructor._start`
         previous, h_previous = torch.zeros_like(x), math.inf
         for sigma, sigma_next in itertools.pairwise(self.sigmas):
             denoised = self._denoise(signals, x, sigma, features)
@@ -169,7 +171,7 @@ class FrameGraph(nn.Module):
         stem = stem.reshape(-1, self.samples, *stem.shape[1:]) + features
         hidden = denoiser.body(stem.reshape(-1, *stem.shape[2:]), self._modulations(sigma))
         correction = denoiser.head(functional.silu(hidden)).reshape(-1, self.samples, self.voxels)
-        return signals.combine(estimate + deviation * correction, gain)
+        return signals.combine(estimate + deviation * correction, signals.gain(STRENGTH * spread))
 
     def _modulations(self, sigma: float) -> list[Modulation]:
         step = self.sigmas.index(sigma)

@@ -25,9 +25,11 @@ from mpi_fast.errors import InputError
 
 Array = NDArray[np.float32]
 
-# Energies in standard deviations of the noise's own energy in y. A frame with less than the first is empty, and scaled
-# as if it had that much: by its noise, not by the accident of what is left. One with more than the second holds signal.
-DETECTION, CERTAINTY = 2.0, 4.0
+# Energies in standard deviations of the noise's own energy in y. No frame is scaled as if its signals had less than
+# the first, so that one without particles is scaled by its noise, not by the accident of what is left. A frame with
+# less than the second is empty, one with more than the third holds signal.
+DETECTION = 2.0
+EMPTY, CERTAIN = 5.0, 8.0
 # Phantoms are smoother than white noise, so their signals are stronger: an image of root-mean-square one has about the
 # signal energy of a white image of this root-mean-square.
 SIGNAL_PER_IMAGE = 2.0
@@ -61,10 +63,10 @@ def signal_scale(y: NDArray[np.floating], singular_values: NDArray[np.floating],
 def signal_presence(y: NDArray[np.floating], noise: Array) -> Array:
     """How sure it is that frames hold any signal: 0 for what noise alone explains, 1 beyond doubt, (F,) float32.
 
-    The energy of noise in y is ``sigma^2 chi^2(R)``, so of frames without particles all but 2 % get exactly 0. Frames
-    of interest are far above: a frame of 300 rows has 1 from an SNR of -10 dB.
+    The energy of noise in y is ``sigma^2 chi^2(R)``, so of frames without particles all but one in many thousands get
+    exactly 0. Frames of interest are far above: one of 350 rows and rank 150 has 1 from an SNR of -7 dB.
     """
-    presence = (_excess_energy(y, noise) - DETECTION) / (CERTAINTY - DETECTION)
+    presence = (_excess_energy(y, noise) - EMPTY) / (CERTAIN - EMPTY)
     return np.asarray(np.clip(presence, 0.0, 1.0), dtype=np.float32)
 
 

@@ -17,17 +17,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration, ReducedFrames
-from mpi_fast.denoiser import GUIDANCE, ConditionedDenoiser, Evaluator, Guidance
+from mpi_fast.denoiser import GUIDANCE, STRENGTH, ConditionedDenoiser, Evaluator, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.engines.frame import FrameEngine
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
 from mpi_fast.philox import standard_normal
-from mpi_fast.samplers import SAMPLERS, get_sampler
+from mpi_fast.samplers import SAMPLERS, Noise, get_sampler
 from mpi_fast.schedule import SDES
 
 Array = NDArray[np.float32]
@@ -75,8 +76,7 @@ class Reconstructor:
     samples : int
         Posterior samples per frame, averaged into the image.
     steps : int, optional
-        Steps of the sampler; default: the sampler's own (5 for ``dpm``). One step of ``dpm`` is the network's own
-        posterior mean.
+        Steps of the sampler; default: the sampler's own (5 for ``dpm``). The start costs one more evaluation.
     device : str
         ``auto`` or ``cpu``.
     seed : int
@@ -94,8 +94,8 @@ class Reconstructor:
         Threads that the network may use; default all.
     engine : Engine, optional
         Evaluates the network, step by step, instead of ONNX Runtime; the bundle then says only what it was trained for.
-        Without it, ``dpm`` with proximal guidance of strength one runs as one graph per frame where the bundle has one
-        for these steps and samples; that changes the time it takes, not the images.
+        Without it, ``dpm`` with proximal guidance of default strength runs as one graph where the bundle has one for
+        these steps and samples; that changes the time it takes, not the images.
 
     Raises
     ------
@@ -119,7 +119,7 @@ class Reconstructor:
         sampler: str = "dpm",
         sde: str = "ve",
         guidance: Guidance = "proximal",
-        strength: float = 1.0,
+        strength: float = STRENGTH,
         threads: int | None = None,
         engine: Engine | None = None,
     ) -> None:
@@ -151,10 +151,11 @@ class Reconstructor:
         self._evaluators: dict[int, Evaluator] = {}
         self._noise: Array | None = None
         self._lock = threading.Lock()  # the engine's buffers serve one call at a time
+        self._blas = ThreadpoolController()
         self._engine: Engine | None = engine
         self._frame: FrameEngine | None = None
         graph = None
-        if engine is None and (sampler, guidance, strength) == ("dpm", "proximal", 1.0):
+        if engine is None and (sampler, guidance, strength) == ("dpm", "proximal", STRENGTH):
             graph = bundle.frame_graph(self.steps, samples)
         if graph:
             self._frame = FrameEngine(bundle, graph, calibration, self._draw(0, 1), threads)
@@ -182,7 +183,8 @@ class Reconstructor:
         std, snr_db, floor = np.empty_like(image), *np.empty((2, len(rows)), dtype=np.float32)
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
-            with self._lock:
+            # BLAS gets one thread: its products are small here, and its waiting threads would starve the network's.
+            with self._lock, self._blas.limit(limits=1, user_api="blas"):
                 image[part], std[part], snr_db[part], floor[part] = self._reconstruct(rows[part])
         elapsed = 1e3 * (time.perf_counter() - began) / max(len(rows), 1)
         shape = (-1, *self.calibration.grid)
@@ -216,13 +218,24 @@ class Reconstructor:
         if frames not in self._evaluators:
             self._evaluators[frames] = self._engine.bind(frames, self.samples)
         denoise = ConditionedDenoiser(likelihood, self._evaluators[frames], self.guidance, self.strength)
-        sampled = self._sampler(denoise, lambda draw: self._draw(draw, frames), self.steps, self._sde)
+        sampled = self._sampler(denoise, self._start(denoise, frames), self.steps, self._sde)
         images = sampled.reshape(frames, self.samples, -1)
         presence = signal_presence(reduced.y, reduced.noise)
         mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = images.std(axis=1) * scale[:, None]
         return mean, deviation, self._noise_floor(likelihood) * scale
+
+    def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
+        """The sampler's noise, the first draw of which makes it start from the image, too.
+
+        A noisy image is ``x + sigma n``, and even at the largest sigma what is left of x steers the samples: started
+        from noise alone they end up too faint. So the first evaluation is spent on the posterior mean, in place of x.
+        """
+        sigma = self._sde.sigma_max
+        noise = self._draw(0, frames)
+        first = noise + denoise(np.float32(sigma) * noise, sigma) / np.float32(sigma)
+        return lambda draw: self._draw(draw, frames) if draw else first
 
     def _draw(self, draw: int, frames: int) -> Array:
         """Noise (frames * samples, N), the same for every frame."""

@@ -16,6 +16,7 @@ from google.protobuf import text_format
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import OnnxEngine
+from mpi_fast.errors import InputError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
 from mpi_fast.preprocessing import RowFilter
@@ -24,8 +25,9 @@ from mpi_fast.simulation import Scanner
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 command = importlib.import_module("mpi_fast.export.__main__")
+triton = importlib.import_module("mpi_fast.export.triton")
 CONFIG = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
-GRID, STEPS, SAMPLES = (9, 8), 3, 4
+GRID, STEPS, SAMPLES = (9, 8), 2, 4
 SNRS_DB = np.linspace(5.0, 35.0, 100)
 
 
@@ -94,7 +96,7 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
     np.testing.assert_array_equal(found.snr_db, expected.snr_db)
 
 
-@pytest.mark.parametrize("other", [{"steps": 2}, {"samples": 3}, {"strength": 0.5}, {"guidance": "none"}])
+@pytest.mark.parametrize("other", [{"steps": 3}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}])
 def test_other_settings_take_the_step_loop(bundle, calibrations, other):
     reconstruct = Reconstructor(calibrations[0], bundle.path, **{"samples": SAMPLES, "steps": STEPS, **other})
     assert reconstruct._frame is None
@@ -208,3 +210,15 @@ def test_the_triton_repository_runs_as_its_config_says(bundle, calibrations):
         assert found[one.name].shape == (config.max_batch_size, *dims)
     expected = Reconstructor(calibrations[0], bundle.path, SAMPLES, STEPS)(rows)
     assert relative(found["image"], expected.image) < 1e-4
+
+
+def test_a_folder_of_something_else_is_not_replaced(bundle, tmp_path):
+    (tmp_path / "repository" / "mpi_fast").mkdir(parents=True)
+    kept = tmp_path / "repository" / "mpi_fast" / "thesis.txt"
+    kept.write_text("years of work")
+    model = onnx.load_from_string(bundle.read("encoder.onnx"))
+    with pytest.raises(InputError, match="not replaced"):
+        triton.write_repository(tmp_path / "repository", model, b"")
+    with pytest.raises(InputError, match="no such folder"):
+        triton.write_repository(tmp_path / "no" / "repository", model, b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["repository", "mpi_fast", "thesis.txt"]

@@ -71,20 +71,30 @@ def _bundle(path: Path | str) -> dict[str, Any]:
     from mpi_fast.tensorrt import listed
 
     bundle = Bundle.open(path)
-    manifest = bundle.manifest
-    sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in manifest["files"]}
-    parity = manifest.get("parity", ())
+    sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in bundle.manifest["files"]}
+    try:
+        described = _described(bundle.manifest)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{bundle.path}: the manifest's description of the files is damaged: {error!r}") from error
     return {
         "kind": "model bundle",
         "path": str(bundle.path),
         "grid": f"{bundle.grid[0]} x {bundle.grid[1]} voxels",
-        "parameters": manifest.get("parameters", "unknown"),
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
+        "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
+        **sizes,
+        **described,
+    }
+
+
+def _described(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest tells about its files, beyond what opening one has checked."""
+    parity = manifest.get("parity", ())
+    return {
+        "parameters": manifest.get("parameters", "unknown"),
         "precision": ", ".join(manifest.get("precision", ["fp32"])),
         "whole-frame graphs": "\n".join(_graph(one) for one in manifest.get("graphs", ())) or "none",
         "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
-        "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
-        **sizes,
         **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
         **{f"difference from its checkpoint: {name}": _worst(parity, name) for name in _artefacts(parity)},
         **{f"provenance: {name}": value for name, value in manifest.get("provenance", {}).items()},

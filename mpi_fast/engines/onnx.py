@@ -100,6 +100,8 @@ def open_session(bundle: "Bundle", name: str, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
+    # Threads may spin within an evaluation, but not after it: they would take the cores from what runs in between.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         session = onnxruntime.InferenceSession(bundle.read(name), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base class of their own
