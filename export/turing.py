@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 
-def sums_for_products(module: Any, network: Any) -> int:
-    """Replace the float32 matrix products of a parsed network, and say how many there were.
+def sums_for_products(module: Any, network: Any) -> None:
+    """Replace the float32 matrix products of a parsed network.
 
     Parameters
     ----------
@@ -29,7 +29,6 @@ def sums_for_products(module: Any, network: Any) -> int:
                 given = layer.get_input(index)
                 if given is not None and given.name == name:
                     layer.set_input(index, total)
-    return len(replaced)
 
 
 def _sum(module: Any, network: Any, layer: Any) -> Any:

@@ -12,9 +12,11 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 FUNCTIONS = (
     "createInferBuilder_INTERNAL",
@@ -37,24 +39,26 @@ print(json.dumps(has))
 """
 
 
+def without_library(folder):
+    """An environment in which the data-centre package's bindings can be imported; skips where they are not."""
+    compiler = shutil.which("cc")
+    if importlib.util.find_spec("tensorrt_bindings") is None or compiler is None:
+        pytest.skip("needs a C compiler, and: pip install tensorrt_cu13_bindings")
+    (folder / "stub.c").write_text("".join(f"void *{function}(void) {{ return 0; }}\n" for function in FUNCTIONS))
+    for library in LIBRARIES:
+        file = f"lib{library}.so.11"
+        command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{file}", "stub.c", "-o", file]
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / "tensorrt.py").write_text("from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n")
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join(map(str, (folder, ROOT)))}
+
+
 def bindings(package, folder):
     """{class, or "" for the module: {attribute: docstring}} of ``tensorrt`` or ``tensorrt_rtx``; skips without it."""
-    environment, name = dict(os.environ), package
-    if package == "tensorrt":
-        name, compiler = "tensorrt_bindings", shutil.which("cc")
-        if importlib.util.find_spec(name) is None or compiler is None:
-            pytest.skip(
-                "needs the bindings of the data-centre package and a C compiler: pip install tensorrt_cu13_bindings"
-            )
-        (folder / "stub.c").write_text("".join(f"void *{function}(void) {{ return 0; }}\n" for function in FUNCTIONS))
-        for library in LIBRARIES:
-            file = f"lib{library}.so.11"
-            command = [compiler, "-shared", "-fPIC", f"-Wl,-soname,{file}", "stub.c", "-o", file]
-            subprocess.run(command, cwd=folder, check=True)
-        environment["LD_LIBRARY_PATH"] = str(folder)
-    else:
+    if package == "tensorrt_rtx":
         pytest.importorskip(package, reason="pip install tensorrt-rtx")
-    asked = subprocess.run([sys.executable, "-c", ASK, name], env=environment, check=True, capture_output=True)
+    environment = without_library(folder) if package == "tensorrt" else None
+    asked = subprocess.run([sys.executable, "-c", ASK, package], env=environment, check=True, capture_output=True)
     return json.loads(asked.stdout)
 
 

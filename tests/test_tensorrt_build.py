@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import subprocess
 import sys
 import types
 
@@ -10,7 +11,7 @@ import onnx
 import pytest
 import torch
 import typer
-from bindings import bindings
+from bindings import bindings, without_library
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
@@ -310,6 +311,27 @@ def test_a_package_too_old(packages, tmp_path):
         tensorrt.load("tensorrt")
 
 
+BUILD = """
+from mpi_fast import tensorrt
+from mpi_fast.errors import MPIFastError
+from mpi_fast.export.preflight import builder
+try:
+    builder(tensorrt.load("tensorrt"))
+except MPIFastError as error:
+    print(error)
+"""
+
+
+def test_the_data_centre_package_without_a_gpu(tmp_path):
+    """Its builder is then a null pointer; so is that of a library without anything in it."""
+    ran = subprocess.run(
+        [sys.executable, "-c", BUILD], env=without_library(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith(
+        "no engine can be built on this machine (is there a GPU and its driver?): tensorrt 11."
+    )
+
+
 def test_capabilities_that_nothing_here_builds_for(rtx, monkeypatch):
     with pytest.raises(InputError, match=r"9\.0: .*tensorrt_rtx .* builds here for 7\.5, .*H100 and H200 \(9\.0\)"):
         build.choose((89, 90))
@@ -422,30 +444,21 @@ def test_options_that_make_no_sense(rtx, contents, tmp_path, wrong):
     assert sorted(file.name for file in bundle.path.iterdir()) == before
 
 
-def product(network, rtx, left, right):
-    """Operands given as (shape, whether it is to be transposed)."""
-    module = rtx.module
-    operations = [
-        module.MatrixOperation.TRANSPOSE if given[1] else module.MatrixOperation.NONE for given in (left, right)
-    ]
-    tensors = [one[0] for one in (left, right)]
-    return network.add_matrix_multiply(tensors[0], operations[0], tensors[1], operations[1]).get_output(0)
-
-
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("right", [False, True])
 def test_sums_have_the_shapes_of_products(rtx, left, right):
-    """(2, 5, 4) times (2, 4, 6), then times (2, 6, 3), either operand stored transposed."""
-    network = builder(rtx).create_network()
-    a = network.add_input("a", rtx.module.float32, (2, 4, 5) if left else (2, 5, 4))
-    b = network.add_input("b", rtx.module.float32, (2, 6, 4) if right else (2, 4, 6))
-    c = network.add_input("c", rtx.module.float32, (2, 6, 3))
-    first = product(network, rtx, (a, left), (b, right))
-    network.add_activation(product(network, rtx, (first, False), (c, False)), rtx.module.ActivationType.RELU)
-    relu = network.get_layer(network.num_layers - 1)
-    network.mark_output(relu.get_output(0))
-    assert sums_for_products(rtx.module, network) == 2
-    assert relu.get_input(0).name != "(Unnamed Layer* 1) [Matrix Multiply]_output"
-    assert tuple(relu.get_input(0).shape) == (2, 5, 3)
-    config, _ = build._config(rtx, builder(rtx), network, 75, (1,), True, quiet)
-    assert config.num_optimization_profiles == 1
+    """(2, 5, 4) times (2, 4, 6), either operand stored transposed, and the result times (2, 6, 3)."""
+    module, network = rtx.module, builder(rtx).create_network()
+    plain, transposed = module.MatrixOperation.NONE, module.MatrixOperation.TRANSPOSE
+    a = network.add_input("a", module.float32, (2, 4, 5) if left else (2, 5, 4))
+    b = network.add_input("b", module.float32, (2, 6, 4) if right else (2, 4, 6))
+    c = network.add_input("c", module.float32, (2, 6, 3))
+    first = network.add_matrix_multiply(a, transposed if left else plain, b, transposed if right else plain)
+    second = network.add_matrix_multiply(first.get_output(0), plain, c, plain)
+    last = network.add_activation(second.get_output(0), module.ActivationType.RELU)
+    first.name, second.name = "first", "second"
+    sums_for_products(module, network)
+    layers = {network.get_layer(index).name: network.get_layer(index) for index in range(network.num_layers)}
+    assert tuple(layers["first.sum"].get_output(0).shape) == (2, 5, 6)
+    assert last.get_input(0).name == layers["second.sum"].get_output(0).name
+    assert tuple(last.get_input(0).shape) == (2, 5, 3)
