@@ -30,7 +30,7 @@ STEPS = {
     "GPU": "print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode(), here, trt.version, trt.capabilities())",
     "build for the GPU at hand": """
 maker = build.builder(trt); network = maker.create_network(); parser, _ = build.parse(trt, network, content)
-config, _ = build._config(trt, maker, network, nearest, (1,), False, silent)
+config = build._config(trt, maker, network, nearest, (1,), False)
 config.set_compute_capability(tensorrt_rtx.ComputeCapability.CURRENT, 0)
 plan = maker.build_serialized_network(network, config)
 print(trt.failure("no engine") if plan is None else f"{plan.nbytes} bytes")

@@ -4,11 +4,14 @@ Networks are strongly typed: the precision of every layer is what the ONNX graph
 whether float32 products may be rounded to TF32.
 """
 
+import contextlib
 import hashlib
 import json
 import re
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -168,13 +171,15 @@ def build_engine(
     if trt.portable and capability < AMPERE:
         sums_for_products(trt.module, network)
     file = _file(name, capability)
-    config, monitor = _config(trt, maker, network, capability, batches, tf32, lambda *step: watch(file, *step))
-    try:
-        plan = maker.build_serialized_network(network, config)
-    except MemoryError as error:
-        raise MPIFastError(f"{name}: not enough memory to build an engine of it") from error
+    config = _config(trt, maker, network, capability, batches, tf32)
+    with _interrupts() as pending:
+        config.progress_monitor = _monitor(trt.module, lambda *step: watch(file, *step), pending)
+        try:
+            plan = maker.build_serialized_network(network, config)
+        except MemoryError as error:
+            raise MPIFastError(f"{name}: not enough memory to build an engine of it") from error
     del parser  # its weights were needed until here
-    if monitor.interrupted:
+    if pending:
         raise KeyboardInterrupt
     if plan is None:
         raise trt.failure(f"{name}, for compute capability {capability_name(capability)}")
@@ -207,15 +212,7 @@ def _layers(log: str, profiles: int) -> tuple[dict[str, int], ...]:
     return tuple(dict(count) for count in counts)
 
 
-def _config(
-    trt: TensorRT,
-    maker: Any,
-    network: Any,
-    capability: int,
-    batches: tuple[int, ...],
-    tf32: bool,
-    watch: Callable[[int, int], None],
-) -> tuple[Any, Any]:
+def _config(trt: TensorRT, maker: Any, network: Any, capability: int, batches: tuple[int, ...], tf32: bool) -> Any:
     module, config = trt.module, maker.create_builder_config()
     for largest in batches:
         profile = maker.create_optimization_profile()
@@ -232,29 +229,38 @@ def _config(
         config.num_compute_capabilities = 1
         config.set_compute_capability(module.ComputeCapability.__members__[f"SM{capability}"], 0)
         config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or fail: what allocates cannot be captured
-    config.progress_monitor = monitor = _monitor(module, watch)
-    return config, monitor
+    return config
 
 
-def _monitor(module: Any, watch: Callable[[int, int], None]) -> Any:
-    """Tells of the outermost phase's steps, and turns an interrupt, which C++ would swallow, into a cancelled build."""
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect interrupts: as exceptions they would come up in TensorRT's callbacks, which swallow them."""
+    pending: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python delivers none
+        yield pending
+        return
+    previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
+    try:
+        yield pending
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def _monitor(module: Any, watch: Callable[[int, int], None], pending: list[int]) -> Any:
+    """Tells of the outermost phase's steps, and cancels the build when an interrupt is pending."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             module.IProgressMonitor.__init__(self)
-            self.interrupted = False
             self.outermost: tuple[str, int] | None = None
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             self.outermost = self.outermost or (name, steps)
 
         def step_complete(self, name: str, step: int) -> bool:
-            try:
-                if self.outermost and name == self.outermost[0]:
-                    watch(step + 1, self.outermost[1])
-            except KeyboardInterrupt:
-                self.interrupted = True
-            return not self.interrupted
+            if self.outermost and name == self.outermost[0]:
+                watch(step + 1, self.outermost[1])
+            return not pending
 
         def phase_finish(self, name: str) -> None:
             pass

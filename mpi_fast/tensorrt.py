@@ -15,7 +15,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +196,9 @@ class EngineFacts:
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EngineFacts":
         """Of the manifest; raises KeyError or TypeError for anything else."""
+        known = {field.name: entry[field.name] for field in fields(cls)}
         lists = {name: tuple(int(n) for n in entry[name]) for name in ("batches", "workspace")}
-        return cls(**{**entry, **lists, "layers": tuple(dict(one) for one in entry["layers"])})
+        return cls(**{**known, **lists, "layers": tuple(dict(one) for one in entry["layers"])})
 
     def built_from(self, content: bytes) -> bool:
         """Whether this is the engine of an ONNX file as it is now."""
