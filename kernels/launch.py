@@ -58,6 +58,10 @@ class Device(Protocol):
         """An array of the device, its content undefined."""
         ...
 
+    def address(self, array: Array) -> int:
+        """Of an array's first element, as other libraries take it."""
+        ...
+
     def asarray(self, foreign: Any) -> Array:
         """An array of another library that is on this device already, its memory shared."""
         ...
@@ -137,6 +141,10 @@ class CupyDevice:
         """See `Device`."""
         with self.active():
             return self._cupy.empty(shape, dtype)
+
+    def address(self, array: Array) -> int:
+        """See `Device`."""
+        return int(array.data.ptr)
 
     def asarray(self, foreign: Any) -> Array:
         """See `Device`."""

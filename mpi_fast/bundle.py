@@ -14,6 +14,7 @@
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
                         "psnr_change_db", "allowed"}]
+    ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
 ``encoder.onnx``
     condition (F, 2, ny, nx) -> features (F, c, ny, nx)
@@ -27,6 +28,8 @@
 ``reconstruct.frozen.onnx``
     real (F, M), imag (F, M), initial (samples, N) -> image, std (F, ny, nx), snr_db (F,): selected rows to images for
     one calibration, if exported; its metadata's ``selection`` lists the rows as [channel, frequency index]
+``NAME.smCC.engine``, ``NAME.smCC.engine.log``
+    TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
 
 All tensors are float32 at the edges. Of the manifest only the first four entries and ``files`` are needed to open a
 bundle; readers of this format ignore entries that they do not know.

@@ -8,7 +8,18 @@ from typing import Any
 
 import mpi_fast
 
-PACKAGES = ("numpy", "h5py", "onnxruntime", "onnxruntime-gpu", "matplotlib", "torch", "onnx", "cupy-cuda13x")
+PACKAGES = (
+    "numpy",
+    "h5py",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "matplotlib",
+    "torch",
+    "onnx",
+    "cupy-cuda13x",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 
 
 def machine() -> dict[str, Any]:

@@ -89,11 +89,12 @@ class Reconstructor:
     threads : int, optional
         Threads that the network may use on the CPU; default all.
     engine : str or Engine
-        What evaluates the network: ``auto``, ``onnx``, ``torch``, on a GPU ``torch-compiled`` (minutes to start), or an
-        object of `engines`. On the CPU, ``auto`` and ``onnx`` run the default sampler and guidance as one graph where
-        the bundle has one for these steps and samples; that changes the time it takes, not the images.
+        What evaluates the network: ``auto``, ``onnx``, ``torch``, or an object of `engines`; on a GPU also
+        ``tensorrt``, ``tensorrt-frame`` (the whole frame as one engine) and ``torch-compiled`` (minutes to start). On
+        the CPU, ``auto`` and ``onnx`` run the default sampler and guidance as one graph where the bundle has one for
+        these steps and samples; that changes the time it takes, not the images.
     precision : str
-        Of the network's convolutions by PyTorch on a GPU: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
+        Of the network's convolutions on a GPU: ``fp16`` or ``fp32``, with PyTorch also ``bf16`` or ``tf32``.
 
     Attributes
     ----------

@@ -55,6 +55,10 @@ class TorchDeviceEngine:
         network = half(checkpoint.network, PRECISIONS[precision]).to(place)
         self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
 
+    def fits(self, frames: int, samples: int) -> bool:
+        """Any number of either."""
+        return frames > 0 and samples > 0
+
     def bind(self, frames: int, samples: int, device: Device) -> "TorchDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``."""
         return TorchDeviceEvaluator(self, frames, samples, device)

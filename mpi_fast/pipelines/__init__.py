@@ -3,6 +3,7 @@
 ``steps``   the sampler's loop in NumPy around a network engine: any sampler, guidance and engine
 ``graph``   the default sampler and guidance as one ONNX graph on the CPU
 ``device``  any sampler and guidance as a CUDA graph on a GPU
+``tensorrt_frame``  the default sampler and guidance as one TensorRT engine
 ``choose``  which of them, for a machine, a model and what the caller asks for
 """
 

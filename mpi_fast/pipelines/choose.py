@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,16 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, MismatchError, ModelError, MPIFastError
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.steps import StepLoop
 
-ON_GPU = ("torch", "onnx")  # best first
-ENGINES = ("auto", *ON_GPU, "torch-compiled")
+if TYPE_CHECKING:
+    from mpi_fast.pipelines.device import DeviceEngine
+
+ON_GPU = ("tensorrt", "torch", "onnx")  # best first
+ENGINES = ("auto", *ON_GPU, "tensorrt-frame", "torch-compiled")
 
 
 def choose(
@@ -126,10 +129,12 @@ def _on_gpu(
         try:
             if name == "onnx":
                 pipeline = _onnx_on_gpu(calibration, bundle, sampling, index)
+            elif name == "tensorrt-frame":
+                pipeline = _tensorrt_frame(calibration, bundle, sampling, index)
             else:
                 pipeline = _device_loop(calibration, bundle, sampling, index, name, precision)
             return pipeline, "; ".join(reasons) or ("the fastest engine" if engine == "auto" else "as asked for")
-        except (DeviceError, ModelError) as error:
+        except (DeviceError, MismatchError, ModelError) as error:
             reasons.append(f"not {name}: {error}")
     raise DeviceError("; ".join(reasons))
 
@@ -140,17 +145,30 @@ def _device_loop(
     from mpi_fast.kernels.launch import CupyDevice
     from mpi_fast.pipelines.device import DeviceLoop
 
-    try:
-        from mpi_fast.engines.torch_device import TorchDeviceEngine
-        from mpi_fast.training.checkpoint import load_checkpoint
-    except ImportError as error:
-        raise DeviceError(f"PyTorch is not installed ({error})") from error
-    checkpoint = load_checkpoint(bundle.checkpoint())
+    def network(sigmas: Sequence[float]) -> "DeviceEngine":
+        if engine == "tensorrt":
+            from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine
 
-    def network(sigmas: Sequence[float]) -> TorchDeviceEngine:
-        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}", precision, engine == "torch-compiled")
+            return TensorRTDeviceEngine(bundle, precision)
+        try:
+            from mpi_fast.engines.torch_device import TorchDeviceEngine
+            from mpi_fast.training.checkpoint import load_checkpoint
+        except ImportError as error:
+            raise DeviceError(f"PyTorch is not installed ({error})") from error
+        checkpoint, compiled = load_checkpoint(bundle.checkpoint()), engine == "torch-compiled"
+        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}", precision, compiled)
 
     return DeviceLoop(calibration, sampling, bundle.sigma_range, network, lambda: CupyDevice(index))
+
+
+def _tensorrt_frame(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
+    from mpi_fast.kernels.launch import CupyDevice
+    from mpi_fast.pipelines.tensorrt_frame import TensorRTFrame
+
+    name = bundle.frame_graph(sampling.steps, sampling.samples) if sampling.is_default_method else None
+    if not name:
+        raise InputError(f"engine 'tensorrt-frame': {bundle.path} has no whole-frame graph for this sampling")
+    return TensorRTFrame(calibration, sampling, bundle, name, CupyDevice(index))
 
 
 def _onnx_on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
@@ -163,8 +181,8 @@ def _onnx_on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, i
 def _on_cpu(
     calibration: Calibration, bundle: Bundle, sampling: Sampling, engine: str | Engine, threads: int | None
 ) -> tuple[Pipeline, str]:
-    if engine == "torch-compiled":
-        raise InputError("engine 'torch-compiled' runs on a GPU: expected auto, onnx or torch on the CPU")
+    if engine in ("tensorrt", "tensorrt-frame", "torch-compiled"):
+        raise InputError(f"engine '{engine}' runs on a GPU: expected auto, onnx or torch on the CPU")
     if engine == "torch":
         return StepLoop(calibration, sampling, bundle.sigma_range, _eager_torch(bundle)), "as asked for"
     if not isinstance(engine, str):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import Evaluator
-from mpi_fast.errors import DeviceError, MismatchError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
@@ -42,6 +42,10 @@ class DeviceEngine(Protocol):
     """A network for the noise levels of one table of steps."""
 
     name: str
+
+    def fits(self, frames: int, samples: int) -> bool:
+        """Whether it can be bound so."""
+        ...
 
     def bind(self, frames: int, samples: int, device: Device) -> DeviceEvaluator:
         """Buffers on a device, used on its stream."""
@@ -84,10 +88,14 @@ class DeviceLoop:
         sde = SDES[sampling.sde](*sigma_range)
         self._table = step_table(sampling.sampler, sde, sampling.steps, sampling.guidance, sampling.strength)
         self._calibration, self._sampling = calibration, sampling
-        self._open_device, self._batches, self.batch = open_device, sorted(batches), max(batches)
+        self._open_device = open_device
         self._lanes: dict[tuple[int, int], Lane] = {}
         with device_errors():
             self._engine = make_engine(self._table["sigma"][:-1].tolist())
+            self._batches = [size for size in sorted(batches) if self._engine.fits(size, sampling.samples)]
+            if not self._batches:
+                raise InputError(f"{self._engine.name}: not for {sampling.samples} samples a frame, expected fewer")
+            self.batch = self._batches[-1]
             self._device = open_device()
             self._index = self._device.upload(np.flatnonzero(calibration.selection))
             self.name = f"{self._engine.name} on {self._device.name}"

@@ -51,17 +51,11 @@ class WholeFrame:
     ) -> None:
         self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, the whole frame as one graph"
         self._batch = max(1, IMAGES // sampling.samples)
-        rank, voxels = calibration.rank, calibration.num_voxels
-        values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
-        values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
+        voxels = calibration.num_voxels
         self._session = open_session(bundle, name, threads, gpu)
-        self._calibration, self._rank = calibration, rank
+        self._calibration, self._rank = calibration, calibration.rank
         self._blas = ThreadpoolController()
-        self._constants: dict[str, Array] = {
-            "singular_values": values,
-            "basis": basis,
-            "initial": mirrored_normal(sampling.seed, sampling.samples, voxels),
-        }
+        self._constants = constants(calibration, mirrored_normal(sampling.seed, sampling.samples, voxels))
         shapes = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
         expected = {"y": (voxels,), "noise": (), **{key: array.shape[1:] for key, array in self._constants.items()}}
         if shapes != expected:
@@ -83,6 +77,14 @@ class WholeFrame:
         buffers.y[:, : self._rank], buffers.noise[:] = reduced.y, reduced.noise
         buffers.run()
         return Frames(buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), reduced.snr_db, buffers.floor)
+
+
+def constants(calibration: Calibration, initial: Array) -> dict[str, Array]:
+    """Inputs of the whole-frame graph that no frame changes: S (N,) and V (N, N), padded with zeros, and the noise."""
+    rank, voxels = calibration.rank, calibration.num_voxels
+    values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
+    values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
+    return {"singular_values": values, "basis": basis, "initial": np.ascontiguousarray(initial)}
 
 
 class _Buffers:
