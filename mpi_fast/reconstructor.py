@@ -86,6 +86,8 @@ class Reconstructor:
         ``proximal``, ``gradient`` or ``none``: see `denoiser.ConditionedDenoiser`.
     strength : float
         Of the guidance.
+    consensus : int
+        Steps from the mean of the samples towards what network and signals agree on, see `consensus.agree`.
     threads : int, optional
         Threads that the network may use on the CPU; default all.
     engine : str or Engine
@@ -124,12 +126,20 @@ class Reconstructor:
         sde: str = "ve",
         guidance: Guidance = "proximal",
         strength: float = STRENGTH,
+        consensus: int = 5,
         threads: int | None = None,
         engine: str | Engine = "auto",
         precision: str = "fp16",
     ) -> None:
         sampling = Sampling(
-            samples, default_steps(sampler) if steps is None else steps, seed, sampler, sde, guidance, strength
+            samples,
+            default_steps(sampler) if steps is None else steps,
+            seed,
+            sampler,
+            sde,
+            guidance,
+            strength,
+            consensus,
         )
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected 1 or more")

@@ -74,6 +74,7 @@ class Sampling:
     sde: str = "ve"
     guidance: Guidance = "proximal"
     strength: float = STRENGTH
+    consensus: int = 5
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -83,7 +84,12 @@ class Sampling:
         ):
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
-        for name, number, smallest in (("samples", self.samples, 1), ("steps", self.steps, 1), ("seed", self.seed, 0)):
+        for name, number, smallest in (
+            ("samples", self.samples, 1),
+            ("steps", self.steps, 1),
+            ("seed", self.seed, 0),
+            ("consensus", self.consensus, 0),
+        ):
             if number < smallest:
                 raise InputError(f"{name} {number}: expected {smallest} or more")
         if not self.strength > 0:

@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
+from mpi_fast.consensus import agree
+from mpi_fast.denoiser import ConditionedDenoiser, Evaluator, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
 from mpi_fast.philox import mirrored_normal
@@ -39,7 +40,7 @@ class StepLoop:
         self._calibration, self._sampling, self._engine = calibration, sampling, engine
         self._sampler = get_sampler(sampling.sampler)
         self._sde = SDES[sampling.sde](*sigma_range)
-        self._evaluators: dict[int, Evaluator] = {}
+        self._evaluators: dict[tuple[int, int], Evaluator] = {}
         self._initial = mirrored_normal(sampling.seed, sampling.samples, calibration.num_voxels)
         self._explained = np.square(calibration.basis).mean(axis=0)
         self._blas = ThreadpoolController()
@@ -62,21 +63,24 @@ class StepLoop:
 
         images = self.sample(likelihood)
         presence = signal_presence(reduced.y, reduced.noise)
-        mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
+        image = agree(self._denoiser(likelihood, 1, "none"), likelihood, images.mean(axis=1), self._sampling.consensus)
+        image = np.maximum(image, 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = images.std(axis=1) * scale[:, None]
-        return Frames(mean, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
+        return Frames(image, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
 
     def sample(self, likelihood: Likelihood) -> Array:
         """Posterior samples (F, samples, N), for images of root-mean-square about one."""
         frames = len(likelihood.y)
-        if frames not in self._evaluators:
-            self._evaluators[frames] = self._engine.bind(frames, self._sampling.samples)
-        denoise = ConditionedDenoiser(
-            likelihood, self._evaluators[frames], self._sampling.guidance, self._sampling.strength
-        )
+        denoise = self._denoiser(likelihood, self._sampling.samples, self._sampling.guidance)
         sampled = self._sampler(denoise, self._start(denoise, frames), self._sampling.steps, self._sde)
         return np.asarray(sampled.reshape(frames, self._sampling.samples, -1), dtype=np.float32)
+
+    def _denoiser(self, likelihood: Likelihood, samples: int, guidance: Guidance) -> ConditionedDenoiser:
+        size = len(likelihood.y), samples
+        if size not in self._evaluators:
+            self._evaluators[size] = self._engine.bind(*size)
+        return ConditionedDenoiser(likelihood, self._evaluators[size], guidance, self._sampling.strength)
 
     def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
         """The sampler's noise, the first draw of which makes it start from the image, too.
