@@ -5,7 +5,7 @@ an object that its function makes and `save` writes, and no global state or disp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ Array = NDArray[np.float32]
 FORMATS = (".png", ".pdf", ".svg", ".jpg")
 CONCENTRATION, ERROR, UNCERTAINTY = "inferno", "RdBu_r", "viridis"
 DPI = 150
+MARKERS = "osD^vP*X<>hp"
 
 
 def require(path: Path | None = None) -> None:
@@ -112,6 +113,68 @@ def comparison_figure(
 
 
 @dataclass(frozen=True)
+class Strip:
+    """One method in `methods_figure`: images (S, ny, nx) of one phantom, and curves over all phantoms, at S SNRs.
+
+    ``notes`` are written into the images; ``curves`` has for each figure of merit its mean and the ends of its
+    interval, (3, S).
+    """
+
+    name: str
+    images: Array
+    notes: Sequence[str]
+    curves: dict[str, NDArray[np.float64]]
+
+
+def methods_figure(
+    truth: Array,
+    strips: Sequence[Strip],
+    snrs_db: Sequence[float],
+    field_of_view: tuple[float, float],
+    *,
+    title: str = "",
+) -> "Figure":
+    """One phantom by every method, its error below, a column for each SNR; and curves over all phantoms beside.
+
+    All images share one colour scale, and all errors another one.
+
+    Parameters
+    ----------
+    truth : (ny, nx)
+    strips : sequence of Strip
+    snrs_db : sequence of float
+        Ascending.
+    field_of_view : (height, width)
+        In m.
+    title : str
+    """
+    top, columns = _top(truth), len(snrs_db)
+    rows = [_Row("truth", np.stack([truth] * columns), CONCENTRATION, 0.0, top, "concentration", extend="max")]
+    for strip in strips:
+        rows.append(_Row(strip.name, strip.images, CONCENTRATION, 0.0, top, notes=strip.notes))
+        rows.append(_Row("error", strip.images - truth, ERROR, -0.5 * top, 0.5 * top))
+    rows[-1] = replace(rows[-1], label="error", extend="both")
+    panel, beside = 0.95, 6.0
+    figure = _panels(rows, field_of_view, [f"{snr:g} dB" for snr in snrs_db], heading=title, panel=panel, beside=beside)
+    width, height = figure.get_size_inches()
+    names = list(strips[0].curves)
+    for index, name in enumerate(names):
+        share = min(0.9 / len(names), 4.5 / height)
+        place = (width - beside + 0.5) / width, 0.94 - (index + 1) * share, (beside - 0.7) / width, share - 0.6 / height
+        cell = figure.add_axes(place)
+        for number, strip in enumerate(strips):
+            mean, low, high = strip.curves[name]
+            line = cell.plot(snrs_db, mean, MARKERS[number % len(MARKERS)] + "-", label=strip.name, markersize=4)
+            cell.fill_between(snrs_db, low, high, color=line[0].get_color(), alpha=0.12, linewidth=0)
+        cell.set_ylabel(name)
+        cell.set_xlabel("SNR of the signals / dB")
+        cell.grid(alpha=0.3)
+        if index == 0:
+            cell.legend(fontsize=8, ncols=2)
+    return figure
+
+
+@dataclass(frozen=True)
 class _Row:
     """Images side by side with one colour scale; a colour bar, if it has a label, spans the last ``bar_rows`` rows."""
 
@@ -123,6 +186,7 @@ class _Row:
     label: str = ""
     bar_rows: int = 1
     extend: str = "neither"
+    notes: Sequence[str] = ()
 
 
 def _panels(
@@ -133,8 +197,11 @@ def _panels(
     *,
     heading: str = "",
     panel: float = 1.3,
+    beside: float = 0.0,
 ) -> "Figure":
     """Draw rows of images, panels of so many inches, with ticks in mm at the left and the bottom.
+
+    To the right of them ``beside`` inches stay free.
 
     Everything is placed by hand: Matplotlib's automatic layout and shared axes take ten seconds for fifty panels.
     """
@@ -142,7 +209,7 @@ def _panels(
 
     columns, gap, (left, right, bottom, top) = len(rows[0].images), 0.08, (0.8, 1.0, 0.5, 0.85 if heading else 0.45)
     high = panel * min(max(field_of_view[0] / field_of_view[1], 0.3), 3.0)
-    width = left + columns * (panel + gap) + right
+    width = left + columns * (panel + gap) + right + beside
     height = bottom + len(rows) * (high + gap) + top
     figure = Figure(figsize=(width, height))
     for number, row in enumerate(rows):
@@ -151,6 +218,8 @@ def _panels(
             place = (left + column * (panel + gap)) / width, base / height, panel / width, high / height
             cell = figure.add_axes(place)
             shown = _draw(cell, image, field_of_view, row)
+            if column < len(row.notes):
+                cell.text(0.04, 0.93, row.notes[column], color="white", fontsize=7, va="top", transform=cell.transAxes)
             cell.tick_params(labelsize=8, labelleft=column == 0, labelbottom=number == len(rows) - 1)
             if column == 0:
                 cell.set_ylabel(f"{row.name}\n{axes[0]} / mm")
