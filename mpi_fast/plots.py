@@ -45,11 +45,11 @@ def require(path: Path | None = None) -> None:
         raise MPIFastError("figures need matplotlib: pip install 'mpi-fast[plots]'") from error
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path, dpi: int = DPI) -> None:
     """Write a figure in the format of the name's suffix; the file appears when whole."""
     require(path)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+        figure.savefig(temporary, dpi=dpi)
 
 
 def reconstruction_figure(
@@ -151,7 +151,7 @@ def methods_figure(
     top, columns = _top(truth), len(snrs_db)
     rows = [_Row("truth", np.stack([truth] * columns), CONCENTRATION, 0.0, top, "concentration", extend="max")]
     for strip in strips:
-        rows.append(_Row(strip.name, strip.images, CONCENTRATION, 0.0, top, notes=strip.notes))
+        rows.append(_Row(strip.name.replace(", ", ",\n"), strip.images, CONCENTRATION, 0.0, top, notes=strip.notes))
         rows.append(_Row("error", strip.images - truth, ERROR, -0.5 * top, 0.5 * top))
     rows[-1] = replace(rows[-1], label="error", extend="both")
     panel, beside = 0.95, 6.0
@@ -164,8 +164,14 @@ def methods_figure(
         cell = figure.add_axes(place)
         for number, strip in enumerate(strips):
             mean, low, high = strip.curves[name]
-            line = cell.plot(snrs_db, mean, MARKERS[number % len(MARKERS)] + "-", label=strip.name, markersize=4)
-            cell.fill_between(snrs_db, low, high, color=line[0].get_color(), alpha=0.12, linewidth=0)
+            beside_each_other = np.asarray(snrs_db) + 0.12 * (number - (len(strips) - 1) / 2)
+            style: dict[str, Any] = {
+                "marker": MARKERS[number % len(MARKERS)],
+                "markersize": 4,
+                "linewidth": 1.2,
+                "elinewidth": 0.7,
+            }
+            cell.errorbar(beside_each_other, mean, (mean - low, high - mean), label=strip.name, **style)
         cell.set_ylabel(name)
         cell.set_xlabel("SNR of the signals / dB")
         cell.grid(alpha=0.3)
@@ -222,7 +228,7 @@ def _panels(
                 cell.text(0.04, 0.93, row.notes[column], color="white", fontsize=7, va="top", transform=cell.transAxes)
             cell.tick_params(labelsize=8, labelleft=column == 0, labelbottom=number == len(rows) - 1)
             if column == 0:
-                cell.set_ylabel(f"{row.name}\n{axes[0]} / mm")
+                cell.set_ylabel(f"{row.name}\n{axes[0]} / mm", fontsize=min(10.0, 9.5 * panel))
             if number == 0 and column < len(titles):
                 cell.set_title(titles[column], fontsize=9)
             if number == len(rows) - 1:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from mpi_fast.noise import NoiseKind
 
 OURS = "fast"
+DPI = 90  # of a figure with hundreds of small images
 CAPTION = """\
 Means over {frames} frames of {families} phantom families, {scanner}, {noise} noise. PSNR: peak = the true maximum.
-SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent is tuned at every SNR on {validation} other
-frames of the same scanner and families; mpi-fast is told nothing. Time: of one processor core."""
+SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent is tuned at every SNR on {validation}
+other frames of the same scanner and families; mpi-fast is told nothing. Time: of one processor core."""
 
 
 def compare(
@@ -73,7 +74,7 @@ def compare(
         )
         console.print(" ".join(caption.split()), style="dim")
         if output:
-            plots.save(_figure(setup, outcomes, phantom), output)
+            plots.save(_figure(setup, outcomes, phantom), output, DPI)
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, summary(setup, outcomes, duels))

@@ -29,19 +29,14 @@ class L1(ReducedMethod):
     strength : float
         Of the penalty, for images of root-mean-square one and signals in units of their noise.
     iterations : int
-        At most.
-    tolerance : float
-        Stop when no image of the batch changes by more, relative to itself.
     """
 
-    def __init__(
-        self, calibration: Calibration, strength: float = 1.0, iterations: int = 500, tolerance: float = 1e-4
-    ) -> None:
+    def __init__(self, calibration: Calibration, strength: float = 1.0, iterations: int = 200) -> None:
         super().__init__(calibration)
-        check_positive(strength=strength, tolerance=tolerance)
+        check_positive(strength=strength)
         if iterations < 1:
             raise InputError(f"iterations {iterations}: expected a positive number")
-        self.strength, self.iterations, self.tolerance = strength, iterations, tolerance
+        self.strength, self.iterations = strength, iterations
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
@@ -59,6 +54,4 @@ class L1(ReducedMethod):
             t[uphill] = 1
             t, previous = np.asarray((1 + np.sqrt(1 + 4 * t**2)) / 2), t
             ahead, image = moved + ((previous - 1) / t) * step, moved
-            if (np.linalg.norm(step, axis=1) <= self.tolerance * np.linalg.norm(image, axis=1)).all():
-                break
         return image
