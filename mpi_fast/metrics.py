@@ -127,8 +127,8 @@ def prewitt(images: NDArray[Any]) -> Array:
     """Gradient magnitude per voxel by Prewitt's operator, the image's edges replicated, (F, ny, nx)."""
     padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
     along_y, along_x = padded[:, 2:] - padded[:, :-2], padded[:, :, 2:] - padded[:, :, :-2]
-    dy = (along_y[:, :, :-2] + along_y[:, :, 1:-1] + along_y[:, :, 2:]) / 6
-    dx = (along_x[:, :-2] + along_x[:, 1:-1] + along_x[:, 2:]) / 6
+    dy = (along_y[:, :, :-2] + along_y[:, :, 1:-1] + along_y[:, :, 2:]) / 3
+    dx = (along_x[:, :-2] + along_x[:, 1:-1] + along_x[:, 2:]) / 3
     return np.hypot(dy, dx)
 
 
