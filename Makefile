@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality train model clean
+.PHONY: demo test coverage check lint types bench quality compare train model clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -30,6 +30,9 @@ bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
 
+compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
+	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
+
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
 
@@ -50,4 +53,4 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 	touch $@ $(VENV)/demo.stamp
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png compare.*

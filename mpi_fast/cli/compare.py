@@ -1,7 +1,6 @@
 """``mpi-fast compare``: our method and its opponents on the same frames: a figure, a table, and who wins."""
 
 import csv
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,6 +12,7 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.cli.options import JsonFile, Model, Seed
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, write_json
 from mpi_fast.errors import InputError
+from mpi_fast.machine import cores
 
 if TYPE_CHECKING:
     from mpi_fast.comparison import Duel, Outcome, Setup
@@ -62,7 +62,7 @@ def compare(
         snrs = _levels(snr)
         with progress_bar("methods x SNRs") as bar:
             task = bar.add_task("tuning and reconstructing", total=len(names) * len(snrs))
-            processes = workers or len(os.sched_getaffinity(0))
+            processes = workers or cores()
             outcomes = comparison.compare(setup, names, snrs, processes, lambda: bar.advance(task))
         duels = {merit: comparison.duels(outcomes, OURS, merit) for merit in ("psnr", "ssim")}
         for merit, places in (("psnr", 1), ("ssim", 3)):

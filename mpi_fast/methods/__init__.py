@@ -85,7 +85,9 @@ REGISTRY: dict[str, Entry] = {
     "unguided": _ours(", no guidance", guidance="none"),
     "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none"),
     "consensus": _ours(", ADMM", PlugAndPlay, scheme="admm", level=0.2, strength=1.0, conditioned=True),
-} | {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
+}
+REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
+REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
 
 DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "fast", "consensus")
 """What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame."""
