@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mpi_fast.noise import NoiseKind
 
 OURS = "fast"
-DPI = 90  # of a figure with hundreds of small images
+DPI, COLOURS = 90, 128  # of a figure with hundreds of small images
 CAPTION = """\
 Means over {frames} frames of {families} phantom families, {scanner}, {noise} noise. PSNR: peak = the true maximum.
 SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent is tuned at every SNR on {validation}
@@ -74,7 +74,7 @@ def compare(
         )
         console.print(" ".join(caption.split()), style="dim")
         if output:
-            plots.save(_figure(setup, outcomes, phantom), output, DPI)
+            plots.save(_figure(setup, outcomes, phantom), output, DPI, COLOURS)
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, summary(setup, outcomes, duels))
