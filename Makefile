@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality gpu roofline train model clean
+.PHONY: demo test coverage check lint types bench quality compare gpu roofline train model clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -29,6 +29,9 @@ bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 
 quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
+
+compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
+	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
 	PYTHON=$(PYTHON) bench/gpu.sh
@@ -56,4 +59,4 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 	touch $@ $(VENV)/demo.stamp
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png compare.*

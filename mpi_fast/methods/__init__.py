@@ -1,1 +1,111 @@
-"""Methods to compare with: each is called like a `Reconstructor`, rows in, images out."""
+"""Methods to compare with: each is called like a `Reconstructor`, signals in, images out.
+
+    method = create("tv", calibration, strength=0.3)
+    method(signals).image          # (frames, ny, nx)
+
+`REGISTRY` names them: how to build one for a calibration, and which parameters `tuning.tune` may choose. A new method,
+classical or learned, is a class with the call of `base.Method` (most easily a `base.ReducedMethod`) and a line here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.errors import InputError
+from mpi_fast.methods.art import ROWS, Kaczmarz
+from mpi_fast.methods.base import Method
+from mpi_fast.methods.nnls import NNLS
+from mpi_fast.methods.plug_and_play import PlugAndPlay
+from mpi_fast.methods.sparse import L1
+from mpi_fast.methods.tikhonov import RULES, Tikhonov
+from mpi_fast.methods.tuning import Axis, Space
+from mpi_fast.methods.variation import Nonconvex, TotalVariation
+from mpi_fast.reconstructor import Reconstructor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method.
+
+    Attributes
+    ----------
+    title : str
+        For tables and figures.
+    build : callable
+        ``build(calibration, **parameters)`` makes a `base.Method`.
+    space : mapping
+        The parameters to tune; empty for a method without any.
+    fixed : mapping
+        Parameters that make the entry what it is.
+    network : bool
+        Whether it evaluates the score network: takes ``model`` and ``threads``.
+    ours : bool
+        Whether it is this project's own method, and no opponent.
+    """
+
+    title: str
+    build: Callable[..., Method]
+    space: Space = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    network: bool = False
+    ours: bool = False
+
+    def __call__(self, calibration: Calibration, **parameters: Any) -> Method:
+        """Build the method for a calibration."""
+        return self.build(calibration, **self.fixed, **parameters)
+
+
+def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any) -> Entry:
+    return Entry(f"mpi-fast{title}", build, fixed=fixed, network=True, ours=True)
+
+
+_SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
+_PUBLISHED: dict[str, Any] = {"sampler": "predictor-corrector", "steps": 1000, "samples": 1, "guidance": "none"}
+
+REGISTRY: dict[str, Entry] = {
+    "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1)), "iterations": _SWEEPS, "rows": ROWS}),
+    "tikhonov": Entry("Tikhonov", Tikhonov, {"strength": Axis((0.3, 1.0, 3.0)), "rule": RULES}),
+    "nnls": Entry("NNLS", NNLS, {"strength": Axis((1.0, 3.0, 9.0))}),
+    "l1": Entry("L1", L1, {"strength": Axis((1.0, 4.0, 16.0)), "iterations": Axis((50, 200), low=1, whole=True)}),
+    "tv": Entry("TV", TotalVariation, {"smoothness": Axis((0.4, 1.2, 3.6))}),
+    "nonconvex": Entry(
+        "nonconvex ADMM", Nonconvex, {"sparsity": Axis((0.5, 2.0, 8.0)), "smoothness": Axis((0.4, 1.2, 3.6))}
+    ),
+    "plug-and-play": Entry(
+        "plug and play",
+        PlugAndPlay,
+        {"level": Axis((0.1, 0.2)), "strength": Axis((0.5, 1.0))},
+        fixed={"scheme": "admm"},
+        network=True,
+    ),
+    "paper": _ours(", as published", **_PUBLISHED),
+    "mean": _ours(", one step", samples=1, steps=1),
+    "fast": _ours(""),
+    "unguided": _ours(", no guidance", guidance="none"),
+    "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none"),
+    "consensus": _ours(", ADMM", PlugAndPlay, scheme="admm", level=0.2, strength=1.0, conditioned=True),
+}
+REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
+REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
+
+DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "fast", "consensus")
+"""What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame."""
+
+
+def get(name: str) -> Entry:
+    """The method of this name.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    """
+    if name not in REGISTRY:
+        raise InputError(f"method '{name}': expected one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def create(name: str, calibration: Calibration, **parameters: Any) -> Method:
+    """Build the method of this name for a calibration."""
+    return get(name)(calibration, **parameters)

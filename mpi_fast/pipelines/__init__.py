@@ -84,12 +84,9 @@ class Sampling:
         ):
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
-        for name, number, smallest in (
-            ("samples", self.samples, 1),
-            ("steps", self.steps, 1),
-            ("seed", self.seed, 0),
-            ("consensus", self.consensus, 0),
-        ):
+        limits = {"samples": 1, "steps": 1, "seed": 0, "consensus": 0}
+        for name, smallest in limits.items():
+            number = getattr(self, name)
             if number < smallest:
                 raise InputError(f"{name} {number}: expected {smallest} or more")
         if not self.strength > 0:
