@@ -72,7 +72,7 @@ class InTorch(nn.Module):
         network = half(original.network)
         checkpoint = Checkpoint(network, original.grid, original.sigma_range, original.provenance)
         self.reduction = Reduction(calibration)
-        self.frame = FrameGraph(checkpoint, DEFAULT.steps, DEFAULT.samples)
+        self.frame = FrameGraph(checkpoint, DEFAULT.steps, DEFAULT.samples, DEFAULT.consensus)
         noise = mirrored_normal(DEFAULT.seed, DEFAULT.samples, calibration.num_voxels)
         constants = {"values": calibration.singular_values, "basis": calibration.basis, "initial": noise}
         for name, array in constants.items():

@@ -31,6 +31,7 @@ def export(
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 5,
     samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = 8,
+    consensus: Annotated[int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)] = 5,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a model repository for NVIDIA Triton here; needs --calibration.")
     ] = None,
@@ -66,6 +67,7 @@ def export(
                     calibration_file=calibration,
                     steps=steps,
                     samples=samples,
+                    consensus=consensus,
                     triton=triton,
                 )
         if engines:
@@ -85,6 +87,7 @@ def make_bundle(
     calibration_file: Path | None = None,
     steps: int = 5,
     samples: int = 8,
+    consensus: int = 5,
     triton: Path | None = None,
 ) -> Bundle:
     """Export a checkpoint; see `parity.compare` for what makes it fail, in which case nothing is written.
@@ -97,7 +100,7 @@ def make_bundle(
         Of the step network: ``fp32``, and ``fp16`` if wanted.
     calibration_file : Path, optional
         Saved calibration to freeze into a graph of its own.
-    steps, samples : int
+    steps, samples, consensus : int
         Of the whole-frame graphs.
     triton : Path, optional
         Triton model repository to write, for the calibration.
@@ -113,7 +116,7 @@ def make_bundle(
         raise MPIFastError(
             f"export needs torch, onnx and onnxscript: pip install 'mpi-fast[train]' ({error})"
         ) from error
-    return build(Request(checkpoint_file, output, precision, calibration_file, steps, samples, triton))
+    return build(Request(checkpoint_file, output, precision, calibration_file, steps, samples, consensus, triton))
 
 
 def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle]:

@@ -36,6 +36,7 @@ class Request:
     calibration_file: Path | None
     steps: int
     samples: int
+    consensus: int
     triton: Path | None = None
 
 
@@ -72,7 +73,7 @@ def _graphs(checkpoint: Checkpoint, calibration: Calibration | None, request: Re
     graphs = {ENCODER: encoder_onnx(checkpoint), SCORE: score_onnx(checkpoint)}
     if "fp16" in request.precision:
         graphs[HALF] = score_onnx(checkpoint, "fp16")
-    general = frame_onnx(checkpoint, request.steps, request.samples)
+    general = frame_onnx(checkpoint, request.steps, request.samples, request.consensus)
     graphs[GENERAL] = fixed_rank(general, checkpoint.grid[0] * checkpoint.grid[1])
     if calibration:
         graphs[FROZEN] = frozen_onnx(general, calibration)
@@ -83,7 +84,7 @@ def _graphs(checkpoint: Checkpoint, calibration: Calibration | None, request: Re
 
 
 def _manifest(checkpoint: Checkpoint, calibration: Calibration | None, request: Request) -> dict[str, Any]:
-    options = {"steps": request.steps, "samples": request.samples}
+    options = {"steps": request.steps, "samples": request.samples, "consensus": request.consensus}
     manifest: dict[str, Any] = {
         "grid": list(checkpoint.grid),
         "sigma_range": list(checkpoint.sigma_range),
@@ -111,7 +112,7 @@ def _flops(name: str, checkpoint: Checkpoint, calibration: Calibration | None, r
     if name in (SCORE, HALF):
         return count_flops(network.denoiser, score_inputs(checkpoint, 1).values())
     rank = calibration.rank if calibration and name == FROZEN else checkpoint.grid[0] * checkpoint.grid[1]
-    frame = FrameGraph(checkpoint, request.steps, request.samples)
+    frame = FrameGraph(checkpoint, request.steps, request.samples, request.consensus)
     flops = count_flops(frame, frame_inputs(checkpoint, request.samples, frames=1, rank=rank).values())
     if calibration and name == FROZEN:
         flops += count_flops(Reduction(calibration), torch.ones(2, 1, calibration.num_rows))

@@ -1,7 +1,8 @@
 """A whole frame as one torch module, for export: signals in, image and deviation out, the solver's steps unrolled.
 
 It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
-guidance. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
+guidance, then consensus. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they
+differ.
 
 Everything that depends on the noise level of a step is a number when the graph is made (`training.unrolled`).
 """
@@ -13,6 +14,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from mpi_fast.consensus import LEVEL
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
@@ -66,16 +68,17 @@ class FrameGraph(nn.Module):
     ----------
     checkpoint : Checkpoint
         The network.
-    steps, samples : int
-        Of the sampler; fixed in the graph.
+    steps, samples, consensus : int
+        Of the sampler, and of `consensus.agree`; fixed in the graph.
     """
 
-    def __init__(self, checkpoint: Checkpoint, steps: int, samples: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
         self.grid = checkpoint.grid
         self.samples, self.voxels = samples, math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
-        self.network = Unrolled(checkpoint.network, self.sigmas, samples)
+        self.network, self.consensus = Unrolled(checkpoint.network, self.sigmas, samples), consensus
+        self.of_one = Unrolled(checkpoint.network, [LEVEL], samples=1)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -102,11 +105,13 @@ class FrameGraph(nn.Module):
         unit = torch.where(visible, scale, 1.0)
         level = torch.where(visible, noise / unit, 1.0)
         signals = Signals(y / unit, level, singular_values, basis)
-        images = self._sample(signals, initial)
+        features = self._encode(signals)
+        images = self._sample(signals, initial, features)
 
-        average = images.mean(dim=1)
-        deviation = torch.sqrt(torch.square(images - average[:, None]).mean(dim=1))
-        image = torch.clamp(average, min=0.0) * (presence * scale)
+        average = images.mean(dim=1, keepdim=True)
+        deviation = torch.sqrt(torch.square(images - average).mean(dim=1))
+        agreed = self._agree(signals, average, features).reshape(-1, self.voxels)
+        image = torch.clamp(agreed, min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
 
@@ -120,9 +125,8 @@ class FrameGraph(nn.Module):
         scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
         return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
 
-    def _sample(self, signals: Signals, initial: Tensor) -> Tensor:
+    def _sample(self, signals: Signals, initial: Tensor, features: Tensor) -> Tensor:
         """DPM-Solver++(2M), (F, samples, N): see `samplers.dpm_solver_2m`, whose names these are."""
-        features = self._encode(signals)
         x = (self.sigmas[0] * initial)[None]  # of one frame: the first evaluation makes the others
         x = x + self._denoise(signals, x, self.sigmas[0], features)  # see `Reconstructor._start`
         previous, h_previous = torch.zeros_like(x), math.inf
@@ -143,8 +147,24 @@ class FrameGraph(nn.Module):
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
         return self.network.encode(condition.reshape(-1, 2, *self.grid))
 
+    def _agree(self, signals: Signals, x: Tensor, features: Tensor) -> Tensor:
+        """See `consensus.agree`; (F, 1, N)."""
+        agreed, gain = x, signals.gain(LEVEL)
+        for _ in range(self.consensus):
+            denoised = self._evaluate(self.of_one, 0, signals, x, LEVEL, features)
+            agreed = signals.combine(2.0 * denoised - x, gain)
+            x = x + agreed - denoised
+        return agreed
+
     def _denoise(self, signals: Signals, x: Tensor, sigma: float, features: Tensor) -> Tensor:
         """D(x; sigma | y), (F, samples, N), with the signals before and after the network."""
+        denoised = self._evaluate(self.network, self.sigmas.index(sigma), signals, x, sigma, features)
+        return signals.combine(denoised, signals.gain(STRENGTH * tweedie(sigma)[1]))
+
+    def _evaluate(
+        self, network: Unrolled, number: int, signals: Signals, x: Tensor, sigma: float, features: Tensor
+    ) -> Tensor:
+        """The network given the signals, (F, samples of the network, N)."""
         shrink, spread = tweedie(sigma)
         gain = signals.gain(spread)
         estimate = signals.combine(shrink * x, gain)
@@ -152,9 +172,8 @@ class FrameGraph(nn.Module):
         c_in = 1.0 / math.sqrt(1.0 + sigma * sigma)
         planes = [estimate, (0.5 * torch.log(deviation)).expand_as(estimate), (c_in * x).expand_as(estimate)]
         image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *self.grid)
-        correction = self.network(image, features, self.network.modulations(self.sigmas.index(sigma)))
-        correction = correction.reshape(-1, self.samples, self.voxels)
-        return signals.combine(estimate + deviation * correction, signals.gain(STRENGTH * spread))
+        correction: Tensor = network(image, features, network.modulations(number))
+        return estimate + deviation * correction.reshape(-1, network.samples, self.voxels)
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:
@@ -169,11 +188,11 @@ def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -
     }
 
 
-def frame_onnx(checkpoint: Checkpoint, steps: int, samples: int) -> Graph:
+def frame_onnx(checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> Graph:
     """The general graph, its axes of frames and of R free; `fixed_rank` makes it what a bundle holds."""
     inputs = frame_inputs(checkpoint, samples, frames=2, rank=2)
     axes = {"y": {0: "frames", 1: "rank"}, "noise": {0: "frames"}, "singular_values": {0: "rank"}, "basis": {1: "rank"}}
-    return to_onnx(FrameGraph(checkpoint, steps, samples), inputs, OUTPUTS, axes)
+    return to_onnx(FrameGraph(checkpoint, steps, samples, consensus), inputs, OUTPUTS, axes)
 
 
 def fixed_rank(graph: Graph, rank: int) -> Graph:

@@ -9,7 +9,7 @@
     ``provenance``      how it was trained: command, seed, minutes, hardware
     ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
     ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
-    ``graphs``          whole-frame graphs: [{"file", "steps", "samples"}], for DPM-Solver++(2M) with proximal guidance
+    ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default sampler and guidance
     ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
@@ -115,8 +115,8 @@ class Bundle:
         low, high = self.manifest["sigma_range"]
         return float(low), float(high)
 
-    def frame_graph(self, steps: int, samples: int) -> str | None:
-        """File of the whole-frame graph for exactly these steps and samples, if there is one.
+    def frame_graph(self, steps: int, samples: int, consensus: int) -> str | None:
+        """File of the whole-frame graph for exactly these steps, samples and steps of consensus, if there is one.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Bundle:
             found = [
                 str(graph["file"])
                 for graph in self.manifest.get("graphs", ())
-                if (graph["steps"], graph["samples"]) == (steps, samples)
+                if (graph["steps"], graph["samples"], graph["consensus"]) == (steps, samples, consensus)
             ]
         except (KeyError, TypeError) as error:
             raise ModelError(f"{self.path}: the manifest's list of graphs is damaged: {error}") from error

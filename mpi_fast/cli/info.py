@@ -103,7 +103,8 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _graph(entry: dict[str, Any]) -> str:
     scanner = f", {entry['source']}: {entry['rows']} rows, rank {entry['rank']}" if "source" in entry else ""
-    return f"{entry['file']}: {entry['steps']} steps, {entry['samples']} samples{scanner}"
+    sampling = f"{entry['steps']} steps, {entry['samples']} samples, {entry['consensus']} steps of consensus"
+    return f"{entry['file']}: {sampling}{scanner}"
 
 
 def _cost(entry: dict[str, Any]) -> str:

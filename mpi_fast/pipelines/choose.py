@@ -165,17 +165,24 @@ def _tensorrt_frame(calibration: Calibration, bundle: Bundle, sampling: Sampling
     from mpi_fast.kernels.launch import CupyDevice
     from mpi_fast.pipelines.tensorrt_frame import TensorRTFrame
 
-    name = bundle.frame_graph(sampling.steps, sampling.samples) if sampling.is_default_method else None
+    name = _graph(bundle, sampling)
     if not name:
         raise InputError(f"engine 'tensorrt-frame': {bundle.path} has no whole-frame graph for this sampling")
     return TensorRTFrame(calibration, sampling, bundle, name, CupyDevice(index))
 
 
 def _onnx_on_gpu(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
-    name = bundle.frame_graph(sampling.steps, sampling.samples) if sampling.is_default_method else None
+    name = _graph(bundle, sampling)
     if name:
         return WholeFrame(calibration, sampling, bundle, name, gpu=index)
     return StepLoop(calibration, sampling, bundle.sigma_range, OnnxEngine(bundle, gpu=index))
+
+
+def _graph(bundle: Bundle, sampling: Sampling) -> str | None:
+    """File of the whole-frame graph for a sampling, if there is one."""
+    if not sampling.is_default_method:
+        return None
+    return bundle.frame_graph(sampling.steps, sampling.samples, sampling.consensus)
 
 
 def _on_cpu(
@@ -187,11 +194,11 @@ def _on_cpu(
         return StepLoop(calibration, sampling, bundle.sigma_range, _eager_torch(bundle)), "as asked for"
     if not isinstance(engine, str):
         return StepLoop(calibration, sampling, bundle.sigma_range, engine), "an engine was given"
-    name = bundle.frame_graph(sampling.steps, sampling.samples) if sampling.is_default_method else None
+    name = _graph(bundle, sampling)
     if name:
         return WholeFrame(calibration, sampling, bundle, name, threads), f"{name} is made for these steps and samples"
     loop = StepLoop(calibration, sampling, bundle.sigma_range, OnnxEngine(bundle, threads))
-    return loop, f"no graph for {sampling.steps} steps, {sampling.samples} samples of {sampling.sampler}"
+    return loop, f"no whole-frame graph is made for {sampling}"
 
 
 def _eager_torch(bundle: Bundle) -> Engine:
