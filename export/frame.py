@@ -1,7 +1,7 @@
 """A whole frame as one torch module, for export: signals in, image and deviation out, the solver's steps unrolled.
 
 It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
-guidance, then consensus. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they
+guidance, then consensus. The NumPy code stays the reference: `parity` compares the two, and writes no bundle if they
 differ.
 
 Everything that depends on the noise level of a step is a number when the graph is made (`training.unrolled`).

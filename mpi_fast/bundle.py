@@ -9,7 +9,7 @@
     ``provenance``      how it was trained: command, seed, minutes, hardware
     ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
     ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
-    ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default sampler and guidance
+    ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default method
     ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
