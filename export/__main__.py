@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from mpi_fast.bundle import Bundle
+from mpi_fast.consensus import STEPS as CONSENSUS
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.tensorrt import capability_name, listed
@@ -31,7 +32,9 @@ def export(
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 5,
     samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = 8,
-    consensus: Annotated[int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)] = 5,
+    consensus: Annotated[
+        int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)
+    ] = CONSENSUS,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a model repository for NVIDIA Triton here; needs --calibration.")
     ] = None,
@@ -87,7 +90,7 @@ def make_bundle(
     calibration_file: Path | None = None,
     steps: int = 5,
     samples: int = 8,
-    consensus: int = 5,
+    consensus: int = CONSENSUS,
     triton: Path | None = None,
 ) -> Bundle:
     """Export a checkpoint; see `parity.compare` for what makes it fail, in which case nothing is written.

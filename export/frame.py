@@ -72,13 +72,18 @@ class FrameGraph(nn.Module):
         Of the sampler, and of `consensus.agree`; fixed in the graph.
     """
 
+    ordinary_features: Tensor
+
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
         self.grid = checkpoint.grid
         self.samples, self.voxels = samples, math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
         self.network, self.consensus = Unrolled(checkpoint.network, self.sigmas, samples), consensus
-        self.of_one = Unrolled(checkpoint.network, [LEVEL], samples=1)
+        self.ordinary = Unrolled(checkpoint.network, [LEVEL], samples=1)
+        nothing = torch.cat([torch.zeros(1, 1, *self.grid), torch.ones(1, 1, *self.grid)], dim=1)  # mean, deviation
+        with torch.no_grad():
+            self.register_buffer("ordinary_features", self.network.encode(nothing))
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -105,12 +110,11 @@ class FrameGraph(nn.Module):
         unit = torch.where(visible, scale, 1.0)
         level = torch.where(visible, noise / unit, 1.0)
         signals = Signals(y / unit, level, singular_values, basis)
-        features = self._encode(signals)
-        images = self._sample(signals, initial, features)
+        images = self._sample(signals, initial)
 
         average = images.mean(dim=1, keepdim=True)
         deviation = torch.sqrt(torch.square(images - average).mean(dim=1))
-        agreed = self._agree(signals, average, features).reshape(-1, self.voxels)
+        agreed = self._agree(signals, average).reshape(-1, self.voxels)
         image = torch.clamp(agreed, min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
@@ -125,8 +129,9 @@ class FrameGraph(nn.Module):
         scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
         return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
 
-    def _sample(self, signals: Signals, initial: Tensor, features: Tensor) -> Tensor:
+    def _sample(self, signals: Signals, initial: Tensor) -> Tensor:
         """DPM-Solver++(2M), (F, samples, N): see `samplers.dpm_solver_2m`, whose names these are."""
+        features = self._encode(signals)
         x = (self.sigmas[0] * initial)[None]  # of one frame: the first evaluation makes the others
         x = x + self._denoise(signals, x, self.sigmas[0], features)  # see `Reconstructor._start`
         previous, h_previous = torch.zeros_like(x), math.inf
@@ -147,28 +152,37 @@ class FrameGraph(nn.Module):
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
         return self.network.encode(condition.reshape(-1, 2, *self.grid))
 
-    def _agree(self, signals: Signals, x: Tensor, features: Tensor) -> Tensor:
+    def _agree(self, signals: Signals, x: Tensor) -> Tensor:
         """See `consensus.agree`; (F, 1, N)."""
         agreed, gain = x, signals.gain(LEVEL)
+        shrink, spread = tweedie(LEVEL)
+        deviation = torch.full((1, 1, self.voxels), spread, device=x.device)
         for _ in range(self.consensus):
-            denoised = self._evaluate(self.of_one, 0, signals, x, LEVEL, features)
+            denoised = self._evaluate(self.ordinary, 0, shrink * x, deviation, x, LEVEL, self.ordinary_features)
             agreed = signals.combine(2.0 * denoised - x, gain)
             x = x + agreed - denoised
         return agreed
 
     def _denoise(self, signals: Signals, x: Tensor, sigma: float, features: Tensor) -> Tensor:
         """D(x; sigma | y), (F, samples, N), with the signals before and after the network."""
-        denoised = self._evaluate(self.network, self.sigmas.index(sigma), signals, x, sigma, features)
-        return signals.combine(denoised, signals.gain(STRENGTH * tweedie(sigma)[1]))
-
-    def _evaluate(
-        self, network: Unrolled, number: int, signals: Signals, x: Tensor, sigma: float, features: Tensor
-    ) -> Tensor:
-        """The network given the signals, (F, samples of the network, N)."""
         shrink, spread = tweedie(sigma)
         gain = signals.gain(spread)
-        estimate = signals.combine(shrink * x, gain)
-        deviation = signals.deviation(spread, gain)[:, None]
+        estimate, deviation = signals.combine(shrink * x, gain), signals.deviation(spread, gain)[:, None]
+        number = self.sigmas.index(sigma)
+        denoised = self._evaluate(self.network, number, estimate, deviation, x, sigma, features)
+        return signals.combine(denoised, signals.gain(STRENGTH * spread))
+
+    def _evaluate(
+        self,
+        network: Unrolled,
+        number: int,
+        estimate: Tensor,
+        deviation: Tensor,
+        x: Tensor,
+        sigma: float,
+        features: Tensor,
+    ) -> Tensor:
+        """The network's evaluation of this number, (F, samples of the network, N)."""
         c_in = 1.0 / math.sqrt(1.0 + sigma * sigma)
         planes = [estimate, (0.5 * torch.log(deviation)).expand_as(estimate), (c_in * x).expand_as(estimate)]
         image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *self.grid)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
+from mpi_fast.consensus import STEPS as CONSENSUS
 from mpi_fast.denoiser import STRENGTH, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.errors import InputError, MismatchError
@@ -126,7 +127,7 @@ class Reconstructor:
         sde: str = "ve",
         guidance: Guidance = "proximal",
         strength: float = STRENGTH,
-        consensus: int = 5,
+        consensus: int = CONSENSUS,
         threads: int | None = None,
         engine: str | Engine = "auto",
         precision: str = "fp16",

@@ -91,7 +91,7 @@ class PlugAndPlay(ReducedMethod):
 
     def _iterate(self, likelihood: Likelihood) -> Array:
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
-        seen = likelihood if self._conditioned else nothing_measured(frames, voxels)
+        seen = likelihood if self._conditioned else Likelihood.of_nothing(frames, voxels)
         denoise = ConditionedDenoiser(seen, self._engine.bind(frames, 1), "none")
         dual = np.zeros((frames, voxels), dtype=np.float32)
         image = likelihood.combine(dual[:, None], 1.0)[:, 0]
@@ -101,12 +101,6 @@ class PlugAndPlay(ReducedMethod):
                 dual += image - denoised
             image = likelihood.combine((denoised - dual)[:, None], self._strength * level)[:, 0]
         return np.asarray(np.maximum(image, 0))
-
-
-def nothing_measured(frames: int, voxels: int) -> Likelihood:
-    """What no signals say about images of root-mean-square one."""
-    zero = np.zeros((frames, 1), dtype=np.float32)
-    return Likelihood(zero, zero[0], np.zeros((voxels, 1), dtype=np.float32), np.ones(frames, dtype=np.float32))
 
 
 def _part(likelihood: Likelihood, part: slice) -> Likelihood:

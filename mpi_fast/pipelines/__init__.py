@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.consensus import STEPS
 from mpi_fast.denoiser import GUIDANCE, STRENGTH, Guidance
 from mpi_fast.errors import InputError
 from mpi_fast.samplers import SAMPLERS, get_sampler
@@ -74,7 +75,7 @@ class Sampling:
     sde: str = "ve"
     guidance: Guidance = "proximal"
     strength: float = STRENGTH
-    consensus: int = 5
+    consensus: int = STEPS
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -6,7 +6,7 @@ from threadpoolctl import ThreadpoolController
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import agree
-from mpi_fast.denoiser import ConditionedDenoiser, Evaluator, Guidance
+from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
 from mpi_fast.engines import Engine
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
 from mpi_fast.philox import mirrored_normal
@@ -40,7 +40,8 @@ class StepLoop:
         self._calibration, self._sampling, self._engine = calibration, sampling, engine
         self._sampler = get_sampler(sampling.sampler)
         self._sde = SDES[sampling.sde](*sigma_range)
-        self._evaluators: dict[tuple[int, int], Evaluator] = {}
+        self._evaluators: dict[int, Evaluator] = {}
+        self._denoisers: dict[int, ConditionedDenoiser] = {}
         self._initial = mirrored_normal(sampling.seed, sampling.samples, calibration.num_voxels)
         self._explained = np.square(calibration.basis).mean(axis=0)
         self._blas = ThreadpoolController()
@@ -63,7 +64,7 @@ class StepLoop:
 
         images = self.sample(likelihood)
         presence = signal_presence(reduced.y, reduced.noise)
-        image = agree(self._denoiser(likelihood, 1, "none"), likelihood, images.mean(axis=1), self._sampling.consensus)
+        image = agree(self._ordinary(len(rows)), likelihood, images.mean(axis=1), self._sampling.consensus)
         image = np.maximum(image, 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = images.std(axis=1) * scale[:, None]
@@ -72,15 +73,20 @@ class StepLoop:
     def sample(self, likelihood: Likelihood) -> Array:
         """Posterior samples (F, samples, N), for images of root-mean-square about one."""
         frames = len(likelihood.y)
-        denoise = self._denoiser(likelihood, self._sampling.samples, self._sampling.guidance)
+        if frames not in self._evaluators:
+            self._evaluators[frames] = self._engine.bind(frames, self._sampling.samples)
+        denoise = ConditionedDenoiser(
+            likelihood, self._evaluators[frames], self._sampling.guidance, self._sampling.strength
+        )
         sampled = self._sampler(denoise, self._start(denoise, frames), self._sampling.steps, self._sde)
         return np.asarray(sampled.reshape(frames, self._sampling.samples, -1), dtype=np.float32)
 
-    def _denoiser(self, likelihood: Likelihood, samples: int, guidance: Guidance) -> ConditionedDenoiser:
-        size = len(likelihood.y), samples
-        if size not in self._evaluators:
-            self._evaluators[size] = self._engine.bind(*size)
-        return ConditionedDenoiser(likelihood, self._evaluators[size], guidance, self._sampling.strength)
+    def _ordinary(self, frames: int) -> ConditionedDenoiser:
+        """The network as a denoiser of images of which no signals are known."""
+        if frames not in self._denoisers:
+            nothing = Likelihood.of_nothing(frames, self._calibration.num_voxels)
+            self._denoisers[frames] = ConditionedDenoiser(nothing, self._engine.bind(frames, 1), "none")
+        return self._denoisers[frames]
 
     def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
         """The sampler's noise, the first draw of which makes it start from the image, too.
