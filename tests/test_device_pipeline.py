@@ -37,8 +37,8 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def make(calibration, checkpoint, folder):
     def pipeline(precision="fp32", open_device=lambda: ShimDevice(folder), sampling=SAMPLING):
-        def engine(sigmas):
-            return TorchDeviceEngine(checkpoint, sigmas, "cpu", precision)
+        def engine():
+            return TorchDeviceEngine(checkpoint, "cpu", precision)
 
         return DeviceLoop(calibration, sampling, Bundle.open().sigma_range, engine, open_device, BATCHES)
 
@@ -73,6 +73,12 @@ def test_images_are_those_of_the_cpu(make, rows, expected, count):
 
 def test_no_frames_are_no_images(make, rows):
     assert make()(rows[:0]).image.shape == (0, 361)
+
+
+def test_without_consensus_the_image_is_the_mean_of_the_samples(make, calibration, rows):
+    options = {**OPTIONS, "consensus": 0}
+    wanted = Reconstructor(calibration, device="cpu", **options)(rows[:2])
+    assert largest_difference(make(sampling=Sampling(**options))(rows[:2]).image, wanted.image) < 1e-5
 
 
 @pytest.mark.parametrize("sampler", ["heun", "euler-maruyama", "predictor-corrector"])
@@ -140,7 +146,9 @@ def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(
         before = devices[-1].launches
         pipeline(rows[start : start + 1])
         counts.append(devices[-1].launches - before)
-    assert counts == [3 + 4] * 3  # reduce, prepare, finish; the first noise and after each of three evaluations
+    # Reduce and prepare; the first noise, and after each of three evaluations; the mean; the start of consensus, and
+    # after each of five evaluations; the image.
+    assert counts == [2 + 4 + 1 + 6 + 1] * 3
     assert devices[-1].sealed
 
 
