@@ -71,7 +71,8 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     const size_t image_of = (size_t)frame * samples + first;  // counted over all frames
     const bool saves = step.saved_from_x != 0.0f || step.saved_from_denoised != 0.0f || step.saved_from_saved != 0.0f;
     const bool has_x = step.x_from_x != 0.0f || step.reflection != 0.0f;
-    const bool has_denoised = step.x_from_denoised != 0.0f || step.saved_from_denoised != 0.0f;
+    const bool has_denoised =
+        step.x_from_denoised != 0.0f || step.x_from_raw != 0.0f || step.saved_from_denoised != 0.0f;
 
     // 1. D and u, four voxels to a thread, as Philox serves them. What has no part in a step is not read: at the start
     //    there is nothing in those buffers.

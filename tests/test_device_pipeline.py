@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+import torch.compiler.config
 from shim import COMPILER, ShimDevice
 
 from mpi_fast import Reconstructor
@@ -150,6 +152,30 @@ def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(
     # after each of five evaluations; the image.
     assert counts == [2 + 4 + 1 + 6 + 1] * 3
     assert devices[-1].sealed
+
+
+def test_every_size_of_a_compiled_network_is_compiled(checkpoint, folder, monkeypatch):
+    """By default, torch stops at eight and runs the others uncompiled."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(inputs[0].shape)
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda network, mode, dynamic: compiler(network, backend=backend, dynamic=dynamic)
+    )
+    monkeypatch.setattr(torch.compiler.config, "recompile_limit", 8)
+    torch.compiler.reset()
+    engine = TorchDeviceEngine(checkpoint, "cpu", "fp32", compiled=True)
+    for samples in range(1, 11):
+        evaluator = engine.bind(1, samples, ShimDevice(folder), [1.0])
+        evaluator.encode()
+        evaluator.image[:] = 1
+        evaluator.denoise()
+    torch.compiler.reset()
+    assert len(compiled) == 10
 
 
 class Uncapturable(ShimDevice):

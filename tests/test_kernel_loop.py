@@ -127,6 +127,13 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
         assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
 
 
+def test_consensus_is_about_one_image_of_each_frame(device, calibration, engine):
+    table, agreement = step_table("dpm", SDES["ve"](*SIGMA_RANGE), 2), consensus_table(2)
+    for wrong in ((2, 2), (1, 1)):
+        with pytest.raises(InputError, match="expected one image of 2 frames"):
+            Loop(device, calibration, engine.bind(2, 3), table, consensus=(engine.bind(*wrong), agreement))
+
+
 def test_spectra_give_the_images_of_their_rows(device, calibration, engine, rows):
     spectra = np.full((len(rows), *calibration.selection.shape), np.nan + 0j, np.complex64)  # the rest is not read
     spectra[:, calibration.selection] = rows

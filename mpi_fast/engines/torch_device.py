@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import Tensor, nn
 
 from mpi_fast.errors import InputError
@@ -14,6 +15,7 @@ from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 from mpi_fast.training.unrolled import Unrolled
 
+SIZES = 64  # that are compiled, each for itself: torch would stop at 8, and run the others uncompiled
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
 
 
@@ -29,7 +31,7 @@ class TorchDeviceEngine:
     precision : str
         Of the convolutions: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
     compiled : bool
-        Let torch's compiler fuse the denoiser: minutes once, for each number of frames.
+        Let torch's compiler fuse the denoiser: minutes once, for each number of frames and samples.
 
     Raises
     ------
@@ -49,6 +51,8 @@ class TorchDeviceEngine:
         self.name = f"PyTorch, {precision}{', compiled' if compiled else ''}"
         self.grid, self.place = checkpoint.grid, place
         self.tf32, self.compiled = precision == "tf32", compiled
+        if compiled:
+            torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, SIZES)
         network = half(checkpoint.network, PRECISIONS[precision]).to(place)
         self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
 
