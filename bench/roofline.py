@@ -82,6 +82,7 @@ class Size:
     rank: int
     rows: int
     evaluations: int  # the start's included
+    consensus: int = 0  # evaluations of one image per frame after them
 
 
 def kernels(size: Size) -> list[Stage]:
@@ -89,6 +90,8 @@ def kernels(size: Size) -> list[Stage]:
     frames, batch, voxels, rank = size.frames, size.frames * size.samples, size.voxels, size.rank
     matrix = 4.0 * voxels * rank
     steps = size.evaluations + 1
+    after = size.consensus + 1 if size.consensus else 0
+    images = steps * batch + after * frames
     return [
         Stage(
             "reduce",
@@ -106,12 +109,13 @@ def kernels(size: Size) -> list[Stage]:
         ),
         Stage(
             "guided_step",
-            steps,
-            single=steps * (8.0 * batch + 3.0 * frames) * voxels * rank,
-            bytes=steps * (2 * matrix + 36.0 * batch * voxels),
-            block_bytes=steps * 2 * matrix,
+            steps + after,
+            single=(8.0 * images + 3.0 * frames * (steps + after)) * voxels * rank,
+            bytes=(steps + after) * 2 * matrix + 36.0 * images * voxels,
+            block_bytes=(steps + after) * 2 * matrix,
         ),
-        Stage("finish", 1, single=5.0 * batch * voxels, bytes=4.0 * voxels * (batch + 2 * frames)),
+        # A second one, of the image that is agreed on, costs its launch.
+        Stage("finish", 1 + bool(after), single=5.0 * batch * voxels, bytes=4.0 * voxels * (batch + 2 * frames)),
     ]
 
 
@@ -122,20 +126,22 @@ def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
     features = model.config.features
     condition = torch.ones(1, 2, *grid)
     image, sigma = torch.ones(1, 3, *grid), torch.ones(1)
+    encoded, denoised = 1 + bool(size.consensus), size.evaluations * batch + size.consensus * frames
+    denoiser_inputs = image, sigma, torch.ones(1, features, *grid)
     parts = (
-        ("encoder", model.encoder, (condition,), frames, 1),
-        ("denoiser", model.denoiser, (image, sigma, torch.ones(1, features, *grid)), batch, size.evaluations),
+        ("encoder", model.encoder, (condition,), encoded * frames, encoded),
+        ("denoiser", model.denoiser, denoiser_inputs, denoised, size.evaluations + size.consensus),
     )
     stages = []
-    for name, module, inputs, images, times in parts:
+    for name, module, inputs, images, times in parts:  # images of all evaluations, and their number
         flops, launches, moved = count(module, inputs)
         weights = sum(parameter.numel() for parameter in module.parameters())
         stages.append(
             Stage(
                 name,
                 launches * times,
-                tensor=flops * images * times,
-                bytes=times * 2.0 * (weights + images * moved),
+                tensor=flops * images,
+                bytes=2.0 * (times * weights + images * moved),
             )
         )
     return stages
@@ -177,6 +183,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--sampler", choices=[*SAMPLERS], default="dpm")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--consensus", type=int, default=5)
     parser.add_argument("--measured", type=Path, nargs="*", default=sorted(Path("bench/results").glob("kernels*.json")))
     options = parser.parse_args()
 
@@ -186,9 +193,11 @@ def main() -> None:
     for gpu in GPUS:
         print(f"{gpu.name}: {gpu.source}")
     for frames in options.frames:
-        size = Size(frames, options.samples, grid[0] * grid[1], options.rank, options.rows, evaluations)
+        of_frame = options.samples, grid[0] * grid[1], options.rank, options.rows, evaluations, options.consensus
+        size = Size(frames, *of_frame)
         stages = [*kernels(size), *network(size, grid)]
-        print(f"\n{frames} frame(s), {options.samples} samples, {evaluations} evaluations: predicted us (measured)")
+        counts = f"{options.samples} samples, {evaluations} evaluations, {options.consensus} for consensus"
+        print(f"\n{frames} frame(s), {counts}: predicted us (measured)")
         print(f"{'stage':<12}{'launches':>9}{'MFLOP':>9}{'MB':>9}" + "".join(f"{gpu.name:>20}" for gpu in GPUS))
         for stage in stages:
             work = (stage.single + stage.tensor + stage.double) / 1e6

@@ -33,7 +33,7 @@ Rows = NDArray[np.complex64]
 Measured = tuple[Calibration, Rows]
 Run = Callable[[Rows], Any]
 DEFAULT = Sampling()
-PUBLISHED = Sampling(samples=1, steps=1000, sampler="predictor-corrector", guidance="gradient")
+PUBLISHED = Sampling(samples=1, steps=1000, sampler="predictor-corrector", guidance="gradient", consensus=0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,8 +48,8 @@ def loop(calibration: Calibration, batch: int = 1, sampling: Sampling = DEFAULT,
     """Our pipeline with PyTorch's network, fp16 unless asked for another precision."""
     checkpoint, sigma_range = load_checkpoint(Bundle.open().checkpoint()), Bundle.open().sigma_range
 
-    def engine(sigmas: Any) -> TorchDeviceEngine:
-        return TorchDeviceEngine(checkpoint, sigmas, "cuda:0", **options)
+    def engine() -> TorchDeviceEngine:
+        return TorchDeviceEngine(checkpoint, "cuda:0", **options)
 
     return DeviceLoop(calibration, sampling, sigma_range, engine, CupyDevice, sorted({1, batch}))
 

@@ -58,7 +58,7 @@ class Buffers:
             "guided_step": lambda: guided_step(
                 device, basis, rows, 3, 0, y, statistics[0], denoised.reshape(batch, voxels), state
             ),
-            "finish": lambda: finish(device, x, statistics, image, deviation),
+            "finish": lambda: finish(device, x, statistics, image=image, deviation=deviation),
         }
 
 

@@ -1,7 +1,11 @@
 // finish: samples of the posterior -> image and uncertainty, in the unit of the calibration.
 //
-//     image = max(mean of the samples, 0) * presence * scale
-//     std   = standard deviation of the samples * scale
+//     mean      = mean of the samples
+//     image     = max(mean, 0) * presence * scale
+//     deviation = standard deviation of the samples * scale
+//
+// each of them only where it has somewhere to go. With consensus (consensus.py) there are two launches: mean and
+// deviation of the samples before it, the image of the one that was agreed on after it.
 //
 // Mirrored samples have, to first order, their true mean, so the deviation divides by their number.
 //
@@ -19,6 +23,7 @@ extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 finish(const float* __restrict__ x,           // (frames, samples, N)
        const float* __restrict__ statistics,  // (5, frames), see prepare.cu
        int samples, int voxels,
+       float* __restrict__ mean,              // (frames, N), or null, as the next two
        float* __restrict__ image,             // (frames, N)
        float* __restrict__ deviation)         // (frames, N)
 {
@@ -27,14 +32,15 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
     const float scale = statistics[frames + frame], presence = statistics[2 * frames + frame];
     x += (size_t)frame * samples * voxels + voxel;
 
-    float mean = 0.0f, square = 0.0f;
-    for (int s = 0; s < samples; ++s) mean += x[(size_t)s * voxels];
-    mean /= samples;
+    float middle = 0.0f, square = 0.0f;
+    for (int s = 0; s < samples; ++s) middle += x[(size_t)s * voxels];
+    middle /= samples;
     for (int s = 0; s < samples; ++s) {
-        const float apart = x[(size_t)s * voxels] - mean;
+        const float apart = x[(size_t)s * voxels] - middle;
         square += apart * apart;
     }
     const size_t at = (size_t)frame * voxels + voxel;
-    image[at] = (mean < 0.0f ? 0.0f : mean) * (presence * scale);  // unlike fmaxf, keeps a NaN
-    deviation[at] = sqrtf(square / samples) * scale;
+    if (mean) mean[at] = middle;
+    if (image) image[at] = (middle < 0.0f ? 0.0f : middle) * (presence * scale);  // unlike fmaxf, keeps a NaN
+    if (deviation) deviation[at] = sqrtf(square / samples) * scale;
 }

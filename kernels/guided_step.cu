@@ -1,7 +1,8 @@
 // guided_step: everything between two evaluations of the network, for all samples of all frames, in one launch.
 //
+//     D      =  D0 + h (D0 - x)                                          D0 from the network, or x reflected at it
 //     D      <- D + V c1,          c1 = g1 (y - S V^T D)                 the step towards the signals (denoiser.py)
-//     x      <- a x + b D + c saved + d z                                the solver's update, fresh noise z
+//     x      <- a x + b D + c saved + d z + i D0                         the solver's update, fresh noise z
 //     saved  <- e x + f D + g saved                                      what a second-order solver remembers
 //     m      =  k x + V c2,        c2 = g2 (y - S V^T k x)               the network's next input: x_t and the signals
 //     r      =  spread sqrt(1 - (V * V) (S g2))                          ... and its deviation per voxel
@@ -10,9 +11,10 @@
 // device memory (table.py writes it): DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ in the
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing. The last row makes x = D and no further input.
+//   The steps towards consensus (consensus.py) are rows with h = 1, x <- x + D - D0; only they have h and i.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
-// V^T u, u = a x + c saved + d z:
+// V^T u, u = a x + c saved + d z + i D0:
 //
 //     V^T x_new = V^T u + b (V^T D + c1)
 //
@@ -35,12 +37,12 @@
 #endif
 
 struct Step {  // table.STEP in table.py
-    float x_from_x, x_from_denoised, x_from_saved, x_from_noise;
+    float x_from_x, x_from_denoised, x_from_saved, x_from_noise, x_from_raw;
     float saved_from_x, saved_from_denoised, saved_from_saved;
+    float reflection;
     float guide_spread, guide_strength, guide_uniform;  // uniform: all directions get the gain of the most curved one
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
     unsigned draw;
-    unsigned reserved[2];
 };
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
@@ -68,7 +70,9 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     const int frame = blockIdx.y, first = blockIdx.x * SAMPLES, count = min(SAMPLES, samples - first);
     const size_t image_of = (size_t)frame * samples + first;  // counted over all frames
     const bool saves = step.saved_from_x != 0.0f || step.saved_from_denoised != 0.0f || step.saved_from_saved != 0.0f;
-    const bool has_denoised = step.x_from_denoised != 0.0f || step.saved_from_denoised != 0.0f;
+    const bool has_x = step.x_from_x != 0.0f || step.reflection != 0.0f;
+    const bool has_denoised =
+        step.x_from_denoised != 0.0f || step.x_from_raw != 0.0f || step.saved_from_denoised != 0.0f;
 
     // 1. D and u, four voxels to a thread, as Philox serves them. What has no part in a step is not read: at the start
     //    there is nothing in those buffers.
@@ -89,10 +93,12 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             float d = 0.0f, u = 0.0f;
             if (s < count) {
                 const size_t at = (image_of + s) * voxels + voxel;
+                const float old = has_x ? x[at] : 0.0f;
                 if (has_denoised) d = load(denoised[at]);
-                if (step.x_from_x != 0.0f) u = step.x_from_x * x[at];
+                u = step.x_from_x * old + step.x_from_raw * d;
                 if (step.x_from_saved != 0.0f) u += step.x_from_saved * saved[at];
                 u += z.value[lane];
+                d += step.reflection * (d - old);
             }
             pair[voxel].value[2 * s] = d;
             pair[voxel].value[2 * s + 1] = u;

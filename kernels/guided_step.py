@@ -72,7 +72,7 @@ def guided_step(
     device, basis
         Where, and the calibration there.
     table : (steps, 64) uint8
-        Rows of `table.step_table`, as bytes.
+        Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
     seed : int
@@ -150,12 +150,14 @@ def shared_bytes(group: int, voxels: int, rank: int) -> int:
 def group_of(frames: int, samples: int, voxels: int, rank: int, multiprocessors: int) -> int:
     """Samples per block: as many as share a read of V and still leave no multiprocessor without a block.
 
+    None that half as many would do for: a block that takes four computes four, whatever there are.
+
     Raises
     ------
     InputError
         When not even one sample fits into shared memory.
     """
-    fitting = [group for group in GROUPS if shared_bytes(group, voxels, rank) <= SHARED_LIMIT]
+    fitting = [g for g in GROUPS if g < 2 * samples and shared_bytes(g, voxels, rank) <= SHARED_LIMIT]
     if not fitting:
         raise InputError(
             f"guided_step: {voxels} voxels and rank {rank} need {shared_bytes(1, voxels, rank)} bytes of shared memory "
@@ -184,7 +186,8 @@ def reference(
     denoised, x, saved, noise : (F, S, N)
         The network's output, the state, and the row's draw of noise.
     """
-    spread = row["guide_spread"]
+    spread, raw = row["guide_spread"], denoised
+    denoised = raw + row["reflection"] * (raw - x)
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * spread) ** 2 + likelihood.noise**2
         ascent = likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values
@@ -192,7 +195,7 @@ def reference(
         denoised = denoised + ascent * (row["guide_strength"] * spread**2 / curvature)[:, None, None]
     elif row["guide_strength"]:
         denoised = likelihood.combine(denoised, spread)
-    new = sum(row[f"x_from_{name}"] * value for name, value in (("x", x), ("denoised", denoised)))
+    new = sum(row[f"x_from_{name}"] * value for name, value in (("x", x), ("denoised", denoised), ("raw", raw)))
     new = new + row["x_from_saved"] * saved + row["x_from_noise"] * noise
     kept = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
     if not any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):

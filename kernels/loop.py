@@ -10,7 +10,7 @@ from mpi_fast.denoiser import Evaluator
 from mpi_fast.errors import InputError
 from mpi_fast.kernels.finish import finish
 from mpi_fast.kernels.guided_step import State, guided_step
-from mpi_fast.kernels.launch import Device, Scalar
+from mpi_fast.kernels.launch import Array, Device, Scalar
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 
@@ -33,10 +33,13 @@ class Loop:
         Of `table.step_table`.
     seed : int
         Of the noise.
+    consensus : (Evaluator, (evaluations + 1,) STEP), optional
+        The network again, bound for the F frames with one sample each, and `table.consensus_table`: the image is the
+        one that is agreed on. Without, it is the mean of the samples.
     spectra : bool
         Signals are spectra (F, C, K) instead of selected rows (F, M).
     scalar, channels_last
-        Type and layout of the evaluator's tensors.
+        Type and layout of the evaluators' tensors.
 
     Attributes
     ----------
@@ -56,18 +59,15 @@ class Loop:
         table: NDArray[np.void],
         seed: int = 0,
         *,
+        consensus: tuple[Evaluator, NDArray[np.void]] | None = None,
         spectra: bool = False,
         scalar: Scalar = "float32",
         channels_last: bool = False,
     ) -> None:
-        frames, batch = len(evaluator.condition), len(evaluator.image)
-        if batch % frames:
-            raise InputError(f"evaluator: {batch} images for {frames} frames, expected the same number for each")
-        voxels, rank, samples = calibration.num_voxels, calibration.rank, batch // frames
-        self._device, self._evaluator, self._seed, self._steps = device, evaluator, seed, len(table)
+        frames, voxels, rank = len(evaluator.condition), calibration.num_voxels, calibration.rank
+        self._device = device
         self._projection = Projection.upload(calibration, device)
         self._basis = Basis.upload(calibration, device)
-        self._table = device.upload(_bytes(table))
         shape = calibration.selection.shape if spectra else (calibration.num_rows,)
         self.signals = device.empty((frames, *shape), np.complex64)
         self._reduced = device.empty((frames, rank), np.float64)
@@ -75,15 +75,14 @@ class Loop:
         self._y = device.empty((frames, rank), np.float32)
         self.statistics = device.empty((len(STATISTICS), frames), np.float32)
         self._layout: dict[str, Any] = {"scalar": scalar, "channels_last": channels_last}
-        of_two, of_three = ((voxels, 2), (voxels, 3)) if channels_last else ((2, voxels), (3, voxels))
-        self._condition = evaluator.condition.reshape(frames, *of_two)
-        self.state = State(
-            device.empty((frames, samples, voxels), np.float32),
-            device.empty((frames, samples, voxels), np.float32),
-            evaluator.image.reshape(batch, *of_three),
-            evaluator.sigma,
-            **self._layout,
-        )
+        self._condition = evaluator.condition.reshape(frames, *((voxels, 2) if channels_last else (2, voxels)))
+        self._sampler = _Evaluations(device, self._basis, evaluator, table, seed, self._layout)
+        self.state = self._sampler.state
+        self._consensus = None
+        if consensus is not None:
+            self._consensus = _Evaluations(device, self._basis, *consensus, seed, self._layout)
+            if self._consensus.state.x.shape != (frames, 1, voxels):
+                raise InputError(f"consensus: x {self._consensus.state.x.shape}, expected one image of {frames} frames")
         self.image = device.empty((frames, voxels), np.float32)
         self.std = device.empty((frames, voxels), np.float32)
 
@@ -95,22 +94,61 @@ class Loop:
         InputError
             For another number of rows.
         """
-        if len(table) != self._steps:
-            raise InputError(f"table of {len(table)} rows, expected {self._steps}: their number is the graph's shape")
-        self._device.copy(_bytes(table), self._table)
+        steps = len(self._sampler.table)
+        if len(table) != steps:
+            raise InputError(f"table of {len(table)} rows, expected {steps}: their number is the graph's shape")
+        self._device.copy(_bytes(table), self._sampler.table)
 
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
-        device, basis, evaluator = self._device, self._basis, self._evaluator
+        device, basis, samples, consensus = self._device, self._basis, self.state.x, self._consensus
         noise = self.statistics[STATISTICS.index("noise")]
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
         prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout)
-        guided_step(device, basis, self._table, 0, self._seed, self._y, noise, None, self.state)
-        evaluator.encode()
-        for number in range(1, self._steps):
-            denoised = evaluator.denoise().reshape(-1, basis.shape[0])
-            guided_step(device, basis, self._table, number, self._seed, self._y, noise, denoised, self.state)
-        finish(device, self.state.x, self.statistics, self.image, self.std)
+        self._sampler(self._y, noise)
+        if consensus is None:
+            finish(device, samples, self.statistics, image=self.image, deviation=self.std)
+            return
+        finish(device, samples, self.statistics, mean=consensus.state.x[:, 0], deviation=self.std)
+        with device.active():
+            consensus.evaluator.condition[...] = self._sampler.evaluator.condition
+        consensus(self._y, noise)
+        finish(device, consensus.state.x, self.statistics, image=self.image)
+
+
+class _Evaluations:
+    """A network, the table of what follows each of its evaluations, and the state between them."""
+
+    def __init__(
+        self,
+        device: Device,
+        basis: Basis,
+        evaluator: Evaluator,
+        table: NDArray[np.void],
+        seed: int,
+        layout: dict[str, Any],
+    ) -> None:
+        frames, batch, voxels = len(evaluator.condition), len(evaluator.image), basis.shape[0]
+        if batch % frames:
+            raise InputError(f"evaluator: {batch} images for {frames} frames, expected the same number for each")
+        self._device, self._basis, self._seed = device, basis, seed
+        self.evaluator, self.table = evaluator, device.upload(_bytes(table))
+        self.state = State(
+            device.empty((frames, batch // frames, voxels), np.float32),
+            device.empty((frames, batch // frames, voxels), np.float32),
+            evaluator.image.reshape(batch, *((voxels, 3) if layout["channels_last"] else (3, voxels))),
+            evaluator.sigma,
+            **layout,
+        )
+
+    def __call__(self, y: Array, noise: Array) -> None:
+        """Enqueue all of them, for signals and a condition that are there."""
+        device, basis, table, seed = self._device, self._basis, self.table, self._seed
+        guided_step(device, basis, table, 0, seed, y, noise, None, self.state)
+        self.evaluator.encode()
+        for number in range(1, len(table)):
+            denoised = self.evaluator.denoise().reshape(-1, basis.shape[0])
+            guided_step(device, basis, table, number, seed, y, noise, denoised, self.state)
 
 
 def _bytes(table: NDArray[np.void]) -> NDArray[np.uint8]:

@@ -6,6 +6,8 @@ know of it. Signal scales s(t) of VP and sub-VP are divided out: x here is x_t /
 
 Row 0 draws the first noise; row k follows evaluation k. The first evaluation is the start (`Reconstructor`): noise is
 denoised once, and the posterior mean takes the place of nothing under the sampler's first noise.
+
+The steps towards consensus (`consensus.agree`) are a table of their own, for one image per frame.
 """
 
 import itertools
@@ -17,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.consensus import LEVEL
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -24,12 +27,12 @@ from mpi_fast.samplers import get_sampler
 from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
 _FLOATS = (
-    *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise"),
+    *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise", "x_from_raw"),
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
-    *("guide_spread", "guide_strength", "guide_uniform"),
+    *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
     *("sigma", "shrink", "spread"),
 )
-STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32), ("reserved", np.uint32, 2)])
+STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
 """One row: ``struct Step`` of guided_step.cu, 64 bytes."""
 
 
@@ -115,6 +118,37 @@ def step_table(
         if following:
             row["sigma"] = following[0]
             row["shrink"], row["spread"] = tweedie(following[0])
+    return table
+
+
+def consensus_table(steps: int) -> NDArray[np.void]:
+    """The rows of `consensus.agree`.
+
+    Parameters
+    ----------
+    steps : int
+        Evaluations of the network.
+
+    Returns
+    -------
+    (steps + 1,) STEP
+        Row 0 finds x, where to start, and leaves it. The last leaves the image that is agreed on in x.
+
+    Raises
+    ------
+    InputError
+        For no steps at all.
+    """
+    if steps < 1:
+        raise InputError(f"consensus in {steps} steps: expected one or more")
+    table = np.zeros(steps + 1, dtype=STEP)
+    before, after = table[:-1], table[1:]
+    before["sigma"] = LEVEL
+    before["shrink"], before["spread"] = tweedie(LEVEL)
+    before["x_from_x"] = 1.0
+    after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, LEVEL, 1.0
+    after["x_from_denoised"] = 1.0
+    after[:-1]["x_from_raw"] = -1.0
     return table
 
 

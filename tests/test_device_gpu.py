@@ -46,8 +46,8 @@ def make(gpu, calibration):
     checkpoint = load_checkpoint(Bundle.open().checkpoint())
 
     def pipeline(precision="fp32", batches=GRAPHS_FOR, sampling=Sampling(), **options):  # noqa: B008 (frozen)
-        def engine(sigmas):
-            return TorchDeviceEngine(checkpoint, sigmas, "cuda:0", precision, **options)
+        def engine():
+            return TorchDeviceEngine(checkpoint, "cuda:0", precision, **options)
 
         return DeviceLoop(calibration, sampling, Bundle.open().sigma_range, engine, CupyDevice, batches)
 

@@ -5,6 +5,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+import torch.compiler.config
 from shim import COMPILER, ShimDevice
 
 from mpi_fast import Reconstructor
@@ -37,8 +39,8 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def make(calibration, checkpoint, folder):
     def pipeline(precision="fp32", open_device=lambda: ShimDevice(folder), sampling=SAMPLING):
-        def engine(sigmas):
-            return TorchDeviceEngine(checkpoint, sigmas, "cpu", precision)
+        def engine():
+            return TorchDeviceEngine(checkpoint, "cpu", precision)
 
         return DeviceLoop(calibration, sampling, Bundle.open().sigma_range, engine, open_device, BATCHES)
 
@@ -73,6 +75,12 @@ def test_images_are_those_of_the_cpu(make, rows, expected, count):
 
 def test_no_frames_are_no_images(make, rows):
     assert make()(rows[:0]).image.shape == (0, 361)
+
+
+def test_without_consensus_the_image_is_the_mean_of_the_samples(make, calibration, rows):
+    options = {**OPTIONS, "consensus": 0}
+    wanted = Reconstructor(calibration, device="cpu", **options)(rows[:2])
+    assert largest_difference(make(sampling=Sampling(**options))(rows[:2]).image, wanted.image) < 1e-5
 
 
 @pytest.mark.parametrize("sampler", ["heun", "euler-maruyama", "predictor-corrector"])
@@ -140,8 +148,34 @@ def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(
         before = devices[-1].launches
         pipeline(rows[start : start + 1])
         counts.append(devices[-1].launches - before)
-    assert counts == [3 + 4] * 3  # reduce, prepare, finish; the first noise and after each of three evaluations
+    # Reduce and prepare; the first noise, and after each of three evaluations; the mean; the start of consensus, and
+    # after each of five evaluations; the image.
+    assert counts == [2 + 4 + 1 + 6 + 1] * 3
     assert devices[-1].sealed
+
+
+def test_every_size_of_a_compiled_network_is_compiled(checkpoint, folder, monkeypatch):
+    """By default, torch stops at eight and runs the others uncompiled."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(inputs[0].shape)
+        return graph.forward
+
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda network, mode, dynamic: compiler(network, backend=backend, dynamic=dynamic)
+    )
+    monkeypatch.setattr(torch.compiler.config, "recompile_limit", 8)
+    torch.compiler.reset()
+    engine = TorchDeviceEngine(checkpoint, "cpu", "fp32", compiled=True)
+    for samples in range(1, 11):
+        evaluator = engine.bind(1, samples, ShimDevice(folder), [1.0])
+        evaluator.encode()
+        evaluator.image[:] = 1
+        evaluator.denoise()
+    torch.compiler.reset()
+    assert len(compiled) == 10
 
 
 class Uncapturable(ShimDevice):

@@ -11,7 +11,7 @@ from mpi_fast.guidance import Likelihood
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
-from mpi_fast.kernels.table import step_table
+from mpi_fast.kernels.table import consensus_table, step_table
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.philox import mirrored_normal
@@ -22,6 +22,7 @@ from mpi_fast.schedule import SDES
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 SAMPLES = 3
 SIGMA_RANGE = Bundle.open().sigma_range
+CONSENSUS = 2
 STEPS = {"dpm": 5, "heun": 3, "euler-maruyama": 8, "predictor-corrector": 5}
 
 
@@ -45,34 +46,37 @@ def engine():
     return OnnxEngine(Bundle.open())
 
 
-def on_cpu(calibration, engine, sampler="dpm", sde="ve", guidance="proximal"):
-    sampling = Sampling(SAMPLES, STEPS[sampler], seed=3, sampler=sampler, sde=sde, guidance=guidance)
+def on_cpu(calibration, engine, sampler="dpm", sde="ve", guidance="proximal", consensus=CONSENSUS):
+    sampling = Sampling(SAMPLES, STEPS[sampler], 3, sampler, sde, guidance, consensus=consensus)
     return StepLoop(calibration, sampling, SIGMA_RANGE, engine)
 
 
-def loop_like(device, calibration, engine, rows, table, **options):
-    loop = Loop(device, calibration, engine.bind(len(rows), SAMPLES), table, seed=3, **options)
+def loop_like(device, calibration, engine, rows, table, consensus=CONSENSUS, **options):
+    agreement = (engine.bind(len(rows), 1), consensus_table(consensus)) if consensus else None
+    loop = Loop(device, calibration, engine.bind(len(rows), SAMPLES), table, 3, consensus=agreement, **options)
     loop.signals[...] = rows
     return loop
 
 
 @pytest.mark.parametrize(
-    ("sampler", "sde", "guidance"),
+    ("sampler", "sde", "guidance", "consensus"),
     [
-        ("dpm", "ve", "proximal"),
-        ("dpm", "ve", "gradient"),
-        ("dpm", "ve", "none"),
-        ("heun", "ve", "proximal"),
-        ("euler-maruyama", "ve", "proximal"),
-        ("euler-maruyama", "sub-vp", "proximal"),
-        ("predictor-corrector", "ve", "proximal"),
-        ("predictor-corrector", "vp", "proximal"),
+        ("dpm", "ve", "proximal", 5),
+        ("dpm", "ve", "proximal", 1),
+        ("dpm", "ve", "proximal", 0),
+        ("dpm", "ve", "gradient", 0),
+        ("dpm", "ve", "none", 0),
+        ("heun", "ve", "proximal", 0),
+        ("euler-maruyama", "ve", "proximal", 0),
+        ("euler-maruyama", "sub-vp", "proximal", 0),
+        ("predictor-corrector", "ve", "proximal", 2),
+        ("predictor-corrector", "vp", "proximal", 0),
     ],
 )
-def test_images_are_those_of_the_step_loop(device, calibration, engine, rows, sampler, sde, guidance):
-    reconstruct = on_cpu(calibration, engine, sampler, sde, guidance)
+def test_images_are_those_of_the_step_loop(device, calibration, engine, rows, sampler, sde, guidance, consensus):
+    reconstruct = on_cpu(calibration, engine, sampler, sde, guidance, consensus)
     table = step_table(sampler, SDES[sde](*SIGMA_RANGE), STEPS[sampler], guidance)
-    loop = loop_like(device, calibration, engine, rows, table)
+    loop = loop_like(device, calibration, engine, rows, table, consensus)
     loop()
     device.check_guards()
 
@@ -100,20 +104,34 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     np.testing.assert_allclose((noise * unit)[scale > 0], reduced.noise[scale > 0], rtol=1e-5)
     np.testing.assert_allclose(snr_db, reduced.snr_db, atol=1e-4)
 
-    evaluator = engine.bind(len(rows), SAMPLES)
     likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
-    shape = len(rows), SAMPLES, calibration.num_voxels
-    evaluator.condition[...] = condition.reshape(evaluator.condition.shape)
-    evaluator.encode()
-    x = saved = denoised = np.zeros(shape)
-    for number, row in enumerate(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"])):
-        if number:
-            denoised = evaluator.denoise().reshape(shape).astype(np.float64)
-        drawn = mirrored_normal(3, SAMPLES, calibration.num_voxels, int(row["draw"]))
-        x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
-        evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), row["sigma"]
-    for found, wanted in zip(finish.reference(x, statistics), (expected.image, expected.std), strict=True):
+
+    def follow(table, x):
+        evaluator = engine.bind(*x.shape[:2])
+        evaluator.condition[...] = condition.reshape(evaluator.condition.shape)
+        evaluator.encode()
+        saved = denoised = np.zeros(x.shape)
+        for number, row in enumerate(table):
+            if number:
+                denoised = evaluator.denoise().reshape(x.shape).astype(np.float64)
+            drawn = mirrored_normal(3, x.shape[1], calibration.num_voxels, int(row["draw"]))
+            x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
+            evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), row["sigma"]
+        return x
+
+    nothing = np.zeros((len(rows), SAMPLES, calibration.num_voxels))
+    samples = follow(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"]), nothing)
+    mean, _, deviation = finish.reference(samples, statistics)
+    _, image, _ = finish.reference(follow(consensus_table(CONSENSUS), mean[:, None]), statistics)
+    for found, wanted in ((image, expected.image), (deviation, expected.std)):
         assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
+
+
+def test_consensus_is_about_one_image_of_each_frame(device, calibration, engine):
+    table, agreement = step_table("dpm", SDES["ve"](*SIGMA_RANGE), 2), consensus_table(2)
+    for wrong in ((2, 2), (1, 1)):
+        with pytest.raises(InputError, match="expected one image of 2 frames"):
+            Loop(device, calibration, engine.bind(2, 3), table, consensus=(engine.bind(*wrong), agreement))
 
 
 def test_spectra_give_the_images_of_their_rows(device, calibration, engine, rows):

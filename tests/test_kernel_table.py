@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from mpi_fast.consensus import agree
 from mpi_fast.errors import InputError
-from mpi_fast.kernels.table import STEP, step_table
+from mpi_fast.guidance import Likelihood
+from mpi_fast.kernels import guided_step
+from mpi_fast.kernels.table import STEP, consensus_table, step_table
 from mpi_fast.samplers import SAMPLERS, get_sampler, nfe
 from mpi_fast.schedule import SDES, VE
 
@@ -24,7 +27,7 @@ def run(table):
     """Follow the rows, in float64."""
     x = saved = denoised = np.zeros((2, 7))
     for number in range(len(table)):
-        row = {name: float(table[number][name]) for name in STEP.names[:-1]}
+        row = {name: float(table[number][name]) for name in STEP.names}
         if number:
             denoised = denoise(x, float(table[number - 1]["sigma"]))
         new = sum(row[f"x_from_{n}"] * a for n, a in (("x", x), ("denoised", denoised), ("saved", saved)))
@@ -49,7 +52,7 @@ def test_rows_are_the_sampler(name, sde, steps):
 
 def test_a_row_is_sixty_four_bytes_as_in_the_kernel():
     assert STEP.itemsize == 64
-    assert STEP.fields["draw"][1] == 13 * 4
+    assert STEP.fields["draw"][1] == 15 * 4
 
 
 def test_the_last_row_returns_what_was_denoised():
@@ -63,6 +66,31 @@ def test_guidance_follows_the_noise_level():
     assert rows["guide_strength"].tolist() == [0, *[1] * 6]
     np.testing.assert_allclose(rows["guide_spread"][1:], 0.5 * rows["spread"][:-1], rtol=1e-6)
     assert not step_table("dpm", VE(), 5, "none")["guide_strength"].any()
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_rows_are_the_steps_towards_consensus(steps):
+    rng = np.random.default_rng(1)
+    basis = np.linalg.qr(rng.standard_normal((7, 4)))[0]
+    y, singular_values = rng.standard_normal((2, 4)) * 20, np.array([50.0, 9.0, 2.0, 0.5])
+    likelihood, start = Likelihood(y, singular_values, basis, np.array([0.7, 2.0])), rng.standard_normal((2, 7))
+    expected = agree(denoise, likelihood, start, steps)
+
+    x, nothing, denoised = start[:, None], np.zeros((2, 1, 7)), np.zeros((2, 1, 7))
+    table = consensus_table(steps)
+    for number, row in enumerate(table):
+        if number:
+            denoised = denoise(x, float(table[number - 1]["sigma"]))
+        x, _, image = guided_step.reference(likelihood, row, denoised, x, nothing, nothing)
+        np.testing.assert_array_equal(image[:, :, 2], x)
+    assert len(table) == steps + 1
+    np.testing.assert_allclose(x[:, 0], expected, rtol=0, atol=1e-5)  # float32 there
+    assert not table[-1]["sigma"]
+
+
+def test_consensus_takes_a_step():
+    with pytest.raises(InputError, match="consensus in 0 steps"):
+        consensus_table(0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.kernels.loop import Loop
-from mpi_fast.kernels.table import step_table
+from mpi_fast.kernels.table import consensus_table, step_table
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.samplers import SAMPLERS
@@ -86,6 +86,13 @@ def test_guided_step(device, case, sampler):
         check_step(device, case, table, 2, group=group)
 
 
+@pytest.mark.parametrize("case", SHAPES, ids=str)
+def test_consensus_step(device, case):
+    table = consensus_table(2)
+    for number in range(len(table)):
+        check_step(device, case, table, number)
+
+
 class HostNetwork:
     """The bundled network on the CPU behind arrays of the device."""
 
@@ -119,10 +126,11 @@ def rows(calibration, true_rows):
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 def test_the_same_seed_gives_the_images_of_the_cpu(device, calibration, rows, sampler):
-    expected = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler, device="cpu")(rows)
+    expected = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler, device="cpu", consensus=2)(rows)
     bundle = Bundle.open()
-    network = HostNetwork(device, OnnxEngine(bundle).bind(len(rows), 4))
-    loop = Loop(device, calibration, network, step_table(sampler, VE(*bundle.sigma_range), 6), seed=7)
+    network, again = (HostNetwork(device, OnnxEngine(bundle).bind(len(rows), samples)) for samples in (4, 1))
+    table = step_table(sampler, VE(*bundle.sigma_range), 6)
+    loop = Loop(device, calibration, network, table, seed=7, consensus=(again, consensus_table(2)))
     device.copy(rows, loop.signals)
     loop()
     device.stream.synchronize()
@@ -152,9 +160,9 @@ class Shrinking:
 
 
 def test_a_captured_graph_repeats_what_was_captured_on_new_signals_and_tables(device, calibration, rows):
-    network = Shrinking(device, 3, 4, calibration.grid)
+    network, again = (Shrinking(device, 3, samples, calibration.grid) for samples in (4, 1))
     tables = [step_table("dpm", VE(low, 10.0), 5) for low in (0.02, 0.2)]
-    loop = Loop(device, calibration, network, tables[0])
+    loop = Loop(device, calibration, network, tables[0], consensus=(again, consensus_table(2)))
 
     def images(signals, table, run):
         device.copy(signals, loop.signals)

@@ -27,12 +27,15 @@ from shim import COMPILER, SHIM, ShimDevice
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.launch import SHARED_LIMIT, CupyDevice, Kernel, scalar_define
-from mpi_fast.kernels.table import FINAL, STEP, step_table
+from mpi_fast.kernels.table import FINAL, STEP, consensus_table, step_table
 from mpi_fast.schedule import VE, VP
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
-TABLES = {name: step_table(name, VP(), 3) for name in ("dpm", "heun", "euler-maruyama", "predictor-corrector")}
+TABLES = {
+    **{name: step_table(name, VP(), 3) for name in ("dpm", "heun", "euler-maruyama", "predictor-corrector")},
+    "consensus": consensus_table(3),
+}
 SMALL_GRIDS = st.tuples(st.integers(1, 12), st.integers(1, 12))
 GRIDS = st.one_of(st.just((19, 19)), SMALL_GRIDS, st.just((28, 30)))
 quick = settings(
@@ -94,6 +97,9 @@ def test_finish(device, frames, samples, grid):
 @example(70, 2, (19, 19), 361, ("dpm", 2), "float32", False, None)
 @example(1, 1, (1, 1), 1, ("heun", 1), "float32", False, 4)
 @example(1, 5, (28, 30), 361, ("predictor-corrector", 1), "float16", True, 2)
+@example(3, 1, (19, 19), 150, ("consensus", 0), "float32", False, None)
+@example(70, 1, (19, 19), 361, ("consensus", 1), "float32", False, None)
+@example(3, 1, (7, 13), 40, ("consensus", 3), "bfloat16", True, None)
 def test_guided_step(device, frames, samples, grid, rank, row, scalar, channels_last, group):
     case = Case(frames, samples, grid, rank, rows=190, seed=samples)
     if group and guided_step.shared_bytes(group, case.voxels, rank) > SHARED_LIMIT:
@@ -179,7 +185,8 @@ def test_broken_signals_show(device):
     x = np.random.default_rng(0).standard_normal((3, 4, 361)).astype(np.float32)
     x[1, 2, 5] = np.nan
     image, deviation = (device.empty((3, 361), np.float32) for _ in range(2))
-    finish.finish(device, filled(device, x), filled(device, np.ones((5, 3), np.float32)), image, deviation)
+    statistics = filled(device, np.ones((5, 3), np.float32))
+    finish.finish(device, filled(device, x), statistics, image=image, deviation=deviation)
     for found in (image, deviation):
         assert np.isnan(found[1, 5])
         assert np.isnan(found).sum() == 1
@@ -257,6 +264,7 @@ def test_a_grid_too_large_for_shared_memory_is_refused():
 def test_blocks_take_fewer_samples_where_frames_are_few():
     groups = [guided_step.group_of(frames, 8, 361, 150, 132) for frames in (1, 16, 17, 33, 64, 66, 500)]
     assert groups == [1, 1, 1, 2, 2, 4, 4]
+    assert [guided_step.group_of(500, samples, 361, 150, 132) for samples in (1, 2, 3)] == [1, 2, 4]
     assert guided_step.group_of(500, 8, 1600, 700, 132) < 4  # four do not fit
 
 

@@ -61,9 +61,10 @@ def relative(found, expected):
 @pytest.mark.parametrize(("frames", "samples"), [(1, 1), (1, 8), (3, 4)])
 def test_random_inputs(bundle, frames, samples):
     device, expected = CupyDevice(), OnnxEngine(bundle).bind(frames, samples)
-    evaluator = TensorRTDeviceEngine(bundle, "fp32").bind(frames, samples, device)
+    sigmas = (0.05, 1.0, 8.0)
+    evaluator = TensorRTDeviceEngine(bundle, "fp32").bind(frames, samples, device, sigmas)
     rng = np.random.default_rng(0)
-    for sigma in (0.05, 1.0, 8.0):
+    for sigma in sigmas:
         expected.condition[:] = rng.uniform(0.1, 1.0, expected.condition.shape)
         expected.image[:], expected.sigma[:] = rng.uniform(0.1, 1.0, expected.image.shape), sigma
         for name in ("condition", "image", "sigma"):

@@ -89,9 +89,7 @@ def test_reconstruction_by_engines_is_reconstruction_by_onnx_runtime(
     bundle = with_engines(tmp_path, package, version)
     sampling, sigma_range = Sampling(samples=4, steps=3), bundle.sigma_range
     engine = TensorRTDeviceEngine(bundle, "fp32")
-    reconstruct = DeviceLoop(
-        calibration, sampling, sigma_range, lambda sigmas: engine, lambda: OnStream(tmp_path), (1, 3, 5)
-    )
+    reconstruct = DeviceLoop(calibration, sampling, sigma_range, lambda: engine, lambda: OnStream(tmp_path), (1, 3, 5))
     expected = StepLoop(calibration, sampling, sigma_range, OnnxEngine(bundle))
     rows = (true_rows[:, [100, 180, 250]].T).astype(np.complex64)
     for frames in (3, 1, 2):
@@ -99,9 +97,10 @@ def test_reconstruction_by_engines_is_reconstruction_by_onnx_runtime(
         np.testing.assert_allclose(found, expected(rows[:frames]).image, rtol=1e-4, atol=1e-6)
     assert reconstruct.batch == 3  # 20 images are more than the engine was built for
     executed = [call for call in module.calls if call[0] == "execute"]
-    assert module.calls.count(("context",)) == 4  # two engines, two batches of frames
+    assert module.calls.count(("context",)) == 8  # two engines, for samples and for consensus, two batches of frames
     profiles = [call[1] for call in module.calls if call[0] == "profile"]
-    assert profiles == [0, 1, 1, 1]  # 1 frame, 4 images; 3 frames, 12 images; for batches of up to 2 and 16
+    # 1 frame, 4 images, and for consensus one; 3 frames, 12 images, 3 and 3; for batches of up to 2 and 16
+    assert profiles == [0, 1, 0, 0, 1, 1, 1, 1]
     assert all(stream in Stream.alive for _, stream, _ in executed)
 
 

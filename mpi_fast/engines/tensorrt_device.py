@@ -1,6 +1,6 @@
 """TensorRT inside a captured loop: encoder and denoiser bound to a device's arrays and enqueued on its stream."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -37,8 +37,11 @@ class TensorRTDeviceEngine:
         """Whether the engines were built for batches this large."""
         return frames <= max(self.encoder.facts.batches) and frames * samples <= max(self.denoiser.facts.batches)
 
-    def bind(self, frames: int, samples: int, device: Device) -> "TensorRTDeviceEvaluator":
-        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``."""
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> "TensorRTDeviceEvaluator":
+        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
+
+        The noise levels of the evaluations, ``sigmas``, need not be known beforehand: the denoiser reads its ``sigma``.
+        """
         return TensorRTDeviceEvaluator(self, frames, samples, device)
 
 

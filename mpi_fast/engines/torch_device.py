@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.compiler.config
 from torch import Tensor, nn
 
 from mpi_fast.errors import InputError
@@ -14,24 +15,23 @@ from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 from mpi_fast.training.unrolled import Unrolled
 
+SIZES = 64  # that are compiled, each for itself: torch would stop at 8, and run the others uncompiled
 PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
 
 
 class TorchDeviceEngine:
-    """The network of a checkpoint, for the evaluations of one table of steps.
+    """The network of a checkpoint.
 
     Parameters
     ----------
     checkpoint : Checkpoint
         The network.
-    sigmas : sequence of float
-        Noise level of each evaluation, in the order in which they come.
     place : str
         ``cuda:N``, or ``cpu`` where there is no GPU to test on.
     precision : str
         Of the convolutions: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
     compiled : bool
-        Let torch's compiler fuse the denoiser: minutes once, for each number of frames.
+        Let torch's compiler fuse the denoiser: minutes once, for each number of frames and samples.
 
     Raises
     ------
@@ -42,7 +42,6 @@ class TorchDeviceEngine:
     def __init__(
         self,
         checkpoint: Checkpoint,
-        sigmas: Sequence[float],
         place: str = "cuda:0",
         precision: str = "fp16",
         compiled: bool = False,
@@ -50,8 +49,10 @@ class TorchDeviceEngine:
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
         self.name = f"PyTorch, {precision}{', compiled' if compiled else ''}"
-        self.grid, self.sigmas, self.place = checkpoint.grid, list(sigmas), place
+        self.grid, self.place = checkpoint.grid, place
         self.tf32, self.compiled = precision == "tf32", compiled
+        if compiled:
+            torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, SIZES)
         network = half(checkpoint.network, PRECISIONS[precision]).to(place)
         self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
 
@@ -59,15 +60,21 @@ class TorchDeviceEngine:
         """Any number of either."""
         return frames > 0 and samples > 0
 
-    def bind(self, frames: int, samples: int, device: Device) -> "TorchDeviceEvaluator":
-        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``."""
-        return TorchDeviceEvaluator(self, frames, samples, device)
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> "TorchDeviceEvaluator":
+        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
+
+        ``sigmas`` are the noise levels of the evaluations, in the order in which they come: what the network makes of
+        them is computed here.
+        """
+        return TorchDeviceEvaluator(self, frames, samples, device, sigmas)
 
 
 class TorchDeviceEvaluator:
     """See `denoiser.Evaluator`; the arrays are the device's, and share their memory with tensors."""
 
-    def __init__(self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device) -> None:
+    def __init__(
+        self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device, sigmas: Sequence[float]
+    ) -> None:
         batch, grid = frames * samples, engine.grid
         self._device, self._on_gpu = device, engine.place != "cpu"
         self._stream: Any = None
@@ -79,17 +86,17 @@ class TorchDeviceEvaluator:
             self._image = torch.zeros(batch, 3, *grid, device=engine.place)
             self._sigma = torch.zeros(batch, device=engine.place)
         self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))
-        self._network = Unrolled(engine.network, engine.sigmas, samples)
+        self._network = Unrolled(engine.network, sigmas, samples)
         self._correct: Callable[..., Tensor] = self._network
         if engine.compiled:
             self._correct = torch.compile(self._network, mode="max-autotune-no-cudagraphs", dynamic=False)
-        self._c_in = [1.0 / math.hypot(1.0, sigma) for sigma in engine.sigmas]
+        self._c_in = [1.0 / math.hypot(1.0, sigma) for sigma in sigmas]
         self._number = 0
         self._features, self._denoised = self._sigma, self._sigma  # kept alive as long as the stream may read them
 
     @torch.inference_mode()
     def encode(self) -> None:
-        """Run the encoder on ``condition``; the next evaluation is the first of the table."""
+        """Run the encoder on ``condition``; the next evaluation is the first."""
         with self._settings():
             self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
         self._number = 0

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +145,7 @@ def _device_loop(
     from mpi_fast.kernels.launch import CupyDevice
     from mpi_fast.pipelines.device import DeviceLoop
 
-    def network(sigmas: Sequence[float]) -> "DeviceEngine":
+    def network() -> "DeviceEngine":
         if engine == "tensorrt":
             from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine
 
@@ -156,7 +156,7 @@ def _device_loop(
         except ImportError as error:
             raise DeviceError(f"PyTorch is not installed ({error})") from error
         checkpoint, compiled = load_checkpoint(bundle.checkpoint()), engine == "torch-compiled"
-        return TorchDeviceEngine(checkpoint, sigmas, f"cuda:{index}", precision, compiled)
+        return TorchDeviceEngine(checkpoint, f"cuda:{index}", precision, compiled)
 
     return DeviceLoop(calibration, sampling, bundle.sigma_range, network, lambda: CupyDevice(index))
 

@@ -21,7 +21,7 @@ from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
-from mpi_fast.kernels.table import step_table
+from mpi_fast.kernels.table import consensus_table, step_table
 from mpi_fast.pipelines import Frames, Sampling
 from mpi_fast.schedule import SDES
 
@@ -39,7 +39,7 @@ class DeviceEvaluator(Evaluator, Protocol):
 
 
 class DeviceEngine(Protocol):
-    """A network for the noise levels of one table of steps."""
+    """A network that can be bound to buffers of a device."""
 
     name: str
 
@@ -47,8 +47,8 @@ class DeviceEngine(Protocol):
         """Whether it can be bound so."""
         ...
 
-    def bind(self, frames: int, samples: int, device: Device) -> DeviceEvaluator:
-        """Buffers on a device, used on its stream."""
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> DeviceEvaluator:
+        """Buffers on a device, used on its stream, for evaluations at these noise levels, counted since `encode`."""
         ...
 
 
@@ -64,7 +64,7 @@ class DeviceLoop:
     sigma_range : (float, float)
         Noise levels that the network was trained for.
     make_engine : callable
-        From the noise levels of the evaluations, in order, to the network.
+        The network.
     open_device : callable
         A device with a stream of its own, for each lane.
     batches : sequence of int
@@ -81,17 +81,18 @@ class DeviceLoop:
         calibration: Calibration,
         sampling: Sampling,
         sigma_range: tuple[float, float],
-        make_engine: Callable[[Sequence[float]], DeviceEngine],
+        make_engine: Callable[[], DeviceEngine],
         open_device: Callable[[], Device],
         batches: Sequence[int] = BATCHES,
     ) -> None:
         sde = SDES[sampling.sde](*sigma_range)
         self._table = step_table(sampling.sampler, sde, sampling.steps, sampling.guidance, sampling.strength)
+        self._consensus = consensus_table(sampling.consensus) if sampling.consensus else None
         self._calibration, self._sampling = calibration, sampling
         self._open_device = open_device
         self._lanes: dict[tuple[int, int], Lane] = {}
         with device_errors():
-            self._engine = make_engine(self._table["sigma"][:-1].tolist())
+            self._engine = make_engine()
             self._batches = [size for size in sorted(batches) if self._engine.fits(size, sampling.samples)]
             if not self._batches:
                 raise InputError(f"{self._engine.name}: not for {sampling.samples} samples a frame, expected fewer")
@@ -162,10 +163,17 @@ class DeviceLoop:
         key = size, turn if size == self.batch else 0
         if key not in self._lanes:
             device = self._open_device()
-            evaluator = self._engine.bind(size, self._sampling.samples, device)
-            loop = Loop(device, self._calibration, evaluator, self._table, self._sampling.seed)
-            self._lanes[key] = Lane(device, loop, evaluator, captured=len(self._table) <= LONGEST_CAPTURE)
+            evaluator = self._bind(size, self._sampling.samples, device, self._table)
+            consensus, evaluations = None, len(self._table)
+            if self._consensus is not None:
+                consensus = self._bind(size, 1, device, self._consensus), self._consensus
+                evaluations += len(self._consensus)
+            loop = Loop(device, self._calibration, evaluator, self._table, self._sampling.seed, consensus=consensus)
+            self._lanes[key] = Lane(device, loop, evaluator, captured=evaluations <= LONGEST_CAPTURE)
         return self._lanes[key]
+
+    def _bind(self, frames: int, samples: int, device: Device, table: NDArray[np.void]) -> DeviceEvaluator:
+        return self._engine.bind(frames, samples, device, table["sigma"][:-1].tolist())
 
 
 class Lane:
