@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpi_fast.bundle import Bundle
+from mpi_fast.consensus import STEPS
 from mpi_fast.samplers import SAMPLERS, nfe
 from mpi_fast.training.checkpoint import load_checkpoint
 
@@ -126,10 +127,10 @@ def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
     features = model.config.features
     condition = torch.ones(1, 2, *grid)
     image, sigma = torch.ones(1, 3, *grid), torch.ones(1)
-    encoded, denoised = 1 + bool(size.consensus), size.evaluations * batch + size.consensus * frames
+    denoised = size.evaluations * batch + size.consensus * frames
     denoiser_inputs = image, sigma, torch.ones(1, features, *grid)
     parts = (
-        ("encoder", model.encoder, (condition,), encoded * frames, encoded),
+        ("encoder", model.encoder, (condition,), frames, 1),
         ("denoiser", model.denoiser, denoiser_inputs, denoised, size.evaluations + size.consensus),
     )
     stages = []
@@ -183,7 +184,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--sampler", choices=[*SAMPLERS], default="dpm")
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--consensus", type=int, default=5)
+    parser.add_argument("--consensus", type=int, default=STEPS)
     parser.add_argument("--measured", type=Path, nargs="*", default=sorted(Path("bench/results").glob("kernels*.json")))
     options = parser.parse_args()
 

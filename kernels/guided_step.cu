@@ -42,6 +42,7 @@ struct Step {  // table.STEP in table.py
     float reflection;
     float guide_spread, guide_strength, guide_uniform;  // uniform: all directions get the gain of the most curved one
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
+    float sees;                                         // 1 if it is given the signals, 0 if not
     unsigned draw;
 };
 
@@ -110,7 +111,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     const float level = noise[frame], steepest = singular[0];
     product<2 * SAMPLES, false>(basis, voxels, rank, pair, nullptr, partial, [&](int j, const Row<2 * SAMPLES>& sum) {
         const float s = singular[j], measured = y[(size_t)frame * rank + j];
-        const float curved = step.guide_spread * (step.guide_uniform != 0.0f ? steepest : s), seen = step.spread * s;
+        const float curved = step.guide_spread * (step.guide_uniform != 0.0f ? steepest : s), seen = step.sees * step.spread * s;
         const float guide =
             step.guide_strength * step.guide_spread * (step.guide_spread * s) / (curved * curved + level * level);
         const float gain = step.spread * seen / (seen * seen + level * level);

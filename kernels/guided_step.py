@@ -71,7 +71,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 64) uint8
+    table : (steps, 68) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -200,6 +200,8 @@ def reference(
     kept = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
     if not any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):
         kept = saved
-    estimate = likelihood.combine(row["shrink"] * new, row["spread"])
-    deviation = np.broadcast_to(likelihood.deviation(row["spread"])[:, None], new.shape)
+    estimate, deviation = row["shrink"] * new, np.broadcast_to(row["spread"], new.shape)
+    if row["sees"]:
+        estimate = likelihood.combine(estimate, row["spread"])
+        deviation = np.broadcast_to(likelihood.deviation(row["spread"])[:, None], new.shape)
     return new, kept, np.stack([estimate, deviation, new], axis=2)

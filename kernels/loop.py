@@ -14,6 +14,8 @@ from mpi_fast.kernels.launch import Array, Device, Scalar
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 
+BFLOAT16_ONE = 0x3F80  # its bits
+
 
 class Loop:
     """Frames of one calibration, in batches of one size: write `signals`, call, read `image`, `std`, `statistics`.
@@ -34,8 +36,8 @@ class Loop:
     seed : int
         Of the noise.
     consensus : (Evaluator, (evaluations + 1,) STEP), optional
-        The network again, bound for the F frames with one sample each, and `table.consensus_table`: the image is the
-        one that is agreed on. Without, it is the mean of the samples.
+        The network again, bound for the F frames with one sample each, as a denoiser that sees no signals, and
+        `table.consensus_table`: the image is the one that is agreed on. Without, it is the mean of the samples.
     spectra : bool
         Signals are spectra (F, C, K) instead of selected rows (F, M).
     scalar, channels_last
@@ -83,6 +85,7 @@ class Loop:
             self._consensus = _Evaluations(device, self._basis, *consensus, seed, self._layout)
             if self._consensus.state.x.shape != (frames, 1, voxels):
                 raise InputError(f"consensus: x {self._consensus.state.x.shape}, expected one image of {frames} frames")
+            self._show_nothing(consensus[0])
         self.image = device.empty((frames, voxels), np.float32)
         self.std = device.empty((frames, voxels), np.float32)
 
@@ -105,15 +108,23 @@ class Loop:
         noise = self.statistics[STATISTICS.index("noise")]
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
         prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout)
+        self._sampler.evaluator.encode()
         self._sampler(self._y, noise)
         if consensus is None:
             finish(device, samples, self.statistics, image=self.image, deviation=self.std)
             return
         finish(device, samples, self.statistics, mean=consensus.state.x[:, 0], deviation=self.std)
-        with device.active():
-            consensus.evaluator.condition[...] = self._sampler.evaluator.condition
         consensus(self._y, noise)
         finish(device, consensus.state.x, self.statistics, image=self.image)
+
+    def _show_nothing(self, evaluator: Evaluator) -> None:
+        """Encode, once and for all, what no signals say of an image: mean 0, deviation 1."""
+        one = BFLOAT16_ONE if self._layout["scalar"] == "bfloat16" else 1
+        condition = np.zeros(self._condition.shape, self._condition.dtype)
+        condition[(..., 1) if self._layout["channels_last"] else (slice(None), 1)] = one
+        self._device.copy(condition.reshape(evaluator.condition.shape), evaluator.condition)
+        evaluator.encode()
+        self._device.wait()
 
 
 class _Evaluations:
@@ -142,10 +153,9 @@ class _Evaluations:
         )
 
     def __call__(self, y: Array, noise: Array) -> None:
-        """Enqueue all of them, for signals and a condition that are there."""
+        """Enqueue all of them, for signals that are there and a condition that is encoded."""
         device, basis, table, seed = self._device, self._basis, self.table, self._seed
         guided_step(device, basis, table, 0, seed, y, noise, None, self.state)
-        self.evaluator.encode()
         for number in range(1, len(table)):
             denoised = self.evaluator.denoise().reshape(-1, basis.shape[0])
             guided_step(device, basis, table, number, seed, y, noise, denoised, self.state)

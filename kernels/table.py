@@ -30,10 +30,10 @@ _FLOATS = (
     *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise", "x_from_raw"),
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
     *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
-    *("sigma", "shrink", "spread"),
+    *("sigma", "shrink", "spread", "sees"),
 )
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
-"""One row: ``struct Step`` of guided_step.cu, 64 bytes."""
+"""One row: ``struct Step`` of guided_step.cu, 68 bytes."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,13 @@ def step_table(
             row["guide_strength"] = 1.0 if guidance == "proximal" else strength
             row["guide_uniform"] = guidance == "gradient"
         if following:
-            row["sigma"] = following[0]
+            row["sigma"], row["sees"] = following[0], 1.0
             row["shrink"], row["spread"] = tweedie(following[0])
     return table
 
 
 def consensus_table(steps: int) -> NDArray[np.void]:
-    """The rows of `consensus.agree`.
+    """The rows of `consensus.agree`, in which the network sees no signals.
 
     Parameters
     ----------

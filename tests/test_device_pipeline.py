@@ -9,7 +9,7 @@ import torch
 import torch.compiler.config
 from shim import COMPILER, ShimDevice
 
-from mpi_fast import Reconstructor
+from mpi_fast import Reconstructor, consensus
 from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.torch_device import TorchDeviceEngine
@@ -149,8 +149,8 @@ def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(
         pipeline(rows[start : start + 1])
         counts.append(devices[-1].launches - before)
     # Reduce and prepare; the first noise, and after each of three evaluations; the mean; the start of consensus, and
-    # after each of five evaluations; the image.
-    assert counts == [2 + 4 + 1 + 6 + 1] * 3
+    # after each of its evaluations; the image.
+    assert counts == [2 + 4 + 1 + (1 + consensus.STEPS) + 1] * 3
     assert devices[-1].sealed
 
 

@@ -106,9 +106,9 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
 
     likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
 
-    def follow(table, x):
+    def follow(table, x, shown=condition):
         evaluator = engine.bind(*x.shape[:2])
-        evaluator.condition[...] = condition.reshape(evaluator.condition.shape)
+        evaluator.condition[...] = shown.reshape(evaluator.condition.shape)
         evaluator.encode()
         saved = denoised = np.zeros(x.shape)
         for number, row in enumerate(table):
@@ -122,7 +122,8 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     nothing = np.zeros((len(rows), SAMPLES, calibration.num_voxels))
     samples = follow(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"]), nothing)
     mean, _, deviation = finish.reference(samples, statistics)
-    _, image, _ = finish.reference(follow(consensus_table(CONSENSUS), mean[:, None]), statistics)
+    no_signals = np.stack([np.zeros_like(mean), np.ones_like(mean)], axis=1)
+    _, image, _ = finish.reference(follow(consensus_table(CONSENSUS), mean[:, None], no_signals), statistics)
     for found, wanted in ((image, expected.image), (deviation, expected.std)):
         assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
 

@@ -50,9 +50,9 @@ def test_rows_are_the_sampler(name, sde, steps):
     np.testing.assert_allclose(run(table), expected, rtol=0, atol=2e-5)  # the rows are rounded to float32
 
 
-def test_a_row_is_sixty_four_bytes_as_in_the_kernel():
-    assert STEP.itemsize == 64
-    assert STEP.fields["draw"][1] == 15 * 4
+def test_a_row_is_laid_out_as_in_the_kernel():
+    assert STEP.itemsize == 68
+    assert STEP.fields["draw"][1] == 16 * 4
 
 
 def test_the_last_row_returns_what_was_denoised():

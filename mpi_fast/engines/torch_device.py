@@ -96,21 +96,20 @@ class TorchDeviceEvaluator:
 
     @torch.inference_mode()
     def encode(self) -> None:
-        """Run the encoder on ``condition``; the next evaluation is the first."""
+        """Run the encoder on ``condition``."""
         with self._settings():
             self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
-        self._number = 0
 
     @torch.inference_mode()
     def denoise(self) -> Array:
-        """Run the denoiser on ``image``, at the noise level of the next evaluation."""
+        """Run the denoiser on ``image``, at the noise level of the next evaluation; the first follows the last."""
         with self._settings():
             estimate, deviation, noisy = self._image.chunk(3, dim=1)
             planes = torch.cat([estimate, 0.5 * torch.log(deviation), self._c_in[self._number] * noisy], dim=1)
             planes = planes.contiguous(memory_format=torch.channels_last)
             correction = self._correct(planes, self._features, self._network.modulations(self._number))
             self._denoised = torch.addcmul(estimate, deviation, correction).contiguous()
-        self._number += 1
+        self._number = (self._number + 1) % len(self._c_in)
         return self._array(self._denoised)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
