@@ -239,7 +239,7 @@ def test_nothing_measured_leaves_images_as_they_are():
     np.testing.assert_allclose(nothing.deviation(0.5), 0.5)
 
 
-@pytest.mark.parametrize("options", [{"scheme": "admm"}, {"scheme": "hqs"}, {"scheme": "admm", "conditioned": True}])
+@pytest.mark.parametrize("options", [{"scheme": "admm"}, {"scheme": "hqs"}])
 def test_plug_and_play_improves_on_the_linear_estimate(options, calibration, rows, truth):
     found = PlugAndPlay(calibration, level=0.2, **options)(rows).image
     linear = Tikhonov(calibration, "prior")(rows).image

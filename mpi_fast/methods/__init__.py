@@ -61,7 +61,13 @@ def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
-_PUBLISHED: dict[str, Any] = {"sampler": "predictor-corrector", "steps": 1000, "samples": 1, "guidance": "none"}
+_PUBLISHED: dict[str, Any] = {
+    "sampler": "predictor-corrector",
+    "steps": 1000,
+    "samples": 1,
+    "guidance": "none",
+    "consensus": 0,
+}
 
 REGISTRY: dict[str, Entry] = {
     "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1)), "iterations": _SWEEPS, "rows": ROWS}),
@@ -80,16 +86,16 @@ REGISTRY: dict[str, Entry] = {
         network=True,
     ),
     "paper": _ours(", as published", **_PUBLISHED),
-    "mean": _ours(", one step", samples=1, steps=1),
+    "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),
     "unguided": _ours(", no guidance", guidance="none"),
-    "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none"),
-    "consensus": _ours(", ADMM", PlugAndPlay, scheme="admm", level=0.2, strength=1.0, conditioned=True),
+    "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none", consensus=0),
+    "average": _ours(", mean of the samples", consensus=0),
 }
 REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
 REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
 
-DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "fast", "consensus")
+DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "average", "fast")
 """What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame."""
 
 

@@ -9,8 +9,6 @@ bundled network without any signals, so that what differs from our own method is
 * ``admm``: as above, r = strength * level, at one level throughout;
 * ``hqs``: half-quadratic splitting, u = 0, the level falling geometrically from 1 to its last value (Zhang et al.,
   "Plug-and-play image restoration with deep denoiser prior", IEEE Trans. Pattern Anal. Mach. Intell. 2021).
-
-``conditioned`` gives the network the signals after all: neither theirs nor our default, but what both have in common.
 """
 
 from pathlib import Path
@@ -48,8 +46,6 @@ class PlugAndPlay(ReducedMethod):
         r relative to the level.
     iterations : int
         Evaluations of the network.
-    conditioned : bool
-        Let the network see the signals as well, as it does in a `Reconstructor`.
     model : str or Path
         A bundle, or ``default``.
     threads : int, optional
@@ -69,7 +65,6 @@ class PlugAndPlay(ReducedMethod):
         strength: float = 1.0,
         iterations: int = 20,
         *,
-        conditioned: bool = False,
         model: str | Path = "default",
         threads: int | None = None,
     ) -> None:
@@ -82,7 +77,7 @@ class PlugAndPlay(ReducedMethod):
             raise MismatchError(f"{bundle.path}: a model for {bundle.grid}, but the calibration has {calibration.grid}")
         self._admm = scheme == "admm"
         self._levels = np.geomspace(level if self._admm else max(level, 1.0), level, iterations).tolist()
-        self._strength, self._conditioned, self._engine = strength, conditioned, OnnxEngine(bundle, threads)
+        self._strength, self._engine = strength, OnnxEngine(bundle, threads)
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
@@ -91,8 +86,7 @@ class PlugAndPlay(ReducedMethod):
 
     def _iterate(self, likelihood: Likelihood) -> Array:
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
-        seen = likelihood if self._conditioned else Likelihood.of_nothing(frames, voxels)
-        denoise = ConditionedDenoiser(seen, self._engine.bind(frames, 1), "none")
+        denoise = ConditionedDenoiser(Likelihood.of_nothing(frames, voxels), self._engine.bind(frames, 1), "none")
         dual = np.zeros((frames, voxels), dtype=np.float32)
         image = likelihood.combine(dual[:, None], 1.0)[:, 0]
         for level in self._levels:
