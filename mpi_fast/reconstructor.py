@@ -5,7 +5,8 @@
     out = rec(signals)          # out.image, out.std: (frames, ny, nx) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
-Per frame: reduce the signals, find noise level and scale, draw posterior samples, and return their mean and deviation.
+Per frame: reduce the signals, find noise level and scale, draw posterior samples for the uncertainty, and from their
+mean find the image that prior and signals agree on.
 """
 
 import threading
@@ -38,7 +39,7 @@ class Reconstruction:
     Attributes
     ----------
     image : (F, ny, nx) float32
-        Posterior mean of the concentration, not negative, in the unit of the calibration's delta sample. Zero for
+        The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, ny, nx) float32
         Standard deviation of the posterior samples: where the image is a guess. Zero for a single sample.
@@ -70,7 +71,7 @@ class Reconstructor:
     model : str or Path
         A bundle, or ``default``.
     samples : int
-        Posterior samples per frame, averaged into the image.
+        Posterior samples per frame: their mean is where consensus starts, their deviation the uncertainty.
     steps : int, optional
         Steps of the sampler; default: the sampler's own (5 for ``dpm``). The start costs one more evaluation.
     device : str
@@ -88,7 +89,8 @@ class Reconstructor:
     strength : float
         Of the guidance.
     consensus : int
-        Steps from the mean of the samples towards what network and signals agree on, see `consensus.agree`.
+        Steps from the mean of the samples towards what prior and signals agree on, see `consensus.agree`; 0 for the
+        mean itself.
     threads : int, optional
         Threads that the network may use on the CPU; default all.
     engine : str or Engine
