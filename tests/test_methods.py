@@ -12,7 +12,7 @@ from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_scale
 from mpi_fast.methods import DEFAULT, REGISTRY, create, get
 from mpi_fast.methods.nnls import NNLS, nnls
-from mpi_fast.methods.plug_and_play import PlugAndPlay, nothing_measured
+from mpi_fast.methods.plug_and_play import PlugAndPlay
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.variation import Nonconvex, TotalVariation, firm_threshold, gradient, gradient_transposed
@@ -234,7 +234,7 @@ def test_nonconvex_sparsity_alone_is_firm_thresholding():
 
 def test_nothing_measured_leaves_images_as_they_are():
     images = np.random.default_rng(0).standard_normal((2, 1, 9)).astype(np.float32)
-    nothing = nothing_measured(2, 9)
+    nothing = Likelihood.of_nothing(2, 9)
     np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
     np.testing.assert_allclose(nothing.deviation(0.5), 0.5)
 
