@@ -19,6 +19,7 @@ from mpi_fast.methods.variation import Nonconvex, TotalVariation, firm_threshold
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
+from mpi_fast.pipelines import Sampling
 
 QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network)
 
@@ -116,11 +117,12 @@ def test_unknown_names_are_refused():
 
 
 def test_presets_of_the_score_model(calibration, rows):
-    one_step, default = create("mean", calibration), create("fast", calibration)
-    assert (one_step.samples, one_step.steps, default.samples, default.steps) == (1, 1, 8, 5)
-    paper = create("paper", calibration)
-    assert (paper.samples, paper.steps, paper.guidance) == (1, 1000, "none")
-    assert create("samples-32", calibration).samples == 32
+    default = create("fast", calibration)
+    assert default.sampling == Sampling()
+    assert create("mean", calibration).sampling == Sampling(samples=1, steps=1, consensus=0)
+    published = Sampling(1, 1000, sampler="predictor-corrector", guidance="none", consensus=0)
+    assert create("paper", calibration).sampling == published
+    assert create("samples-32", calibration).sampling == Sampling(samples=32)
     assert default(rows[:1]).std.any()
     assert not one_step(rows[:1]).std.any()
 
