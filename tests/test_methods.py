@@ -119,7 +119,8 @@ def test_unknown_names_are_refused():
 def test_presets_of_the_score_model(calibration, rows):
     default = create("fast", calibration)
     assert default.sampling == Sampling()
-    assert create("mean", calibration).sampling == Sampling(samples=1, steps=1, consensus=0)
+    one_step = create("mean", calibration)
+    assert one_step.sampling == Sampling(samples=1, steps=1, consensus=0)
     published = Sampling(1, 1000, sampler="predictor-corrector", guidance="none", consensus=0)
     assert create("paper", calibration).sampling == published
     assert create("samples-32", calibration).sampling == Sampling(samples=32)
