@@ -9,7 +9,7 @@ import torch
 import torch.compiler.config
 from shim import COMPILER, ShimDevice
 
-from mpi_fast import Reconstructor, consensus
+from mpi_fast import Reconstructor, consensus, tensorrt
 from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.torch_device import TorchDeviceEngine
@@ -255,6 +255,21 @@ def test_an_onnx_runtime_without_cuda_is_refused():
         OnnxEngine(Bundle.open(), gpu=0)
 
 
+def test_every_engine_that_is_not_there_is_named_before_a_gpu_is_given_up(calibration, folder, monkeypatch):
+    monkeypatch.setattr("mpi_fast.kernels.launch.CupyDevice", lambda index: ShimDevice(folder))
+    for package in ("tensorrt", "tensorrt_rtx", "mpi_fast.engines.torch_device"):
+        monkeypatch.setitem(sys.modules, package, None)
+    tensorrt.load.cache_clear()
+    with pytest.raises(DeviceError, match=r"not tensorrt: .*; not torch: PyTorch .*; not onnx: .*"):
+        Reconstructor(calibration, device="cuda")
+    tensorrt.load.cache_clear()
+
+
+def test_an_engine_object_is_not_for_a_gpu(calibration):
+    with pytest.raises(InputError, match="engine object"):
+        Reconstructor(calibration, device="cuda", engine=OnnxEngine(Bundle.open()))
+
+
 @pytest.mark.parametrize("engine", ["tensorrt", "torch-compiled"])
 def test_engines_of_a_gpu_do_not_run_on_the_cpu(calibration, engine):
     with pytest.raises(InputError, match=engine):
@@ -267,7 +282,7 @@ def test_eager_torch_gives_the_images_of_onnx_runtime(calibration, rows, expecte
     assert largest_difference(found(rows).image, expected.image) < 1e-4
 
 
-@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:x"}, {"engine": "caffe"}])
+@pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:x"}, {"engine": "caffe"}, {"precision": "int3"}])
 def test_devices_and_engines_that_there_are_not(calibration, wrong):
     with pytest.raises(InputError, match=next(iter(wrong.values()))):
         Reconstructor(calibration, **wrong)

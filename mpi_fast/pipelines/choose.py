@@ -13,7 +13,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.errors import DeviceError, InputError, MismatchError, ModelError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, MPIFastError
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.steps import StepLoop
@@ -21,8 +21,9 @@ from mpi_fast.pipelines.steps import StepLoop
 if TYPE_CHECKING:
     from mpi_fast.pipelines.device import DeviceEngine
 
-ON_GPU = ("tensorrt", "torch", "onnx")  # best first
+ON_GPU = ("tensorrt", "torch", "onnx")  # in the order in which they are tried
 ENGINES = ("auto", *ON_GPU, "tensorrt-frame", "torch-compiled")
+PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
 
 
 def choose(
@@ -52,9 +53,13 @@ def choose(
     """
     if isinstance(engine, str) and engine not in ENGINES:
         raise InputError(f"engine '{engine}': expected one of {', '.join(ENGINES)}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
     place = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
     if not place:
         raise InputError(f"device '{device}': expected auto, cpu, cuda or cuda:N")
+    if device.startswith("cuda") and not isinstance(engine, str):
+        raise InputError(f"device '{device}': an engine object runs on the host, expected cpu or auto")
 
     def on_cpu() -> tuple[Pipeline, str]:
         return _on_cpu(calibration, bundle, sampling, engine, threads)
@@ -133,8 +138,10 @@ def _on_gpu(
                 pipeline = _tensorrt_frame(calibration, bundle, sampling, index)
             else:
                 pipeline = _device_loop(calibration, bundle, sampling, index, name, precision)
-            return pipeline, "; ".join(reasons) or ("the fastest engine" if engine == "auto" else "as asked for")
-        except (DeviceError, MismatchError, ModelError) as error:
+            return pipeline, "; ".join(reasons) or ("the first choice" if engine == "auto" else "as asked for")
+        except MPIFastError as error:  # a package, an engine or a precision that is not there
+            if isinstance(error, InputError) and engine != "auto":
+                raise
             reasons.append(f"not {name}: {error}")
     raise DeviceError("; ".join(reasons))
 
