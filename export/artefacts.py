@@ -42,6 +42,9 @@ class Request:
 
 def build(request: Request) -> Bundle:
     """Export, compare and write."""
+    # Small networks are no work for several threads, which wait for each other in busy loops: where other programs run,
+    # torch's are ten times slower than one.
+    torch.set_num_threads(1)
     checkpoint = load_checkpoint(request.checkpoint_file)
     calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
     if calibration and calibration.grid != checkpoint.grid:

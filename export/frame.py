@@ -9,6 +9,7 @@ Everything that depends on the noise level of a step is a number when the graph 
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import onnx
 import torch
@@ -17,13 +18,22 @@ from torch import Tensor, nn
 from mpi_fast.consensus import LEVEL
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
+from mpi_fast.export.shared import Shared
 from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
-from mpi_fast.training.network import IMAGE_CHANNELS
+from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
 from mpi_fast.training.unrolled import Unrolled
 
 OUTPUTS = ("image", "std", "noise_floor")
+GUIDED_AXES = {
+    "x": {0: "frames"},
+    "features": {0: "frames"},
+    "y": {0: "frames", 1: "rank"},
+    "noise": {0: "frames"},
+    "singular_values": {0: "rank"},
+    "basis": {1: "rank"},
+}
 Images = tuple[Tensor, Tensor, Tensor]
 
 
@@ -41,11 +51,12 @@ class Signals:
     """
 
     def __init__(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> None:
+        self.tensors = y, noise, singular_values, basis
         self._y, self._variance, self._values = y[:, None], noise * noise, singular_values
         self._basis, self._transposed = basis, basis.T
         self.squared = basis.T * basis.T
 
-    def gain(self, spread: float) -> Tensor:
+    def gain(self, spread: float | Tensor) -> Tensor:
         """``S r^2 / (S^2 r^2 + sigma^2)``, (F, R)."""
         signal = spread * self._values
         return spread * signal / (signal * signal + self._variance)
@@ -55,10 +66,82 @@ class Signals:
         residual = (self._y - (mean @ self._basis) * self._values) * gain[:, None]
         return mean + residual @ self._transposed
 
-    def deviation(self, spread: float, gain: Tensor) -> Tensor:
+    def deviation(self, spread: float | Tensor, gain: Tensor) -> Tensor:
         """Its standard deviation per voxel, (F, N)."""
         explained = (self._values * gain) @ self.squared
         return spread * torch.sqrt(torch.clamp(1.0 - explained, min=1e-6))
+
+
+class Guided(nn.Module):
+    """D(x; sigma | y): see `denoiser.ConditionedDenoiser`.
+
+    Parameters
+    ----------
+    network : Unrolled
+        For the samples of a frame.
+    grid : (ny, nx)
+        Image size.
+    """
+
+    def __init__(self, network: Unrolled, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.grid = network, grid
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        modulations: Sequence[Modulation],
+        features: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        singular_values: Tensor,
+        basis: Tensor,
+    ) -> Tensor:
+        """Images (F, samples, N) at noise level sigma (), with its modulations; the others as in `Signals`."""
+        signals = Signals(y, noise, singular_values, basis)
+        shrink = 1.0 / (1.0 + sigma * sigma)  # guidance.tweedie
+        spread = sigma * torch.sqrt(shrink)
+        gain = signals.gain(spread)
+        estimate, deviation = signals.combine(shrink * x, gain), signals.deviation(spread, gain)[:, None]
+        visible = (0.5 * torch.log(deviation)).expand(-1, self.network.samples, -1)
+        planes = estimate, visible, torch.sqrt(shrink) * x
+        denoised = estimate + deviation * correct(self.network, self.grid, planes, features, modulations)
+        return signals.combine(denoised, signals.gain(STRENGTH * spread))
+
+
+class Ordinary(nn.Module):
+    """D(x; LEVEL) without any signals, one image of a frame."""
+
+    features: Tensor
+
+    def __init__(self, network: Unrolled, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network, self.grid = network, grid
+        self.shrink, self.deviation = tweedie(LEVEL)
+        nothing = torch.cat([torch.zeros(1, 1, *grid), torch.ones(1, 1, *grid)], dim=1)  # mean, deviation
+        with torch.no_grad():
+            self.register_buffer("features", network.encode(nothing))
+
+    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
+        """Images (F, 1, N); half the logarithm of the deviation, of the same shape."""
+        estimate = self.shrink * x
+        planes = estimate, visible, math.sqrt(self.shrink) * x
+        modulations = self.network.modulations(0)
+        return estimate + self.deviation * correct(self.network, self.grid, planes, self.features, modulations)
+
+
+def correct(
+    network: Unrolled,
+    grid: tuple[int, int],
+    planes: tuple[Tensor, Tensor, Tensor],
+    features: Tensor,
+    modulations: Sequence[Modulation],
+) -> Tensor:
+    """The network's correction, from the planes of its input: (F, samples, N) each, as it is."""
+    image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *grid)
+    correction: Tensor = network(image, features, modulations)
+    return correction.reshape(-1, network.samples, math.prod(grid))
 
 
 class FrameGraph(nn.Module):
@@ -72,18 +155,19 @@ class FrameGraph(nn.Module):
         Of the sampler, and of `consensus.agree`; fixed in the graph.
     """
 
-    ordinary_features: Tensor
+    levels: Tensor
 
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
-        self.grid = checkpoint.grid
-        self.samples, self.voxels = samples, math.prod(checkpoint.grid)
+        self.grid, self.samples, self.consensus = checkpoint.grid, samples, consensus
+        self.voxels = math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
-        self.network, self.consensus = Unrolled(checkpoint.network, self.sigmas, samples), consensus
-        self.ordinary = Unrolled(checkpoint.network, [LEVEL], samples=1)
-        nothing = torch.cat([torch.zeros(1, 1, *self.grid), torch.ones(1, 1, *self.grid)], dim=1)  # mean, deviation
-        with torch.no_grad():
-            self.register_buffer("ordinary_features", self.network.encode(nothing))
+        self.register_buffer("levels", torch.tensor(self.sigmas))
+        self.network = Unrolled(checkpoint.network, self.sigmas, samples)
+        alone = Unrolled(checkpoint.network, [LEVEL], samples=1)
+        self.network.body = alone.body = Shared("network", self.network.body, {"x": {0: "images"}})
+        self.guided = Shared("guided", Guided(self.network, self.grid), GUIDED_AXES)
+        self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), {"x": {0: "frames"}, "visible": {0: "frames"}})
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -132,18 +216,18 @@ class FrameGraph(nn.Module):
     def _sample(self, signals: Signals, initial: Tensor) -> Tensor:
         """DPM-Solver++(2M), (F, samples, N): see `samplers.dpm_solver_2m`, whose names these are."""
         features = self._encode(signals)
-        x = (self.sigmas[0] * initial)[None]  # of one frame: the first evaluation makes the others
-        x = x + self._denoise(signals, x, self.sigmas[0], features)  # see `Reconstructor._start`
+        x = (self.sigmas[0] * initial).expand(features.shape[0], *initial.shape)
+        x = x + self._denoise(signals, x, 0, features)  # see `Reconstructor._start`
         previous, h_previous = torch.zeros_like(x), math.inf
-        for sigma, sigma_next in itertools.pairwise(self.sigmas):
-            denoised = self._denoise(signals, x, sigma, features)
+        for number, (sigma, sigma_next) in enumerate(itertools.pairwise(self.sigmas)):
+            denoised = self._denoise(signals, x, number, features)
             h = math.log(sigma / sigma_next)
             extrapolation, gain = h / (2.0 * h_previous), -math.expm1(-h)
             x = (sigma_next / sigma) * x + (gain * (1.0 + extrapolation)) * denoised
             if extrapolation > 0:
                 x = x - (gain * extrapolation) * previous
             previous, h_previous = denoised, h
-        return self._denoise(signals, x, self.sigmas[-1], features)
+        return self._denoise(signals, x, len(self.sigmas) - 1, features)
 
     def _encode(self, signals: Signals) -> Tensor:
         """Features of the frames, (F, width, ny, nx)."""
@@ -152,42 +236,21 @@ class FrameGraph(nn.Module):
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
         return self.network.encode(condition.reshape(-1, 2, *self.grid))
 
+    def _denoise(self, signals: Signals, x: Tensor, number: int, features: Tensor) -> Tensor:
+        """D(x; sigmas[number] | y)."""
+        modulations = self.network.modulations(number)
+        denoised: Tensor = self.guided(x, self.levels[number], modulations, features, *signals.tensors)
+        return denoised
+
     def _agree(self, signals: Signals, x: Tensor) -> Tensor:
         """See `consensus.agree`; (F, 1, N)."""
         agreed, gain = x, signals.gain(LEVEL)
-        shrink, spread = tweedie(LEVEL)
-        deviation = torch.full((1, 1, self.voxels), spread, device=x.device)
+        visible = torch.full_like(x, 0.5 * math.log(tweedie(LEVEL)[1]))
         for _ in range(self.consensus):
-            denoised = self._evaluate(self.ordinary, 0, shrink * x, deviation, x, LEVEL, self.ordinary_features)
+            denoised = self.ordinary(x, visible)
             agreed = signals.combine(2.0 * denoised - x, gain)
             x = x + agreed - denoised
         return agreed
-
-    def _denoise(self, signals: Signals, x: Tensor, sigma: float, features: Tensor) -> Tensor:
-        """D(x; sigma | y), (F, samples, N), with the signals before and after the network."""
-        shrink, spread = tweedie(sigma)
-        gain = signals.gain(spread)
-        estimate, deviation = signals.combine(shrink * x, gain), signals.deviation(spread, gain)[:, None]
-        number = self.sigmas.index(sigma)
-        denoised = self._evaluate(self.network, number, estimate, deviation, x, sigma, features)
-        return signals.combine(denoised, signals.gain(STRENGTH * spread))
-
-    def _evaluate(
-        self,
-        network: Unrolled,
-        number: int,
-        estimate: Tensor,
-        deviation: Tensor,
-        x: Tensor,
-        sigma: float,
-        features: Tensor,
-    ) -> Tensor:
-        """The network's evaluation of this number, (F, samples of the network, N)."""
-        c_in = 1.0 / math.sqrt(1.0 + sigma * sigma)
-        planes = [estimate, (0.5 * torch.log(deviation)).expand_as(estimate), (c_in * x).expand_as(estimate)]
-        image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *self.grid)
-        correction: Tensor = network(image, features, network.modulations(number))
-        return estimate + deviation * correction.reshape(-1, network.samples, self.voxels)
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

@@ -1,4 +1,8 @@
-"""A measured scanner that several test modules share."""
+"""A measured scanner that several test modules share; settings for machines that have other work, too."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other in busy loops: read when it loads
 
 from dataclasses import dataclass
 

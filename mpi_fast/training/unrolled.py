@@ -33,6 +33,7 @@ class Unrolled(nn.Module):
         super().__init__()
         self.samples = samples
         self.encoder, self.denoiser = network.encoder, network.denoiser
+        self.body: nn.Module = network.denoiser.body
         stem = self.denoiser.stem
         self.register_buffer("image_weight", stem.weight[:, :IMAGE_CHANNELS].detach().clone())
         self.register_buffer("features_weight", stem.weight[:, IMAGE_CHANNELS:].detach().clone())
@@ -66,7 +67,7 @@ class Unrolled(nn.Module):
         """
         stem = functional.conv2d(planes.to(self.image_weight.dtype), self.image_weight, None, padding=1)
         stem = stem.reshape(-1, self.samples, *stem.shape[1:]) + features[:, None]
-        hidden = self.denoiser.body(stem.reshape(-1, *stem.shape[2:]), modulations)
+        hidden = self.body(stem.reshape(-1, *stem.shape[2:]), modulations)
         correction: Tensor = self.denoiser.head(functional.silu(hidden.float()))
         return correction
 

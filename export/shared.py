@@ -1,0 +1,102 @@
+"""Parts of a module that are traced once, however often they are called.
+
+Torch traces call by call, some ten milliseconds an operation: the network of an unrolled solver would come out fourteen
+times, after a minute. A `Shared` part is a single operator in the trace, and `insert` puts its own graph there.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import inliner
+from onnx_ir.passes import common as passes
+from onnxscript import optimizer
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+DOMAIN = "mpi_fast"
+OUTPUT = "result"
+
+
+class Shared(nn.Module):
+    """A part with one output, of the shape and dtype of its first input; its inputs are alike at every call.
+
+    Parameters
+    ----------
+    name : str
+        Of the part, unique within what is exported.
+    module : nn.Module
+        What it does, to tensors and lists of them.
+    axes : dict
+        ``{argument: {axis: name}}``: the axes that are not fixed.
+    """
+
+    def __init__(self, name: str, module: nn.Module, axes: Mapping[str, Mapping[int, str]]) -> None:
+        super().__init__()
+        self.name, self.module, self.axes = name, module, axes
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """What the module makes of the inputs; in a trace, one operator."""
+        if not torch.compiler.is_exporting():
+            out: Tensor = self.module(*inputs)
+            return out
+        given = tree_leaves(inputs)
+        shape, dtype = given[0].shape, given[0].dtype
+        return torch.onnx.ops.symbolic(f"{DOMAIN}::{self.name}", given, dtype=dtype, shape=shape, version=1)
+
+
+def examples(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, tuple[Shared, dict[str, Any]]]:
+    """The parts of a module, by name, each with what it is given when the module runs: by name of the argument."""
+    found: dict[str, tuple[Shared, dict[str, Any]]] = {}
+
+    def note(part: nn.Module, given: tuple[Any, ...]) -> None:
+        assert isinstance(part, Shared)
+        arguments = inspect.signature(part.module.forward).parameters
+        found[part.name] = part, dict(zip(arguments, given, strict=True))
+
+    hooks = [part.register_forward_pre_hook(note) for part in module.modules() if isinstance(part, Shared)]
+    if hooks:
+        with torch.no_grad():
+            module(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def calls(model: onnx.ModelProto) -> Counter[str]:
+    """How often a traced module calls which part."""
+    return Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN)
+
+
+def insert(model: onnx.ModelProto, parts: Mapping[str, onnx.ModelProto]) -> onnx.ModelProto:
+    """Replace calls by what is called, and simplify what has become constant, or the same, by that.
+
+    Parts are functions of ONNX on the way. These have no weights, so the weights become inputs.
+    """
+    if not parts:
+        return model
+    for name, part in parts.items():
+        weights = [tensor.name for tensor in part.graph.initializer]
+        for node in model.graph.node:
+            if (node.domain, node.op_type) == (DOMAIN, name):
+                node.input.extend(f"{name}.{weight}" for weight in weights)
+        for tensor in part.graph.initializer:
+            model.graph.initializer.add().CopyFrom(tensor)
+            model.graph.initializer[-1].name = f"{name}.{tensor.name}"
+        inputs = [value.name for value in part.graph.input] + weights
+        function = onnx.helper.make_function(DOMAIN, name, inputs, [OUTPUT], part.graph.node, part.opset_import)
+        model.functions.append(function)
+    inlined = ir.from_proto(inliner.inline_local_functions(model))
+    # Model and parts are optimised already: looking for patterns again would take longer than all before.
+    optimizer.fold_constants(inlined)
+    ir.passes.Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(size_limit=2**31),
+        passes.CommonSubexpressionEliminationPass(),
+    )(inlined)
+    return ir.to_proto(inlined)
