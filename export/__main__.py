@@ -30,7 +30,7 @@ def export(
     calibration: Annotated[
         Path | None, typer.Option(help="Also freeze this scanner (by mpi-fast calibrate) into a whole-frame graph.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 5,
+    steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 4,
     samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = 8,
     consensus: Annotated[
         int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)
@@ -88,7 +88,7 @@ def make_bundle(
     *,
     precision: tuple[str, ...] = ("fp32",),
     calibration_file: Path | None = None,
-    steps: int = 5,
+    steps: int = 4,
     samples: int = 8,
     consensus: int = CONSENSUS,
     triton: Path | None = None,

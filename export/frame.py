@@ -15,11 +15,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import LEVEL
+from mpi_fast.consensus import HIGHEST, LEVEL
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
-from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
+from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
@@ -111,24 +111,25 @@ class Guided(nn.Module):
 
 
 class Ordinary(nn.Module):
-    """D(x; LEVEL) without any signals, one image of a frame."""
+    """D(x; sigma) without any signals, one image of a frame."""
 
     features: Tensor
 
     def __init__(self, network: Unrolled, grid: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.grid = network, grid
-        self.shrink, self.deviation = tweedie(LEVEL)
         nothing = torch.cat([torch.zeros(1, 1, *grid), torch.ones(1, 1, *grid)], dim=1)  # mean, deviation
         with torch.no_grad():
             self.register_buffer("features", network.encode(nothing))
 
-    def forward(self, x: Tensor, visible: Tensor) -> Tensor:
-        """Images (F, 1, N); half the logarithm of the deviation, of the same shape."""
-        estimate = self.shrink * x
-        planes = estimate, visible, math.sqrt(self.shrink) * x
-        modulations = self.network.modulations(0)
-        return estimate + self.deviation * correct(self.network, self.grid, planes, self.features, modulations)
+    def forward(self, x: Tensor, sigma: Tensor, modulations: Sequence[Modulation]) -> Tensor:
+        """Images (F, 1, N) at noise levels sigma (F, 1, 1), with their modulations."""
+        shrink = 1.0 / (1.0 + sigma * sigma)  # guidance.tweedie
+        spread = sigma * torch.sqrt(shrink)
+        estimate = shrink * x
+        visible = (0.5 * torch.log(spread)).expand(-1, -1, x.shape[2])
+        planes = estimate, visible, torch.sqrt(shrink) * x
+        return estimate + spread * correct(self.network, self.grid, planes, self.features, modulations)
 
 
 def correct(
@@ -164,10 +165,10 @@ class FrameGraph(nn.Module):
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
         self.register_buffer("levels", torch.tensor(self.sigmas))
         self.network = Unrolled(checkpoint.network, self.sigmas, samples)
-        alone = Unrolled(checkpoint.network, [LEVEL], samples=1)
+        alone = Unrolled(checkpoint.network, [], samples=1)
         self.network.body = alone.body = Shared("network", self.network.body, {"x": {0: "images"}})
         self.guided = Shared("guided", Guided(self.network, self.grid), GUIDED_AXES)
-        self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), {"x": {0: "frames"}, "visible": {0: "frames"}})
+        self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), {"x": {0: "frames"}, "sigma": {0: "frames"}})
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -196,10 +197,9 @@ class FrameGraph(nn.Module):
         signals = Signals(y / unit, level, singular_values, basis)
         images = self._sample(signals, initial)
 
-        average = images.mean(dim=1, keepdim=True)
-        deviation = torch.sqrt(torch.square(images - average).mean(dim=1))
-        agreed = self._agree(signals, average).reshape(-1, self.voxels)
-        image = torch.clamp(agreed, min=0.0) * (presence * scale)
+        agreed = self._agree(signals, images.mean(dim=1, keepdim=True))
+        deviation = torch.sqrt(torch.square(images - agreed).mean(dim=1))
+        image = torch.clamp(agreed[:, 0], min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
 
@@ -244,10 +244,13 @@ class FrameGraph(nn.Module):
 
     def _agree(self, signals: Signals, x: Tensor) -> Tensor:
         """See `consensus.agree`; (F, 1, N)."""
-        agreed, gain = x, signals.gain(LEVEL)
-        visible = torch.full_like(x, 0.5 * math.log(tweedie(LEVEL)[1]))
+        _, noise, singular_values, _ = signals.tensors
+        ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
+        level = torch.clamp(LEVEL * torch.sqrt(ratio), max=HIGHEST)  # consensus.level_of
+        modulations = self.network.denoiser.modulations(level[:, 0])
+        agreed, gain = x, signals.gain(level)
         for _ in range(self.consensus):
-            denoised = self.ordinary(x, visible)
+            denoised = self.ordinary(x, level[:, None], modulations)
             agreed = signals.combine(2.0 * denoised - x, gain)
             x = x + agreed - denoised
         return agreed

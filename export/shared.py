@@ -23,7 +23,9 @@ OUTPUT = "result"
 
 
 class Shared(nn.Module):
-    """A part with one output, of the shape and dtype of its first input; its inputs are alike at every call.
+    """A part with one output, of the shape and dtype of its first input.
+
+    Its inputs have the same axes at every call; where the first call has one of length one, others may be longer.
 
     Parameters
     ----------
@@ -50,13 +52,13 @@ class Shared(nn.Module):
 
 
 def examples(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, tuple[Shared, dict[str, Any]]]:
-    """The parts of a module, by name, each with what it is given when the module runs: by name of the argument."""
+    """The parts of a module, each with what it is first given when the module runs: names of part and arguments."""
     found: dict[str, tuple[Shared, dict[str, Any]]] = {}
 
     def note(part: nn.Module, given: tuple[Any, ...]) -> None:
         assert isinstance(part, Shared)
         arguments = inspect.signature(part.module.forward).parameters
-        found[part.name] = part, dict(zip(arguments, given, strict=True))
+        found.setdefault(part.name, (part, dict(zip(arguments, given, strict=True))))
 
     hooks = [part.register_forward_pre_hook(note) for part in module.modules() if isinstance(part, Shared)]
     if hooks:

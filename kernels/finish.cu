@@ -1,11 +1,11 @@
 // finish: samples of the posterior -> image and uncertainty, in the unit of the calibration.
 //
-//     mean      = mean of the samples
-//     image     = max(mean, 0) * presence * scale
-//     deviation = standard deviation of the samples * scale
+//     middle    = mean of the samples, or the image that consensus found (consensus.py)
+//     image     = max(middle, 0) * presence * scale
+//     deviation = root-mean-square deviation of the samples from the middle * scale
 //
-// each of them only where it has somewhere to go. With consensus (consensus.py) there are two launches: mean and
-// deviation of the samples before it, the image of the one that was agreed on after it.
+// each of them only where it has somewhere to go. With consensus there are two launches: one for the mean of the samples
+// before it, one for image and deviation after it.
 //
 // Mirrored samples have, to first order, their true mean, so the deviation divides by their number.
 //
@@ -23,7 +23,8 @@ extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 finish(const float* __restrict__ x,           // (frames, samples, N)
        const float* __restrict__ statistics,  // (5, frames), see prepare.cu
        int samples, int voxels,
-       float* __restrict__ mean,              // (frames, N), or null, as the next two
+       const float* __restrict__ agreed,      // (frames, N), or null for the mean of the samples
+       float* __restrict__ mean,              // (frames, N): the middle; or null, as the next two
        float* __restrict__ image,             // (frames, N)
        float* __restrict__ deviation)         // (frames, N)
 {
@@ -32,14 +33,18 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
     const float scale = statistics[frames + frame], presence = statistics[2 * frames + frame];
     x += (size_t)frame * samples * voxels + voxel;
 
+    const size_t at = (size_t)frame * voxels + voxel;
     float middle = 0.0f, square = 0.0f;
-    for (int s = 0; s < samples; ++s) middle += x[(size_t)s * voxels];
-    middle /= samples;
+    if (agreed) {
+        middle = agreed[at];
+    } else {
+        for (int s = 0; s < samples; ++s) middle += x[(size_t)s * voxels];
+        middle /= samples;
+    }
     for (int s = 0; s < samples; ++s) {
         const float apart = x[(size_t)s * voxels] - middle;
         square += apart * apart;
     }
-    const size_t at = (size_t)frame * voxels + voxel;
     if (mean) mean[at] = middle;
     if (image) image[at] = (middle < 0.0f ? 0.0f : middle) * (presence * scale);  // unlike fmaxf, keeps a NaN
     if (deviation) deviation[at] = sqrtf(square / samples) * scale;

@@ -17,6 +17,7 @@ def finish(
     x: Array,
     statistics: Array,
     *,
+    agreed: Array | None = None,
     mean: Array | None = None,
     image: Array | None = None,
     deviation: Array | None = None,
@@ -31,8 +32,10 @@ def finish(
         Denoised samples.
     statistics : (5, F) float32
         As `prepare.prepare` writes them.
+    agreed : (F, N) float32, optional
+        What `consensus.agree` found: the image, in place of the samples' mean.
     mean : (F, N) float32, optional
-        Written: for images of root-mean-square about one.
+        Written: that mean, for images of root-mean-square about one.
     image, deviation : (F, N) float32, optional
         Written: `Reconstruction.image` and ``std``.
 
@@ -42,7 +45,7 @@ def finish(
         For shapes and types that do not fit.
     """
     frames, samples, voxels = (int(n) for n in x.shape)
-    results = {"mean": mean, "image": image, "deviation": deviation}
+    results = {"agreed": agreed, "mean": mean, "image": image, "deviation": deviation}
     expect(
         "finish",
         {
@@ -57,10 +60,13 @@ def finish(
 
 
 def reference(
-    x: NDArray[np.floating[Any]], statistics: NDArray[np.floating[Any]]
+    x: NDArray[np.floating[Any]],
+    statistics: NDArray[np.floating[Any]],
+    agreed: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """What `finish` writes: mean, image and deviation, (F, N) each, in double precision."""
     _, scale, presence, _, _ = statistics.astype(np.float64)
-    mean: NDArray[np.float64] = x.mean(axis=1, dtype=np.float64)
-    image = np.maximum(mean, 0.0) * (presence * scale)[:, None]
-    return mean, image, x.std(axis=1, dtype=np.float64) * scale[:, None]
+    middle: NDArray[np.float64] = x.mean(axis=1, dtype=np.float64) if agreed is None else agreed.astype(np.float64)
+    image = np.maximum(middle, 0.0) * (presence * scale)[:, None]
+    deviation = np.sqrt(np.square(x - middle[:, None]).mean(axis=1))
+    return middle, image, deviation * scale[:, None]

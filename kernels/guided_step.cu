@@ -11,7 +11,8 @@
 // device memory (table.py writes it): DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ in the
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing. The last row makes x = D and no further input.
-//   The steps towards consensus (consensus.py) are rows with h = 1, x <- x + D - D0; only they have h and i.
+//   The steps towards consensus (consensus.py) are rows with h = 1, x <- x + D - D0; only they have h and i. Their
+//   noise level is the frame's own, and their spreads are in units of what follows from it.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -43,6 +44,7 @@ struct Step {  // table.STEP in table.py
     float guide_spread, guide_strength, guide_uniform;  // uniform: all directions get the gain of the most curved one
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
     float sees;                                         // 1 if it is given the signals, 0 if not
+    float level_factor, level_limit;                    // of the frame's own level; 0 where the row has the numbers
     unsigned draw;
 };
 
@@ -50,6 +52,7 @@ struct Step {  // table.STEP in table.py
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             int samples, int voxels, int rank,
+            float noise_unit,                     // sqrt(N / sum S^2)
             const float* __restrict__ basis,      // (N, R)
             const float* __restrict__ basis_t,    // (R, N)
             const float* __restrict__ singular,   // (R,)
@@ -67,9 +70,15 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     Row<2 * SAMPLES>* change = pair + voxels;                              // (R,) c1 and c2
     float* explained = reinterpret_cast<float*>(change + rank);            // (R,) S g2
     float* partial = explained + rank;
-    const Step step = table[number];
+    Step step = table[number];
     const int frame = blockIdx.y, first = blockIdx.x * SAMPLES, count = min(SAMPLES, samples - first);
     const size_t image_of = (size_t)frame * samples + first;  // counted over all frames
+    if (step.level_factor != 0.0f) {  // consensus.level_of, guidance.tweedie
+        step.sigma = fminf(step.level_factor * sqrtf(noise[frame] * noise_unit), step.level_limit);
+        step.shrink = 1.0f / (1.0f + step.sigma * step.sigma);
+        step.spread *= step.sigma * sqrtf(step.shrink);
+        step.guide_spread *= step.sigma;
+    }
     const bool saves = step.saved_from_x != 0.0f || step.saved_from_denoised != 0.0f || step.saved_from_saved != 0.0f;
     const bool has_x = step.x_from_x != 0.0f || step.reflection != 0.0f;
     const bool has_denoised =

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import Likelihood
+from mpi_fast.guidance import Likelihood, tweedie
 from mpi_fast.kernels.launch import (
     SHARED_LIMIT,
     STORAGE,
@@ -71,7 +71,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 68) uint8
+    table : (steps, 76) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -126,6 +126,7 @@ def guided_step(
             np.int32(samples),
             np.int32(voxels),
             np.int32(rank),
+            np.float32(np.sqrt(voxels / basis.power)),
             basis.basis,
             basis.transposed,
             basis.singular_values,
@@ -186,22 +187,34 @@ def reference(
     denoised, x, saved, noise : (F, S, N)
         The network's output, the state, and the row's draw of noise.
     """
-    spread, raw = row["guide_spread"], denoised
+    _, shrink, spread, guide_spread = of_frames(likelihood, row)
+    raw = denoised
     denoised = raw + row["reflection"] * (raw - x)
     if row["guide_uniform"]:
-        curvature = (likelihood.singular_values[0] * spread) ** 2 + likelihood.noise**2
+        curvature = (likelihood.singular_values[0] * guide_spread) ** 2 + likelihood.noise**2
         ascent = likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values
         ascent = (ascent * likelihood.singular_values) @ likelihood.basis.T
-        denoised = denoised + ascent * (row["guide_strength"] * spread**2 / curvature)[:, None, None]
+        denoised = denoised + ascent * (row["guide_strength"] * guide_spread**2 / curvature)[:, None, None]
     elif row["guide_strength"]:
-        denoised = likelihood.combine(denoised, spread)
+        denoised = likelihood.combine(denoised, guide_spread)
     new = sum(row[f"x_from_{name}"] * value for name, value in (("x", x), ("denoised", denoised), ("raw", raw)))
     new = new + row["x_from_saved"] * saved + row["x_from_noise"] * noise
     kept = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
     if not any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):
         kept = saved
-    estimate, deviation = row["shrink"] * new, np.broadcast_to(row["spread"], new.shape)
+    estimate, deviation = shrink[:, None, None] * new, np.broadcast_to(spread[:, None, None], new.shape)
     if row["sees"]:
-        estimate = likelihood.combine(estimate, row["spread"])
-        deviation = np.broadcast_to(likelihood.deviation(row["spread"])[:, None], new.shape)
+        estimate = likelihood.combine(estimate, spread)
+        deviation = np.broadcast_to(likelihood.deviation(spread)[:, None], new.shape)
     return new, kept, np.stack([estimate, deviation, new], axis=2)
+
+
+def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating[Any]], ...]:
+    """sigma, shrink, spread and guide_spread of a row for each frame, (F,): see `consensus.level_of`."""
+    if not row["level_factor"]:
+        given = (row[name] for name in ("sigma", "shrink", "spread", "guide_spread"))
+        return tuple(np.full(len(likelihood.noise), number) for number in given)
+    unit = np.sqrt(likelihood.basis.shape[0] / np.square(likelihood.singular_values, dtype=np.float64).sum())
+    sigma = np.minimum(row["level_factor"] * np.sqrt(likelihood.noise * unit), row["level_limit"])
+    shrink, spread = tweedie(sigma)
+    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma

@@ -113,9 +113,10 @@ class Loop:
         if consensus is None:
             finish(device, samples, self.statistics, image=self.image, deviation=self.std)
             return
-        finish(device, samples, self.statistics, mean=consensus.state.x[:, 0], deviation=self.std)
+        agreed = consensus.state.x[:, 0]
+        finish(device, samples, self.statistics, mean=agreed)
         consensus(self._y, noise)
-        finish(device, consensus.state.x, self.statistics, image=self.image)
+        finish(device, samples, self.statistics, agreed=agreed, image=self.image, deviation=self.std)
 
     def _show_nothing(self, evaluator: Evaluator) -> None:
         """Encode, once and for all, what no signals say of an image: mean 0, deviation 1."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import LEVEL
+from mpi_fast.consensus import HIGHEST, LEVEL
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -31,9 +31,10 @@ _FLOATS = (
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
     *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
     *("sigma", "shrink", "spread", "sees"),
+    *("level_factor", "level_limit"),
 )
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
-"""One row: ``struct Step`` of guided_step.cu, 68 bytes."""
+"""One row: ``struct Step`` of guided_step.cu, 76 bytes."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,9 @@ def consensus_table(steps: int) -> NDArray[np.void]:
         raise InputError(f"consensus in {steps} steps: expected one or more")
     table = np.zeros(steps + 1, dtype=STEP)
     before, after = table[:-1], table[1:]
-    before["sigma"] = LEVEL
-    before["shrink"], before["spread"] = tweedie(LEVEL)
-    before["x_from_x"] = 1.0
-    after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, LEVEL, 1.0
+    table["level_factor"], table["level_limit"] = LEVEL, HIGHEST
+    before["spread"], before["x_from_x"] = 1.0, 1.0
+    after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, 1.0, 1.0
     after["x_from_denoised"] = 1.0
     after[:-1]["x_from_raw"] = -1.0
     return table

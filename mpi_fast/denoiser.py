@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import Likelihood, tweedie
+from mpi_fast.guidance import Likelihood, Spread, tweedie
 
 Array = NDArray[np.float32]
 Guidance = Literal["proximal", "gradient", "none"]
@@ -86,15 +86,16 @@ class ConditionedDenoiser:
         condition[:, 1] = likelihood.deviation(1.0)
         evaluator.encode()
 
-    def __call__(self, x: NDArray[np.floating[Any]], sigma: float) -> Array:
-        """Denoise images (F * S, N) of noise level sigma; the result is overwritten by the next call."""
+    def __call__(self, x: NDArray[np.floating[Any]], sigma: Spread) -> Array:
+        """Denoise images (F * S, N) of noise level sigma, one or (F,); the result is overwritten by the next call."""
         shrink, spread = tweedie(sigma)
         noisy = x.reshape(self._shape)
-        np.multiply(noisy, np.float32(shrink), out=self._work, casting="same_kind")
+        each = np.asarray(shrink, dtype=np.float32).reshape(-1, 1, 1)
+        np.multiply(noisy, each, out=self._work, casting="same_kind")
         self._images[:, :, 0] = self._likelihood.combine(self._work, spread, out=self._work)
         self._images[:, :, 1] = self._likelihood.deviation(spread)[:, None]
         self._images[:, :, 2] = noisy
-        self._evaluator.sigma[:] = sigma
+        self._evaluator.sigma.reshape(self._shape[:2])[:] = np.reshape(sigma, (-1, 1))
         denoised = self._evaluator.denoise().reshape(self._shape)
         if self._guidance == "proximal":
             denoised = self._likelihood.combine(denoised, self._strength * spread, out=self._work)
@@ -102,8 +103,8 @@ class ConditionedDenoiser:
             denoised = np.add(denoised, self._ascent(denoised, spread), out=self._work)
         return denoised.reshape(x.shape)
 
-    def _ascent(self, denoised: Array, spread: float) -> Array:
+    def _ascent(self, denoised: Array, spread: Spread) -> Array:
         """A gradient step whose length the most curved direction of log-likelihood and prior allows."""
         likelihood = self._likelihood
-        curvature = (likelihood.singular_values[0] / likelihood.noise) ** 2 + np.float32(spread**-2)
+        curvature = (likelihood.singular_values[0] / likelihood.noise) ** 2 + np.asarray(spread, np.float32) ** -2
         return np.asarray(likelihood.gradient(denoised) * (np.float32(self._strength) / curvature)[:, None, None])

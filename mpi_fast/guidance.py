@@ -17,6 +17,7 @@ Three uses, one formula, for images of root-mean-square one (a prior N(0, I)):
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 from mpi_fast.errors import InputError
 
 Array = NDArray[np.float32]
+Spread = float | NDArray[np.floating[Any]]
+"""A standard deviation: one number, or one for each frame, (F,)."""
 
 # Energies in standard deviations of the noise's own energy in y. No frame is scaled as if its signals had less than
 # the first, so that one without particles is scaled by its noise, not by the accident of what is left. A frame with
@@ -116,19 +119,20 @@ class Likelihood:
         zero = np.zeros((frames, 1), dtype=np.float32)
         return cls(zero, zero[0], np.zeros((voxels, 1), dtype=np.float32), np.ones(frames, dtype=np.float32))
 
-    def gain(self, spread: float) -> Array:
+    def gain(self, spread: Spread) -> Array:
         """``S r^2 / (S^2 r^2 + sigma^2)`` for r = spread, (F, R)."""
-        signal = np.float32(spread) * self.singular_values
-        return np.asarray(np.float32(spread) * signal / (signal**2 + self.noise[:, None] ** 2))
+        r = _column(spread)
+        signal = r * self.singular_values
+        return np.asarray(r * signal / (signal**2 + self.noise[:, None] ** 2))
 
-    def combine(self, mean: Array, spread: float, out: Array | None = None) -> Array:
+    def combine(self, mean: Array, spread: Spread, out: Array | None = None) -> Array:
         """Mean of N(mean, spread^2 I) given the signals.
 
         Parameters
         ----------
         mean : (F, samples, N) float32
             Image estimates; every sample of a frame is combined with that frame's signals.
-        spread : float
+        spread : float or (F,)
             Their standard deviation, positive.
         out : (F, samples, N) float32, optional
             Written to and returned; may be ``mean`` itself.
@@ -139,10 +143,10 @@ class Likelihood:
         residual *= self.gain(spread)[:, None, :]
         return np.add(mean, residual @ self.basis.T, out=out)
 
-    def deviation(self, spread: float) -> Array:
+    def deviation(self, spread: Spread) -> Array:
         """Standard deviation per voxel of N(., spread^2 I) given the signals, (F, N) float32 in (0, spread]."""
         explained = (self.singular_values * self.gain(spread)) @ np.square(self.basis).T
-        return np.asarray(np.float32(spread) * np.sqrt(np.maximum(1.0 - explained, 1e-6)), dtype=np.float32)
+        return np.asarray(_column(spread) * np.sqrt(np.maximum(1.0 - explained, 1e-6)), dtype=np.float32)
 
     def gradient(self, image: Array) -> Array:
         """Gradient of the log-likelihood, ``V S (y - S V^T x) / sigma^2``, at images (F, samples, N)."""
@@ -150,12 +154,17 @@ class Likelihood:
         return np.asarray((residual / self.noise[:, None, None] ** 2) @ self.basis.T, dtype=np.float32)
 
 
-def tweedie(sigma: float) -> tuple[float, float]:
+def _column(spread: Spread) -> Array:
+    """(1, 1) or (F, 1)."""
+    return np.asarray(spread, dtype=np.float32).reshape(-1, 1)
+
+
+def tweedie(sigma: Spread) -> tuple[Any, Any]:
     """What N(0, I) and a noisy image x_t = x + sigma n say together: N(shrink * x_t, spread^2 I).
 
     Returns
     -------
-    shrink, spread : float
+    shrink, spread : as sigma
         ``1 / (1 + sigma^2)`` and ``sigma / sqrt(1 + sigma^2)``: c_skip and c_out of EDM (Karras et al. 2022, table 1).
     """
-    return 1.0 / (1.0 + sigma**2), sigma / float(np.sqrt(1.0 + sigma**2))
+    return 1.0 / (1.0 + sigma**2), sigma / np.sqrt(1.0 + sigma**2)

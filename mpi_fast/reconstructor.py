@@ -42,7 +42,8 @@ class Reconstruction:
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, ny, nx) float32
-        Standard deviation of the posterior samples: where the image is a guess. Zero for a single sample.
+        Root-mean-square deviation of the posterior samples from the image, before what is negative there was cut off:
+        where the image is a guess. Without consensus the samples' standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32
@@ -73,7 +74,7 @@ class Reconstructor:
     samples : int
         Posterior samples per frame: their mean is where consensus starts, their deviation the uncertainty.
     steps : int, optional
-        Steps of the sampler; default: the sampler's own (5 for ``dpm``). The start costs one more evaluation.
+        Steps of the sampler; default: the sampler's own (4 for ``dpm``). The start costs one more evaluation.
     device : str
         ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU if there is one with what it needs, and when it fails, the
         CPU with a warning.

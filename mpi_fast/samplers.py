@@ -281,7 +281,7 @@ def _on_karras_grid(
 
 
 SAMPLERS: Final[dict[str, Sampler]] = {
-    "dpm": Sampler(_on_karras_grid(dpm_solver_2m), nfe=lambda steps: steps, default_steps=5),
+    "dpm": Sampler(_on_karras_grid(dpm_solver_2m), nfe=lambda steps: steps, default_steps=4),
     "heun": Sampler(_on_karras_grid(heun), nfe=lambda steps: 2 * steps - 1, default_steps=18),
     "euler-maruyama": Sampler(euler_maruyama, nfe=lambda steps: steps, default_steps=1000),
     "predictor-corrector": Sampler(predictor_corrector, nfe=lambda steps: 2 * steps - 1, default_steps=1000),

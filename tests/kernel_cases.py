@@ -172,10 +172,11 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     wanted = expected[2].reshape(image.shape)
     close(image[:, 0], wanted[:, 0], 1e-5 + rounding)
     # 1 minus what is explained: the difference has the precision of its terms.
-    atol = 5e-6 * row["spread"] ** 2
-    np.testing.assert_allclose(image[:, 1] ** 2, wanted[:, 1] ** 2, rtol=3 * rounding, atol=atol)
+    sigma, _, spread, _ = (np.repeat(number, case.samples) for number in guided_step.of_frames(likelihood, row))
+    explained, expected = (np.square(one[:, 1] / spread[:, None]) for one in (image, wanted))
+    np.testing.assert_allclose(explained, expected, rtol=3 * rounding, atol=5e-6)
     close(image[:, 2], wanted[:, 2], 2e-6 + rounding)
-    np.testing.assert_array_equal(host(state.sigma), np.full(len(image), row["sigma"]))
+    np.testing.assert_allclose(host(state.sigma), sigma, rtol=1e-6)
 
 
 def step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group):
@@ -209,10 +210,12 @@ def check_finish(device, case):
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.frames, case.samples, case.voxels)).astype(np.float32)
     statistics = rng.uniform(0.0, 2.0, (5, case.frames)).astype(np.float32)
-    expected = dict(zip(("mean", "image", "deviation"), finish.reference(x, statistics), strict=True))
-    for names in (("image", "deviation"), ("mean", "deviation"), ("image",)):  # what a reconstruction asks for
+    agreed = rng.standard_normal((case.frames, case.voxels)).astype(np.float32)
+    for names, given in ((("image", "deviation"), None), (("mean",), None), (("image", "deviation"), agreed)):
+        expected = dict(zip(("mean", "image", "deviation"), finish.reference(x, statistics, given), strict=True))
         results = {name: device.empty((case.frames, case.voxels), np.float32) for name in names}
-        finish.finish(device, filled(device, x), filled(device, statistics), **results)
+        about = None if given is None else filled(device, given)
+        finish.finish(device, filled(device, x), filled(device, statistics), agreed=about, **results)
         for name, found in results.items():
             close(host(found), expected[name], 2e-6)
 

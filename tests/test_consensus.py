@@ -1,8 +1,10 @@
 """Consensus between a denoiser and the signals, where the answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from mpi_fast.consensus import LEVEL, agree
+from mpi_fast.consensus import HIGHEST, agree, level_of
 from mpi_fast.guidance import Likelihood
 
 FRAMES, VOXELS, RANK = 3, 12, 7
@@ -18,14 +20,14 @@ def problem():
 
 def gaussian(x, sigma):
     """The proximal map of the prior N(0, I): what D(x) = argmin ||z||^2 + ||z - x||^2 / sigma^2 is."""
-    return x / (1 + sigma**2)
+    return x / (1 + sigma[:, None] ** 2)
 
 
 def test_with_a_gaussian_prior_it_converges_to_the_posterior_mean():
     likelihood = problem()
     exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), 1.0)[:, 0]
     start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
-    errors = [np.abs(agree(gaussian, likelihood, start, steps) - exact).max() for steps in (1, 30, 400)]
+    errors = [np.abs(agree(gaussian, likelihood, start, steps) - exact).max() for steps in (1, 30, 1500)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-4
 
@@ -37,12 +39,21 @@ def test_no_steps_leave_the_image_and_the_start_is_not_written_to():
     assert (start == 1).all()
 
 
-def test_every_step_is_one_evaluation_at_one_level():
-    asked = []
+def test_every_step_is_one_evaluation_at_the_level_of_each_frame():
+    asked, likelihood = [], problem()
 
     def denoise(x, sigma):
         asked.append(sigma)
         return x
 
-    agree(denoise, problem(), np.zeros((FRAMES, VOXELS), np.float32), 4)
-    assert asked == 4 * [LEVEL]
+    agree(denoise, likelihood, np.zeros((FRAMES, VOXELS), np.float32), 4)
+    np.testing.assert_array_equal(asked, np.tile(level_of(likelihood), (4, 1)))
+
+
+def test_the_level_follows_the_noise_relative_to_what_the_scanner_sees():
+    likelihood = problem()
+    quiet = replace(likelihood, noise=likelihood.noise / 100)
+    np.testing.assert_allclose(level_of(replace(quiet, noise=4 * quiet.noise)), 2 * level_of(quiet), rtol=1e-6)
+    same = replace(quiet, noise=4 * quiet.noise, singular_values=4 * quiet.singular_values)
+    np.testing.assert_allclose(level_of(same), level_of(quiet), rtol=1e-6)
+    np.testing.assert_allclose(level_of(replace(likelihood, noise=100 * likelihood.noise)), HIGHEST)

@@ -116,14 +116,16 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
                 denoised = evaluator.denoise().reshape(x.shape).astype(np.float64)
             drawn = mirrored_normal(3, x.shape[1], calibration.num_voxels, int(row["draw"]))
             x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
-            evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), row["sigma"]
+            sigma = guided_step.of_frames(likelihood, row)[0]
+            evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), sigma.repeat(x.shape[1])
         return x
 
     nothing = np.zeros((len(rows), SAMPLES, calibration.num_voxels))
     samples = follow(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"]), nothing)
-    mean, _, deviation = finish.reference(samples, statistics)
+    mean, _, _ = finish.reference(samples, statistics)
     no_signals = np.stack([np.zeros_like(mean), np.ones_like(mean)], axis=1)
-    _, image, _ = finish.reference(follow(consensus_table(CONSENSUS), mean[:, None], no_signals), statistics)
+    agreed = follow(consensus_table(CONSENSUS), mean[:, None], no_signals)[:, 0]
+    _, image, deviation = finish.reference(samples, statistics, agreed)
     for found, wanted in ((image, expected.image), (deviation, expected.std)):
         assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
 

@@ -51,8 +51,8 @@ def test_rows_are_the_sampler(name, sde, steps):
 
 
 def test_a_row_is_laid_out_as_in_the_kernel():
-    assert STEP.itemsize == 68
-    assert STEP.fields["draw"][1] == 16 * 4
+    assert STEP.itemsize == 76
+    assert STEP.fields["draw"][1] == 18 * 4
 
 
 def test_the_last_row_returns_what_was_denoised():
@@ -74,18 +74,18 @@ def test_rows_are_the_steps_towards_consensus(steps):
     basis = np.linalg.qr(rng.standard_normal((7, 4)))[0]
     y, singular_values = rng.standard_normal((2, 4)) * 20, np.array([50.0, 9.0, 2.0, 0.5])
     likelihood, start = Likelihood(y, singular_values, basis, np.array([0.7, 2.0])), rng.standard_normal((2, 7))
-    expected = agree(denoise, likelihood, start, steps)
+    expected = agree(lambda x, sigma: denoise(x, sigma[:, None]), likelihood, start, steps)
 
     x, nothing, denoised = start[:, None], np.zeros((2, 1, 7)), np.zeros((2, 1, 7))
     table = consensus_table(steps)
     for number, row in enumerate(table):
         if number:
-            denoised = denoise(x, float(table[number - 1]["sigma"]))
+            denoised = denoise(x, guided_step.of_frames(likelihood, table[number - 1])[0][:, None, None])
         x, _, image = guided_step.reference(likelihood, row, denoised, x, nothing, nothing)
         np.testing.assert_array_equal(image[:, :, 2], x)
     assert len(table) == steps + 1
     np.testing.assert_allclose(x[:, 0], expected, rtol=0, atol=1e-5)  # float32 there
-    assert not table[-1]["sigma"]
+    assert not table[-1]["spread"]
 
 
 def test_consensus_takes_a_step():

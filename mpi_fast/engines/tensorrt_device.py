@@ -37,7 +37,9 @@ class TensorRTDeviceEngine:
         """Whether the engines were built for batches this large."""
         return frames <= max(self.encoder.facts.batches) and frames * samples <= max(self.denoiser.facts.batches)
 
-    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> "TensorRTDeviceEvaluator":
+    def bind(
+        self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int
+    ) -> "TensorRTDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
 
         The noise levels of the evaluations, ``sigmas``, need not be known beforehand: the denoiser reads its ``sigma``.

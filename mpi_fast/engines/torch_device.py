@@ -13,6 +13,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
+from mpi_fast.training.network import Modulation
 from mpi_fast.training.unrolled import Unrolled
 
 SIZES = 64  # that are compiled, each for itself: torch would stop at 8, and run the others uncompiled
@@ -60,11 +61,12 @@ class TorchDeviceEngine:
         """Any number of either."""
         return frames > 0 and samples > 0
 
-    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> "TorchDeviceEvaluator":
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int) -> "TorchDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
 
         ``sigmas`` are the noise levels of the evaluations, in the order in which they come: what the network makes of
-        them is computed here.
+        them is computed here. Or how many there are, at the level that ``sigma`` holds at the first of them: then it is
+        computed there.
         """
         return TorchDeviceEvaluator(self, frames, samples, device, sigmas)
 
@@ -73,7 +75,7 @@ class TorchDeviceEvaluator:
     """See `denoiser.Evaluator`; the arrays are the device's, and share their memory with tensors."""
 
     def __init__(
-        self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device, sigmas: Sequence[float]
+        self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int
     ) -> None:
         batch, grid = frames * samples, engine.grid
         self._device, self._on_gpu = device, engine.place != "cpu"
@@ -86,11 +88,13 @@ class TorchDeviceEvaluator:
             self._image = torch.zeros(batch, 3, *grid, device=engine.place)
             self._sigma = torch.zeros(batch, device=engine.place)
         self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))
-        self._network = Unrolled(engine.network, sigmas, samples)
+        known = [] if isinstance(sigmas, int) else sigmas
+        self._evaluations = sigmas if isinstance(sigmas, int) else len(sigmas)
+        self._network = Unrolled(engine.network, known, samples)
         self._correct: Callable[..., Tensor] = self._network
         if engine.compiled:
             self._correct = torch.compile(self._network, mode="max-autotune-no-cudagraphs", dynamic=False)
-        self._c_in = [1.0 / math.hypot(1.0, sigma) for sigma in sigmas]
+        self._levels = [(1.0 / math.hypot(1.0, s), self._network.modulations(k)) for k, s in enumerate(known)]
         self._number = 0
         self._features, self._denoised = self._sigma, self._sigma  # kept alive as long as the stream may read them
 
@@ -105,12 +109,22 @@ class TorchDeviceEvaluator:
         """Run the denoiser on ``image``, at the noise level of the next evaluation; the first follows the last."""
         with self._settings():
             estimate, deviation, noisy = self._image.chunk(3, dim=1)
-            planes = torch.cat([estimate, 0.5 * torch.log(deviation), self._c_in[self._number] * noisy], dim=1)
+            c_in, modulations = self._level()
+            planes = torch.cat([estimate, 0.5 * torch.log(deviation), c_in * noisy], dim=1)
             planes = planes.contiguous(memory_format=torch.channels_last)
-            correction = self._correct(planes, self._features, self._network.modulations(self._number))
+            correction = self._correct(planes, self._features, modulations)
             self._denoised = torch.addcmul(estimate, deviation, correction).contiguous()
-        self._number = (self._number + 1) % len(self._c_in)
+        self._number = (self._number + 1) % self._evaluations
         return self._array(self._denoised)
+
+    def _level(self) -> tuple[float | Tensor, list[Modulation]]:
+        """c_in and modulations of this evaluation."""
+        if self._levels:
+            return self._levels[self._number]
+        if self._number == 0:
+            c_in = torch.rsqrt(1.0 + self._sigma * self._sigma)[:, None, None, None]
+            self._own = c_in, self._network.denoiser.modulations(self._sigma)
+        return self._own
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what ``work`` enqueues, this network and kernels alike; the result enqueues it again.

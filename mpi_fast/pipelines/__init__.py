@@ -69,7 +69,7 @@ class Sampling:
     """
 
     samples: int = 8
-    steps: int = 5
+    steps: int = 4
     seed: int = 0
     sampler: str = "dpm"
     sde: str = "ve"

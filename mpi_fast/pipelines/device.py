@@ -47,8 +47,12 @@ class DeviceEngine(Protocol):
         """Whether it can be bound so."""
         ...
 
-    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> DeviceEvaluator:
-        """Buffers on a device, used on its stream, for evaluations at these noise levels, counted since `encode`."""
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int) -> DeviceEvaluator:
+        """Buffers on a device, used on its stream.
+
+        ``sigmas`` are the noise levels of the evaluations, in the order in which they come round; or how many come, all
+        of them at the level that ``sigma`` holds at the first.
+        """
         ...
 
 
@@ -173,7 +177,9 @@ class DeviceLoop:
         return self._lanes[key]
 
     def _bind(self, frames: int, samples: int, device: Device, table: NDArray[np.void]) -> DeviceEvaluator:
-        return self._engine.bind(frames, samples, device, table["sigma"][:-1].tolist())
+        evaluated = table[:-1]
+        sigmas = len(evaluated) if evaluated["level_factor"].any() else evaluated["sigma"].tolist()
+        return self._engine.bind(frames, samples, device, sigmas)
 
 
 class Lane:

@@ -64,10 +64,10 @@ class StepLoop:
 
         images = self.sample(likelihood)
         presence = signal_presence(reduced.y, reduced.noise)
-        image = agree(self._ordinary(len(rows)), likelihood, images.mean(axis=1), self._sampling.consensus)
-        image = np.maximum(image, 0.0) * (presence * scale)[:, None]
+        agreed = agree(self._ordinary(len(rows)), likelihood, images.mean(axis=1), self._sampling.consensus)
+        image = np.maximum(agreed, 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
-        deviation = images.std(axis=1) * scale[:, None]
+        deviation = np.sqrt(np.square(images - agreed[:, None]).mean(axis=1)) * scale[:, None]
         return Frames(image, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
 
     def sample(self, likelihood: Likelihood) -> Array:
