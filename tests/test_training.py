@@ -12,8 +12,9 @@ from mpi_fast.errors import InputError, ModelError
 from mpi_fast.guidance import Likelihood, signal_scale, tweedie
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import load_checkpoint
-from mpi_fast.training.loop import TrainingConfig, learning_rate, loss_of, train
+from mpi_fast.training.loop import TrainingConfig, learning_rate, train
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.recipes import loss_of
 
 GRID = (9, 8)
 SMALL = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)

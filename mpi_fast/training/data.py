@@ -12,7 +12,7 @@ so a batch of thousands of signals is a few products of small matrices on any de
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -227,8 +227,29 @@ def combine(
     return combined, spread[..., None] * (1 - explained).clamp_min(1e-6).sqrt()
 
 
-def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Batch:
-    """Signals of random phantoms through ``groups`` random scanners, ``frames`` each, as network input and target.
+@dataclass(frozen=True)
+class Frames:
+    """Reduced signals of G scanners with K frames each, scaled as the runtime scales them, and the images behind them.
+
+    Attributes
+    ----------
+    y, noise : (G, K, R), (G, K)
+        Reduced signals, and the noise level that their residual shows.
+    singular_values, basis : (G, R), (G, N, R)
+        S and V of the scanners' calibrations, padded with zeros to a common rank.
+    image : (G, K, N)
+        Of root-mean-square about one.
+    """
+
+    y: Tensor
+    noise: Tensor
+    singular_values: Tensor
+    basis: Tensor
+    image: Tensor
+
+
+def draw_frames(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Frames:
+    """Signals of random phantoms through ``groups`` random scanners, ``frames`` each.
 
     Parameters
     ----------
@@ -245,7 +266,6 @@ def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames:
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=rng, device=device)
 
-    ny, nx = phantoms.shape[1:]
     which = torch.randint(len(scanners), (groups,), generator=rng, device=device)
     s, v = scanners.singular_values[which], scanners.basis[which]
     x = _random_images(phantoms, groups * frames, rng).reshape(groups, frames, -1)
@@ -269,14 +289,25 @@ def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames:
     signal_energy = y.square().sum(-1) - rank * noise.square()
     signal_energy = torch.maximum(signal_energy, DETECTION * (2 * rank).sqrt() * noise.square())
     scale = (signal_energy / s.square().sum(-1, keepdim=True)).sqrt() / SIGNAL_PER_IMAGE
-    x, y, noise = x / scale[..., None], y / scale[..., None], noise / scale
+    return Frames(y / scale[..., None], noise / scale, s, v, x / scale[..., None])
+
+
+def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Batch:
+    """`draw_frames` as input and target of the score network."""
+    device = phantoms.device
+    ny, nx = phantoms.shape[1:]
+    drawn = draw_frames(scanners, phantoms, groups, frames, rng)
+    x, y, noise, s, v = drawn.image, drawn.y, drawn.noise, drawn.singular_values, drawn.basis
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng, device=device)
 
     # Denoising score matching, given the signals: several noise levels of each frame share its condition.
     count = frames * DRAWS
     log_sigma = np.log(SIGMA[0]) + np.log(SIGMA[1] / SIGMA[0]) * uniform(groups, count)
     sigma = torch.where(uniform(groups, count) < PURE_NOISE, torch.full_like(log_sigma, SIGMA[1]), log_sigma.exp())
     repeated = [t.repeat_interleave(DRAWS, dim=1) for t in (x, y, noise)]
-    start = repeated[0] + sigma[..., None] * normal(groups, count, ny * nx)
+    start = repeated[0] + sigma[..., None] * torch.randn(groups, count, ny * nx, generator=rng, device=device)
     shrink, spread = 1 / (1 + sigma.square()), sigma * (1 + sigma.square()).rsqrt()
     estimate, deviation = combine(repeated[1], s, v, repeated[2], shrink[..., None] * start, spread)
     prior = combine(y, s, v, noise, torch.zeros_like(x), torch.ones_like(noise))
@@ -286,6 +317,16 @@ def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames:
     turns = torch.rand(groups, 3, generator=rng, device=device) < 0.5
     image, condition = _turned(image, turns).flatten(0, 1), _turned(condition, turns).flatten(0, 1)
     return Batch(condition, image[:, :3], sigma.reshape(-1), image[:, 3:])
+
+
+def turned_frames(frames: Frames, grid: tuple[int, int], rng: torch.Generator) -> Frames:
+    """The same signals of flipped and transposed scanners and images: what `draw_batch` does to its images."""
+    groups, count, voxels = frames.image.shape
+    turns = torch.rand(groups, 3, generator=rng, device=frames.image.device) < 0.5
+    stacked = torch.cat([frames.image, frames.basis.transpose(1, 2)], dim=1).reshape(groups, -1, *grid)
+    stacked = _turned(stacked, turns).reshape(groups, -1, voxels)
+    image, basis = stacked[:, :count], stacked[:, count:].transpose(1, 2)
+    return replace(frames, image=image, basis=basis)
 
 
 def _random_images(phantoms: Tensor, count: int, rng: torch.Generator) -> Tensor:
@@ -320,3 +361,12 @@ def batches(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: in
     rng.manual_seed(seed)
     while True:
         yield draw_batch(scanners, phantoms, groups, frames, rng)
+
+
+def frame_batches(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, seed: int) -> Iterator[Frames]:
+    """Endless batches of `Frames`, for methods that take the signals as they are."""
+    rng = torch.Generator(device=phantoms.device)
+    rng.manual_seed(seed)
+    ny, nx = phantoms.shape[1:]
+    while True:
+        yield turned_frames(draw_frames(scanners, phantoms, groups, frames, rng), (ny, nx), rng)
