@@ -36,9 +36,9 @@ TEST_SEED, TUNING_SEED = 2026, 1
 
 def tuned_art(calibration: Calibration, rows: NDArray[np.complex64], images: NDArray[np.float32]) -> Kaczmarz:
     """The best of all settings on the given frames."""
-    settings = itertools.product(STRENGTHS, SWEEPS, (False, True))
-    methods = [Kaczmarz(calibration, strength, sweeps, whiten=whiten) for strength, sweeps, whiten in settings]
-    return max(methods, key=lambda method: psnr(method(rows), images).mean())
+    settings = itertools.product(STRENGTHS, SWEEPS, ("measured", "whitened"))
+    methods = [Kaczmarz(calibration, *setting) for setting in settings]
+    return max(methods, key=lambda method: psnr(method(rows).image, images).mean())
 
 
 def empty_frames(calibration: Calibration, reconstruct: Reconstructor, rng: np.random.Generator) -> float:
@@ -60,7 +60,7 @@ def evaluate(heldout: HeldOut, model: str, count: int, folder: Path) -> list[dic
     for snr in SNRS:
         rows = measure(heldout, truth, calibration, test, snr, folder / "m.mdf")
         art = tuned_art(calibration, measure(heldout, truth, calibration, tuning, snr, folder / "t.mdf"), tuning)
-        theirs, ours = art(rows), reconstruct(rows)
+        theirs, ours = art(rows).image, reconstruct(rows)
         gain = psnr(ours.image, test) - psnr(theirs, test)
         results.append(
             {
@@ -77,7 +77,7 @@ def evaluate(heldout: HeldOut, model: str, count: int, folder: Path) -> list[dic
                 "concentration": float((ours.image.sum(axis=(1, 2)) / test.sum(axis=(1, 2))).mean()),
                 "snr_found": float(ours.snr_db.mean()),
                 "empty": empty,
-                "art": f"lambda {art.strength:g}, {art.iterations} sweeps{', whitened' if art.whiten else ''}",
+                "art": f"lambda {art.strength:g}, {art.iterations} sweeps, {art.rows} rows",
             }
         )
     return results

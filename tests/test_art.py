@@ -22,11 +22,13 @@ def published_iteration(rows, signal, regularisation, iterations):
     return image
 
 
-def test_batches_equal_the_published_iteration():
+@pytest.mark.parametrize("count", [30, 64, 150])  # less than a block of rows, one, and more than two
+@pytest.mark.parametrize("regularisation", [1e-3, 0.7, 50.0])
+def test_blocks_and_batches_equal_the_published_iteration(count, regularisation):
     rng = np.random.default_rng(0)
-    rows, signals = rng.standard_normal((30, 12)), rng.standard_normal((5, 30))
-    found = kaczmarz(rows, signals, 0.7, 6)
-    expected = [published_iteration(rows, signal, 0.7, 6) for signal in signals]
+    rows, signals = rng.standard_normal((count, 12)), rng.standard_normal((5, count))
+    found = kaczmarz(rows, signals, regularisation, 6)
+    expected = [published_iteration(rows, signal, regularisation, 6) for signal in signals]
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
@@ -42,7 +44,7 @@ def test_without_constraints_in_play_it_converges_to_the_regularised_solution():
 def test_it_reconstructs(calibration, true_rows):
     images = generate("regions", 6, seed=1)
     rows = add_noise(images.reshape(6, -1) @ true_rows.T, 30.0, np.random.default_rng(0))
-    found = Kaczmarz(calibration, 0.01, 5)(rows)
+    found = Kaczmarz(calibration, 0.01, 5)(rows).image
     assert found.shape == images.shape
     assert (found >= 0).all()
     assert psnr(found, images).mean() > psnr(np.zeros_like(images), images).mean() + 5

@@ -53,7 +53,8 @@ def run_trial(reconstructor: Reconstructor, truth: NDArray[np.complex64], snr_db
     loudness, noise = (np.linalg.norm(part * calibration.weights, axis=1) for part in (clean, rows - clean))
     weighted = float((20 * np.log10(loudness / noise)).mean())
     tried = {
-        strength: Kaczmarz(calibration, strength=strength, iterations=SWEEPS)(rows) for strength in STRENGTHS.tolist()
+        strength: Kaczmarz(calibration, strength=strength, iterations=SWEEPS)(rows).image
+        for strength in STRENGTHS.tolist()
     }
     best = max(tried, key=lambda strength: float(psnr(tried[strength], images).mean()))
     return Trial(snr_db, weighted, rows, images, best, tried[best], reconstructor(rows))

@@ -1,0 +1,110 @@
+"""What every method is: signals of one scanner in, images out, as a `Reconstructor` is called.
+
+Most methods solve the reduced problem ``y = S V^T x + sigma xi``, which says about x all that the signals say (see
+`calibration`), in the same units as the score model: `ReducedMethod` scales each frame to an image of root-mean-square
+one (`guidance.signal_scale`) and back, so that every method scales with its signals, as a linear one does, and one
+value of a parameter suits faint and strong frames.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.guidance import Likelihood, signal_scale
+
+Array = NDArray[np.float32]
+
+
+class Result(Protocol):
+    """Images of F frames; a `Reconstruction` is one.
+
+    Attributes
+    ----------
+    image : (F, ny, nx) float32
+        In the unit of the calibration's delta sample.
+    std : (F, ny, nx) float32, or None
+        Standard deviation of each voxel, if the method knows one.
+    """
+
+    @property
+    def image(self) -> Array: ...  # noqa: D102
+
+    @property
+    def std(self) -> Array | None: ...  # noqa: D102
+
+
+class Method(Protocol):
+    """Reconstructs frames of the calibration that it was built for."""
+
+    def __call__(self, signals: NDArray[Any]) -> Result:
+        """Reconstruct signals, as `Calibration.rows` takes them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The result of a method that gives an image and nothing else; see `Result`."""
+
+    image: Array
+    std: Array | None = None
+
+
+class ReducedMethod(ABC):
+    """A method for reduced frames.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the scanner.
+    """
+
+    def __init__(self, calibration: Calibration) -> None:
+        self.calibration = calibration
+
+    def __call__(self, signals: NDArray[Any] | ReducedFrames) -> Estimate:
+        """Reconstruct frames.
+
+        Parameters
+        ----------
+        signals : array, or ReducedFrames
+            As `Calibration.rows` takes them, or already reduced.
+
+        Raises
+        ------
+        InputError, MismatchError
+            For signals that do not fit the calibration.
+        """
+        calibration = self.calibration
+        reduced = reduced_frames(calibration, signals)
+        scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
+        unit = np.where(scale > 0, scale, np.float32(1))  # a frame of zeros stays one
+        noise = np.where(scale > 0, reduced.noise / unit, np.float32(1)).astype(np.float32)
+        y = (reduced.y / unit[:, None]).astype(np.float32, copy=False)
+        likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
+        images = self.solve(likelihood) * scale[:, None]
+        return Estimate(images.reshape(-1, *calibration.grid).astype(np.float32))
+
+    @abstractmethod
+    def solve(self, likelihood: Likelihood) -> NDArray[np.floating]:
+        """Images (F, N) of root-mean-square about one, from signals in this unit."""
+
+
+def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFrames) -> ReducedFrames:
+    """Reduce signals, as `Calibration.rows` takes them, unless they are."""
+    if not isinstance(signals, ReducedFrames):
+        return calibration.reduce(calibration.rows(signals))
+    if signals.y.ndim != 2 or signals.y.shape[1] != calibration.rank:
+        raise MismatchError(f"reduced frames {signals.y.shape}: the calibration has rank {calibration.rank}")
+    return signals
+
+
+def check_positive(**parameters: float) -> None:
+    """Refuse parameters that are not positive, finite numbers."""
+    for name, value in parameters.items():
+        if not (value > 0 and np.isfinite(value)):
+            raise InputError(f"{name} {value}: expected a positive number")
