@@ -15,9 +15,12 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.methods.art import ROWS, Kaczmarz
 from mpi_fast.methods.base import Method
+from mpi_fast.methods.deq import DeqMpi
+from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.tuning import Axis, Space
 from mpi_fast.reconstructor import Reconstructor
 
+TOLD_NOISE = Axis((0.5, 1.0, 2.0))
 SWEEPS = Axis((1, 4, 16), low=1, high=64, whole=True)
 
 
@@ -49,6 +52,8 @@ class Entry:
 
 REGISTRY: dict[str, Entry] = {
     "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1, 1.0)), "iterations": SWEEPS, "rows": ROWS}),
+    "dernet": Entry("DERnet", Dernet, {"noise": TOLD_NOISE}),
+    "deq": Entry("DEQ-MPI", DeqMpi, {"noise": TOLD_NOISE}),
     "mean": Entry("mpi-fast, mean", Reconstructor, fixed={"samples": 1, "steps": 1}),
     "fast": Entry("mpi-fast", Reconstructor),
 }
