@@ -36,10 +36,7 @@ class OneScanner(nn.Module):
 
 
 def learned_onnx(trained: Trained) -> bytes:
-    """The network as a checked ONNX model of dynamic frames F and rank R, equal to the original.
-
-    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them state (F, 2 N + R).
-    Output: ``image`` (F, N), or the ``next`` state.
+    """The network as `graph`, equal to the original.
 
     Raises
     ------
@@ -48,6 +45,22 @@ def learned_onnx(trained: Trained) -> bytes:
     """
     if trained.method == "score":
         raise ModelError("a score network: to export it, python -m mpi_fast.export")
+    content = graph(trained)
+    worst = difference(trained, content)
+    if not worst <= TOLERANCE:
+        raise ModelError(
+            f"the exported network is not the original: relative difference {worst:.2g}, allowed {TOLERANCE:g}; "
+            "nothing was written"
+        )
+    return content
+
+
+def graph(trained: Trained) -> bytes:
+    """The network as a checked ONNX model of dynamic frames F and rank R.
+
+    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them state (F, 2 N + R).
+    Output: ``image`` (F, N), or the ``next`` state.
+    """
     module = OneScanner(trained.network).eval()
     voxels = trained.grid[0] * trained.grid[1]
     frames, rank = torch.export.Dim("frames", min=1), torch.export.Dim("rank", min=2)
@@ -83,12 +96,6 @@ def learned_onnx(trained: Trained) -> bytes:
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
-    worst = difference(trained, content)
-    if not worst <= TOLERANCE:
-        raise ModelError(
-            f"the exported network is not the original: relative difference {worst:.2g}, allowed {TOLERANCE:g}; "
-            "nothing was written"
-        )
     return content
 
 

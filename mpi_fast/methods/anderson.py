@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
 MEMORY = 5
-RIDGE = 1e-6  # relative, on the normal equations of the residuals
+RIDGE = 1e-10  # relative, on the normal equations of the residuals
 
 
 def fixed_point(

@@ -13,7 +13,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.guidance import Likelihood
 from mpi_fast.methods.anderson import MEMORY, fixed_point
 from mpi_fast.methods.base import ReducedMethod, check_positive
-from mpi_fast.methods.learned import BATCH, LearnedModel
+from mpi_fast.methods.learned import LearnedModel, parts
 
 Array = NDArray[np.float32]
 
@@ -69,10 +69,11 @@ class DeqMpi(ReducedMethod):
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
-        parts = [slice(start, start + BATCH) for start in range(0, len(likelihood.y), BATCH)]
-        solved = [self._iterate(likelihood, part) for part in parts]
-        self.residual = np.concatenate([residual for _, residual in solved])
-        return np.asarray(np.maximum(np.concatenate([images for images, _ in solved]), 0))
+        images = np.empty((len(likelihood.y), likelihood.basis.shape[0]), dtype=np.float32)
+        self.residual = np.empty(len(images))
+        for part in parts(len(images)):
+            images[part], self.residual[part] = self._iterate(likelihood, part)
+        return np.maximum(images, 0, out=images)
 
     def _iterate(self, likelihood: Likelihood, part: slice) -> tuple[Array, NDArray[np.float64]]:
         y, noise = likelihood.y[part], np.float32(self.noise) * likelihood.noise[part]

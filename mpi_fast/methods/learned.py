@@ -77,6 +77,11 @@ class LearnedModel:
         return output
 
 
+def parts(frames: int) -> list[slice]:
+    """Frames in batches of `BATCH`."""
+    return [slice(start, start + BATCH) for start in range(0, frames, BATCH)]
+
+
 def _session(path: Path, threads: int | None) -> Any:
     try:
         import onnxruntime
