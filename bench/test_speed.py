@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
+from mpi_fast.engines import Engine
+from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.torch import TorchEngine
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
@@ -21,12 +23,15 @@ from mpi_fast.training.checkpoint import load_checkpoint
 Measured = tuple[Calibration, NDArray[np.complex64]]
 
 
-def engine_named(name: str) -> TorchEngine | None:
-    return TorchEngine(load_checkpoint(Bundle.open().path.parent / "model.pt")) if name == "eager PyTorch" else None
+def engine_named(name: str) -> Engine | None:
+    """None is the default: the whole frame as one graph."""
+    if name == "eager PyTorch":
+        return TorchEngine(load_checkpoint(Bundle.open().path.parent / "model.pt"))
+    return OnnxEngine(Bundle.open()) if name == "ONNX Runtime, step by step" else None
 
 
 @pytest.mark.benchmark(group="one frame, 8 samples, 5 steps")
-@pytest.mark.parametrize("name", ["ONNX Runtime", "eager PyTorch"])
+@pytest.mark.parametrize("name", ["ONNX Runtime, one graph", "ONNX Runtime, step by step", "eager PyTorch"])
 def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
     calibration, rows = measured
     reconstruct = Reconstructor(calibration, engine=engine_named(name))

@@ -1,74 +1,147 @@
-"""torch -> ONNX: the encoder and the denoiser as two graphs with a dynamic batch and everything else static."""
+"""torch -> ONNX: modules as checked graphs of plain operators, constants folded, free of traces of this machine."""
 
 import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 import torch
 from torch import Tensor, nn
 
+from mpi_fast.errors import ModelError
+from mpi_fast.export.half import half
 from mpi_fast.training.checkpoint import Checkpoint
 
 OPSET = 20
+CHATTY = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
-def encoder_onnx(checkpoint: Checkpoint) -> bytes:
+@dataclass(frozen=True)
+class Graph:
+    """An exported model.
+
+    Attributes
+    ----------
+    model : onnx.ModelProto
+        Simplified.
+    nodes_before : int
+        Operators, constants not counted, as the exporter left them.
+    """
+
+    model: onnx.ModelProto
+    nodes_before: int
+
+    @property
+    def content(self) -> bytes:
+        """The file."""
+        content: bytes = self.model.SerializeToString(deterministic=True)
+        return content
+
+
+def encoder_onnx(checkpoint: Checkpoint) -> Graph:
     """``encoder.onnx``: condition (F, 2, ny, nx) -> features (F, c, ny, nx)."""
     condition = torch.ones(2, 2, *checkpoint.grid)
-    return _export(checkpoint.network.encoder, {"condition": condition}, "features", "frames")
+    return to_onnx(checkpoint.network.encoder, {"condition": condition}, ["features"], {"condition": {0: "frames"}})
 
 
-def score_onnx(checkpoint: Checkpoint) -> bytes:
+def score_onnx(checkpoint: Checkpoint, precision: str = "fp32") -> Graph:
     """``score.onnx``: image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)."""
+    denoiser = checkpoint.network.denoiser
+    inputs = score_inputs(checkpoint, 2)
+    axes = {name: {0: "batch"} for name in inputs}
+    return to_onnx(half(denoiser) if precision == "fp16" else denoiser, inputs, ["denoised"], axes)
+
+
+def score_inputs(checkpoint: Checkpoint, batch: int) -> dict[str, Tensor]:
+    """Inputs of the denoiser, for examples."""
     features = checkpoint.network.config.features
-    inputs = {
-        "image": torch.ones(2, 3, *checkpoint.grid),
-        "sigma": torch.ones(2),
-        "features": torch.zeros(2, features, *checkpoint.grid),
+    return {
+        "image": torch.ones(batch, 3, *checkpoint.grid),
+        "sigma": torch.ones(batch),
+        "features": torch.zeros(batch, features, *checkpoint.grid),
     }
-    return _export(checkpoint.network.denoiser, inputs, "denoised", "batch")
 
 
-def _export(module: nn.Module, inputs: Mapping[str, Tensor], output: str, batch: str) -> bytes:
-    """One module as a checked ONNX model whose first axes are all called ``batch``."""
-    axis = torch.export.Dim(batch, min=1)
-    with _quiet():
+def to_onnx(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], axes: Mapping[str, Mapping[int, str]]
+) -> Graph:
+    """One module as a simplified, checked graph.
+
+    Parameters
+    ----------
+    module : nn.Module
+        In float32 or float16; casts are its own business.
+    inputs : dict
+        Examples, by the names that the graph's inputs get, in the order of ``forward``.
+    outputs : sequence of str
+        Names of the outputs. Not those of torch's functions: the exporter names inner values after these.
+    axes : dict
+        ``{input: {axis: name}}``: the axes that are not fixed.
+    """
+    dims = {name: torch.export.Dim(name, min=1) for named in axes.values() for name in named.values()}
+    shapes = tuple({axis: dims[name] for axis, name in axes.get(given, {}).items()} for given in inputs)
+    with quiet():
         program = torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
             input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple({0: axis} for _ in inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
             opset_version=OPSET,
             dynamo=True,
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
-    model = program.model_proto
+        assert program is not None
+        before = count(program.model_proto)
+        program.optimize()
+    return Graph(checked(program.model_proto), before)
+
+
+def checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Clean a model of the exporter's notes, and check it and its shapes.
+
+    Raises
+    ------
+    ModelError
+        For operators that only some runtimes have.
+    """
     for node in model.graph.node:  # the exporter's stack traces name files of the machine it ran on
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
         del value.metadata_props[:]
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
+    foreign = sorted(
+        {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if foreign or model.functions:
+        raise ModelError(f"the exported graph holds operators that are not plain ONNX: {', '.join(foreign)}")
     onnx.checker.check_model(model, full_check=True)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return model
+
+
+def count(model: onnx.ModelProto) -> int:
+    """Operators of a graph, without constants."""
+    return sum(node.op_type != "Constant" for node in model.graph.node)
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Iterator[None]:
     """Keep the exporter's own progress reports and its remarks about absent libraries off the screen."""
+    loggers = [logging.getLogger(name) for name in CHATTY]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logger = logging.getLogger("torch.onnx")
-        level = logger.level
-        logger.setLevel(logging.ERROR)
         try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -7,12 +7,28 @@
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
-    ``parity``          how far the exported network is from the original
+    ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
+    ``graphs``          whole-frame graphs: [{"file", "steps", "samples"}], for DPM-Solver++(2M) with proximal guidance
+    ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
+    ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
+    ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
+                        "psnr_change_db", "allowed"}]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
 ``encoder.onnx``
     condition (F, 2, ny, nx) -> features (F, c, ny, nx)
 ``score.onnx``
     image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)
+``score.fp16.onnx``
+    the same with float16 inside, if exported
+``reconstruct.onnx``
+    y (F, N), noise (F,), singular_values (N,), basis (N, N), initial (samples, N) -> image (F, ny, nx),
+    std (F, ny, nx), noise_floor (F,): reduced signals to images for any calibration, padded with zeros from R to N
+``reconstruct.frozen.onnx``
+    real (F, M), imag (F, M), initial (samples, N) -> image, std (F, ny, nx), snr_db (F,): selected rows to images for
+    one calibration, if exported; its metadata's ``selection`` lists the rows as [channel, frequency index]
+
+All tensors are float32 at the edges. Of the manifest only the first four entries and ``files`` are needed to open a
+bundle; readers of this format ignore entries that they do not know.
 
 Every file is checked against its hash when it is read, and nothing in a bundle is ever unpickled or executed.
 """
@@ -94,6 +110,24 @@ class Bundle:
         """Smallest and largest noise level that the network was trained for."""
         low, high = self.manifest["sigma_range"]
         return float(low), float(high)
+
+    def frame_graph(self, steps: int, samples: int) -> str | None:
+        """File of the whole-frame graph for exactly these steps and samples, if there is one.
+
+        Raises
+        ------
+        ModelError
+            When the manifest's list of graphs is damaged.
+        """
+        try:
+            found = [
+                str(graph["file"])
+                for graph in self.manifest.get("graphs", ())
+                if (graph["steps"], graph["samples"]) == (steps, samples)
+            ]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{self.path}: the manifest's list of graphs is damaged: {error}") from error
+        return found[0] if found else None
 
     def read(self, name: str) -> bytes:
         """Content of one file, checked against its hash.

@@ -15,6 +15,7 @@ from mpi_fast.guidance import Likelihood, tweedie
 Array = NDArray[np.float32]
 Guidance = Literal["proximal", "gradient", "none"]
 GUIDANCE: tuple[str, ...] = get_args(Guidance)
+STRENGTH = 0.5  # of the proximal guidance: best on validation frames
 
 
 class Evaluator(Protocol):
@@ -66,7 +67,7 @@ class ConditionedDenoiser:
     """
 
     def __init__(
-        self, likelihood: Likelihood, evaluator: Evaluator, guidance: Guidance = "proximal", strength: float = 0.5
+        self, likelihood: Likelihood, evaluator: Evaluator, guidance: Guidance = "proximal", strength: float = STRENGTH
     ) -> None:
         if guidance not in GUIDANCE:
             raise InputError(f"guidance '{guidance}': expected one of {', '.join(GUIDANCE)}")

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from mpi_fast.bundle import Bundle
-from mpi_fast.calibration import Calibration
-from mpi_fast.denoiser import GUIDANCE, ConditionedDenoiser, Evaluator, Guidance
+from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.denoiser import GUIDANCE, STRENGTH, ConditionedDenoiser, Evaluator, Guidance
 from mpi_fast.engines import Engine
+from mpi_fast.engines.frame import FrameEngine
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
@@ -92,7 +93,9 @@ class Reconstructor:
     threads : int, optional
         Threads that the network may use; default all.
     engine : Engine, optional
-        Evaluates the network instead of ONNX Runtime; the bundle then says only what it was trained for.
+        Evaluates the network, step by step, instead of ONNX Runtime; the bundle then says only what it was trained for.
+        Without it, ``dpm`` with proximal guidance of default strength runs as one graph where the bundle has one for
+        these steps and samples; that changes the time it takes, not the images.
 
     Raises
     ------
@@ -116,7 +119,7 @@ class Reconstructor:
         sampler: str = "dpm",
         sde: str = "ve",
         guidance: Guidance = "proximal",
-        strength: float = 0.5,
+        strength: float = STRENGTH,
         threads: int | None = None,
         engine: Engine | None = None,
     ) -> None:
@@ -145,11 +148,19 @@ class Reconstructor:
         self._sampler = get_sampler(sampler)
         self.steps = steps or self._sampler.default_steps
         self._sde = SDES[sde](*bundle.sigma_range)
-        self._engine = engine or OnnxEngine(bundle, threads)
         self._evaluators: dict[int, Evaluator] = {}
-        self._noise: dict[int, Array] = {}
+        self._noise: Array | None = None
         self._lock = threading.Lock()  # the engine's buffers serve one call at a time
         self._blas = ThreadpoolController()
+        self._engine: Engine | None = engine
+        self._frame: FrameEngine | None = None
+        graph = None
+        if engine is None and (sampler, guidance, strength) == ("dpm", "proximal", STRENGTH):
+            graph = bundle.frame_graph(self.steps, samples)
+        if graph:
+            self._frame = FrameEngine(bundle, graph, calibration, self._draw(0, 1), threads)
+        elif engine is None:
+            self._engine = OnnxEngine(bundle, threads)
         self._explained = np.square(calibration.basis)
 
     def __call__(self, signals: NDArray[Any]) -> Reconstruction:
@@ -186,8 +197,17 @@ class Reconstructor:
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> tuple[Array, Array, Array, Array]:
         """Image, deviation (F, N), SNR and noise floor (F,) of a batch of rows (F, M)."""
-        calibration, frames = self.calibration, len(rows)
-        reduced = calibration.reduce(rows)
+        reduced = self.calibration.reduce(rows)
+        if self._frame:
+            image, std, floor = self._frame(reduced.y, reduced.noise)
+        else:
+            image, std, floor = self._step_by_step(reduced)
+        return image, std, reduced.snr_db, floor
+
+    def _step_by_step(self, reduced: ReducedFrames) -> tuple[Array, Array, Array]:
+        """Image, deviation (F, N) and noise floor (F,), with the sampler's loop outside the engine."""
+        assert self._engine is not None
+        calibration, frames = self.calibration, len(reduced.y)
         scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
         # A frame of zeros has no scale: its signals stay zero, and so does its image.
         unit = np.where(scale > 0, scale, np.float32(1))
@@ -204,7 +224,7 @@ class Reconstructor:
         mean = np.maximum(images.mean(axis=1), 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = images.std(axis=1) * scale[:, None]
-        return mean, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale
+        return mean, deviation, self._noise_floor(likelihood) * scale
 
     def _start(self, denoise: ConditionedDenoiser, frames: int) -> Noise:
         """The sampler's noise, the first draw of which makes it start from the image, too.
@@ -218,21 +238,26 @@ class Reconstructor:
         return lambda draw: self._draw(draw, frames) if draw else first
 
     def _draw(self, draw: int, frames: int) -> Array:
-        """Noise (frames * samples, N), the same for every frame; the second half of the samples mirrors the first.
-
-        Mirrored (antithetic) noise makes the error of the mean smaller at no cost: whatever in an image is odd in the
-        noise cancels exactly.
-        """
-        if draw not in self._noise:
-            half = (self.samples + 1) // 2
-            drawn = standard_normal(self.seed, np.zeros(1, np.int64), half, draw, self.calibration.num_voxels)[0]
-            mirrored = np.concatenate([drawn, -drawn])[: self.samples]
-            if draw > 0:  # only the first draw is used by every call
-                return np.tile(mirrored, (frames, 1))
-            self._noise[draw] = mirrored
-        return np.tile(self._noise[draw], (frames, 1))
+        """Noise (frames * samples, N), the same for every frame."""
+        if draw > 0:  # only the first draw is used by every call
+            noise = initial_noise(self.seed, self.samples, self.calibration.num_voxels, draw)
+            return np.tile(noise, (frames, 1))
+        if self._noise is None:
+            self._noise = initial_noise(self.seed, self.samples, self.calibration.num_voxels)
+        return np.tile(self._noise, (frames, 1))
 
     def _noise_floor(self, likelihood: Likelihood) -> Array:
         """Root-mean-square over voxels of the condition image's noise, for images of root-mean-square one, (F,)."""
         gain = likelihood.gain(1.0) * likelihood.noise[:, None]
         return np.asarray(np.sqrt(np.square(gain) @ self._explained.mean(axis=0)), dtype=np.float32)
+
+
+def initial_noise(seed: int, samples: int, voxels: int, draw: int = 0) -> Array:
+    """Standard-normal noise (samples, N) of a draw, the second half of the samples mirroring the first.
+
+    Mirrored (antithetic) noise makes the error of the mean smaller at no cost: whatever in an image is odd in the
+    noise cancels exactly.
+    """
+    half = (samples + 1) // 2
+    drawn = standard_normal(seed, np.zeros(1, np.int64), half, draw, voxels)[0]
+    return np.concatenate([drawn, -drawn])[:samples]

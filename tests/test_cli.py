@@ -297,13 +297,22 @@ def test_a_frequency_selection_that_lacks_what_is_needed(files):
 
 def test_a_broken_bundle(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
-    with (model / "score.onnx").open("ab") as file:
-        file.write(b"!")
+    for damaged in ("score.onnx", "reconstruct.onnx"):
+        with (model / damaged).open("ab") as file:
+            file.write(b"!")
     for command in (("info", model), ("reconstruct", files / MEASUREMENT, "-c", files / SAVED, "--model", model)):
         assert "SHA-256 is not the manifest's" in fail(*command)
     (model / "manifest.json").write_text("{")
     assert "manifest" in fail("info", model)
     assert not (files / "measurement.reco.mdf").exists()
+
+
+def test_a_bundle_that_describes_itself_wrongly(files):
+    model = Path(shutil.copytree(Bundle.open().path, files / "model"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    for damaged in ({"parity": [{"relative": "much"}]}, {"graphs": 3}, {"statistics": {"score.onnx": None}}):
+        (model / "manifest.json").write_text(json.dumps(manifest | damaged))
+        assert "damaged" in fail("info", model)
 
 
 def test_a_model_for_another_grid(files):

@@ -1,7 +1,7 @@
 """``mpi-fast info``: this installation, and what a file is."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,19 +70,59 @@ def _bundle(path: Path | str) -> dict[str, Any]:
     from mpi_fast.bundle import Bundle
 
     bundle = Bundle.open(path)
-    manifest = bundle.manifest
-    sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in manifest["files"]}
-    parity = [float(one["relative"]) for one in manifest.get("parity", ())]
+    sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in bundle.manifest["files"]}
+    try:
+        described = _described(bundle.manifest)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{bundle.path}: the manifest's description of the files is damaged: {error!r}") from error
     return {
         "kind": "model bundle",
         "path": str(bundle.path),
         "grid": f"{bundle.grid[0]} x {bundle.grid[1]} voxels",
-        "parameters": manifest.get("parameters", "unknown"),
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
-        "largest difference from its checkpoint": f"{max(parity):.2g} relative" if parity else "not recorded",
         **sizes,
+        **described,
+    }
+
+
+def _described(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a manifest tells about its files, beyond what opening one has checked."""
+    parity = manifest.get("parity", ())
+    return {
+        "parameters": manifest.get("parameters", "unknown"),
+        "precision": ", ".join(manifest.get("precision", ["fp32"])),
+        "whole-frame graphs": "\n".join(_graph(one) for one in manifest.get("graphs", ())) or "none",
+        "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
+        **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
+        **{f"difference from its checkpoint: {name}": _worst(parity, name) for name in _artefacts(parity)},
         **{f"provenance: {name}": value for name, value in manifest.get("provenance", {}).items()},
     }
+
+
+def _graph(entry: dict[str, Any]) -> str:
+    scanner = f", {entry['source']}: {entry['rows']} rows, rank {entry['rank']}" if "source" in entry else ""
+    return f"{entry['file']}: {entry['steps']} steps, {entry['samples']} samples{scanner}"
+
+
+def _cost(entry: dict[str, Any]) -> str:
+    """Of one image of a step network, or of one frame of a whole-frame graph."""
+    return (
+        f"{entry['nodes']} operators ({entry['nodes_before']} before simplification), "
+        f"{entry['parameters']} parameters, "
+        f"{entry['flops'] / 1e6:.4g} MFLOP, {entry['activation_bytes'] / 2**20:.2f} MiB of activations"
+    )
+
+
+def _artefacts(parity: Sequence[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(one.get("artefact", "all") for one in parity))
+
+
+def _worst(parity: Sequence[dict[str, Any]], artefact: str) -> str:
+    """Largest difference over all comparisons of one artefact, and what it does to images."""
+    rows = [one for one in parity if one.get("artefact", "all") == artefact]
+    changes = [one["psnr_change_db"] for one in rows if one.get("psnr_change_db") is not None]
+    images = f", images {min(changes):+.4f} dB PSNR" if changes else ""
+    return f"{max(float(one['relative']) for one in rows):.2g} relative{images}"
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

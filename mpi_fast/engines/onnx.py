@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mpi_fast.bundle import Bundle
 
 Array = NDArray[np.float32]
+SCORE = {"fp32": "score.onnx", "fp16": "score.fp16.onnx"}
 
 
 class OnnxEngine:
@@ -22,6 +23,8 @@ class OnnxEngine:
         An opened bundle.
     threads : int, optional
         Threads that one evaluation may use; default: all cores that this process may run on.
+    precision : str
+        ``fp32``, or ``fp16`` for the denoiser in half precision, if the bundle has it.
 
     Raises
     ------
@@ -33,10 +36,10 @@ class OnnxEngine:
 
     name = "onnx"
 
-    def __init__(self, bundle: "Bundle", threads: int | None = None) -> None:
+    def __init__(self, bundle: "Bundle", threads: int | None = None, precision: str = "fp32") -> None:
         self.grid = bundle.grid
-        self._encoder = _session(bundle, "encoder.onnx", threads)
-        self._denoiser = _session(bundle, "score.onnx", threads)
+        self._encoder = open_session(bundle, "encoder.onnx", threads)
+        self._denoiser = open_session(bundle, SCORE[precision], threads)
         self.features = int(self._encoder.get_outputs()[0].shape[1])
 
     def bind(self, frames: int, samples: int) -> "OnnxEvaluator":
@@ -55,8 +58,8 @@ class OnnxEvaluator:
         self._encoded: Array = np.zeros((frames, engine.features, *grid), dtype=np.float32)
         self._features: Array = np.zeros((frames, samples, engine.features, *grid), dtype=np.float32)
         self._denoised: Array = np.zeros((batch, 1, *grid), dtype=np.float32)
-        self._encode = _Bound(engine._encoder, {"condition": self.condition}, {"features": self._encoded})
-        self._denoise = _Bound(
+        self._encode = BoundSession(engine._encoder, {"condition": self.condition}, {"features": self._encoded})
+        self._denoise = BoundSession(
             engine._denoiser,
             {"image": self.image, "sigma": self.sigma, "features": self._features.reshape(batch, -1, *grid)},
             {"denoised": self._denoised},
@@ -73,7 +76,7 @@ class OnnxEvaluator:
         return self._denoised
 
 
-class _Bound:
+class BoundSession:
     """A session whose inputs and outputs are fixed NumPy buffers."""
 
     def __init__(self, session: Any, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
@@ -84,10 +87,12 @@ class _Bound:
                 bind(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
 
     def __call__(self) -> None:
+        """Run on what the buffers hold."""
         self._session.run_with_iobinding(self._binding)
 
 
-def _session(bundle: "Bundle", name: str, threads: int | None) -> Any:
+def open_session(bundle: "Bundle", name: str, threads: int | None) -> Any:
+    """A session on a file of a bundle; see `OnnxEngine` for what it raises."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -101,7 +106,7 @@ def _session(bundle: "Bundle", name: str, threads: int | None) -> Any:
         session = onnxruntime.InferenceSession(bundle.read(name), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors have no common base class of their own
         raise ModelError(f"{bundle.path}/{name}: ONNX Runtime refuses it: {error}") from error
-    shape = tuple(session.get_inputs()[0].shape[2:])
+    shape = tuple(session.get_outputs()[0].shape[-2:])
     if shape != bundle.grid:
         raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")
     return session

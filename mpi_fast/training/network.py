@@ -16,6 +16,7 @@ The parts are those that can later be fused into one kernel: 3x3 and 1x1 convolu
 image.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -25,6 +26,8 @@ from torch.nn import functional
 CONDITION_CHANNELS = 2  # posterior mean under a white prior, its deviation
 IMAGE_CHANNELS = 3  # estimate, its deviation, x_t
 LEVEL_FEATURES = 16
+
+Modulation = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,18 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, level: Tensor | None) -> Tensor:
-        """(B, width, ny, nx) and the embedded noise level (B, embedding) -> (B, width, ny, nx)."""
+    def modulate(self, level: Tensor) -> Modulation:
+        """Gain and shift of each channel, (B, width, 1, 1), at an embedded noise level (B, embedding)."""
+        assert self.modulation is not None
+        gain, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
+        return 1 + gain, shift
+
+    def forward(self, x: Tensor, modulation: Modulation | None) -> Tensor:
+        """(B, width, ny, nx) -> (B, width, ny, nx)."""
         hidden = self.first(functional.silu(x))
-        if self.modulation is not None:
-            scale, shift = self.modulation(level)[:, :, None, None].to(hidden.dtype).chunk(2, dim=1)
-            hidden = hidden * (1 + scale) + shift
+        if modulation is not None:
+            gain, shift = modulation
+            hidden = hidden * gain.to(hidden.dtype) + shift.to(hidden.dtype)
         out: Tensor = x + self.second(functional.silu(hidden))
         return out
 
@@ -99,15 +108,20 @@ class UNet(nn.Module):
         self.up = nn.Conv2d(inner, 4 * width, 1)
         self.after = ResidualBlock(width, embedding)
 
-    def forward(self, x: Tensor, level: Tensor | None = None) -> Tensor:
+    def modulate(self, level: Tensor) -> list[Modulation]:
+        """What an embedded noise level (B, embedding) does to each residual block."""
+        return [block.modulate(level) for block in (self.before, *self.middle, self.after)]
+
+    def forward(self, x: Tensor, modulations: Sequence[Modulation] = ()) -> Tensor:
         """(B, width, ny, nx) -> (B, width, ny, nx)."""
         ny, nx = x.shape[2:]
-        x = self.before(x, level)
+        before, *middle, after = modulations or (None,) * (len(self.middle) + 2)
+        x = self.before(x, before)
         half = self.down(x)
-        for block in self.middle:
-            half = block(half, level)
+        for block, modulation in zip(self.middle, middle, strict=True):
+            half = block(half, modulation)
         x = x + functional.pixel_shuffle(self.up(half), 2)[:, :, :ny, :nx]
-        out: Tensor = self.after(x, level)
+        out: Tensor = self.after(x, after)
         return out
 
 
@@ -133,7 +147,7 @@ class Encoder(nn.Module):
         (F, features, ny, nx) float32
         """
         mean, deviation = condition.chunk(2, dim=1)
-        x = self.stem(torch.cat([mean, 0.5 * torch.log(deviation)], dim=1))
+        x = self.stem(torch.cat([mean, 0.5 * torch.log(deviation)], dim=1).to(self.stem.weight.dtype))
         features: Tensor = self.head(functional.silu(self.body(x)))
         return features.float()
 
@@ -175,19 +189,18 @@ class Denoiser(nn.Module):
         """
         estimate, deviation, noisy = image.chunk(3, dim=1)
         c_in = torch.rsqrt(1 + sigma * sigma)[:, None, None, None]
-        x = self.stem(torch.cat([estimate, 0.5 * torch.log(deviation), c_in * noisy, features], dim=1))
-        x = self.body(x, self._level(sigma))
+        x = torch.cat([estimate, 0.5 * torch.log(deviation), c_in * noisy, features], dim=1)
+        x = self.body(self.stem(x.to(self.stem.weight.dtype)), self.modulations(sigma))
         with torch.autocast(x.device.type, enabled=False):  # the last layer is always float32
             correction: Tensor = self.head(functional.silu(x.float()))
         denoised: Tensor = estimate + deviation * correction
         return denoised
 
-    def _level(self, sigma: Tensor) -> Tensor:
-        """Embedding of the noise level, (B, embedding), float32."""
+    def modulations(self, sigma: Tensor) -> list[Modulation]:
+        """What noise levels (B,) do to the residual blocks, float32."""
         phase = 0.25 * torch.log(sigma)[:, None] * self.frequencies
         with torch.autocast(phase.device.type, enabled=False):
-            embedded: Tensor = self.embed(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1))
-        return embedded
+            return self.body.modulate(self.embed(torch.cat([torch.sin(phase), torch.cos(phase)], dim=1)))
 
 
 class ScoreNetwork(nn.Module):

@@ -1,0 +1,224 @@
+"""The whole frame as one graph: the same images as the step loop, for any calibration, and without this package."""
+
+import importlib
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from google.protobuf import text_format
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.engines.onnx import OnnxEngine
+from mpi_fast.errors import InputError
+from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.preprocessing import RowFilter
+from mpi_fast.reconstructor import Reconstructor, initial_noise
+from mpi_fast.simulation import Scanner
+from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+
+command = importlib.import_module("mpi_fast.export.__main__")
+triton = importlib.import_module("mpi_fast.export.triton")
+CONFIG = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
+GRID, STEPS, SAMPLES = (9, 8), 2, 4
+SNRS_DB = np.linspace(5.0, 35.0, 100)
+
+
+def scanner_calibration(**filters) -> Calibration:
+    scanner = Scanner(grid=GRID, sub_voxels=1)
+    matrix = scanner.system_matrix()
+    return Calibration.from_arrays(matrix, scanner.frequencies, GRID, scanner.field_of_view, rows=RowFilter(**filters))
+
+
+def frames(calibration) -> np.ndarray:
+    """(100, M), from 5 to 35 dB."""
+    phantoms = generate(list(FAMILIES), 100, GRID, seed=5).reshape(100, -1) @ calibration.matrix.T
+    rng = np.random.default_rng(6)
+    rows = [add_noise(one[None], float(snr), rng) for one, snr in zip(phantoms, SNRS_DB, strict=True)]
+    return np.concatenate(rows).astype(np.complex64)
+
+
+@pytest.fixture(scope="module")
+def calibrations():
+    """Three with different M, one of them with R < N."""
+    found = [scanner_calibration(max_frequency=f) for f in (9.5e4, 1.5e5, 4e5)]
+    assert len({one.num_rows for one in found}) == 3
+    assert found[0].rank < found[-1].rank
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory, calibrations):
+    """A network of random weights, as far from a smooth function as any."""
+    torch.manual_seed(1)
+    network = ScoreNetwork(CONFIG)
+    for value in network.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    folder = tmp_path_factory.mktemp("export")
+    content = {"format": 1, "grid": list(GRID), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
+    torch.save({**content, "state": network.state_dict(), "provenance": {}}, folder / "model.pt")
+    calibrations[0].save(folder / "scanner.h5")
+    return command.make_bundle(
+        folder / "model.pt",
+        folder / "b",
+        precision=("fp32", "fp16"),
+        calibration_file=folder / "scanner.h5",
+        steps=STEPS,
+        samples=SAMPLES,
+        triton=folder / "repository",
+    )
+
+
+def relative(found, expected):
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, calibrations, which):
+    calibration = calibrations[which]
+    rows = frames(calibration)
+    one_graph = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3)
+    loop = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3, engine=OnnxEngine(bundle))
+    assert one_graph._frame is not None
+    assert loop._frame is None
+    found, expected = one_graph(rows), loop(rows)
+    per_frame = np.abs(found.image - expected.image).max((1, 2)) / expected.image.max((1, 2))
+    assert per_frame.max() < 1e-4
+    assert relative(found.std, expected.std) < 1e-4
+    assert relative(found.noise_floor, expected.noise_floor) < 1e-4
+    np.testing.assert_array_equal(found.snr_db, expected.snr_db)
+
+
+@pytest.mark.parametrize("other", [{"steps": 3}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}])
+def test_other_settings_take_the_step_loop(bundle, calibrations, other):
+    reconstruct = Reconstructor(calibrations[0], bundle.path, **{"samples": SAMPLES, "steps": STEPS, **other})
+    assert reconstruct._frame is None
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_empty_frames_and_units(bundle, calibrations, factor):
+    reconstruct = Reconstructor(calibrations[1], bundle.path, SAMPLES, STEPS)
+    rows = frames(calibrations[1])[:4]
+    expected = factor * reconstruct(rows).image
+    np.testing.assert_allclose(reconstruct(np.complex64(factor) * rows).image, expected, atol=1e-4 * expected.max())
+    empty = reconstruct(np.zeros_like(rows))
+    assert not empty.image.any()
+    assert not empty.std.any()
+    assert not empty.noise_floor.any()
+
+
+def test_nothing_but_plain_operators_with_fixed_shapes(bundle):
+    for name in bundle.manifest["files"]:
+        model = onnx.load_from_string(bundle.read(name))
+        assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+        assert not model.functions
+        free = {axis.dim_param for value in model.graph.input for axis in value.type.tensor_type.shape.dim}
+        assert free <= {"", "frames", "batch"}
+        cost = bundle.manifest["statistics"][name]
+        assert 0 < cost["nodes"] <= cost["nodes_before"]
+        assert min(cost["flops"], cost["parameters"], cost["activation_bytes"]) > 0
+    operators = bundle.manifest["statistics"]["reconstruct.onnx"]["operators"]
+    assert not {"Sin", "Cos", "Gemm", "Identity"} & operators.keys()
+
+
+README = Path(__file__).parents[1] / "README.md"
+AFTERWARDS = """
+np.savez("images.npz", image=image, std=std, snr_db=snr_db)
+try:
+    import mpi_fast
+except ImportError:
+    sys.exit(0)
+sys.exit("mpi_fast can be imported: this proves nothing")
+"""
+
+
+def readme_snippet(model) -> str:
+    """The program that the README shows, on a test's signals and noise instead of zeros and NumPy's."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    lines = next(block for block in blocks if "onnxruntime" in block).replace('"bundle/', f'"{model}/').splitlines()
+    given = {"rows = ": "rows = np.load('rows.npy')", "initial = ": "initial = np.load('initial.npy')"}
+    changed = [next((new for start, new in given.items() if line.startswith(start)), line) for line in lines]
+    assert sum(new != old for new, old in zip(changed, lines, strict=True)) == 2
+    return "\n".join(["import sys", "sys.modules['mpi_fast'] = None  # where it is installed", *changed, AFTERWARDS])
+
+
+def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrations, tmp_path):
+    calibration = calibrations[0]
+    rows = np.concatenate([np.zeros((1, calibration.num_rows), np.complex64), frames(calibration)])
+    initial = initial_noise(0, SAMPLES, calibration.num_voxels)
+    np.save(tmp_path / "rows.npy", rows)
+    np.save(tmp_path / "initial.npy", initial)
+    snippet = readme_snippet(bundle.path.resolve())
+    subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True)
+    found = np.load(tmp_path / "images.npz")
+    expected = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, engine=OnnxEngine(bundle))(rows)
+    assert not found["image"][0].any()
+    assert np.isfinite(found["image"]).all()
+    per_frame = np.abs(found["image"] - expected.image).max((1, 2))[1:] / expected.image.max((1, 2))[1:]
+    assert per_frame.max() < 1e-4
+    assert relative(found["std"], expected.std) < 1e-4
+    assert found["snr_db"][0] == -np.inf
+    np.testing.assert_allclose(found["snr_db"][1:], expected.snr_db[1:], atol=0.01)
+
+
+def test_half_precision_costs_no_image_quality(bundle):
+    rows = [row for row in bundle.manifest["parity"] if row["artefact"] == "score.fp16.onnx"]
+    assert len(rows) == STEPS + 1
+    assert rows[-1]["psnr_change_db"] >= -0.05
+    model = onnx.load_from_string(bundle.read("score.fp16.onnx"))
+    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16}  # the last layer, and the others
+
+
+def triton_definition():
+    """Triton's protobuf definition, without the rest of tritonclient, which wants an older protobuf than onnx has."""
+    found = importlib.util.find_spec("tritonclient")
+    if found is None:
+        pytest.skip("pip install --no-deps tritonclient")
+    file = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_triton_repository_runs_as_its_config_says(bundle, calibrations):
+    """Parsed by Triton's own definition; Triton puts the batch before the dims that the config declares."""
+    model_config_pb2 = triton_definition()
+    folder = bundle.path.parent / "repository" / "mpi_fast"
+    config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.name == folder.name
+    assert config.backend == "onnxruntime"
+    assert [warm.batch_size for warm in config.model_warmup] == [1, 8, 32]
+    session = onnxruntime.InferenceSession(folder / "1" / config.default_model_filename)
+    rows = frames(calibrations[0])[: config.max_batch_size]
+    planes = {"real": np.ascontiguousarray(rows.real), "imag": np.ascontiguousarray(rows.imag)}
+    for given in config.input:
+        assert given.data_type == model_config_pb2.TYPE_FP32
+        assert planes[given.name].shape == (config.max_batch_size, *given.dims)
+    names = [one.name for one in config.output]
+    found = dict(zip(names, session.run(names, planes), strict=True))
+    for one in config.output:
+        dims = one.reshape.shape if one.HasField("reshape") else one.dims
+        assert found[one.name].shape == (config.max_batch_size, *dims)
+    expected = Reconstructor(calibrations[0], bundle.path, SAMPLES, STEPS)(rows)
+    assert relative(found["image"], expected.image) < 1e-4
+
+
+def test_a_folder_of_something_else_is_not_replaced(bundle, tmp_path):
+    (tmp_path / "repository" / "mpi_fast").mkdir(parents=True)
+    kept = tmp_path / "repository" / "mpi_fast" / "thesis.txt"
+    kept.write_text("years of work")
+    model = onnx.load_from_string(bundle.read("encoder.onnx"))
+    with pytest.raises(InputError, match="not replaced"):
+        triton.write_repository(tmp_path / "repository", model, b"")
+    with pytest.raises(InputError, match="no such folder"):
+        triton.write_repository(tmp_path / "no" / "repository", model, b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["repository", "mpi_fast", "thesis.txt"]
