@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heldout import SCANNERS, measure, phantoms, write_calibration_file
+from heldout import measure, write_calibration_file
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.heldout import SCANNERS, phantoms
 
 FRAMES = 64
 

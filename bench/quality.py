@@ -18,12 +18,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from heldout import SCANNERS, HeldOut, measure, phantoms, write_calibration_file
+from heldout import measure, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.heldout import SCANNERS, HeldOut, phantoms
 from mpi_fast.methods.art import Kaczmarz
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.reconstructor import Reconstructor
