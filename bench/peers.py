@@ -12,7 +12,7 @@ samples averaged. Each of deepinv's samplers is run in two ways:
 
 Both with as many evaluations of the network as ours, and the unconditional ones with 50. Their parameters are tuned by
 `methods.tuning` for every SNR, on frames of other phantoms; ours has none. Times are medians over frames, all methods
-taking turns frame by frame. Scanner A of bench/heldout.py.
+taking turns frame by frame. Scanner A of `heldout`.
 """
 
 import argparse
@@ -28,7 +28,6 @@ import deepinv
 import numpy as np
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
-from heldout import SCANNERS, measure, phantoms, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -39,8 +38,10 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import ConditionedDenoiser, Guidance
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.guidance import Likelihood
+from mpi_fast.heldout import SCANNERS, measure, phantoms, write_calibration_file
 from mpi_fast.machine import processor
 from mpi_fast.methods.base import Method, ReducedMethod
+from mpi_fast.methods.plug_and_play import nothing_measured
 from mpi_fast.methods.tuning import Axis, Space, tune
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.reconstructor import Reconstructor
@@ -77,7 +78,7 @@ class Peer(ReducedMethod):
         return np.stack([self._frame(part) for part in parts])
 
     def _frame(self, likelihood: Likelihood) -> Array:
-        known = likelihood if self.conditional else nothing_measured(self.calibration.num_voxels)
+        known = likelihood if self.conditional else nothing_measured(1, self.calibration.num_voxels)
         network = Network(ConditionedDenoiser(known, self._evaluator, self.guidance), self.sigma_range)
         torch.manual_seed(0)
         with torch.inference_mode():
@@ -182,12 +183,6 @@ class Diffusers(Peer):
             output = (network(x, sigma) - skip * x) / scale
             x = scheduler.step(output, timestep, x, return_dict=False)[0]
         return x
-
-
-def nothing_measured(voxels: int) -> Likelihood:
-    """What no signals say about an image."""
-    nothing = np.zeros((1, 1), dtype=np.float32)
-    return Likelihood(nothing, nothing[0], np.zeros((voxels, 1), np.float32), np.ones(1, np.float32))
 
 
 DIFFPIR: Space = {

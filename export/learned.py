@@ -14,25 +14,58 @@ from torch import Tensor, nn
 from mpi_fast.atomic import atomic_path
 from mpi_fast.console import console, friendly
 from mpi_fast.errors import ModelError
-from mpi_fast.export.onnx import OPSET, _quiet
+from mpi_fast.export.onnx import to_onnx
 from mpi_fast.methods.learned import KIND
 from mpi_fast.training.checkpoint import Trained, load_trained
 
 TOLERANCE = 1e-4  # relative to the largest value of the original's output
 FRAMES = (1, 5)  # numbers of frames on which both are compared
+BY_FRAME, BY_COMPONENT = {0: "frames"}, {0: "frames", 1: "rank"}
+AXES = {
+    "image": BY_FRAME,
+    "prior": BY_FRAME,
+    "signal": BY_COMPONENT,
+    "y": BY_COMPONENT,
+    "noise": BY_FRAME,
+    "singular_values": {0: "rank"},
+    "basis": {1: "rank"},
+}
 
 
 class OneScanner(nn.Module):
-    """A network for G scanners with K frames each, called with the K frames of one."""
+    """`training.dernet.Dernet`, or what else takes the same, for the frames of one scanner."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Each input and the output without its first axis."""
-        out: Tensor = self.network(*(value[None] for value in inputs))[0]
-        return out
+    def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> Tensor:
+        """Images (F, N)."""
+        images: Tensor = self.network(y[None], noise[None], singular_values[None], basis[None])[0]
+        return images
+
+
+class OneScannerStep(nn.Module):
+    """`training.deq.Equilibrium` for the frames of one scanner, with the three parts of its state apart."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        image: Tensor,
+        prior: Tensor,
+        signal: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        singular_values: Tensor,
+        basis: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """The next image x (F, N), multiplier d0 (F, N) of the prior and d2 / sigma (F, R) of the signals."""
+        state = torch.cat([image, prior, signal], dim=1)
+        following = self.network(state[None], y[None], noise[None], singular_values[None], basis[None])[0]
+        return torch.split(following, [image.shape[1], image.shape[1], signal.shape[1]], dim=1)
 
 
 def learned_onnx(trained: Trained) -> bytes:
@@ -58,45 +91,23 @@ def learned_onnx(trained: Trained) -> bytes:
 def graph(trained: Trained) -> bytes:
     """The network as a checked ONNX model of dynamic frames F and rank R.
 
-    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them state (F, 2 N + R).
-    Output: ``image`` (F, N), or the ``next`` state.
+    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them image and prior (F, N)
+    and signal (F, R). Output: the image (F, N), or the next image, prior and signal.
     """
-    module = OneScanner(trained.network).eval()
-    voxels = trained.grid[0] * trained.grid[1]
-    frames, rank = torch.export.Dim("frames", min=1), torch.export.Dim("rank", min=2)
-    shapes = {
-        "state": {0: frames, 1: 2 * voxels + rank},
-        "y": {0: frames, 1: rank},
-        "noise": {0: frames},
-        "singular_values": {0: rank},
-        "basis": {1: rank},
-    }
-    inputs = example(trained, voxels // 3, 3, seed=0)
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            input_names=list(inputs),
-            output_names=["next" if trained.method == "deq" else "image"],
-            dynamic_shapes={"inputs": tuple(shapes[name] for name in inputs)},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for node in model.graph.node:  # the exporter's stack traces name files of the machine it ran on
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:], model.metadata_props[:]
+    inputs = example(trained, trained.grid[0] * trained.grid[1] // 3, 3, seed=0)
+    outputs = ["next_image", "next_prior", "next_signal"] if trained.method == "deq" else ["reconstruction"]
+    model = to_onnx(module(trained), inputs, outputs, {name: AXES[name] for name in inputs}).model
     facts = {"grid": trained.grid, "provenance": trained.provenance}
     metadata = {"kind": KIND, "method": trained.method, **{name: json.dumps(value) for name, value in facts.items()}}
     onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def module(trained: Trained) -> nn.Module:
+    """What is exported."""
+    wrapper = OneScannerStep if trained.method == "deq" else OneScanner
+    return wrapper(trained.network).eval()
 
 
 def example(trained: Trained, rank: int, frames: int, seed: int) -> dict[str, Tensor]:
@@ -110,24 +121,26 @@ def example(trained: Trained, rank: int, frames: int, seed: int) -> dict[str, Te
     y = images @ basis * singular_values + noise[:, None] * torch.randn(frames, rank, generator=rng)
     inputs = {"y": y, "noise": noise, "singular_values": singular_values, "basis": basis}
     if trained.method == "deq":
-        multipliers = 0.1 * torch.randn(frames, voxels + rank, generator=rng)
-        inputs = {"state": torch.cat([images, multipliers], dim=1), **inputs}
+        prior, signal = (0.1 * torch.randn(frames, size, generator=rng) for size in (voxels, rank))
+        inputs = {"image": images, "prior": prior, "signal": signal, **inputs}
     return inputs
 
 
 def difference(trained: Trained, content: bytes) -> float:
     """Largest difference of an exported network from the original, relative to the original's largest value."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    module, worst = OneScanner(trained.network).eval(), 0.0
+    original, worst = module(trained), 0.0
     voxels = trained.grid[0] * trained.grid[1]
     for rank in (2, voxels // 2):
         for frames in FRAMES:
             inputs = example(trained, rank, frames, seed=rank + frames)
             with torch.inference_mode():
-                expected = module(*inputs.values()).numpy()
-            found = session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
-            relative = float(np.abs(found - expected).max() / np.abs(expected).max())
-            worst = max(worst, relative if np.isfinite(relative) else np.inf)
+                expected = original(*inputs.values())
+            expected = expected if isinstance(expected, tuple) else (expected,)
+            outputs = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+            for found, wanted in zip(outputs, (one.numpy() for one in expected), strict=True):
+                relative = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+                worst = max(worst, relative if np.isfinite(relative) else np.inf)
     return worst
 
 

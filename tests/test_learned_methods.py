@@ -237,11 +237,11 @@ def test_images_scale_with_their_signals_and_know_no_batch(files, measured, meth
 
 def test_the_runtime_iterates_to_a_fixed_point(files, measured, monkeypatch):
     """Of the untrained network, whose iteration is ADMM between two convex sets, so that there is one."""
-    network = learned.OneScanner(Equilibrium(CONFIGS["deq"], GRID)).eval()
+    network = learned.OneScannerStep(Equilibrium(CONFIGS["deq"], GRID)).eval()
 
-    def step(state, **given):
+    def step(**inputs):
         with torch.no_grad():
-            return network(*(torch.from_numpy(value) for value in (state, *given.values()))).numpy()
+            return torch.cat(network(*(torch.from_numpy(value) for value in inputs.values())), dim=1).numpy()
 
     reconstruct = DeqMpi(measured.calibration, model=files["deq"], iterations=300, tolerance=1e-5)
     monkeypatch.setattr(reconstruct, "_model", step)

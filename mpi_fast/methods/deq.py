@@ -79,11 +79,16 @@ class DeqMpi(ReducedMethod):
         y, noise = likelihood.y[part], np.float32(self.noise) * likelihood.noise[part]
         given = {"y": y, "noise": noise, "singular_values": likelihood.singular_values, "basis": likelihood.basis}
         frames, voxels = len(y), likelihood.basis.shape[0]
+
+        def step(state: NDArray[np.floating]) -> NDArray[np.floating]:
+            image, prior, signal = np.split(state, [voxels, 2 * voxels], axis=1)
+            return self._model(image=image, prior=prior, signal=signal, **given)
+
         start = Likelihood(y, likelihood.singular_values, likelihood.basis, noise)
         multipliers = np.zeros((frames, voxels + y.shape[1]), dtype=np.float32)
         image = start.combine(np.zeros((frames, 1, voxels), dtype=np.float32), 1.0)[:, 0]
         state, residual, _ = fixed_point(
-            lambda z: self._model(state=z, **given),
+            step,
             np.concatenate([image, multipliers], axis=1),
             self.iterations,
             self.tolerance,

@@ -71,10 +71,9 @@ class LearnedModel:
             )
 
     def __call__(self, **inputs: NDArray[Any]) -> Array:
-        """The model's output for named float32 inputs."""
+        """The model's outputs (F, ...) for named float32 inputs, side by side."""
         contiguous = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in inputs.items()}
-        output: Array = self._session.run(None, contiguous)[0]
-        return output
+        return np.concatenate(self._session.run(None, contiguous), axis=1)
 
 
 def parts(frames: int) -> list[slice]:

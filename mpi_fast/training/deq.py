@@ -167,10 +167,12 @@ class Equilibrium(nn.Module):
         z2 = scaled + near.reshape(groups, frames, rank)
 
         spread = torch.exp(self.spread[0] + self.spread[1] * torch.log(deviation).mean(dim=2, keepdim=True))
-        gain = spread.square() * ratio / (spread.square() * ratio.square() + 1)
+        certainty = spread.square() * ratio.square() + 1
         target = z0 + d0
-        x = target + (gain * (z2 + d2 - ratio * (target @ basis))) @ basis.transpose(1, 2)
-        return torch.cat([x, d0 + z0 - x, d2 + z2 - ratio * (x @ basis)], dim=2)
+        missing = z2 + d2 - ratio * (target @ basis)
+        x = target + (spread.square() * ratio * missing / certainty) @ basis.transpose(1, 2)
+        # Of what was missing 1 / certainty is left: written so, it is no small difference of large numbers.
+        return torch.cat([x, d0 + z0 - x, missing / certainty], dim=2)
 
     def start(self, frames: Frames) -> Tensor:
         """The posterior mean under a white prior, and no multipliers."""
