@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality train model clean
+.PHONY: demo test coverage check lint types bench quality peers train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -30,11 +30,20 @@ bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
 
+peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
+	$(BIN)/python bench/peers.py --json bench/results/peers.json --markdown bench/results/peers.md
+
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
 
 model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
 	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
+
+opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, trained as long as the default network was
+	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),84) --output dernet.pt
+	$(BIN)/mpi-fast train --method deq --minutes $(or $(MINUTES),84) --output deq.pt
+	$(BIN)/python -m mpi_fast.export.learned dernet.pt --output mpi_fast/models/dernet.onnx
+	$(BIN)/python -m mpi_fast.export.learned deq.pt --output mpi_fast/models/deq.onnx
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mpi-fast needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -48,6 +57,10 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/demo.stamp
+
+$(VENV)/peers.stamp: bench/peers-requirements.txt | $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers-requirements.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png

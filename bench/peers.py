@@ -1,7 +1,7 @@
 """The same denoiser and the same linear problem through other people's software, beside ours.
 
     pip install -r bench/peers-requirements.txt
-    python bench/peers.py [--frames 21] [--tuning 14] [--json FILE] [--markdown FILE]
+    python bench/peers.py [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
 What a user would otherwise build: deepinv's DiffPIR and DDRM, and diffusers' DPM-Solver++ scheduler, around the bundled
 network (ONNX Runtime, the same session settings for all) and ``y = S V^T x + sigma xi``. One frame at a time, eight
@@ -11,8 +11,8 @@ samples averaged. Each of deepinv's samplers is run in two ways:
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
 Both with as many evaluations of the network as ours, and the unconditional ones with 50. Their parameters are tuned by
-`methods.tuning` for every SNR, on frames of other phantoms; ours has none. Times are medians over frames, all methods
-taking turns frame by frame. Scanner A of `heldout`.
+`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run; ours has
+none. Times are medians over frames, all methods taking turns frame by frame. Scanner A of `heldout`.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import deepinv
 import numpy as np
 import torch
 from diffusers import EDMDPMSolverMultistepScheduler
+from heldout import measure, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -38,7 +39,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import ConditionedDenoiser, Guidance
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.guidance import Likelihood
-from mpi_fast.heldout import SCANNERS, measure, phantoms, write_calibration_file
+from mpi_fast.heldout import SCANNERS, phantoms
 from mpi_fast.machine import processor
 from mpi_fast.methods.base import Method, ReducedMethod
 from mpi_fast.methods.plug_and_play import nothing_measured
@@ -204,19 +205,23 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
 }
 
 
-def run(frames: int, tuning: int, folder: Path) -> list[dict[str, Any]]:
-    """PSNR, SSIM and time of every contestant at every SNR."""
+def run(frames: int, tuning: int, before: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """PSNR, SSIM and time of every contestant at every SNR; what was tuned before is not tuned again."""
     scanner, console = SCANNERS[0], Console(stderr=True)
     truth = write_calibration_file(scanner, folder / "sm.mdf")
     calibration = Calibration.from_mdf(folder / "sm.mdf")
     test, known = phantoms(frames, TEST_SEED), phantoms(tuning, TUNING_SEED)
+    earlier = {(one["method"], one["snr_db"]): (one["tuned"], one["interior"]) for one in before}
     results, methods = [], {}
     for snr in SNRS:
         rows = measure(scanner, truth, calibration, test, snr, folder / "m.mdf")
         tuning_rows = measure(scanner, truth, calibration, known, snr, folder / "t.mdf")
         for name, (build, space, evaluations) in track(CONTESTANTS.items(), f"{snr:.0f} dB", console=console):
-            tuned = tune(build, space, calibration, tuning_rows, known)
-            methods[name] = build(calibration, **tuned.parameters)
+            if (name, snr) not in earlier:
+                found = tune(build, space, calibration, tuning_rows, known)
+                earlier[name, snr] = found.parameters, found.interior
+            parameters, interior = earlier[name, snr]
+            methods[name] = build(calibration, **parameters)
             image = methods[name](rows).image
             results.append(
                 {
@@ -225,8 +230,8 @@ def run(frames: int, tuning: int, folder: Path) -> list[dict[str, Any]]:
                     "evaluations": evaluations,
                     "psnr": float(psnr(image, test).mean()),
                     "ssim": float(ssim(image, test).mean()),
-                    "tuned": tuned.parameters,
-                    "interior": tuned.interior,
+                    "tuned": parameters,
+                    "interior": interior,
                 }
             )
     times = timed(methods, rows)
@@ -261,12 +266,14 @@ def table(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=21)
-    parser.add_argument("--tuning", type=int, default=14)
+    parser.add_argument("--tuning", type=int, default=7)
+    parser.add_argument("--tuned", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
+    before = json.loads(options.tuned.read_text(encoding="utf-8")) if options.tuned else []
     with tempfile.TemporaryDirectory() as folder:
-        results = run(options.frames, options.tuning, Path(folder))
+        results = run(options.frames, options.tuning, before, Path(folder))
     text = table(results)
     print(text)
     if options.markdown:

@@ -171,11 +171,11 @@ def test_networks_learn(scanners, phantoms, method):
     losses = []
     for _ in range(40):
         optimiser.zero_grad()
-        loss = recipe.loss(network, batch, 0.1)
+        loss = recipe.loss(network, batch)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < 0.8 * losses[0]
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
     assert all(value.grad is not None for value in network.parameters())
 
 

@@ -12,10 +12,11 @@ channel, how well each voxel is measured, and the step of the image is the exact
 spread that is learned. epsilon is what noise alone explains, ``sigma sqrt(R)``. The networks are 16 channels wide
 instead of 12.
 
-Gradients: a few Anderson iterations without them, then `STEPS_WITH_GRADIENT` plain ones with, through which alone the
-loss is differentiated (Geng et al., "On training implicit models", NeurIPS 2021, the unrolled phantom gradient; with
-one step it is the Jacobian-free back-propagation that the authors use for their 3D model). The iterations without
-gradient grow from none, in the place of the paper's separate pre-training of both networks.
+Gradients: up to `DEPTH` Anderson iterations without them, then `STEPS_WITH_GRADIENT` plain ones with, through which
+alone the loss is differentiated (Geng et al., "On training implicit models", NeurIPS 2021, the unrolled phantom
+gradient; with one step it is the Jacobian-free back-propagation that the authors use for their 3D model). How many
+iterations go before is drawn for each batch: so the image is good wherever the iteration stands, and good images stay.
+It takes the place of the paper's separate pre-training of both networks.
 """
 
 import math
@@ -31,7 +32,7 @@ from mpi_fast.training.data import Frames
 from mpi_fast.training.network import zeroed
 
 STEPS_WITH_GRADIENT = 2
-DEPTH = 10  # iterations without gradient, from half of the training on
+DEPTH = 12
 
 
 @dataclass(frozen=True)

@@ -132,11 +132,10 @@ def train(
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
-        progress = seconds / (60 * config.minutes)
-        rate = learning_rate(config, progress)
+        rate = learning_rate(config, seconds / (60 * config.minutes))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = recipe.loss(network, next(data), progress)
+        loss = recipe.loss(network, next(data))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -45,8 +45,8 @@ def _dernet_loss(network: nn.Module, batch: Frames) -> Tensor:
     return _frames_loss(network(batch.y, batch.noise, batch.singular_values, batch.basis), batch)
 
 
-def _deq_loss(network: Equilibrium, batch: Frames, progress: float) -> Tensor:
-    return _frames_loss(network.images(batch, round(DEPTH * min(1.0, 2 * progress))), batch)
+def _deq_loss(network: Equilibrium, batch: Frames) -> Tensor:
+    return _frames_loss(network.images(batch, int(torch.randint(DEPTH + 1, ()))), batch)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Recipe:
     batches : callable
         Endless batches, as `data.batches`.
     loss : callable
-        Of a network on a batch, after a fraction of the run.
+        Of a network on a batch.
     frames : int
         Of each scanner in a batch, by default.
     """
@@ -70,20 +70,13 @@ class Recipe:
     config: type[Any]
     build: Callable[[Any, tuple[int, int]], nn.Module]
     batches: Callable[..., Iterator[Any]]
-    loss: Callable[[Any, Any, float], Tensor]
+    loss: Callable[[Any, Any], Tensor]
     frames: int = 6
 
 
 RECIPES: dict[str, Recipe] = {
-    "score": Recipe(
-        NetworkConfig,
-        lambda config, grid: ScoreNetwork(config),
-        batches,
-        lambda network, batch, progress: loss_of(network, batch),
-    ),
-    "dernet": Recipe(
-        DernetConfig, Dernet, frame_batches, lambda network, batch, progress: _dernet_loss(network, batch)
-    ),
+    "score": Recipe(NetworkConfig, lambda config, grid: ScoreNetwork(config), batches, loss_of),
+    "dernet": Recipe(DernetConfig, Dernet, frame_batches, _dernet_loss),
     "deq": Recipe(DeqConfig, Equilibrium, frame_batches, _deq_loss, frames=3),
 }
 
