@@ -10,7 +10,7 @@ samples averaged. Each of deepinv's samplers is run in two ways:
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
-Both with as many evaluations of the network as ours, and the unconditional ones with 50. Their parameters are tuned by
+Both with as many evaluations of the network as ours, and the unconditional ones with 20. Their parameters are tuned by
 `methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run; ours has
 none. Times are medians over frames, all methods taking turns frame by frame. Scanner A of `heldout`.
 """
@@ -52,7 +52,7 @@ Array = NDArray[np.float32]
 SNRS = (5.0, 15.0, 25.0, 35.0)
 SAMPLES, STEPS = 8, 5
 EVALUATIONS = STEPS + 1  # of ours: the start costs one
-MANY = 50
+MANY = 20
 TEST_SEED, TUNING_SEED = 2026, 1
 TIMED = 12  # frames
 
@@ -187,9 +187,9 @@ class Diffusers(Peer):
 
 
 DIFFPIR: Space = {
-    "zeta": Axis((0.1, 0.3, 0.9), high=1.0),
+    "zeta": Axis((0.3, 0.9), high=1.0),
     "weight": Axis((0.3, 3.0, 30.0)),
-    "peak": Axis((5.0, 10.0)),
+    "peak": Axis((6.0, 12.0)),
 }
 DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), high=1.0), "etab": Axis((0.3, 0.9), high=1.0)}
 CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
@@ -234,6 +234,7 @@ def run(frames: int, tuning: int, before: list[dict[str, Any]], folder: Path) ->
                     "interior": interior,
                 }
             )
+            console.print(f"{snr:.0f} dB, {name}: {results[-1]['psnr']:.2f} dB, {parameters}", highlight=False)
     times = timed(methods, rows)
     return [{**one, "ms": times[one["method"]]} for one in results]
 
