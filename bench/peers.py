@@ -45,6 +45,7 @@ from mpi_fast.methods.base import Method, ReducedMethod
 from mpi_fast.methods.plug_and_play import nothing_measured
 from mpi_fast.methods.tuning import Axis, Space, tune
 from mpi_fast.metrics import psnr, ssim
+from mpi_fast.philox import standard_normal
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 
@@ -165,7 +166,7 @@ class DDRM(Peer):
 
 
 class Diffusers(Peer):
-    """diffusers' DPM-Solver++(2M) scheduler on our noise levels, from our start."""
+    """diffusers' DPM-Solver++(2M) scheduler on our noise levels, from our start and noise."""
 
     def __init__(self, calibration: Calibration, guidance: Guidance = "proximal", **options: Any) -> None:
         super().__init__(calibration, **options)
@@ -176,7 +177,8 @@ class Diffusers(Peer):
         low, high = self.sigma_range
         scheduler = EDMDPMSolverMultistepScheduler(sigma_min=low, sigma_max=high, sigma_data=1.0)
         scheduler.set_timesteps(self.evaluations - 1)
-        half = torch.randn(SAMPLES // 2, 1, *self.calibration.grid)
+        drawn = standard_normal(0, np.zeros(1, np.int64), SAMPLES // 2, 0, self.calibration.num_voxels)[0]
+        half = torch.from_numpy(drawn).reshape(-1, 1, *self.calibration.grid)
         noise = torch.cat([half, -half])
         x = high * noise + network(high * noise, high)
         for sigma, timestep in zip(scheduler.sigmas[:-1].tolist(), scheduler.timesteps, strict=True):
