@@ -1,11 +1,11 @@
 """The same denoiser and the same linear problem through other people's software, beside ours.
 
     pip install -r bench/peers-requirements.txt
-    python bench/peers.py [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
+    python bench/peers.py [--snr 5 15 25 35] [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
 What a user would otherwise build: deepinv's DiffPIR and DDRM, and diffusers' DPM-Solver++ scheduler, around the bundled
-network (ONNX Runtime, the same session settings for all) and ``y = S V^T x + sigma xi``. One frame at a time, eight
-samples averaged. Each of deepinv's samplers is run in two ways:
+network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged. Each
+of deepinv's samplers is run in two ways:
 
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
@@ -50,7 +50,6 @@ from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 
 Array = NDArray[np.float32]
-SNRS = (5.0, 15.0, 25.0, 35.0)
 SAMPLES, STEPS = 8, 5
 EVALUATIONS = STEPS + 1  # of ours: the start costs one
 MANY = 20
@@ -67,7 +66,7 @@ class Peer(ReducedMethod):
         super().__init__(calibration)
         self.evaluations, self.conditional = evaluations, conditional
         bundle = Bundle.open()
-        self.sigma_range, self._evaluator = bundle.sigma_range, OnnxEngine(bundle).bind(1, SAMPLES)
+        self.sigma_range, self._evaluator = bundle.sigma_range, OnnxEngine(bundle, threads=1).bind(1, SAMPLES)
         completed, _, _ = np.linalg.svd(calibration.basis, full_matrices=True)
         completed[:, : calibration.rank] = calibration.basis  # a basis of all images: what is not measured, too
         self.basis = torch.from_numpy(completed.astype(np.float32))
@@ -195,7 +194,7 @@ DIFFPIR: Space = {
 }
 DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), high=1.0), "etab": Axis((0.3, 0.9), high=1.0)}
 CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
-    "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS), {}, EVALUATIONS),
+    "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, threads=1), {}, EVALUATIONS),
     "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
     "diffusers DPM-Solver++, conditional": (partial(Diffusers, guidance="none"), {}, EVALUATIONS),
     "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
@@ -207,15 +206,18 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
 }
 
 
-def run(frames: int, tuning: int, before: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+def run(
+    snrs: list[float], frames: int, tuning: int, before: list[dict[str, Any]], folder: Path
+) -> list[dict[str, Any]]:
     """PSNR, SSIM and time of every contestant at every SNR; what was tuned before is not tuned again."""
+    torch.set_num_threads(1)
     scanner, console = SCANNERS[0], Console(stderr=True)
     truth = write_calibration_file(scanner, folder / "sm.mdf")
     calibration = Calibration.from_mdf(folder / "sm.mdf")
     test, known = phantoms(frames, TEST_SEED), phantoms(tuning, TUNING_SEED)
     earlier = {(one["method"], one["snr_db"]): (one["tuned"], one["interior"]) for one in before}
     results, methods = [], {}
-    for snr in SNRS:
+    for snr in snrs:
         rows = measure(scanner, truth, calibration, test, snr, folder / "m.mdf")
         tuning_rows = measure(scanner, truth, calibration, known, snr, folder / "t.mdf")
         for name, (build, space, evaluations) in track(CONTESTANTS.items(), f"{snr:.0f} dB", console=console):
@@ -254,9 +256,10 @@ def timed(methods: dict[str, Method], rows: NDArray[np.complex64]) -> dict[str, 
 
 def table(results: list[dict[str, Any]]) -> str:
     """Results as Markdown."""
+    snrs = sorted({one["snr_db"] for one in results})
     lines = [
-        "| method | evaluations | time per frame | " + " | ".join(f"{snr:.0f} dB" for snr in SNRS) + " |",
-        "|---" * (3 + len(SNRS)) + "|",
+        "| method | evaluations | time per frame | " + " | ".join(f"{snr:.0f} dB" for snr in snrs) + " |",
+        "|---" * (3 + len(snrs)) + "|",
     ]
     for name in CONTESTANTS:
         same = [one for one in results if one["method"] == name]
@@ -268,6 +271,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--snr", type=float, nargs="+", default=[5.0, 15.0, 25.0, 35.0])
     parser.add_argument("--frames", type=int, default=21)
     parser.add_argument("--tuning", type=int, default=7)
     parser.add_argument("--tuned", type=Path)
@@ -276,7 +280,7 @@ def main() -> None:
     options = parser.parse_args()
     before = json.loads(options.tuned.read_text(encoding="utf-8")) if options.tuned else []
     with tempfile.TemporaryDirectory() as folder:
-        results = run(options.frames, options.tuning, before, Path(folder))
+        results = run(options.snr, options.frames, options.tuning, before, Path(folder))
     text = table(results)
     print(text)
     if options.markdown:
