@@ -11,8 +11,8 @@ of deepinv's samplers is run in two ways:
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
 Both with as many evaluations of the network as ours, and the unconditional ones with 20. Their parameters are tuned by
-`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run; ours has
-none. Times are medians over frames, all methods taking turns frame by frame. Scanner A of `heldout`.
+`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even one that
+was interrupted; ours has none. Times are medians over frames, all methods taking turns frame by frame. Scanner A of `heldout`.
 """
 
 import argparse
@@ -207,7 +207,12 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
 
 
 def run(
-    snrs: list[float], frames: int, tuning: int, before: list[dict[str, Any]], folder: Path
+    snrs: list[float],
+    frames: int,
+    tuning: int,
+    before: list[dict[str, Any]],
+    folder: Path,
+    save: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
     """PSNR, SSIM and time of every contestant at every SNR; what was tuned before is not tuned again."""
     torch.set_num_threads(1)
@@ -238,6 +243,7 @@ def run(
                     "interior": interior,
                 }
             )
+            save(results)
             console.print(f"{snr:.0f} dB, {name}: {results[-1]['psnr']:.2f} dB, {parameters}", highlight=False)
     times = timed(methods, rows)
     return [{**one, "ms": times[one["method"]]} for one in results]
@@ -279,14 +285,18 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     before = json.loads(options.tuned.read_text(encoding="utf-8")) if options.tuned else []
+
+    def save(results: list[dict[str, Any]]) -> None:
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory() as folder:
-        results = run(options.snr, options.frames, options.tuning, before, Path(folder))
+        results = run(options.snr, options.frames, options.tuning, before, Path(folder), save)
+    save(results)
     text = table(results)
     print(text)
     if options.markdown:
         options.markdown.write_text(text + "\n", encoding="utf-8")
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
