@@ -11,8 +11,8 @@ of deepinv's samplers is run in two ways:
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
 Both with as many evaluations of the network as ours, and the unconditional ones with 20. Their parameters are tuned by
-`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even one that
-was interrupted; ours has none. Times are medians over frames, all methods taking turns frame by frame. Scanner A of `heldout`.
+`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even of an
+interrupted one; ours has none. Times are medians over frames, all methods taking turns. Scanner A of `heldout`.
 """
 
 import argparse
@@ -197,12 +197,12 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
     "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, threads=1), {}, EVALUATIONS),
     "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
     "diffusers DPM-Solver++, conditional": (partial(Diffusers, guidance="none"), {}, EVALUATIONS),
-    "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
-    "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
-    f"deepinv DiffPIR, {MANY} steps": (partial(DiffPIR, conditional=False, evaluations=MANY), DIFFPIR, MANY),
     "deepinv DDRM, conditional": (DDRM, DDRM_SPACE, EVALUATIONS),
     "deepinv DDRM": (partial(DDRM, conditional=False), DDRM_SPACE, EVALUATIONS),
+    "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
+    "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
     f"deepinv DDRM, {MANY} steps": (partial(DDRM, conditional=False, evaluations=MANY), DDRM_SPACE, MANY),
+    f"deepinv DiffPIR, {MANY} steps": (partial(DiffPIR, conditional=False, evaluations=MANY), DIFFPIR, MANY),
 }
 
 
