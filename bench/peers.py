@@ -192,7 +192,7 @@ DIFFPIR: Space = {
     "weight": Axis((0.3, 3.0, 30.0)),
     "peak": Axis((6.0, 12.0)),
 }
-DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), high=1.0), "etab": Axis((0.3, 0.9), high=1.0)}
+DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), low=0.03, high=1.0), "etab": Axis((0.3, 0.9), low=0.03, high=1.0)}
 CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
     "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, threads=1), {}, EVALUATIONS),
     "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
