@@ -31,7 +31,7 @@ quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, 
 	$(BIN)/python bench/quality.py
 
 peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
-	$(BIN)/python bench/peers.py --json bench/results/peers.json --markdown bench/results/peers.md
+	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
 
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
