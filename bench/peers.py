@@ -10,7 +10,7 @@ of deepinv's samplers is run in two ways:
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
-Both with as many evaluations of the network as ours, and the unconditional ones with 20. Their parameters are tuned by
+Both with as many evaluations of the network as ours by default, and some with 20. Their parameters are tuned by
 `methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even of an
 interrupted one; ours has none. Times are medians over frames, all methods taking turns. Scanner A of `heldout`.
 """
@@ -201,6 +201,12 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
     "deepinv DDRM": (partial(DDRM, conditional=False), DDRM_SPACE, EVALUATIONS),
     "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
     "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
+    f"mpi-fast, {MANY} evaluations": (
+        partial(Reconstructor, samples=SAMPLES, steps=MANY - 1, threads=1),
+        {},
+        MANY,
+    ),
+    f"deepinv DDRM, conditional, {MANY} steps": (partial(DDRM, evaluations=MANY), DDRM_SPACE, MANY),
     f"deepinv DDRM, {MANY} steps": (partial(DDRM, conditional=False, evaluations=MANY), DDRM_SPACE, MANY),
     f"deepinv DiffPIR, {MANY} steps": (partial(DiffPIR, conditional=False, evaluations=MANY), DIFFPIR, MANY),
 }
