@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality peers train model opponents clean
+.PHONY: demo test coverage check lint types bench quality compare peers gpu roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -30,8 +30,17 @@ bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
 
+compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
+	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
+
 peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
+
+gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
+	PYTHON=$(PYTHON) bench/gpu.sh
+
+roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
+	$(BIN)/python bench/roofline.py
 
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled one
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),84) --output mpi_fast/models/model.pt
@@ -63,4 +72,4 @@ $(VENV)/peers.stamp: bench/peers-requirements.txt | $(VENV)/dev.stamp
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png compare.*

@@ -42,7 +42,6 @@ from mpi_fast.guidance import Likelihood
 from mpi_fast.heldout import SCANNERS, phantoms
 from mpi_fast.machine import processor
 from mpi_fast.methods.base import Method, ReducedMethod
-from mpi_fast.methods.plug_and_play import nothing_measured
 from mpi_fast.methods.tuning import Axis, Space, tune
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.philox import standard_normal
@@ -79,7 +78,7 @@ class Peer(ReducedMethod):
         return np.stack([self._frame(part) for part in parts])
 
     def _frame(self, likelihood: Likelihood) -> Array:
-        known = likelihood if self.conditional else nothing_measured(1, self.calibration.num_voxels)
+        known = likelihood if self.conditional else Likelihood.of_nothing(1, self.calibration.num_voxels)
         network = Network(ConditionedDenoiser(known, self._evaluator, self.guidance), self.sigma_range)
         torch.manual_seed(0)
         with torch.inference_mode():
@@ -194,7 +193,7 @@ DIFFPIR: Space = {
 }
 DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), low=0.03, high=1.0), "etab": Axis((0.3, 0.9), low=0.03, high=1.0)}
 CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
-    "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, threads=1), {}, EVALUATIONS),
+    "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, consensus=0, threads=1), {}, EVALUATIONS),
     "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
     "diffusers DPM-Solver++, conditional": (partial(Diffusers, guidance="none"), {}, EVALUATIONS),
     "deepinv DDRM, conditional": (DDRM, DDRM_SPACE, EVALUATIONS),
@@ -202,7 +201,7 @@ CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
     "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
     "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
     f"mpi-fast, {MANY} evaluations": (
-        partial(Reconstructor, samples=SAMPLES, steps=MANY - 1, threads=1),
+        partial(Reconstructor, samples=SAMPLES, steps=MANY - 1, consensus=0, threads=1),
         {},
         MANY,
     ),

@@ -4,6 +4,7 @@ Each group of the report is one comparison, made side by side in one run; the nu
 fastest of the group.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,27 +15,25 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.engines.torch import TorchEngine
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import load_checkpoint
 
 Measured = tuple[Calibration, NDArray[np.complex64]]
 
 
-def engine_named(name: str) -> Engine | None:
-    """None is the default: the whole frame as one graph."""
-    if name == "eager PyTorch":
-        return TorchEngine(load_checkpoint(Bundle.open().path.parent / "model.pt"))
-    return OnnxEngine(Bundle.open()) if name == "ONNX Runtime, step by step" else None
+ENGINES: dict[str, Callable[[], str | Engine]] = {
+    "ONNX Runtime, one graph": lambda: "onnx",
+    "ONNX Runtime, step by step": lambda: OnnxEngine(Bundle.open()),
+    "eager PyTorch": lambda: "torch",
+}
 
 
 @pytest.mark.benchmark(group="one frame, 8 samples, 5 steps")
-@pytest.mark.parametrize("name", ["ONNX Runtime, one graph", "ONNX Runtime, step by step", "eager PyTorch"])
+@pytest.mark.parametrize("name", ENGINES)
 def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
     calibration, rows = measured
-    reconstruct = Reconstructor(calibration, engine=engine_named(name))
+    reconstruct = Reconstructor(calibration, engine=ENGINES[name](), device="cpu")
     benchmark.pedantic(reconstruct, (rows[:1],), rounds=100, warmup_rounds=10)
 
 
@@ -42,8 +41,9 @@ def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
 @pytest.mark.parametrize("preset", ["default", "predictor-corrector, 1000 steps, 1 sample"])
 def test_published_setting(benchmark: Any, measured: Measured, preset: str) -> None:
     calibration, rows = measured
-    options: dict[str, Any] = {"samples": 1, "steps": 1000, "sampler": "predictor-corrector", "guidance": "gradient"}
-    reconstruct = Reconstructor(calibration, **({} if preset == "default" else options))
+    published: dict[str, Any] = {"samples": 1, "steps": 1000, "sampler": "predictor-corrector", "guidance": "gradient"}
+    options = {} if preset == "default" else {**published, "consensus": 0}
+    reconstruct = Reconstructor(calibration, device="cpu", **options)
     benchmark.pedantic(reconstruct, (rows[:1],), rounds=3, warmup_rounds=1)
 
 

@@ -1,5 +1,9 @@
-"""``python -m mpi_fast.export model.pt [-o BUNDLE]``: a checkpoint becomes a bundle, proven equal or not written."""
+"""``python -m mpi_fast.export model.pt [-o BUNDLE]``: a checkpoint becomes a bundle, proven equal or not written.
 
+``--tensorrt`` adds TensorRT engines to it, or, with a bundle in place of the checkpoint, to that; then without torch.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -7,14 +11,18 @@ import typer
 from rich.table import Table
 
 from mpi_fast.bundle import Bundle
-from mpi_fast.console import check_outputs, console, friendly, spinner, write_json
+from mpi_fast.consensus import STEPS as CONSENSUS
+from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.tensorrt import capability_name, listed
 
 PRECISIONS = ("fp32", "fp16")
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="model.pt, as mpi-fast train writes it.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="model.pt, as mpi-fast train writes it; with --tensorrt also a bundle.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Bundle to write [default: the name less .pt].")
     ] = None,
@@ -24,9 +32,20 @@ def export(
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 5,
     samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = 8,
+    consensus: Annotated[
+        int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)
+    ] = CONSENSUS,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a model repository for NVIDIA Triton here; needs --calibration.")
     ] = None,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Also build TensorRT engines.")] = False,
+    sm: Annotated[
+        str, typer.Option(help="Compute capabilities to build them for, as in 89,120 [default: that of the GPU here].")
+    ] = "",
+    batch: Annotated[
+        str, typer.Option(help="Batches to build them for: images of the step network, frames of the others.")
+    ] = "1,8,64",
+    tf32: Annotated[bool, typer.Option(help="Allow them to round float32 products to TF32.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")] = None,
 ) -> None:
     """Export a trained network to ONNX, compare it with the original, and write a bundle if they agree."""
@@ -37,16 +56,25 @@ def export(
             raise InputError(f"precision '{precision}': expected fp32 or fp32,fp16")
         if triton and not calibration:
             raise InputError("--triton serves one scanner: it needs --calibration")
-        with spinner("exporting and comparing"):
-            bundle = make_bundle(
-                checkpoint,
-                output or checkpoint.with_suffix(""),
-                precision=names,
-                calibration_file=calibration,
-                steps=steps,
-                samples=samples,
-                triton=triton,
-            )
+        engines = chosen_engines(sm, batch, tf32) if tensorrt else None
+        if checkpoint.is_dir() and engines:
+            if output:
+                raise InputError(f"-o {output}: the engines are added to {checkpoint} itself")
+            bundle = Bundle.open(checkpoint)
+        else:
+            with spinner("exporting and comparing"):
+                bundle = make_bundle(
+                    checkpoint,
+                    output or checkpoint.with_suffix(""),
+                    precision=names,
+                    calibration_file=calibration,
+                    steps=steps,
+                    samples=samples,
+                    consensus=consensus,
+                    triton=triton,
+                )
+        if engines:
+            bundle = engines(bundle)
         for table in tables(bundle):
             console.print(table)
         console.print(f"wrote {bundle.path}" + (f" and {triton}" if triton else ""))
@@ -62,6 +90,7 @@ def make_bundle(
     calibration_file: Path | None = None,
     steps: int = 5,
     samples: int = 8,
+    consensus: int = CONSENSUS,
     triton: Path | None = None,
 ) -> Bundle:
     """Export a checkpoint; see `parity.compare` for what makes it fail, in which case nothing is written.
@@ -74,7 +103,7 @@ def make_bundle(
         Of the step network: ``fp32``, and ``fp16`` if wanted.
     calibration_file : Path, optional
         Saved calibration to freeze into a graph of its own.
-    steps, samples : int
+    steps, samples, consensus : int
         Of the whole-frame graphs.
     triton : Path, optional
         Triton model repository to write, for the calibration.
@@ -90,33 +119,90 @@ def make_bundle(
         raise MPIFastError(
             f"export needs torch, onnx and onnxscript: pip install 'mpi-fast[train]' ({error})"
         ) from error
-    return build(Request(checkpoint_file, output, precision, calibration_file, steps, samples, triton))
+    return build(Request(checkpoint_file, output, precision, calibration_file, steps, samples, consensus, triton))
+
+
+def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle]:
+    """What adds the engines to a bundle, with a progress bar. What cannot be built is refused here, before the export.
+
+    Raises
+    ------
+    InputError
+        For capabilities that are not numbers or that no TensorRT here builds for, and batches that are not positive.
+    MPIFastError
+        When TensorRT or onnx is not installed.
+    """
+    capabilities, batches = _numbers("--sm", sm), _numbers("--batch", batch)
+    if not batches:
+        raise InputError("--batch is empty: expected positive numbers, as in 1,8,64")
+    try:
+        from mpi_fast.export.tensorrt import add_engines, choose
+    except ImportError as error:
+        raise MPIFastError(f"building engines needs onnx: pip install onnx ({error})") from error
+    trt, wanted = choose(capabilities)
+
+    def add(bundle: Bundle) -> Bundle:
+        graphs = sum(name.endswith(".onnx") for name in bundle.manifest["files"])
+        with progress_bar("engines") as progress:
+            task = progress.add_task("", total=graphs * len(wanted))
+            finished: list[str] = []
+
+            def watch(file: str, done: int, total: int) -> None:
+                if file not in finished:
+                    finished.append(file)
+                progress.update(task, description=file, completed=len(finished) - 1 + done / total)
+
+            return add_engines(bundle, trt, wanted, batches, tf32, watch)
+
+    return add
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    """1,8,64 -> (1, 8, 64), sorted, each once."""
+    try:
+        numbers = sorted({int(one) for one in text.split(",") if one})
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise InputError(f"{option} {text}: expected positive numbers, separated by commas")
+    return tuple(numbers)
 
 
 def tables(bundle: Bundle) -> list[Table]:
-    """Parity and statistics of a bundle, for the screen."""
+    """Parity, statistics and engines of a bundle, for the screen."""
+    statistics = bundle.manifest.get("statistics", {})
     parity = Table("artefact", "compared on", "largest", "relative", "PSNR", "allowed", title=f"{bundle.path}: parity")
-    for row in bundle.manifest["parity"]:
-        change = row["psnr_change_db"]
+    for row in bundle.manifest.get("parity", ()):
+        change = row.get("psnr_change_db")
         psnr = "" if change is None else f"{change:+.4f} dB"
         parity.add_row(
             row["artefact"], row["what"], f"{row['largest']:.1e}", f"{row['relative']:.1e}", psnr, row["allowed"]
         )
     costs = Table("file", "MiB", "nodes", "parameters", "MFLOP", "activations", title="per image or frame")
-    for name, entry in bundle.manifest["files"].items():
-        cost = bundle.manifest["statistics"].get(name, {})
+    for name, cost in statistics.items():
         costs.add_row(
             name,
-            f"{entry['bytes'] / 2**20:.2f}",
+            f"{bundle.manifest['files'][name]['bytes'] / 2**20:.2f}",
             f"{cost['nodes_before']} -> {cost['nodes']}",
             f"{cost['parameters']}",
             f"{cost['flops'] / 1e6:.4g}",
             f"{cost['activation_bytes'] / 2**20:.2f} MiB",
         )
+    engines = Table("engine", "TensorRT", "GPU", "precision", "batches", "layers", "scratch", title="engines")
+    for facts in listed(bundle):
+        engines.add_row(
+            facts.file,
+            f"{facts.package} {facts.version}",
+            capability_name(facts.capability),
+            facts.precision + (", TF32" if facts.tf32 else ""),
+            "\n".join(map(str, facts.batches)),
+            "\n".join(str(sum(layers.values())) for layers in facts.layers),
+            "\n".join(f"{size / 2**20:.0f} MiB" for size in facts.workspace),
+        )
     operators = Table("file", "operators", title="operators")
-    for name, cost in bundle.manifest["statistics"].items():
+    for name, cost in statistics.items():
         operators.add_row(name, ", ".join(f"{count} {kind}" for kind, count in cost["operators"].items()))
-    return [parity, costs, operators]
+    return [parity, costs, operators, *([engines] if engines.rows else [])]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Everything that one checkpoint becomes: made, counted, compared with the original, and only then written."""
 
+import hashlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from mpi_fast.export.onnx import Graph, encoder_onnx, score_inputs, score_onnx
 from mpi_fast.export.parity import compare
 from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
-from mpi_fast.reconstructor import initial_noise
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
 
 ENCODER, SCORE, HALF = "encoder.onnx", "score.onnx", "score.fp16.onnx"
@@ -34,6 +36,7 @@ class Request:
     calibration_file: Path | None
     steps: int
     samples: int
+    consensus: int
     triton: Path | None = None
 
 
@@ -70,24 +73,28 @@ def _graphs(checkpoint: Checkpoint, calibration: Calibration | None, request: Re
     graphs = {ENCODER: encoder_onnx(checkpoint), SCORE: score_onnx(checkpoint)}
     if "fp16" in request.precision:
         graphs[HALF] = score_onnx(checkpoint, "fp16")
-    general = frame_onnx(checkpoint, request.steps, request.samples)
+    general = frame_onnx(checkpoint, request.steps, request.samples, request.consensus)
     graphs[GENERAL] = fixed_rank(general, checkpoint.grid[0] * checkpoint.grid[1])
     if calibration:
         graphs[FROZEN] = frozen_onnx(general, calibration)
         if request.triton:
-            noise = initial_noise(0, request.samples, calibration.num_voxels)
+            noise = mirrored_normal(0, request.samples, calibration.num_voxels)
             graphs[SERVED] = frozen_onnx(general, calibration, noise)
     return graphs
 
 
 def _manifest(checkpoint: Checkpoint, calibration: Calibration | None, request: Request) -> dict[str, Any]:
-    options = {"steps": request.steps, "samples": request.samples}
+    options = {"steps": request.steps, "samples": request.samples, "consensus": request.consensus}
     manifest: dict[str, Any] = {
         "grid": list(checkpoint.grid),
         "sigma_range": list(checkpoint.sigma_range),
         "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
         "network": checkpoint.network.config.to_dict(),
         "provenance": checkpoint.provenance,
+        "checkpoint": {
+            "file": os.path.relpath(request.checkpoint_file, request.output),
+            "sha256": hashlib.sha256(request.checkpoint_file.read_bytes()).hexdigest(),
+        },
         "precision": list(request.precision),
         "graphs": [{"file": GENERAL, **options}],
     }
@@ -105,7 +112,7 @@ def _flops(name: str, checkpoint: Checkpoint, calibration: Calibration | None, r
     if name in (SCORE, HALF):
         return count_flops(network.denoiser, score_inputs(checkpoint, 1).values())
     rank = calibration.rank if calibration and name == FROZEN else checkpoint.grid[0] * checkpoint.grid[1]
-    frame = FrameGraph(checkpoint, request.steps, request.samples)
+    frame = FrameGraph(checkpoint, request.steps, request.samples, request.consensus)
     flops = count_flops(frame, frame_inputs(checkpoint, request.samples, frames=1, rank=rank).values())
     if calibration and name == FROZEN:
         flops += count_flops(Reduction(calibration), torch.ones(2, 1, calibration.num_rows))

@@ -1,11 +1,10 @@
 """A whole frame as one torch module, for export: signals in, image and deviation out, the solver's steps unrolled.
 
 It repeats, operation for operation, what `reconstructor.Reconstructor` does by default: DPM-Solver++(2M) with proximal
-guidance. The NumPy code stays the reference: `parity` compares the two, and no bundle is written if they differ.
+guidance, then consensus. The NumPy code stays the reference: `parity` compares the two, and writes no bundle if they
+differ.
 
-Everything that depends on the noise level of a step is a number when the graph is made, so of the noise-level embedding
-nothing is left in it, and the features of the encoder enter the denoiser's first convolution once per frame, not once
-per step and sample.
+Everything that depends on the noise level of a step is a number when the graph is made (`training.unrolled`).
 """
 
 import itertools
@@ -14,14 +13,15 @@ import math
 import onnx
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from mpi_fast.consensus import LEVEL
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE, tweedie
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
-from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
+from mpi_fast.training.network import IMAGE_CHANNELS
+from mpi_fast.training.unrolled import Unrolled
 
 OUTPUTS = ("image", "std", "noise_floor")
 Images = tuple[Tensor, Tensor, Tensor]
@@ -68,26 +68,22 @@ class FrameGraph(nn.Module):
     ----------
     checkpoint : Checkpoint
         The network.
-    steps, samples : int
-        Of the sampler; fixed in the graph.
+    steps, samples, consensus : int
+        Of the sampler, and of `consensus.agree`; fixed in the graph.
     """
 
-    image_weight: Tensor
-    features_weight: Tensor
+    ordinary_features: Tensor
 
-    def __init__(self, checkpoint: Checkpoint, steps: int, samples: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
-        self.network, self.grid = checkpoint.network, checkpoint.grid
+        self.grid = checkpoint.grid
         self.samples, self.voxels = samples, math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
-        stem = self.network.denoiser.stem
-        self.register_buffer("image_weight", stem.weight[:, :IMAGE_CHANNELS].detach().clone())
-        self.register_buffer("features_weight", stem.weight[:, IMAGE_CHANNELS:].detach().clone())
+        self.network, self.consensus = Unrolled(checkpoint.network, self.sigmas, samples), consensus
+        self.ordinary = Unrolled(checkpoint.network, [LEVEL], samples=1)
+        nothing = torch.cat([torch.zeros(1, 1, *self.grid), torch.ones(1, 1, *self.grid)], dim=1)  # mean, deviation
         with torch.no_grad():
-            for step, sigma in enumerate(self.sigmas):
-                for block, pair in enumerate(self.network.denoiser.modulations(torch.tensor([sigma]))):
-                    for name, value in zip(("gain", "shift"), pair, strict=True):
-                        self.register_buffer(_buffer(name, step, block), value.clone())
+            self.register_buffer("ordinary_features", self.network.encode(nothing))
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -116,9 +112,10 @@ class FrameGraph(nn.Module):
         signals = Signals(y / unit, level, singular_values, basis)
         images = self._sample(signals, initial)
 
-        average = images.mean(dim=1)
-        deviation = torch.sqrt(torch.square(images - average[:, None]).mean(dim=1))
-        image = torch.clamp(average, min=0.0) * (presence * scale)
+        average = images.mean(dim=1, keepdim=True)
+        deviation = torch.sqrt(torch.square(images - average).mean(dim=1))
+        agreed = self._agree(signals, average).reshape(-1, self.voxels)
+        image = torch.clamp(agreed, min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
 
@@ -149,41 +146,48 @@ class FrameGraph(nn.Module):
         return self._denoise(signals, x, self.sigmas[-1], features)
 
     def _encode(self, signals: Signals) -> Tensor:
-        """The encoder's features, as the denoiser's first convolution sees them, (F, 1, width, ny, nx)."""
+        """Features of the frames, (F, width, ny, nx)."""
         gain = signals.gain(1.0)
-        estimate = signals.combine(torch.zeros(1, 1, self.voxels), gain)
+        estimate = signals.combine(torch.zeros(1, 1, self.voxels, device=signals.squared.device), gain)
         condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
-        features = self.network.encoder(condition.reshape(-1, 2, *self.grid))
-        bias = self.network.denoiser.stem.bias
-        return functional.conv2d(features, self.features_weight, bias, padding=1)[:, None]
+        return self.network.encode(condition.reshape(-1, 2, *self.grid))
+
+    def _agree(self, signals: Signals, x: Tensor) -> Tensor:
+        """See `consensus.agree`; (F, 1, N)."""
+        agreed, gain = x, signals.gain(LEVEL)
+        shrink, spread = tweedie(LEVEL)
+        deviation = torch.full((1, 1, self.voxels), spread, device=x.device)
+        for _ in range(self.consensus):
+            denoised = self._evaluate(self.ordinary, 0, shrink * x, deviation, x, LEVEL, self.ordinary_features)
+            agreed = signals.combine(2.0 * denoised - x, gain)
+            x = x + agreed - denoised
+        return agreed
 
     def _denoise(self, signals: Signals, x: Tensor, sigma: float, features: Tensor) -> Tensor:
         """D(x; sigma | y), (F, samples, N), with the signals before and after the network."""
         shrink, spread = tweedie(sigma)
         gain = signals.gain(spread)
-        estimate = signals.combine(shrink * x, gain)
-        deviation = signals.deviation(spread, gain)[:, None]
-        denoiser = self.network.denoiser
+        estimate, deviation = signals.combine(shrink * x, gain), signals.deviation(spread, gain)[:, None]
+        number = self.sigmas.index(sigma)
+        denoised = self._evaluate(self.network, number, estimate, deviation, x, sigma, features)
+        return signals.combine(denoised, signals.gain(STRENGTH * spread))
+
+    def _evaluate(
+        self,
+        network: Unrolled,
+        number: int,
+        estimate: Tensor,
+        deviation: Tensor,
+        x: Tensor,
+        sigma: float,
+        features: Tensor,
+    ) -> Tensor:
+        """The network's evaluation of this number, (F, samples of the network, N)."""
         c_in = 1.0 / math.sqrt(1.0 + sigma * sigma)
         planes = [estimate, (0.5 * torch.log(deviation)).expand_as(estimate), (c_in * x).expand_as(estimate)]
         image = torch.stack(planes, dim=2).reshape(-1, IMAGE_CHANNELS, *self.grid)
-        stem = functional.conv2d(image, self.image_weight, None, padding=1)
-        stem = stem.reshape(-1, self.samples, *stem.shape[1:]) + features
-        hidden = denoiser.body(stem.reshape(-1, *stem.shape[2:]), self._modulations(sigma))
-        correction = denoiser.head(functional.silu(hidden)).reshape(-1, self.samples, self.voxels)
-        return signals.combine(estimate + deviation * correction, signals.gain(STRENGTH * spread))
-
-    def _modulations(self, sigma: float) -> list[Modulation]:
-        step = self.sigmas.index(sigma)
-        blocks = len(self.network.denoiser.body.middle) + 2
-        return [
-            (self.get_buffer(_buffer("gain", step, block)), self.get_buffer(_buffer("shift", step, block)))
-            for block in range(blocks)
-        ]
-
-
-def _buffer(name: str, step: int, block: int) -> str:
-    return f"{name}_{step}_{block}"
+        correction: Tensor = network(image, features, network.modulations(number))
+        return estimate + deviation * correction.reshape(-1, network.samples, self.voxels)
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:
@@ -198,11 +202,11 @@ def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -
     }
 
 
-def frame_onnx(checkpoint: Checkpoint, steps: int, samples: int) -> Graph:
+def frame_onnx(checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> Graph:
     """The general graph, its axes of frames and of R free; `fixed_rank` makes it what a bundle holds."""
     inputs = frame_inputs(checkpoint, samples, frames=2, rank=2)
     axes = {"y": {0: "frames", 1: "rank"}, "noise": {0: "frames"}, "singular_values": {0: "rank"}, "basis": {1: "rank"}}
-    return to_onnx(FrameGraph(checkpoint, steps, samples), inputs, OUTPUTS, axes)
+    return to_onnx(FrameGraph(checkpoint, steps, samples, consensus), inputs, OUTPUTS, axes)
 
 
 def fixed_rank(graph: Graph, rank: int) -> Graph:

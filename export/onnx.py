@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
-from mpi_fast.export.half import half
 from mpi_fast.training.checkpoint import Checkpoint
+from mpi_fast.training.half import half
 
 OPSET = 20
 CHATTY = ("torch.onnx", "onnxscript", "onnx_ir")

@@ -15,8 +15,9 @@ from mpi_fast.errors import ModelError
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reconstructor import Reconstructor, initial_noise
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import Checkpoint
@@ -24,6 +25,7 @@ from mpi_fast.training.checkpoint import Checkpoint
 TOLERANCE = 1e-4  # fp32: relative to the largest value of the original's output
 PSNR_LOSS_DB = 0.05  # fp16: mean over the frames
 FRAMES, SAMPLES = 3, 2
+OPTIONS = ("steps", "samples", "consensus")
 SNRS_DB = (5.0, 15.0, 25.0, 35.0)
 
 Images = NDArray[np.float32]
@@ -79,27 +81,29 @@ def compare(checkpoint: Checkpoint, bundle: Bundle, calibration: Calibration | N
     """
     original = TorchEngine(checkpoint)
     graphs = bundle.manifest.get("graphs", ())
-    steps, samples = (graphs[0]["steps"], graphs[0]["samples"]) if graphs else (5, SAMPLES)
+    first = {name: graphs[0][name] for name in OPTIONS} if graphs else {"steps": 5, "samples": SAMPLES}
     results: list[Parity] = []
     held_out = _Frames(_scanner(bundle.grid))
-    reference = held_out.images(bundle, steps, samples, engine=original)
+    reference = held_out.images(bundle, first, original)
     for precision in bundle.manifest.get("precision", ("fp32",)):
         exported, name = OnnxEngine(bundle, precision=precision), SCORE[precision]
         results += [
             _difference(name, f"random input, noise level {sigma:.3g}", *_on_random_input(exported, original, sigma))
-            for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1].tolist()
+            for sigma in karras_sigmas(first["steps"], *checkpoint.sigma_range)[:-1].tolist()
         ]
-        images = held_out.images(bundle, steps, samples, engine=exported)
+        images = held_out.images(bundle, first, exported)
         results.append(held_out.difference(name, images, reference))
     for graph in graphs:
-        options = graph["steps"], graph["samples"]
-        expected = reference if options == (steps, samples) else held_out.images(bundle, *options, engine=original)
-        results.append(held_out.difference(graph["file"], held_out.images(bundle, *options), expected))
+        options = {name: graph[name] for name in OPTIONS}
+        expected = reference if options == first else held_out.images(bundle, options, original)
+        results.append(held_out.difference(graph["file"], held_out.images(bundle, options), expected))
     for graph in bundle.manifest.get("frozen", ()) if calibration else ():
         assert calibration is not None
-        frames, options = _Frames(calibration), (graph["steps"], graph["samples"])
-        found = _frozen(bundle, graph["file"], frames.rows, initial_noise(0, graph["samples"], calibration.num_voxels))
-        expected = frames.images(bundle, *options, engine=original)
+        frames, options = _Frames(calibration), {name: graph[name] for name in OPTIONS}
+        found = _frozen(
+            bundle, graph["file"], frames.rows, mirrored_normal(0, graph["samples"], calibration.num_voxels)
+        )
+        expected = frames.images(bundle, options, original)
         results.append(frames.difference(graph["file"], found, expected))
     _require(results)
     return results
@@ -167,9 +171,10 @@ class _Frames:
         self.rows = np.concatenate([add_noise(signals, snr, rng) for snr in SNRS_DB]).astype(np.complex64)
         self._truth = np.tile(phantoms, (len(SNRS_DB), 1, 1))
 
-    def images(self, bundle: Bundle, steps: int, samples: int, engine: Engine | None = None) -> Images:
-        """As the Reconstructor makes them."""
-        return Reconstructor(self.calibration, bundle.path, samples, steps, engine=engine)(self.rows).image
+    def images(self, bundle: Bundle, options: dict[str, Any], engine: str | Engine = "auto") -> Images:
+        """As the Reconstructor makes them on the CPU."""
+        reconstruct = Reconstructor(self.calibration, bundle.path, device="cpu", engine=engine, **options)
+        return reconstruct(self.rows).image
 
     def difference(self, artefact: str, found: Images, expected: Images) -> Parity:
         change = float(np.nanmean(psnr(found, self._truth)) - np.nanmean(psnr(expected, self._truth)))

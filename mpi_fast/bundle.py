@@ -7,12 +7,14 @@
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
+    ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
     ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
-    ``graphs``          whole-frame graphs: [{"file", "steps", "samples"}], for DPM-Solver++(2M) with proximal guidance
+    ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default method
     ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
                         "psnr_change_db", "allowed"}]
+    ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
 ``encoder.onnx``
     condition (F, 2, ny, nx) -> features (F, c, ny, nx)
@@ -26,6 +28,8 @@
 ``reconstruct.frozen.onnx``
     real (F, M), imag (F, M), initial (samples, N) -> image, std (F, ny, nx), snr_db (F,): selected rows to images for
     one calibration, if exported; its metadata's ``selection`` lists the rows as [channel, frequency index]
+``NAME.smCC.engine``, ``NAME.smCC.engine.log``
+    TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
 
 All tensors are float32 at the edges. Of the manifest only the first four entries and ``files`` are needed to open a
 bundle; readers of this format ignore entries that they do not know.
@@ -111,8 +115,8 @@ class Bundle:
         low, high = self.manifest["sigma_range"]
         return float(low), float(high)
 
-    def frame_graph(self, steps: int, samples: int) -> str | None:
-        """File of the whole-frame graph for exactly these steps and samples, if there is one.
+    def frame_graph(self, steps: int, samples: int, consensus: int) -> str | None:
+        """File of the whole-frame graph for exactly these steps, samples and steps of consensus, if there is one.
 
         Raises
         ------
@@ -123,11 +127,28 @@ class Bundle:
             found = [
                 str(graph["file"])
                 for graph in self.manifest.get("graphs", ())
-                if (graph["steps"], graph["samples"]) == (steps, samples)
+                if (graph["steps"], graph["samples"], graph["consensus"]) == (steps, samples, consensus)
             ]
         except (KeyError, TypeError) as error:
             raise ModelError(f"{self.path}: the manifest's list of graphs is damaged: {error}") from error
         return found[0] if found else None
+
+    def checkpoint(self) -> Path:
+        """The ``model.pt`` that the bundle was made from, for engines that run it as it is.
+
+        Raises
+        ------
+        ModelError
+            When it is not there any more, or another one is.
+        """
+        try:
+            entry = self.manifest["checkpoint"]
+            path, expected = self.path / str(entry["file"]), entry["sha256"]
+        except (KeyError, TypeError) as error:
+            raise ModelError(f"{self.path}: the manifest names no checkpoint; export it again") from error
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            raise ModelError(f"{path}: not there, or not the checkpoint that {self.path} was made from")
+        return path
 
     def read(self, name: str) -> bytes:
         """Content of one file, checked against its hash.

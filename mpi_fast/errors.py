@@ -21,5 +21,9 @@ class MismatchError(MPIFastError):
     """Two things do not fit together: a measurement and a calibration, a model and a grid."""
 
 
+class DeviceError(MPIFastError):
+    """A GPU, or what is needed to use one, is missing, exhausted or lost."""
+
+
 class ModelError(MPIFastError):
     """A checkpoint or a bundle is broken: bad hash, missing keys, unknown version."""

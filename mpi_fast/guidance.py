@@ -110,6 +110,12 @@ class Likelihood:
         if self.noise.shape != (frames,) or not np.all(self.noise > 0):
             raise InputError(f"likelihood: noise {self.noise.shape}, expected ({frames},) positive numbers")
 
+    @classmethod
+    def of_nothing(cls, frames: int, voxels: int) -> "Likelihood":
+        """What no signals say about images."""
+        zero = np.zeros((frames, 1), dtype=np.float32)
+        return cls(zero, zero[0], np.zeros((voxels, 1), dtype=np.float32), np.ones(frames, dtype=np.float32))
+
     def gain(self, spread: float) -> Array:
         """``S r^2 / (S^2 r^2 + sigma^2)`` for r = spread, (F, R)."""
         signal = np.float32(spread) * self.singular_values

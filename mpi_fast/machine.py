@@ -8,7 +8,18 @@ from typing import Any
 
 import mpi_fast
 
-PACKAGES = ("numpy", "h5py", "onnxruntime", "onnxruntime-gpu", "matplotlib", "torch", "onnx", "cupy-cuda13x")
+PACKAGES = (
+    "numpy",
+    "h5py",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "matplotlib",
+    "torch",
+    "onnx",
+    "cupy-cuda13x",
+    "tensorrt",
+    "tensorrt-rtx",
+)
 
 
 def machine() -> dict[str, Any]:
@@ -16,7 +27,7 @@ def machine() -> dict[str, Any]:
     return {
         "mpi-fast": mpi_fast.__version__,
         "processor": processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
@@ -39,7 +50,7 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, fewer than the machine's in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

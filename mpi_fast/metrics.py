@@ -6,6 +6,7 @@ true image. Every function takes images and truths (F, ny, nx) and returns one n
 the truth is empty a number relative to it does not exist and is NaN.
 """
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from mpi_fast.errors import InputError
 Array = NDArray[np.float64]
 SIGMA, RADIUS = 1.5, 5  # of the SSIM's Gaussian window: cut at 3.5 sigma, 11 x 11 voxels
 K1, K2 = 0.01, 0.03
+GMS_C = 170 / 255**2  # Xue et al.'s, for images with peak one
+EDGE = 0.3  # of the truth's steepest gradient
+LEVELS = 0.5, 0.8, 0.95  # of intervals
 
 
 def _pair(image: NDArray[Any], truth: NDArray[Any]) -> tuple[Array, Array]:
@@ -83,3 +87,85 @@ def _windowed(values: Array) -> Array:
     for axis in (1, 2):
         values = sliding_window_view(values, len(weights), axis=axis) @ weights
     return values
+
+
+# -- edges ----------------------------------------------------------------------------------------------------------
+
+
+def edge_similarity(image: NDArray[Any], truth: NDArray[Any]) -> Array:
+    """Mean similarity of the gradient magnitudes, ``(2 m t + c) / (m^2 + t^2 + c)``, at most 1.
+
+    Xue et al., "Gradient magnitude similarity deviation", IEEE Trans. Image Process. 2014, there called GMSM: Prewitt
+    gradients, images divided by the true maximum, c = 0.0026; without their down-sampling, for voxels are large here.
+    """
+    image, truth = _pair(image, truth)
+    peak = _or_nan(truth.max(axis=(1, 2)))[:, None, None]
+    m, t = prewitt(image / peak), prewitt(truth / peak)
+    return np.asarray(((2 * m * t + GMS_C) / (m**2 + t**2 + GMS_C)).mean(axis=(1, 2)))
+
+
+def edge_f1(image: NDArray[Any], truth: NDArray[Any]) -> Array:
+    """F1 score of the edges found, from 0 to 1: harmonic mean of precision and recall.
+
+    An edge is a voxel whose Prewitt gradient is over 0.3 of the truth's steepest, in either image.
+    """
+    image, truth = _pair(image, truth)
+    found, true = prewitt(image), prewitt(truth)
+    threshold = EDGE * _or_nan(true.max(axis=(1, 2)))[:, None, None]
+    edges, true_edges = found > threshold, true > threshold
+    right = (edges & true_edges).sum(axis=(1, 2))
+    return np.asarray(2 * right / _or_nan(np.asarray(edges.sum(axis=(1, 2)) + true_edges.sum(axis=(1, 2)), np.float64)))
+
+
+def sharpness(image: NDArray[Any], truth: NDArray[Any]) -> Array:
+    """Sum of the gradient magnitudes over that of the truth: below 1 for a blurred image, above for a ragged one."""
+    image, truth = _pair(image, truth)
+    return np.asarray(prewitt(image).sum(axis=(1, 2)) / _or_nan(prewitt(truth).sum(axis=(1, 2))))
+
+
+def prewitt(images: NDArray[Any]) -> Array:
+    """Gradient magnitude per voxel by Prewitt's operator, the image's edges replicated, (F, ny, nx)."""
+    padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    along_y, along_x = padded[:, 2:] - padded[:, :-2], padded[:, :, 2:] - padded[:, :, :-2]
+    dy = (along_y[:, :, :-2] + along_y[:, :, 1:-1] + along_y[:, :, 2:]) / 3
+    dx = (along_x[:, :-2] + along_x[:, 1:-1] + along_x[:, 2:]) / 3
+    return np.hypot(dy, dx)
+
+
+# -- uncertainty ----------------------------------------------------------------------------------------------------
+
+
+def coverage(
+    image: NDArray[Any], std: NDArray[Any], truth: NDArray[Any], level: float, inside: NDArray[np.bool_] | None = None
+) -> Array:
+    """Share of the voxels whose true value lies in the interval of this level, about ``level`` where std is honest.
+
+    The interval is ``image +- z std`` with the normal quantile z (1.96 for 95 %), cut at zero. std is in the unit of
+    the images; ``inside`` (ny, nx) says which voxels count, such as those that the trajectory covers.
+    """
+    image, truth = _pair(image, truth)
+    if std.shape != image.shape:
+        raise InputError(f"std {std.shape}: expected the shape of the images, {image.shape}")
+    covered = np.abs(image - truth) <= _quantile(level) * std
+    return np.asarray(covered[:, np.ones(image.shape[1:], bool) if inside is None else inside].mean(axis=1))
+
+
+def spread_factor(
+    image: NDArray[Any], std: NDArray[Any], truth: NDArray[Any], level: float = 0.95, inside: Any = None
+) -> float:
+    """What std must be multiplied by for a coverage of ``level`` on these frames, all voxels taken together.
+
+    Learned on frames whose truth is known, and applied to others from the same distribution (as in split conformal
+    prediction), it makes intervals of that level honest; those of other levels follow as far as errors are normal.
+    """
+    image, truth = _pair(image, truth)
+    voxels = np.ones(image.shape[1:], bool) if inside is None else inside
+    floor = np.finfo(np.float32).tiny
+    ratio = np.abs(image - truth)[:, voxels] / np.maximum(np.asarray(std, np.float64)[:, voxels], floor)
+    return float(np.quantile(ratio, level) / _quantile(level))
+
+
+def _quantile(level: float) -> float:
+    if not 0 < level < 1:
+        raise InputError(f"level {level}: expected a number between 0 and 1")
+    return NormalDist().inv_cdf((1 + level) / 2)

@@ -5,7 +5,7 @@ an object that its function makes and `save` writes, and no global state or disp
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ Array = NDArray[np.float32]
 FORMATS = (".png", ".pdf", ".svg", ".jpg")
 CONCENTRATION, ERROR, UNCERTAINTY = "inferno", "RdBu_r", "viridis"
 DPI = 150
+MARKERS = "osD^vP*X<>hp"
 
 
 def require(path: Path | None = None) -> None:
@@ -44,11 +45,19 @@ def require(path: Path | None = None) -> None:
         raise MPIFastError("figures need matplotlib: pip install 'mpi-fast[plots]'") from error
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Write a figure in the format of the name's suffix; the file appears when whole."""
+def save(figure: "Figure", path: Path, dpi: int = DPI, colours: int | None = None) -> None:
+    """Write a figure in the format of the name's suffix; the file appears when whole.
+
+    A PNG with no more than so many ``colours`` has a third of the size, if it is full of small images.
+    """
     require(path)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DPI)
+        figure.savefig(temporary, dpi=dpi)
+        if colours and path.suffix.lower() == ".png":
+            from PIL import Image  # Matplotlib brings it
+
+            with Image.open(temporary) as image:
+                image.convert("RGB").quantize(colours).save(temporary, optimize=True)
 
 
 def reconstruction_figure(
@@ -112,6 +121,74 @@ def comparison_figure(
 
 
 @dataclass(frozen=True)
+class Strip:
+    """One method in `methods_figure`: images (S, ny, nx) of one phantom, and curves over all phantoms, at S SNRs.
+
+    ``notes`` are written into the images; ``curves`` has for each figure of merit its mean and the ends of its
+    interval, (3, S).
+    """
+
+    name: str
+    images: Array
+    notes: Sequence[str]
+    curves: dict[str, NDArray[np.float64]]
+
+
+def methods_figure(
+    truth: Array,
+    strips: Sequence[Strip],
+    snrs_db: Sequence[float],
+    field_of_view: tuple[float, float],
+    *,
+    title: str = "",
+) -> "Figure":
+    """One phantom by every method, its error below, a column for each SNR; and curves over all phantoms beside.
+
+    All images share one colour scale, and all errors another one.
+
+    Parameters
+    ----------
+    truth : (ny, nx)
+    strips : sequence of Strip
+    snrs_db : sequence of float
+        Ascending.
+    field_of_view : (height, width)
+        In m.
+    title : str
+    """
+    top, columns = _top(truth), len(snrs_db)
+    rows = [_Row("truth", np.stack([truth] * columns), CONCENTRATION, 0.0, top, "concentration", extend="max")]
+    for strip in strips:
+        rows.append(_Row(strip.name.replace(", ", ",\n"), strip.images, CONCENTRATION, 0.0, top, notes=strip.notes))
+        rows.append(_Row("error", strip.images - truth, ERROR, -0.5 * top, 0.5 * top))
+    rows[-1] = replace(rows[-1], label="error", extend="both")
+    panel, beside = 0.95, 6.0
+    figure = _panels(rows, field_of_view, [f"{snr:g} dB" for snr in snrs_db], heading=title, panel=panel, beside=beside)
+    width, height = figure.get_size_inches()
+    names = list(strips[0].curves)
+    for index, name in enumerate(names):
+        share = min(0.9 / len(names), 4.5 / height)
+        place = (width - beside + 0.5) / width, 0.94 - (index + 1) * share, (beside - 0.7) / width, share - 0.6 / height
+        cell = figure.add_axes(place)
+        for number, strip in enumerate(strips):
+            mean, low, high = strip.curves[name]
+            beside_each_other = np.asarray(snrs_db) + 0.12 * (number - (len(strips) - 1) / 2)
+            style: dict[str, Any] = {
+                "marker": MARKERS[number % len(MARKERS)],
+                "markersize": 4,
+                "linewidth": 1.2,
+                "elinewidth": 0.7,
+            }
+            cell.errorbar(beside_each_other, mean, (mean - low, high - mean), label=strip.name, **style)
+        cell.set_ylabel(name)
+        cell.set_xlabel("SNR of the signals / dB")
+        cell.grid(alpha=0.3)
+        if index == 0:
+            cell.legend(fontsize=8, ncols=2)
+    return figure
+
+
+@dataclass(frozen=True)
 class _Row:
     """Images side by side with one colour scale; a colour bar, if it has a label, spans the last ``bar_rows`` rows."""
 
@@ -123,6 +200,7 @@ class _Row:
     label: str = ""
     bar_rows: int = 1
     extend: str = "neither"
+    notes: Sequence[str] = ()
 
 
 def _panels(
@@ -133,16 +211,20 @@ def _panels(
     *,
     heading: str = "",
     panel: float = 1.3,
+    beside: float = 0.0,
 ) -> "Figure":
     """Draw rows of images, panels of so many inches, with ticks in mm at the left and the bottom.
+
+    To the right of them ``beside`` inches stay free.
 
     Everything is placed by hand: Matplotlib's automatic layout and shared axes take ten seconds for fifty panels.
     """
     from matplotlib.figure import Figure
 
     columns, gap, (left, right, bottom, top) = len(rows[0].images), 0.08, (0.8, 1.0, 0.5, 0.85 if heading else 0.45)
+    left += 0.18 * max(row.name.count("\n") for row in rows)
     high = panel * min(max(field_of_view[0] / field_of_view[1], 0.3), 3.0)
-    width = left + columns * (panel + gap) + right
+    width = left + columns * (panel + gap) + right + beside
     height = bottom + len(rows) * (high + gap) + top
     figure = Figure(figsize=(width, height))
     for number, row in enumerate(rows):
@@ -151,9 +233,11 @@ def _panels(
             place = (left + column * (panel + gap)) / width, base / height, panel / width, high / height
             cell = figure.add_axes(place)
             shown = _draw(cell, image, field_of_view, row)
+            if column < len(row.notes):
+                cell.text(0.04, 0.93, row.notes[column], color="white", fontsize=7, va="top", transform=cell.transAxes)
             cell.tick_params(labelsize=8, labelleft=column == 0, labelbottom=number == len(rows) - 1)
             if column == 0:
-                cell.set_ylabel(f"{row.name}\n{axes[0]} / mm")
+                cell.set_ylabel(f"{row.name}\n{axes[0]} / mm", fontsize=min(10.0, 9.5 * panel))
             if number == 0 and column < len(titles):
                 cell.set_title(titles[column], fontsize=9)
             if number == len(rows) - 1:

@@ -4,11 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.noise import complex_noise
 from mpi_fast.simulation import Scanner
+
+settings.register_profile("patient", deadline=None)  # how long an example takes depends on who else uses the machine
+settings.load_profile("patient")
 
 
 @dataclass(frozen=True)

@@ -389,7 +389,7 @@ def test_interrupted(files, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mpi_fast.reconstructor.Reconstructor._reconstruct", interrupt)
+    monkeypatch.setattr("mpi_fast.reconstructor.Reconstructor.__call__", interrupt)
     before = sorted(files.iterdir())
     assert fail("reconstruct", files / MEASUREMENT, "-c", files / SAVED, code=130) == "interrupted\n"
     assert sorted(files.iterdir()) == before

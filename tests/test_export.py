@@ -34,7 +34,7 @@ def random_checkpoint(path, grid):
 
 def test_another_network_on_another_grid(tmp_path):
     checkpoint = random_checkpoint(tmp_path / "model.pt", (26, 13))
-    bundle = command.make_bundle(checkpoint, tmp_path / "bundle", steps=2, samples=2)
+    bundle = command.make_bundle(checkpoint, tmp_path / "bundle", steps=2, samples=2, consensus=1)
     report = bundle.manifest["parity"]
     assert bundle.grid == (26, 13)
     assert bundle.manifest["provenance"] == {"made": "by a test"}
@@ -60,7 +60,7 @@ def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(artefacts, "score_onnx", other_weights)
     with pytest.raises(ModelError, match="not the original"):
-        command.make_bundle(checkpoint, tmp_path / "bundle", steps=1, samples=1)
+        command.make_bundle(checkpoint, tmp_path / "bundle", steps=1, samples=1, consensus=0)
     assert not (tmp_path / "bundle").exists()
 
 

@@ -19,8 +19,9 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.philox import mirrored_normal
 from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reconstructor import Reconstructor, initial_noise
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
@@ -28,6 +29,7 @@ command = importlib.import_module("mpi_fast.export.__main__")
 triton = importlib.import_module("mpi_fast.export.triton")
 CONFIG = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
 GRID, STEPS, SAMPLES = (9, 8), 2, 4
+OPTIONS = {"samples": SAMPLES, "steps": STEPS, "consensus": 2, "device": "cpu"}
 SNRS_DB = np.linspace(5.0, 35.0, 100)
 
 
@@ -71,6 +73,7 @@ def bundle(tmp_path_factory, calibrations):
         precision=("fp32", "fp16"),
         calibration_file=folder / "scanner.h5",
         steps=STEPS,
+        consensus=2,
         samples=SAMPLES,
         triton=folder / "repository",
     )
@@ -84,10 +87,10 @@ def relative(found, expected):
 def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, calibrations, which):
     calibration = calibrations[which]
     rows = frames(calibration)
-    one_graph = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3)
-    loop = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, seed=3, engine=OnnxEngine(bundle))
-    assert one_graph._frame is not None
-    assert loop._frame is None
+    one_graph = Reconstructor(calibration, bundle.path, seed=3, **OPTIONS)
+    loop = Reconstructor(calibration, bundle.path, seed=3, engine=OnnxEngine(bundle), **OPTIONS)
+    assert "one graph" in one_graph.runs_on
+    assert "step by step" in loop.runs_on
     found, expected = one_graph(rows), loop(rows)
     per_frame = np.abs(found.image - expected.image).max((1, 2)) / expected.image.max((1, 2))
     assert per_frame.max() < 1e-4
@@ -96,15 +99,17 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
     np.testing.assert_array_equal(found.snr_db, expected.snr_db)
 
 
-@pytest.mark.parametrize("other", [{"steps": 3}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}])
+@pytest.mark.parametrize(
+    "other", [{"steps": 3}, {"samples": 3}, {"strength": 1.0}, {"guidance": "none"}, {"consensus": 0}]
+)
 def test_other_settings_take_the_step_loop(bundle, calibrations, other):
-    reconstruct = Reconstructor(calibrations[0], bundle.path, **{"samples": SAMPLES, "steps": STEPS, **other})
-    assert reconstruct._frame is None
+    reconstruct = Reconstructor(calibrations[0], bundle.path, **{**OPTIONS, **other})
+    assert "step by step" in reconstruct.runs_on
 
 
 @pytest.mark.parametrize("factor", [1e-9, 1e9])
 def test_empty_frames_and_units(bundle, calibrations, factor):
-    reconstruct = Reconstructor(calibrations[1], bundle.path, SAMPLES, STEPS)
+    reconstruct = Reconstructor(calibrations[1], bundle.path, **OPTIONS)
     rows = frames(calibrations[1])[:4]
     expected = factor * reconstruct(rows).image
     np.testing.assert_allclose(reconstruct(np.complex64(factor) * rows).image, expected, atol=1e-4 * expected.max())
@@ -152,13 +157,13 @@ def readme_snippet(model) -> str:
 def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrations, tmp_path):
     calibration = calibrations[0]
     rows = np.concatenate([np.zeros((1, calibration.num_rows), np.complex64), frames(calibration)])
-    initial = initial_noise(0, SAMPLES, calibration.num_voxels)
+    initial = mirrored_normal(0, SAMPLES, calibration.num_voxels)
     np.save(tmp_path / "rows.npy", rows)
     np.save(tmp_path / "initial.npy", initial)
     snippet = readme_snippet(bundle.path.resolve())
     subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True)
     found = np.load(tmp_path / "images.npz")
-    expected = Reconstructor(calibration, bundle.path, SAMPLES, STEPS, engine=OnnxEngine(bundle))(rows)
+    expected = Reconstructor(calibration, bundle.path, engine=OnnxEngine(bundle), **OPTIONS)(rows)
     assert not found["image"][0].any()
     assert np.isfinite(found["image"]).all()
     per_frame = np.abs(found["image"] - expected.image).max((1, 2))[1:] / expected.image.max((1, 2))[1:]
@@ -208,7 +213,7 @@ def test_the_triton_repository_runs_as_its_config_says(bundle, calibrations):
     for one in config.output:
         dims = one.reshape.shape if one.HasField("reshape") else one.dims
         assert found[one.name].shape == (config.max_batch_size, *dims)
-    expected = Reconstructor(calibrations[0], bundle.path, SAMPLES, STEPS)(rows)
+    expected = Reconstructor(calibrations[0], bundle.path, **OPTIONS)(rows)
     assert relative(found["image"], expected.image) < 1e-4
 
 

@@ -1,10 +1,24 @@
 import numpy as np
 import pytest
+from skimage.filters import prewitt_h, prewitt_v
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mpi_fast.errors import InputError
-from mpi_fast.metrics import concentration_error, nrmse, psnr, ssim
+from mpi_fast.metrics import (
+    concentration_error,
+    coverage,
+    edge_f1,
+    edge_similarity,
+    nrmse,
+    prewitt,
+    psnr,
+    sharpness,
+    spread_factor,
+    ssim,
+)
 from mpi_fast.phantoms import generate
+
+ALL = psnr, ssim, nrmse, concentration_error, edge_similarity, edge_f1, sharpness
 
 
 @pytest.fixture(scope="module", params=[(19, 19), (11, 23)])
@@ -36,12 +50,14 @@ def test_the_truth_itself_is_perfect(images):
     np.testing.assert_allclose(ssim(truth, truth), 1.0)
     np.testing.assert_array_equal(nrmse(truth, truth), 0.0)
     np.testing.assert_array_equal(concentration_error(truth, truth), 0.0)
+    for metric in (edge_similarity, edge_f1, sharpness):
+        np.testing.assert_allclose(metric(truth, truth), 1.0)
 
 
 def test_negative_values_count_as_zero_and_nothing_is_rescaled(images):
     image, truth = images
     negative = np.where(image > 0, image, -5.0)
-    for metric in (psnr, ssim, nrmse, concentration_error):
+    for metric in ALL:
         np.testing.assert_array_equal(metric(negative, truth), metric(image, truth))
     np.testing.assert_allclose(concentration_error(2 * truth, truth), 1.0)
     np.testing.assert_allclose(nrmse(2 * truth, truth), 1.0)
@@ -49,14 +65,14 @@ def test_negative_values_count_as_zero_and_nothing_is_rescaled(images):
 
 def test_metrics_do_not_depend_on_the_unit(images):
     image, truth = images
-    for metric in (psnr, ssim, nrmse, concentration_error):
+    for metric in ALL:
         np.testing.assert_allclose(metric(1e-6 * image, 1e-6 * truth), metric(image, truth), rtol=1e-6)
 
 
 @pytest.mark.filterwarnings("error")
 def test_an_empty_truth_gives_nan_without_warnings():
     image, truth = np.ones((1, 19, 19)), np.zeros((1, 19, 19))
-    for metric in (psnr, ssim, nrmse, concentration_error):
+    for metric in ALL:
         assert np.isnan(metric(image, truth)).all()
 
 
@@ -65,3 +81,47 @@ def test_bad_shapes_are_refused():
         psnr(np.zeros((2, 19, 19)), np.zeros((1, 19, 19)))
     with pytest.raises(InputError, match="at least 11"):
         ssim(np.zeros((1, 19, 10)), np.zeros((1, 19, 10)))
+
+
+def test_gradients_are_those_of_scikit_image(images):
+    _, truth = images
+    expected = [np.hypot(prewitt_h(one), prewitt_v(one)) for one in truth]
+    np.testing.assert_allclose(prewitt(truth), expected, atol=1e-12)
+
+
+def test_blur_lowers_sharpness_and_edges(images):
+    _, truth = images
+    blurred = (truth + np.roll(truth, 1, axis=1) + np.roll(truth, -1, axis=1)) / 3
+    assert sharpness(blurred, truth).mean() < 0.95
+    assert edge_similarity(blurred, truth).mean() < 0.99
+    assert edge_f1(blurred, truth).mean() < 0.99
+
+
+def test_edges_are_counted_as_f1_says():
+    truth, image = np.zeros((2, 1, 12, 12))
+    truth[:, :, 6:] = 1  # columns 5 and 6 are its edges
+    image[:, :, 7:] = 1  # columns 6 and 7
+    np.testing.assert_allclose(edge_f1(image, truth), 0.5)
+    np.testing.assert_array_equal(edge_f1(0 * image, truth), 0.0)
+
+
+def test_normal_errors_are_covered_as_often_as_the_level_says():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(5, 6, (4, 100, 100))
+    image, std = truth + 0.3 * rng.standard_normal(truth.shape), np.full(truth.shape, 0.3)
+    for level in (0.5, 0.8, 0.95):
+        np.testing.assert_allclose(coverage(image, std, truth, level), level, atol=0.02)
+        assert spread_factor(image, std / 4, truth, level) == pytest.approx(4, rel=0.03)
+    inside = np.zeros((100, 100), bool)
+    inside[:50] = True
+    image[:, 50:] += 100
+    np.testing.assert_allclose(coverage(image, std, truth, 0.95, inside), 0.95, atol=0.02)
+    assert (coverage(image, std, truth, 0.95) < 0.5).all()
+
+
+def test_levels_and_shapes_of_intervals():
+    image = np.ones((1, 4, 4))
+    with pytest.raises(InputError, match="level"):
+        coverage(image, image, image, 1.0)
+    with pytest.raises(InputError, match="std"):
+        coverage(image, image[:, :2], image, 0.5)

@@ -11,6 +11,7 @@ import typer
 from mpi_fast import __version__
 from mpi_fast.cli.bench import bench
 from mpi_fast.cli.calibrate import calibrate
+from mpi_fast.cli.compare import compare
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
 from mpi_fast.cli.reconstruct import reconstruct
@@ -40,7 +41,7 @@ def common(
     """Real-time score-based image reconstruction for magnetic particle imaging."""
 
 
-for command in (demo, simulate, calibrate, reconstruct, train, bench, info):
+for command in (demo, simulate, calibrate, reconstruct, train, compare, bench, info):
     app.command()(command)
 
 

@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 from rich.table import Table
 
-from mpi_fast.cli.options import JsonFile, Model, Samples, Seed, Steps, Threads, parse_integers
-from mpi_fast.console import check_outputs, console, facts_table, friendly, progress_bar, write_json
+from mpi_fast.cli.options import Device, EngineName, JsonFile, Model, Samples, Seed, Steps, Threads, parse_integers
+from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
 from mpi_fast.machine import machine
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ def bench(
     samples: Samples = 8,
     steps: Steps = None,
     threads: Threads = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
     repeats: Annotated[int, typer.Option(min=1, help="Calls measured for each number of frames.")] = 20,
     model: Model = "default",
     seed: Seed = 0,
@@ -46,7 +49,9 @@ def bench(
             task = bar.add_task("measuring", total=len(counts) * repeats)
             matrix = measure_matrix(Scanner(grid=Bundle.open(model).grid), SNR_DB, np.random.default_rng(seed))
             calibration = matrix.calibrate()
-            reconstructor = Reconstructor(calibration, model, samples, steps, seed=seed, threads=threads)
+            reconstructor = Reconstructor(
+                calibration, model, samples, steps, device, seed, threads=threads, engine=engine
+            )
             results = []
             for count in counts:
                 images = generate("tumours", count, calibration.grid, seed).reshape(count, -1)
@@ -55,10 +60,12 @@ def bench(
                 results.append({"frames": count, **summarise(milliseconds, count)})
         facts = machine()
         console.print(facts_table("machine", facts))
-        title = f"{samples} samples, {reconstructor.steps} steps, {calibration.num_rows} rows, rank {calibration.rank}"
+        steps = reconstructor.sampling.steps
+        title = f"{samples} samples, {steps} steps, {calibration.num_rows} rows, rank {calibration.rank}"
         console.print(results_table(results, title))
+        note(reconstructor.runs_on)
         if json_file:
-            about = {"samples": samples, "steps": reconstructor.steps, "threads": threads, "rows": calibration.num_rows}
+            about = {**asdict(reconstructor.sampling), "runs_on": reconstructor.runs_on, "rows": calibration.num_rows}
             write_json(json_file, {"machine": facts, **about, "rank": calibration.rank, "results": results})
 
 

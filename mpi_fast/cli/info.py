@@ -68,6 +68,7 @@ def _default_model() -> dict[str, Any]:
 
 def _bundle(path: Path | str) -> dict[str, Any]:
     from mpi_fast.bundle import Bundle
+    from mpi_fast.tensorrt import listed
 
     bundle = Bundle.open(path)
     sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in bundle.manifest["files"]}
@@ -80,6 +81,7 @@ def _bundle(path: Path | str) -> dict[str, Any]:
         "path": str(bundle.path),
         "grid": f"{bundle.grid[0]} x {bundle.grid[1]} voxels",
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
+        "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
         **sizes,
         **described,
     }
@@ -101,7 +103,8 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _graph(entry: dict[str, Any]) -> str:
     scanner = f", {entry['source']}: {entry['rows']} rows, rank {entry['rank']}" if "source" in entry else ""
-    return f"{entry['file']}: {entry['steps']} steps, {entry['samples']} samples{scanner}"
+    sampling = f"{entry['steps']} steps, {entry['samples']} samples, {entry['consensus']} steps of consensus"
+    return f"{entry['file']}: {sampling}{scanner}"
 
 
 def _cost(entry: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ Model = Annotated[str, typer.Option(help="Model bundle: a folder, or 'default'."
 Samples = Annotated[int, typer.Option(min=1, help="Posterior samples per frame.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="Sampler steps [default: the sampler's own, 5 for dpm].")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network [default: all cores].")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+EngineName = Annotated[str, typer.Option("--engine", help="Of the network: auto, tensorrt, torch or onnx.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
 

@@ -1,6 +1,7 @@
 """``mpi-fast reconstruct``: a measurement and a calibration in, images out."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 
 import mpi_fast
 from mpi_fast.cli.options import (
+    Device,
+    EngineName,
     JsonFile,
     Model,
     Plane,
@@ -53,6 +56,8 @@ def reconstruct(
     ] = None,
     average: Annotated[str, typer.Option(metavar="N|all", help="Average so many consecutive frames into one.")] = "1",
     background: Annotated[bool, typer.Option(help="Subtract the measurement's mean background frame.")] = True,
+    device: Device = "auto",
+    engine: EngineName = "auto",
     threads: Threads = None,
 ) -> None:
     """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
@@ -76,7 +81,9 @@ def reconstruct(
             with spinner("reading the calibration"):
                 reduced = Calibration.open(calibration, **options)
                 rows = MeasuredRows(file, reduced, background=background, **selection)
-            reconstructor = Reconstructor(reduced, model, samples, steps, seed=seed, sampler=sampler, threads=threads)
+            reconstructor = Reconstructor(
+                reduced, model, samples, steps, device, seed, sampler=sampler, threads=threads, engine=engine
+            )
             if not rows.background_subtracted:
                 note(_why_no_background(background, file.background_corrected))
             grid = image_grid(reduced)
@@ -162,7 +169,6 @@ def _provenance(
         "background_subtracted": rows.background_subtracted,
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
-        "samples": reconstructor.samples,
-        "steps": reconstructor.steps,
-        "seed": reconstructor.seed,
+        **asdict(reconstructor.sampling),
+        "runs_on": reconstructor.runs_on,
     }

@@ -1,11 +1,11 @@
-"""ONNX Runtime on the CPU, with every input and output bound to a fixed buffer."""
+"""ONNX Runtime, with every input and output bound to a fixed buffer."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.errors import MismatchError, ModelError, MPIFastError
+from mpi_fast.errors import DeviceError, MismatchError, ModelError, MPIFastError
 
 if TYPE_CHECKING:
     from mpi_fast.bundle import Bundle
@@ -25,21 +25,27 @@ class OnnxEngine:
         Threads that one evaluation may use; default: all cores that this process may run on.
     precision : str
         ``fp32``, or ``fp16`` for the denoiser in half precision, if the bundle has it.
+    gpu : int, optional
+        CUDA device to run on instead of the CPU; tensors are copied there and back for each evaluation.
 
     Raises
     ------
     MPIFastError
         When ONNX Runtime is not installed.
+    DeviceError
+        When it has no CUDA for the GPU.
     ModelError
         When it refuses the model.
     """
 
     name = "onnx"
 
-    def __init__(self, bundle: "Bundle", threads: int | None = None, precision: str = "fp32") -> None:
+    def __init__(
+        self, bundle: "Bundle", threads: int | None = None, precision: str = "fp32", gpu: int | None = None
+    ) -> None:
         self.grid = bundle.grid
-        self._encoder = open_session(bundle, "encoder.onnx", threads)
-        self._denoiser = open_session(bundle, SCORE[precision], threads)
+        self._encoder = open_session(bundle, "encoder.onnx", threads, gpu)
+        self._denoiser = open_session(bundle, SCORE[precision], threads, gpu)
         self.features = int(self._encoder.get_outputs()[0].shape[1])
 
     def bind(self, frames: int, samples: int) -> "OnnxEvaluator":
@@ -91,8 +97,14 @@ class BoundSession:
         self._session.run_with_iobinding(self._binding)
 
 
-def open_session(bundle: "Bundle", name: str, threads: int | None) -> Any:
-    """A session on a file of a bundle; see `OnnxEngine` for what it raises."""
+def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | None = None) -> Any:
+    """A session on a file of a bundle, on the CPU or on GPU number ``gpu``.
+
+    Raises
+    ------
+    DeviceError
+        When ONNX Runtime has no CUDA, or not for this GPU; see `OnnxEngine` for the others.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -102,10 +114,17 @@ def open_session(bundle: "Bundle", name: str, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     # Threads may spin within an evaluation, but not after it: they would take the cores from what runs in between.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    provider = "CPUExecutionProvider" if gpu is None else "CUDAExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise DeviceError("this ONNX Runtime has no CUDA: pip install 'mpi-fast[gpu]', which replaces onnxruntime")
     try:
-        session = onnxruntime.InferenceSession(bundle.read(name), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.read(name), options, providers=[provider], provider_options=[{"device_id": gpu or 0}]
+        )
     except Exception as error:  # ONNX Runtime's errors have no common base class of their own
         raise ModelError(f"{bundle.path}/{name}: ONNX Runtime refuses it: {error}") from error
+    if session.get_providers()[0] != provider:  # it falls back without a word
+        raise DeviceError(f"ONNX Runtime cannot use CUDA device {gpu}: its libraries or the GPU are missing")
     shape = tuple(session.get_outputs()[0].shape[-2:])
     if shape != bundle.grid:
         raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")

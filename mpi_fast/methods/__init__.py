@@ -17,11 +17,13 @@ from mpi_fast.methods.art import ROWS, Kaczmarz
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
+from mpi_fast.methods.nnls import NNLS
+from mpi_fast.methods.plug_and_play import PlugAndPlay
+from mpi_fast.methods.sparse import L1
+from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
+from mpi_fast.methods.variation import Nonconvex, TotalVariation
 from mpi_fast.reconstructor import Reconstructor
-
-TOLD_NOISE = Axis((0.5, 1.0, 2.0))
-SWEEPS = Axis((1, 4, 16), low=1, high=64, whole=True)
 
 
 @dataclass(frozen=True)
@@ -38,25 +40,67 @@ class Entry:
         The parameters to tune; empty for a method without any.
     fixed : mapping
         Parameters that make the entry what it is.
+    network : bool
+        Whether it evaluates the score network: takes ``model`` and ``threads``.
+    ours : bool
+        Whether it is this project's own method, and no opponent.
     """
 
     title: str
     build: Callable[..., Method]
     space: Space = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    network: bool = False
+    ours: bool = False
 
     def __call__(self, calibration: Calibration, **parameters: Any) -> Method:
         """Build the method for a calibration."""
         return self.build(calibration, **self.fixed, **parameters)
 
 
-REGISTRY: dict[str, Entry] = {
-    "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1, 1.0)), "iterations": SWEEPS, "rows": ROWS}),
-    "dernet": Entry("DERnet", Dernet, {"noise": TOLD_NOISE}),
-    "deq": Entry("DEQ-MPI", DeqMpi, {"noise": TOLD_NOISE}),
-    "mean": Entry("mpi-fast, mean", Reconstructor, fixed={"samples": 1, "steps": 1}),
-    "fast": Entry("mpi-fast", Reconstructor),
+def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any) -> Entry:
+    return Entry(f"mpi-fast{title}", build, fixed=fixed, network=True, ours=True)
+
+
+_SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
+_PUBLISHED: dict[str, Any] = {
+    "sampler": "predictor-corrector",
+    "steps": 1000,
+    "samples": 1,
+    "guidance": "none",
+    "consensus": 0,
 }
+
+REGISTRY: dict[str, Entry] = {
+    "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1)), "iterations": _SWEEPS, "rows": ROWS}),
+    "tikhonov": Entry("Tikhonov", Tikhonov, {"strength": Axis((0.3, 1.0, 3.0)), "rule": RULES}),
+    "nnls": Entry("NNLS", NNLS, {"strength": Axis((1.0, 3.0, 9.0))}),
+    "l1": Entry("L1", L1, {"strength": Axis((1.0, 4.0, 16.0)), "iterations": Axis((50, 200), low=1, whole=True)}),
+    "tv": Entry("TV", TotalVariation, {"smoothness": Axis((0.4, 1.2, 3.6))}),
+    "nonconvex": Entry(
+        "nonconvex ADMM", Nonconvex, {"sparsity": Axis((0.5, 2.0, 8.0)), "smoothness": Axis((0.4, 1.2, 3.6))}
+    ),
+    "plug-and-play": Entry(
+        "plug and play",
+        PlugAndPlay,
+        {"level": Axis((0.1, 0.2)), "strength": Axis((0.5, 1.0))},
+        fixed={"scheme": "admm"},
+        network=True,
+    ),
+    "dernet": Entry("DERnet", Dernet, {"noise": Axis((0.5, 1.0, 2.0))}, fixed={"threads": 1}),
+    "deq": Entry("DEQ-MPI", DeqMpi, {"noise": Axis((0.5, 1.0, 2.0))}, fixed={"threads": 1}),
+    "paper": _ours(", as published", **_PUBLISHED),
+    "mean": _ours(", one step", samples=1, steps=1, consensus=0),
+    "fast": _ours(""),
+    "unguided": _ours(", no guidance", guidance="none"),
+    "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none", consensus=0),
+    "average": _ours(", mean of the samples", consensus=0),
+}
+REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
+REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
+
+DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "average", "fast")
+"""What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame."""
 
 
 def get(name: str) -> Entry:

@@ -48,6 +48,8 @@ class PlugAndPlay(ReducedMethod):
         Evaluations of the network.
     model : str or Path
         A bundle, or ``default``.
+    threads : int, optional
+        Threads that the network may use; default all.
 
     Raises
     ------
@@ -62,7 +64,9 @@ class PlugAndPlay(ReducedMethod):
         level: float = 0.1,
         strength: float = 1.0,
         iterations: int = 20,
+        *,
         model: str | Path = "default",
+        threads: int | None = None,
     ) -> None:
         super().__init__(calibration)
         if scheme not in SCHEMES:
@@ -73,7 +77,7 @@ class PlugAndPlay(ReducedMethod):
             raise MismatchError(f"{bundle.path}: a model for {bundle.grid}, but the calibration has {calibration.grid}")
         self._admm = scheme == "admm"
         self._levels = np.geomspace(level if self._admm else max(level, 1.0), level, iterations).tolist()
-        self._strength, self._engine = strength, OnnxEngine(bundle)
+        self._strength, self._engine = strength, OnnxEngine(bundle, threads)
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
@@ -82,7 +86,7 @@ class PlugAndPlay(ReducedMethod):
 
     def _iterate(self, likelihood: Likelihood) -> Array:
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
-        denoise = ConditionedDenoiser(nothing_measured(frames, voxels), self._engine.bind(frames, 1), "none")
+        denoise = ConditionedDenoiser(Likelihood.of_nothing(frames, voxels), self._engine.bind(frames, 1), "none")
         dual = np.zeros((frames, voxels), dtype=np.float32)
         image = likelihood.combine(dual[:, None], 1.0)[:, 0]
         for level in self._levels:
@@ -91,12 +95,6 @@ class PlugAndPlay(ReducedMethod):
                 dual += image - denoised
             image = likelihood.combine((denoised - dual)[:, None], self._strength * level)[:, 0]
         return np.asarray(np.maximum(image, 0))
-
-
-def nothing_measured(frames: int, voxels: int) -> Likelihood:
-    """What no signals say about images of root-mean-square one."""
-    zero = np.zeros((frames, 1), dtype=np.float32)
-    return Likelihood(zero, zero[0], np.zeros((voxels, 1), dtype=np.float32), np.ones(frames, dtype=np.float32))
 
 
 def _part(likelihood: Likelihood, part: slice) -> Likelihood:

@@ -17,6 +17,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Method
 from mpi_fast.metrics import psnr
 
+TOLERANCE = 0.005  # dB: a neighbour that is better by less is no reason to move
 HALVINGS = 1  # of the grid's step, in the logarithm
 MOST_STEPS = 40  # from the grid's best to the optimum: a method that never gets worse has none
 
@@ -143,7 +144,7 @@ def _climb(axes: Mapping[str, Axis], score: Callable[[dict[str, Any]], float]) -
     for halving in range(HALVINGS + 1):
         for _ in range(MOST_STEPS):
             better = max(_neighbours(best, 0.5**halving), key=at, default=best)
-            if at(better) <= at(best):
+            if at(better) <= at(best) + TOLERANCE:
                 break
             best = better
     curves, interior = {}, {}
@@ -155,7 +156,9 @@ def _climb(axes: Mapping[str, Axis], score: Callable[[dict[str, Any]], float]) -
         }
         curves[name] = sorted(along.items())
         sides = [_moved(best, index, sign * 0.5**HALVINGS) for sign in (-1, 1)]
-        interior[name] = all(not axis.allows(side[index]) or scores.get(side, np.inf) <= scores[best] for side in sides)
+        interior[name] = all(
+            not axis.allows(side[index]) or scores.get(side, np.inf) <= scores[best] + TOLERANCE for side in sides
+        )
     return Tuned(_parameters(axes, best), scores[best], curves, interior)
 
 

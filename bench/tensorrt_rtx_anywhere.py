@@ -1,0 +1,71 @@
+"""What tensorrt-rtx does on the GPU at hand, be it an RTX card or not: each step, and what TensorRT says to it.
+
+    python bench/tensorrt_rtx_anywhere.py [--json FILE]
+
+NVIDIA lists RTX cards of compute capability 7.5 and from 8.0 to 12.1, and not 9.0 (H100, H200). Every step runs in a
+process of its own, since one that is not supported may end it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BEFORE = """
+import cupy, numpy as np, tensorrt_rtx
+from mpi_fast import tensorrt
+from mpi_fast.bundle import Bundle
+from mpi_fast.engines.onnx import OnnxEngine
+from mpi_fast.engines.tensorrt import Plan
+from mpi_fast.engines.tensorrt_device import bind
+from mpi_fast.kernels.launch import CupyDevice
+from mpi_fast.export import tensorrt as build
+trt, here = tensorrt.load("tensorrt_rtx"), tensorrt.device_capability()
+content, silent = Bundle.open().read("encoder.onnx"), lambda *_: None
+nearest = max(one for one in trt.capabilities() if one <= here)
+def made(capability):
+    return build.build_engine(trt, "encoder.onnx", content, capability, (1,), False, silent)
+"""
+STEPS = {
+    "GPU": "print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode(), here, trt.version, trt.capabilities())",
+    "build for the GPU at hand": """
+maker = build.builder(trt); network = maker.create_network(); parser, _ = build.parse(trt, network, content)
+config = build._config(trt, maker, network, nearest, (1,), False)
+config.set_compute_capability(tensorrt_rtx.ComputeCapability.CURRENT, 0)
+plan = maker.build_serialized_network(network, config)
+print(trt.failure("no engine") if plan is None else f"{plan.nbytes} bytes")
+""",
+    "what it says of an engine for the nearest capability": """
+runtime = tensorrt_rtx.Runtime(trt.logger); plan = made(nearest)[1]
+print(nearest, *runtime.get_engine_validity(plan))
+""",
+    "deserialise that engine": "facts, content, _ = made(nearest); Plan(trt, content, facts); print('done')",
+    "run it, captured": """
+facts, content, _ = made(nearest); device = CupyDevice()
+buffers, _, run = bind(Plan(trt, content, facts), 1, device); replay = device.capture(run.enqueue)
+given = np.random.default_rng(0).uniform(0.1, 1, buffers["condition"].shape).astype(np.float32)
+reference = OnnxEngine(Bundle.open()).bind(1, 1); reference.condition[:] = given; reference.encode()
+device.copy(given, buffers["condition"]); replay(); device.wait()
+difference = np.abs(buffers["features"].get() - reference._encoded).max()
+print(f"largest difference from ONNX Runtime: {difference:.2g} of {np.abs(reference._encoded).max():.2g}")
+""",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    found = {}
+    for step, code in STEPS.items():
+        ran = subprocess.run([sys.executable, "-c", BEFORE + code], capture_output=True, text=True, check=False)
+        said = ran.stdout.strip() or (ran.stderr.strip().splitlines() or ["nothing"])[-1]
+        found[step] = {"exit": ran.returncode, "said": said}
+        print(f"{step}: {said} (exit {ran.returncode})")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Kernels to machine code by NVRTC, without a GPU, and a cache of the results on disk."""
+
+import hashlib
+import io
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import MPIFastError
+from mpi_fast.kernels.launch import Kernel
+
+FOLDER = Path(__file__).resolve().parent
+OPTIONS = {"std": "c++17", "ptxas_options": "-v"}  # the assembler reports what a kernel uses
+
+
+@dataclass(frozen=True)
+class Cubin:
+    """Machine code of one kernel for one architecture, and what it uses.
+
+    Attributes
+    ----------
+    code : bytes
+        ELF image.
+    registers : int
+        Per thread.
+    stack, spills : int
+        Bytes of local memory per thread, and of them those stored and loaded for want of registers.
+    """
+
+    code: bytes
+    registers: int
+    stack: int
+    spills: int
+
+
+def compile_kernel(kernel: Kernel, architecture: str) -> Cubin:
+    """Compile for an architecture, such as ``sm_90``.
+
+    Raises
+    ------
+    MPIFastError
+        Without cuda-core and NVRTC, and with the compiler's messages where it refuses.
+    """
+    try:
+        from cuda.core import Program, ProgramOptions
+    except ImportError as error:
+        raise MPIFastError("compiling kernels needs cuda-core and NVRTC: pip install 'mpi-fast[gpu]'") from error
+    options = ProgramOptions(
+        arch=architecture, include_path=str(FOLDER), define_macro=list(kernel.defines) or None, **OPTIONS
+    )
+    log = io.StringIO()
+    try:
+        code = Program(_source(kernel), "c++", options).compile("cubin", logs=log).code
+    except Exception as error:  # NVRTC's own class is not public
+        raise MPIFastError(f"{kernel.name}.cu for {architecture}: {error}") from error
+    stack, stores, loads = _figures(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    (registers,) = _figures(r"Used (\d+) registers", log)
+    return Cubin(bytes(code), registers, stack, stores + loads)
+
+
+def cached(kernel: Kernel, architecture: str) -> Path:
+    """The file of a compiled kernel: compiled now, or before from the same text by the same compiler.
+
+    ``MPI_FAST_CACHE`` names the folder; default: ``~/.cache/mpi-fast``.
+    """
+    identity = (kernel, architecture, OPTIONS, compiler_version(), _source(kernel), _header())
+    folder = Path(os.environ.get("MPI_FAST_CACHE", Path.home() / ".cache" / "mpi-fast"))
+    path = folder / f"{kernel.name}-{architecture}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.cubin"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(compile_kernel(kernel, architecture).code)
+    return path
+
+
+@cache
+def compiler_version() -> tuple[int, int]:
+    """Of NVRTC.
+
+    Raises
+    ------
+    MPIFastError
+        Without NVRTC.
+    """
+    try:
+        from cuda.bindings import nvrtc
+
+        _, major, minor = nvrtc.nvrtcVersion()
+    except (ImportError, RuntimeError) as error:  # no package; no library
+        raise MPIFastError("compiling kernels needs cuda-core and NVRTC: pip install 'mpi-fast[gpu]'") from error
+    return major, minor
+
+
+def _source(kernel: Kernel) -> str:
+    return (FOLDER / f"{kernel.name}.cu").read_text(encoding="utf-8")
+
+
+def _header() -> str:
+    return (FOLDER / "device.cuh").read_text(encoding="utf-8")
+
+
+def _figures(pattern: str, log: io.StringIO) -> list[int]:
+    """Numbers of the assembler's report."""
+    found = re.search(pattern, log.getvalue())
+    if found is None:
+        raise MPIFastError(f"the assembler's report has changed: no '{pattern}' in {log.getvalue()!r}")
+    return [int(number) for number in found.groups()]

@@ -1,0 +1,166 @@
+"""A whole reconstruction on a device: buffers allocated once, then nothing but launches, fit for one CUDA graph."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.denoiser import Evaluator
+from mpi_fast.errors import InputError
+from mpi_fast.kernels.finish import finish
+from mpi_fast.kernels.guided_step import State, guided_step
+from mpi_fast.kernels.launch import Array, Device, Scalar
+from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
+from mpi_fast.kernels.reduce import Projection, reduce
+
+BFLOAT16_ONE = 0x3F80  # its bits
+
+
+class Loop:
+    """Frames of one calibration, in batches of one size: write `signals`, call, read `image`, `std`, `statistics`.
+
+    A call enqueues on the device's stream and returns. It allocates nothing and reads nothing back, so it can be
+    captured if the evaluator can; a captured call follows what is later written to `signals` and `table`.
+
+    Parameters
+    ----------
+    device : Device
+        Where.
+    calibration : Calibration
+        Of the scanner.
+    evaluator : Evaluator
+        The network, bound to arrays of the device for F frames with S samples each.
+    table : (evaluations + 1,) STEP
+        Of `table.step_table`.
+    seed : int
+        Of the noise.
+    consensus : (Evaluator, (evaluations + 1,) STEP), optional
+        The network again, bound for the F frames with one sample each, as a denoiser that sees no signals, and
+        `table.consensus_table`: the image is the one that is agreed on. Without, it is the mean of the samples.
+    spectra : bool
+        Signals are spectra (F, C, K) instead of selected rows (F, M).
+    scalar, channels_last
+        Type and layout of the evaluators' tensors.
+
+    Attributes
+    ----------
+    signals : (F, M) or (F, C, K) complex64
+    image, std : (F, N) float32
+    statistics : (5, F) float32
+        See `prepare.STATISTICS`.
+    state : State
+        ``state.x`` holds the samples, for images of root-mean-square about one.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        calibration: Calibration,
+        evaluator: Evaluator,
+        table: NDArray[np.void],
+        seed: int = 0,
+        *,
+        consensus: tuple[Evaluator, NDArray[np.void]] | None = None,
+        spectra: bool = False,
+        scalar: Scalar = "float32",
+        channels_last: bool = False,
+    ) -> None:
+        frames, voxels, rank = len(evaluator.condition), calibration.num_voxels, calibration.rank
+        self._device = device
+        self._projection = Projection.upload(calibration, device)
+        self._basis = Basis.upload(calibration, device)
+        shape = calibration.selection.shape if spectra else (calibration.num_rows,)
+        self.signals = device.empty((frames, *shape), np.complex64)
+        self._reduced = device.empty((frames, rank), np.float64)
+        self._energy = device.empty((frames,), np.float64)
+        self._y = device.empty((frames, rank), np.float32)
+        self.statistics = device.empty((len(STATISTICS), frames), np.float32)
+        self._layout: dict[str, Any] = {"scalar": scalar, "channels_last": channels_last}
+        self._condition = evaluator.condition.reshape(frames, *((voxels, 2) if channels_last else (2, voxels)))
+        self._sampler = _Evaluations(device, self._basis, evaluator, table, seed, self._layout)
+        self.state = self._sampler.state
+        self._consensus = None
+        if consensus is not None:
+            self._consensus = _Evaluations(device, self._basis, *consensus, seed, self._layout)
+            if self._consensus.state.x.shape != (frames, 1, voxels):
+                raise InputError(f"consensus: x {self._consensus.state.x.shape}, expected one image of {frames} frames")
+            self._show_nothing(consensus[0])
+        self.image = device.empty((frames, voxels), np.float32)
+        self.std = device.empty((frames, voxels), np.float32)
+
+    def schedule(self, table: NDArray[np.void]) -> None:
+        """Take another table of as many rows, in a captured graph, too.
+
+        Raises
+        ------
+        InputError
+            For another number of rows.
+        """
+        steps = len(self._sampler.table)
+        if len(table) != steps:
+            raise InputError(f"table of {len(table)} rows, expected {steps}: their number is the graph's shape")
+        self._device.copy(_bytes(table), self._sampler.table)
+
+    def __call__(self) -> None:
+        """Enqueue the reconstruction of `signals`."""
+        device, basis, samples, consensus = self._device, self._basis, self.state.x, self._consensus
+        noise = self.statistics[STATISTICS.index("noise")]
+        reduce(device, self._projection, self.signals, self._reduced, self._energy)
+        prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout)
+        self._sampler.evaluator.encode()
+        self._sampler(self._y, noise)
+        if consensus is None:
+            finish(device, samples, self.statistics, image=self.image, deviation=self.std)
+            return
+        finish(device, samples, self.statistics, mean=consensus.state.x[:, 0], deviation=self.std)
+        consensus(self._y, noise)
+        finish(device, consensus.state.x, self.statistics, image=self.image)
+
+    def _show_nothing(self, evaluator: Evaluator) -> None:
+        """Encode, once and for all, what no signals say of an image: mean 0, deviation 1."""
+        one = BFLOAT16_ONE if self._layout["scalar"] == "bfloat16" else 1
+        condition = np.zeros(self._condition.shape, self._condition.dtype)
+        condition[(..., 1) if self._layout["channels_last"] else (slice(None), 1)] = one
+        self._device.copy(condition.reshape(evaluator.condition.shape), evaluator.condition)
+        evaluator.encode()
+        self._device.wait()
+
+
+class _Evaluations:
+    """A network, the table of what follows each of its evaluations, and the state between them."""
+
+    def __init__(
+        self,
+        device: Device,
+        basis: Basis,
+        evaluator: Evaluator,
+        table: NDArray[np.void],
+        seed: int,
+        layout: dict[str, Any],
+    ) -> None:
+        frames, batch, voxels = len(evaluator.condition), len(evaluator.image), basis.shape[0]
+        if batch % frames:
+            raise InputError(f"evaluator: {batch} images for {frames} frames, expected the same number for each")
+        self._device, self._basis, self._seed = device, basis, seed
+        self.evaluator, self.table = evaluator, device.upload(_bytes(table))
+        self.state = State(
+            device.empty((frames, batch // frames, voxels), np.float32),
+            device.empty((frames, batch // frames, voxels), np.float32),
+            evaluator.image.reshape(batch, *((voxels, 3) if layout["channels_last"] else (3, voxels))),
+            evaluator.sigma,
+            **layout,
+        )
+
+    def __call__(self, y: Array, noise: Array) -> None:
+        """Enqueue all of them, for signals that are there and a condition that is encoded."""
+        device, basis, table, seed = self._device, self._basis, self.table, self._seed
+        guided_step(device, basis, table, 0, seed, y, noise, None, self.state)
+        for number in range(1, len(table)):
+            denoised = self.evaluator.denoise().reshape(-1, basis.shape[0])
+            guided_step(device, basis, table, number, seed, y, noise, denoised, self.state)
+
+
+def _bytes(table: NDArray[np.void]) -> NDArray[np.uint8]:
+    """Rows of a table as CuPy can hold them."""
+    return table.view(np.uint8).reshape(len(table), -1)

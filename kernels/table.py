@@ -1,0 +1,225 @@
+"""The sampler as a table: one row of numbers for each launch of guided_step.cu.
+
+Every sampler of `samplers` is, per evaluation of the network, one linear update of the noisy image x and of one saved
+image by x, the denoised image, the saved image and fresh noise. So a row of coefficients is all that a kernel needs to
+know of it. Signal scales s(t) of VP and sub-VP are divided out: x here is x_t / s(t), what the network sees.
+
+Row 0 draws the first noise; row k follows evaluation k. The first evaluation is the start (`Reconstructor`): noise is
+denoised once, and the posterior mean takes the place of nothing under the sampler's first noise.
+
+The steps towards consensus (`consensus.agree`) are a table of their own, for one image per frame.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.consensus import LEVEL
+from mpi_fast.denoiser import GUIDANCE
+from mpi_fast.errors import InputError
+from mpi_fast.guidance import tweedie
+from mpi_fast.samplers import get_sampler
+from mpi_fast.schedule import SDE, karras_sigmas, time_grid
+
+_FLOATS = (
+    *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise", "x_from_raw"),
+    *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
+    *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
+    *("sigma", "shrink", "spread", "sees"),
+)
+STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
+"""One row: ``struct Step`` of guided_step.cu, 68 bytes."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """What follows one evaluation of the network: new x and new saved image as sums of what there is.
+
+    Attributes
+    ----------
+    x, denoised, saved, noise : float
+        Coefficients of the new x.
+    save_x, save_denoised, save_saved : float
+        Coefficients of the new saved image; all zero leaves it as it is.
+    draw : int
+        Which draw of noise.
+    """
+
+    x: float = 0.0
+    denoised: float = 0.0
+    saved: float = 0.0
+    noise: float = 0.0
+    save_x: float = 0.0
+    save_denoised: float = 0.0
+    save_saved: float = 0.0
+    draw: int = 0
+
+
+Evaluation = tuple[float, Update]
+"""Noise level at which the network is evaluated, and what is done with the result."""
+
+FINAL: Final = Update(denoised=1.0)
+"""All samplers end by returning a denoised image."""
+
+
+def step_table(
+    sampler: str, sde: SDE, steps: int, guidance: str = "proximal", strength: float = 0.5
+) -> NDArray[np.void]:
+    """The rows of a whole reconstruction.
+
+    Parameters
+    ----------
+    sampler : str
+        A name of `samplers.SAMPLERS`.
+    sde : SDE
+        The noising process; the solvers of the ODE take its range of noise levels only.
+    steps : int
+        Of the sampler.
+    guidance, strength
+        See `denoiser.ConditionedDenoiser`.
+
+    Returns
+    -------
+    (evaluations + 1,) STEP
+        ``evaluations`` is the sampler's number and one for the start.
+
+    Raises
+    ------
+    InputError
+        For names that there are not, and numbers out of range.
+    """
+    if guidance not in GUIDANCE:
+        raise InputError(f"guidance '{guidance}': expected one of {', '.join(GUIDANCE)}")
+    if not strength > 0 or steps < 1:
+        raise InputError(f"guidance strength {strength}, steps {steps}: expected positive numbers")
+    get_sampler(sampler)  # names the known ones
+    solver = list(_SOLVERS[sampler](sde, steps))
+    ratio = solver[0][0] / sde.sigma_max
+    evaluations = [(sde.sigma_max, Update(x=ratio, denoised=ratio)), *solver]
+
+    table = np.zeros(len(evaluations) + 1, dtype=STEP)
+    rows: list[tuple[float, Update]] = [(0.0, Update(noise=sde.sigma_max)), *evaluations]
+    for row, (evaluated, update), following in itertools.zip_longest(table, rows, evaluations):
+        for name in ("x", "denoised", "saved", "noise"):
+            row[f"x_from_{name}"] = getattr(update, name)
+        for name in ("x", "denoised", "saved"):
+            row[f"saved_from_{name}"] = getattr(update, f"save_{name}")
+        row["draw"] = update.draw
+        if evaluated and guidance != "none":
+            spread = tweedie(evaluated)[1]
+            row["guide_spread"] = strength * spread if guidance == "proximal" else spread
+            row["guide_strength"] = 1.0 if guidance == "proximal" else strength
+            row["guide_uniform"] = guidance == "gradient"
+        if following:
+            row["sigma"], row["sees"] = following[0], 1.0
+            row["shrink"], row["spread"] = tweedie(following[0])
+    return table
+
+
+def consensus_table(steps: int) -> NDArray[np.void]:
+    """The rows of `consensus.agree`, in which the network sees no signals.
+
+    Parameters
+    ----------
+    steps : int
+        Evaluations of the network.
+
+    Returns
+    -------
+    (steps + 1,) STEP
+        Row 0 finds x, where to start, and leaves it. The last leaves the image that is agreed on in x.
+
+    Raises
+    ------
+    InputError
+        For no steps at all.
+    """
+    if steps < 1:
+        raise InputError(f"consensus in {steps} steps: expected one or more")
+    table = np.zeros(steps + 1, dtype=STEP)
+    before, after = table[:-1], table[1:]
+    before["sigma"] = LEVEL
+    before["shrink"], before["spread"] = tweedie(LEVEL)
+    before["x_from_x"] = 1.0
+    after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, LEVEL, 1.0
+    after["x_from_denoised"] = 1.0
+    after[:-1]["x_from_raw"] = -1.0
+    return table
+
+
+def _dpm_solver_2m(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.dpm_solver_2m`: the saved image is the last denoised one."""
+    levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
+    h_previous = math.inf
+    for sigma, sigma_next in itertools.pairwise(levels):
+        h = math.log(sigma / sigma_next)
+        gain, extrapolation = -math.expm1(-h), h / (2.0 * h_previous)
+        yield (
+            sigma,
+            Update(
+                x=sigma_next / sigma,
+                denoised=gain * (1.0 + extrapolation),
+                saved=-gain * extrapolation,
+                save_denoised=1.0,
+            ),
+        )
+        h_previous = h
+    yield levels[-1], FINAL
+
+
+def _heun(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.heun`: the saved image is x after half of the step, by the slope at its beginning."""
+    levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
+    for sigma, sigma_next in itertools.pairwise(levels):
+        h = sigma_next - sigma
+        early, late = h / sigma, h / sigma_next
+        yield sigma, Update(x=1.0 + early, denoised=-early, save_x=1.0 + 0.5 * early, save_denoised=-0.5 * early)
+        yield sigma_next, Update(saved=1.0, x=0.5 * late, denoised=-0.5 * late)
+    yield levels[-1], FINAL
+
+
+def _euler_maruyama(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.euler_maruyama`."""
+    times = time_grid(sde, steps).tolist()
+    for draw, (t, t_next) in enumerate(itertools.pairwise(times), 1):
+        dt = t_next - t
+        f, g = sde.drift(t), sde.diffusion(t)
+        yield _chain(sde, t, t_next, 1.0 + f * dt, -(g**2) * dt, g * math.sqrt(-dt), draw)
+    yield sde.sigma(times[-1]), FINAL
+
+
+def _predictor_corrector(sde: SDE, steps: int, snr: float = 0.16) -> Iterator[Evaluation]:
+    """`samplers.predictor_corrector` with one corrector step."""
+    times = time_grid(sde, steps).tolist()
+    draws = itertools.count(1)
+    for t, t_next in itertools.pairwise(times):
+        a = sde.scale(t) / sde.scale(t_next)
+        g2 = sde.scale(t) ** 2 * (sde.sigma(t) ** 2 - sde.sigma(t_next) ** 2)
+        yield _chain(sde, t, t_next, 2.0 - a, g2, math.sqrt(g2), next(draws))
+        eps = 2.0 * a**2 * (snr * sde.scale(t_next) * sde.sigma(t_next)) ** 2
+        yield _chain(sde, t_next, t_next, 1.0, eps, math.sqrt(2.0 * eps), next(draws))
+    yield sde.sigma(times[-1]), FINAL
+
+
+def _chain(sde: SDE, t: float, t_next: float, keep: float, pull: float, jitter: float, draw: int) -> Evaluation:
+    """``keep x + pull score(x, t) + jitter z`` at time t, for x / s: s changes to that of the next time."""
+    s, sigma, s_next = sde.scale(t), sde.sigma(t), sde.scale(t_next)
+    return sigma, Update(
+        x=(keep - pull / (s * sigma) ** 2) * s / s_next,
+        denoised=pull / (s * sigma**2) / s_next,
+        noise=jitter / s_next,
+        draw=draw,
+    )
+
+
+_SOLVERS: Final[dict[str, Callable[[SDE, int], Iterator[Any]]]] = {
+    "dpm": _dpm_solver_2m,
+    "heun": _heun,
+    "euler-maruyama": _euler_maruyama,
+    "predictor-corrector": _predictor_corrector,
+}

@@ -1,0 +1,197 @@
+"""``mpi-fast compare``: our method and its opponents on the same frames: a figure, a table, and who wins."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import numpy as np
+import typer
+from rich.table import Table
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.cli.options import JsonFile, Model, Seed
+from mpi_fast.console import check_outputs, console, friendly, progress_bar, write_json
+from mpi_fast.errors import InputError
+from mpi_fast.machine import cores
+
+if TYPE_CHECKING:
+    from mpi_fast.comparison import Duel, Outcome, Setup
+    from mpi_fast.noise import NoiseKind
+
+OURS = "fast"
+DPI, COLOURS = 90, 128  # of a figure with hundreds of small images
+CAPTION = """\
+Means over {frames} frames of {families} phantom families, {scanner}, {noise} noise. PSNR: peak = the true maximum.
+SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent is tuned at every SNR on {validation}
+other frames of the same scanner and families; mpi-fast is told nothing. Time: of one processor core."""
+
+
+def compare(
+    snr: Annotated[
+        str, typer.Option(metavar="DB,DB", help="SNRs of the signals, in dB, with commas or spaces between.")
+    ] = "5,10,15,20,25,30,35",
+    methods: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help="Methods [default: all that take less than a second].")
+    ] = None,
+    phantoms: Annotated[int, typer.Option(min=2, help="Test frames.")] = 64,
+    scanner: Annotated[str, typer.Option(help="in, fine or out: within what training draws from, or outside.")] = "in",
+    noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
+    model: Model = "default",
+    seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Figure to write.")] = None,
+    phantom: Annotated[int, typer.Option(min=0, help="Which of the test frames the figure shows.")] = 3,
+    json_file: JsonFile = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every frame's figures of merit.")] = None,
+) -> None:
+    """Compare methods, each tuned, at several noise levels, on scanners and phantoms that training never saw."""
+    with friendly():
+        check_outputs(output, json_file, csv_file)
+        if output:
+            from mpi_fast import plots
+
+            plots.require(output)
+        if phantom >= phantoms:
+            raise InputError(f"--phantom {phantom}: expected a number below {phantoms}, which --phantoms says")
+        from mpi_fast import comparison
+        from mpi_fast.heldout import FAMILIES
+        from mpi_fast.methods import DEFAULT
+
+        setup = comparison.Setup(scanner, cast("NoiseKind", noise), phantoms, seed, model)
+        names = list(DEFAULT) if methods is None else methods.replace(",", " ").split()
+        snrs = _levels(snr)
+        with progress_bar("methods x SNRs") as bar:
+            task = bar.add_task("tuning and reconstructing", total=len(names) * len(snrs))
+            processes = workers or cores()
+            outcomes = comparison.compare(setup, names, snrs, processes, lambda: bar.advance(task))
+        duels = {merit: comparison.duels(outcomes, OURS, merit) for merit in ("psnr", "ssim")}
+        for merit, places in (("psnr", 1), ("ssim", 3)):
+            console.print(_table(outcomes, duels[merit], merit, places))
+        console.print(_coverage(outcomes))
+        families, named = len(FAMILIES), comparison.SCANNERS[scanner].name
+        caption = CAPTION.format(
+            frames=phantoms, families=families, scanner=named, noise=noise, validation=setup.validation
+        )
+        console.print(" ".join(caption.split()), style="dim")
+        if output:
+            plots.save(_figure(setup, outcomes, phantom), output, DPI, COLOURS)
+            console.print(f"wrote {output}", soft_wrap=True)
+        if json_file:
+            write_json(json_file, summary(setup, outcomes, duels))
+        if csv_file:
+            _write_csv(csv_file, outcomes)
+
+
+def _levels(text: str) -> list[float]:
+    try:
+        levels = sorted({float(item) for item in text.replace(",", " ").split()})
+    except ValueError:
+        levels = []
+    if not levels or not np.isfinite(levels).all():
+        raise InputError(f"--snr {text}: expected numbers in dB, such as 5,15,25")
+    return levels
+
+
+def _axes(outcomes: "dict[tuple[str, float], Outcome]") -> tuple[list[str], list[float]]:
+    """Methods and SNRs, in order."""
+    return list(dict.fromkeys(name for name, _ in outcomes)), list(dict.fromkeys(snr for _, snr in outcomes))
+
+
+def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", merit: str, places: int) -> Table:
+    """Methods by SNRs, the best of each column in bold, and ours against the best opponent in the last line."""
+    from mpi_fast.methods import get
+
+    names, snrs = _axes(outcomes)
+    unit = " / dB" if merit == "psnr" else ""
+    table = Table(f"{merit.upper()}{unit}", *(f"{snr:g} dB" for snr in snrs), "ms a frame", title_justify="left")
+    best = {snr: max(outcomes[name, snr].merits[merit].mean() for name in names) for snr in snrs}
+    for name in names:
+        cells = []
+        for snr in snrs:
+            mean = outcomes[name, snr].merits[merit].mean()
+            text = f"{mean:.{places}f}"
+            cells.append(f"*{text}" if mean == best[snr] else text)
+        cpu = np.median([outcomes[name, snr].cpu_ms for snr in snrs])
+        table.add_row(get(name).title, *cells, f"{cpu:.1f}")
+    if duels:
+        lines = [f"{one.difference:+.{places}f} [{one.low:+.{places}f}, {one.high:+.{places}f}]" for one in duels]
+        table.add_section()
+        table.add_row("mpi-fast less\nbest opponent", *lines, "")
+        table.add_row("", *(get(one.opponent).title for one in duels), "")
+    table.caption = "*: best of its column. In brackets: 95 % interval of the mean difference, bootstrap over frames"
+    return table
+
+
+def _coverage(outcomes: "dict[tuple[str, float], Outcome]") -> Table:
+    """Share of voxels within the samplers' intervals."""
+    from mpi_fast.methods import get
+
+    names, snrs = _axes(outcomes)
+    table = Table("95 % intervals hold", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
+    for name in names:
+        if outcomes[name, snrs[0]].spread is None:
+            continue
+        for key, title in (("coverage_95", ""), ("calibrated_95", ",\nstd calibrated")):
+            shares = (f"{100 * outcomes[name, snr].merits[key].mean():.1f} %" for snr in snrs)
+            table.add_row(get(name).title + title, *shares)
+    table.caption = "of the true voxel values within the trajectory's field of view"
+    return table
+
+
+def summary(
+    setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", duels: "dict[str, list[Duel]]"
+) -> dict[str, Any]:
+    """Everything but the images: means with intervals, what was tuned and how, who wins."""
+    from mpi_fast.comparison import interval
+
+    lines = []
+    for one in outcomes.values():
+        merits = {
+            name: {"mean": values.mean(), "interval": interval(values), "std": values.std(ddof=1)}
+            for name, values in one.merits.items()
+        }
+        tuned = {
+            "parameters": one.tuned.parameters,
+            "psnr_validation": one.tuned.score,
+            "interior": one.tuned.interior,
+            "curves": one.tuned.curves,
+        }
+        about = {"method": one.method, "snr_db": one.snr_db, "cpu_ms": one.cpu_ms, "spread_factor": one.spread}
+        lines.append({**about, "merits": merits, "tuned": tuned})
+    won = {merit: [{**vars(one), "verdict": one.verdict} for one in found] for merit, found in duels.items()}
+    return {"setup": {**vars(setup), "validation": setup.validation}, "results": lines, "duels": won}
+
+
+def _write_csv(path: Path, outcomes: "dict[tuple[str, float], Outcome]") -> None:
+    """One line for each method, SNR and frame."""
+    names = list(dict.fromkeys(name for one in outcomes.values() for name in one.merits))
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "snr_db", "frame", *names])
+        for one in outcomes.values():
+            for frame in range(len(one.image)):
+                values = (f"{one.merits[name][frame]:.6g}" if name in one.merits else "" for name in names)
+                writer.writerow([one.method, f"{one.snr_db:g}", frame, *values])
+
+
+def _figure(setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", phantom: int) -> Any:
+    from mpi_fast import plots
+    from mpi_fast.comparison import SCANNERS, frames, interval
+    from mpi_fast.methods import get
+
+    names, snrs = _axes(outcomes)
+    truth = frames(setup, snrs[0])[1][phantom]
+    strips = []
+    for name in names:
+        mine = [outcomes[name, snr] for snr in snrs]
+        curves = {
+            title: np.array([[one.merits[merit].mean(), *interval(one.merits[merit])] for one in mine]).T
+            for merit, title in (("psnr", "PSNR / dB"), ("ssim", "SSIM"))
+        }
+        notes = [f"{one.merits['psnr'][phantom]:.1f} dB" for one in mine]
+        strips.append(plots.Strip(get(name).title, np.stack([one.image[phantom] for one in mine]), notes, curves))
+    heldout = SCANNERS[setup.scanner]
+    title = (
+        f"Scanner {heldout.name}, {setup.noise} noise: one phantom, and curves over {setup.phantoms} (95 % intervals)"
+    )
+    return plots.methods_figure(truth, strips, snrs, heldout.scanner.field_of_view, title=title)

@@ -1,0 +1,251 @@
+"""Every method on the same frames: held-out scanners and phantoms, parameters tuned on others, figures of merit.
+
+For each method and SNR there is one job (`assess`): tune on validation frames, reconstruct the test frames, judge. Jobs
+are independent and run on all cores, one thread each. Test and validation frames come from the same scanner and the
+same phantom families, drawn with another seed: tuning is more than a user could do, and ours has none.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from mpi_fast import heldout, metrics
+from mpi_fast.calibration import Calibration
+from mpi_fast.errors import InputError
+from mpi_fast.experiment import MeasuredMatrix, Receiver
+from mpi_fast.methods import get
+from mpi_fast.methods.tuning import Tuned, tune
+from mpi_fast.noise import NOISE_KINDS, NoiseKind
+
+Array = NDArray[np.float64]
+SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldout.SCANNERS[2]}
+TEST, VALIDATION = 0, 1
+RESAMPLES = 2000  # of the bootstrap
+MERITS: dict[str, Callable[[NDArray[Any], NDArray[Any]], Array]] = {
+    "psnr": metrics.psnr,
+    "ssim": metrics.ssim,
+    "nrmse": metrics.nrmse,
+    "edge_similarity": metrics.edge_similarity,
+    "edge_f1": metrics.edge_f1,
+    "concentration_error": metrics.concentration_error,
+    "sharpness": metrics.sharpness,
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is measured.
+
+    Attributes
+    ----------
+    scanner : str
+        ``in``: like OpenMPI's, within what training draws from; ``fine``: a finer grid, too; ``out``: outside of it.
+    noise : str
+        See `noise.complex_noise`.
+    phantoms : int
+        Test frames.
+    seed : int
+        Of phantoms and noise.
+    model : str
+        Bundle of the score network.
+
+    Raises
+    ------
+    InputError
+        For an unknown scanner or noise, or no phantoms.
+    """
+
+    scanner: str = "in"
+    noise: NoiseKind = "white"
+    phantoms: int = 64
+    seed: int = 0
+    model: str = "default"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("scanner", self.scanner, SCANNERS), ("noise", self.noise, NOISE_KINDS)):
+            if value not in known:
+                raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
+        if self.phantoms < 2 or self.seed < 0:
+            raise InputError(f"phantoms {self.phantoms}, seed {self.seed}: expected at least two, and no negative seed")
+
+    @property
+    def validation(self) -> int:
+        """Frames to tune on: whole turns of the phantom families, about a third of the test frames, three at most."""
+        families = len(heldout.FAMILIES)
+        return families * int(np.clip(self.phantoms // (3 * families), 1, 3))
+
+    def covered(self) -> NDArray[np.bool_]:
+        """The voxels within the trajectory's field of view, (ny, nx)."""
+        scanner = SCANNERS[self.scanner].scanner
+        (ny, nx), (dy, dx) = scanner.grid, scanner.voxel_size
+        reach_x, reach_y = (a / abs(g) for a, g in zip(scanner.drive_amplitude, scanner.gradient, strict=True))
+        inside_y = np.abs(np.arange(ny) - (ny - 1) / 2) * dy <= reach_y
+        return np.asarray(inside_y[:, None] & (np.abs(np.arange(nx) - (nx - 1) / 2) * dx <= reach_x))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of the test frames at one SNR.
+
+    Attributes
+    ----------
+    method : str
+    snr_db : float
+    image : (F, ny, nx) float32
+    merits : dict of name to (F,) float64
+        `MERITS`, and for samplers ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's field of
+        view, and ``calibrated_50`` to ``calibrated_95`` after std was multiplied by ``spread``.
+    tuned : Tuned
+    spread : float or None
+        `metrics.spread_factor` on the validation frames.
+    cpu_ms : float
+        Processor time per frame on one thread.
+    """
+
+    method: str
+    snr_db: float
+    image: NDArray[np.float32]
+    merits: dict[str, Array]
+    tuned: Tuned
+    spread: float | None = None
+    cpu_ms: float = field(default=np.nan)
+
+
+@lru_cache(maxsize=1)
+def _scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
+    matrix = SCANNERS[name].measure_matrix()
+    return matrix, matrix.calibrate()
+
+
+@lru_cache(maxsize=4)
+def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
+    """Spectra (F, C, K) and true images (F, ny, nx) of one part; the images are the same at every SNR."""
+    matrix, calibration = _scanner(setup.scanner)
+    count = setup.phantoms if part == TEST else setup.validation
+    truth = heldout.phantoms(count, [setup.seed, part])
+    rng = np.random.default_rng([setup.seed, part, 1, round(10 * snr_db) + 10_000])
+    return Receiver(matrix, calibration.selection, snr_db, rng, setup.noise).frames(truth), truth
+
+
+def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
+    """Tune a method, reconstruct, and judge."""
+    entry, (_, calibration) = get(method), _scanner(setup.scanner)
+
+    def build(calibration: Calibration, **parameters: Any) -> Any:
+        network = {"model": setup.model, "threads": 1} if entry.network else {}
+        return entry(calibration, **network, **parameters)
+
+    with threadpool_limits(limits=1):
+        signals, truth = frames(setup, snr_db, VALIDATION)
+        tuned = tune(build, entry.space, calibration, signals, truth) if entry.space else Tuned({}, np.nan)
+        run = build(calibration, **tuned.parameters)
+        trial = run(signals)
+        samples, covered = trial.std is not None and bool(trial.std.any()), setup.covered()
+        spread = metrics.spread_factor(trial.image, trial.std, truth, inside=covered) if samples else None
+        signals, truth = frames(setup, snr_db, TEST)
+        began = time.process_time()
+        result = run(signals)
+        cpu_ms = 1e3 * (time.process_time() - began) / len(truth)
+    merits = {name: merit(result.image, truth) for name, merit in MERITS.items()}
+    if spread is not None:
+        for name, std in (("coverage", result.std), ("calibrated", spread * result.std)):
+            for level in metrics.LEVELS:
+                merits[f"{name}_{100 * level:.0f}"] = metrics.coverage(result.image, std, truth, level, covered)
+    return Outcome(method, snr_db, result.image, merits, tuned, spread, cpu_ms)
+
+
+def compare(
+    setup: Setup,
+    methods: Sequence[str],
+    snrs: Sequence[float],
+    workers: int = 1,
+    report: Callable[[], None] = lambda: None,
+) -> dict[tuple[str, float], Outcome]:
+    """Assess every method at every SNR; ``report`` is called after each of them.
+
+    Raises
+    ------
+    InputError
+        For unknown methods, and SNRs that are no numbers.
+    """
+    for method in methods:
+        get(method)
+    if not np.isfinite(snrs).all():
+        raise InputError(f"SNR {list(snrs)} dB: expected numbers")
+    jobs = [(setup, method, snr) for method in methods for snr in snrs]
+    outcomes = []
+    for outcome in _run(jobs, workers):
+        outcomes.append(outcome)
+        report()
+    found = {(one.method, one.snr_db): one for one in outcomes}
+    return {(method, snr): found[method, snr] for _, method, snr in jobs}
+
+
+def _run(jobs: Sequence[tuple[Setup, str, float]], workers: int) -> Iterable[Outcome]:
+    if workers == 1:
+        yield from (assess(*job) for job in jobs)
+        return
+    # Spawned, for a fork would copy locks that the threads of ONNX Runtime or BLAS hold.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            for done in as_completed([pool.submit(assess, *job) for job in jobs]):
+                yield done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+# -- statistics -----------------------------------------------------------------------------------------------------
+
+
+def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
+    """Bootstrap interval of the mean over frames (F,), by percentiles."""
+    chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Our method against the best opponent at one SNR: paired differences of a figure of merit, frame by frame.
+
+    Attributes
+    ----------
+    snr_db : float
+    ours, opponent : str
+    difference, low, high : float
+        Mean of ours minus theirs, and its 95 % bootstrap interval.
+    """
+
+    snr_db: float
+    ours: str
+    opponent: str
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """Who wins, if the interval does not hold zero."""
+        return "ours" if self.low > 0 else "theirs" if self.high < 0 else "undecided"
+
+
+def duels(outcomes: dict[tuple[str, float], Outcome], ours: str, merit: str = "psnr") -> list[Duel]:
+    """Our method against whichever opponent has the largest mean, at every SNR where there are both."""
+    found = []
+    for snr in dict.fromkeys(snr for _, snr in outcomes):
+        means = {name: one.merits[merit].mean() for (name, at), one in outcomes.items() if at == snr}
+        opponents = [name for name in means if not get(name).ours]
+        if ours in means and opponents:
+            best = max(opponents, key=lambda name: means[name])
+            difference = outcomes[ours, snr].merits[merit] - outcomes[best, snr].merits[merit]
+            found.append(Duel(snr, ours, best, float(difference.mean()), *interval(difference)))
+    return found

@@ -1,0 +1,142 @@
+"""PyTorch on a GPU, as a CUDA graph can hold it: fixed addresses, nothing read back, convolutions in half precision."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.compiler.config
+from torch import Tensor, nn
+
+from mpi_fast.errors import InputError
+from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.training.checkpoint import Checkpoint
+from mpi_fast.training.half import half
+from mpi_fast.training.unrolled import Unrolled
+
+SIZES = 64  # that are compiled, each for itself: torch would stop at 8, and run the others uncompiled
+PRECISIONS = {"fp16": torch.float16, "bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
+
+
+class TorchDeviceEngine:
+    """The network of a checkpoint.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        The network.
+    place : str
+        ``cuda:N``, or ``cpu`` where there is no GPU to test on.
+    precision : str
+        Of the convolutions: ``fp16``, ``bf16``, ``tf32`` or ``fp32``.
+    compiled : bool
+        Let torch's compiler fuse the denoiser: minutes once, for each number of frames and samples.
+
+    Raises
+    ------
+    InputError
+        For an unknown precision.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        place: str = "cuda:0",
+        precision: str = "fp16",
+        compiled: bool = False,
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise InputError(f"precision '{precision}': expected one of {', '.join(PRECISIONS)}")
+        self.name = f"PyTorch, {precision}{', compiled' if compiled else ''}"
+        self.grid, self.place = checkpoint.grid, place
+        self.tf32, self.compiled = precision == "tf32", compiled
+        if compiled:
+            torch.compiler.config.recompile_limit = max(torch.compiler.config.recompile_limit, SIZES)
+        network = half(checkpoint.network, PRECISIONS[precision]).to(place)
+        self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
+
+    def fits(self, frames: int, samples: int) -> bool:
+        """Any number of either."""
+        return frames > 0 and samples > 0
+
+    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float]) -> "TorchDeviceEvaluator":
+        """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
+
+        ``sigmas`` are the noise levels of the evaluations, in the order in which they come: what the network makes of
+        them is computed here.
+        """
+        return TorchDeviceEvaluator(self, frames, samples, device, sigmas)
+
+
+class TorchDeviceEvaluator:
+    """See `denoiser.Evaluator`; the arrays are the device's, and share their memory with tensors."""
+
+    def __init__(
+        self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device, sigmas: Sequence[float]
+    ) -> None:
+        batch, grid = frames * samples, engine.grid
+        self._device, self._on_gpu = device, engine.place != "cpu"
+        self._stream: Any = None
+        if self._on_gpu:
+            self._stream = torch.cuda.ExternalStream(device.stream_address, engine.place)  # type: ignore[no-untyped-call]
+        self._tf32 = engine.tf32
+        with self._settings():
+            self._condition = torch.zeros(frames, 2, *grid, device=engine.place)
+            self._image = torch.zeros(batch, 3, *grid, device=engine.place)
+            self._sigma = torch.zeros(batch, device=engine.place)
+        self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))
+        self._network = Unrolled(engine.network, sigmas, samples)
+        self._correct: Callable[..., Tensor] = self._network
+        if engine.compiled:
+            self._correct = torch.compile(self._network, mode="max-autotune-no-cudagraphs", dynamic=False)
+        self._c_in = [1.0 / math.hypot(1.0, sigma) for sigma in sigmas]
+        self._number = 0
+        self._features, self._denoised = self._sigma, self._sigma  # kept alive as long as the stream may read them
+
+    @torch.inference_mode()
+    def encode(self) -> None:
+        """Run the encoder on ``condition``."""
+        with self._settings():
+            self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
+
+    @torch.inference_mode()
+    def denoise(self) -> Array:
+        """Run the denoiser on ``image``, at the noise level of the next evaluation; the first follows the last."""
+        with self._settings():
+            estimate, deviation, noisy = self._image.chunk(3, dim=1)
+            planes = torch.cat([estimate, 0.5 * torch.log(deviation), self._c_in[self._number] * noisy], dim=1)
+            planes = planes.contiguous(memory_format=torch.channels_last)
+            correction = self._correct(planes, self._features, self._network.modulations(self._number))
+            self._denoised = torch.addcmul(estimate, deviation, correction).contiguous()
+        self._number = (self._number + 1) % len(self._c_in)
+        return self._array(self._denoised)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Record what ``work`` enqueues, this network and kernels alike; the result enqueues it again.
+
+        PyTorch does the recording, so that the memory between its operations belongs to the graph.
+        """
+        if not self._on_gpu:
+            return self._device.capture(work)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="relaxed"):
+            work()
+
+        def replay() -> None:
+            with self._settings():
+                graph.replay()
+
+        return replay
+
+    @contextlib.contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Everything on the device's stream, by the library's fastest convolutions."""
+        stream = torch.cuda.stream(self._stream) if self._on_gpu else contextlib.nullcontext()
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=self._tf32), stream:
+            yield
+
+    def _array(self, tensor: Tensor) -> Array:
+        """The same memory as an array of the device."""
+        # Not by DLPack: it makes streams wait for each other, which no capture allows.
+        return self._device.asarray(tensor if self._on_gpu else tensor.numpy())

@@ -1,0 +1,244 @@
+"""TensorRT: which package is here, what it builds for, and what is known of an engine.
+
+NVIDIA has two packages with one Python API. ``tensorrt`` builds on and for the GPU at hand, whatever it is;
+``tensorrt_rtx`` builds anywhere, without a GPU, for the compute capabilities that it lists: RTX cards, and not the
+data-centre GPUs of capability 9.0. An engine serves the package, the version and the capability that it was built for.
+
+Compute capabilities are integers here: 89 is 8.9.
+"""
+
+import functools
+import hashlib
+import importlib
+import json
+import os
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mpi_fast.bundle import Bundle
+from mpi_fast.errors import ModelError, MPIFastError
+
+PACKAGES = ("tensorrt", "tensorrt_rtx")  # in the order of preference: where both are, the first serves every GPU
+INSTALL = {"tensorrt": "pip install 'mpi-fast[tensorrt]'", "tensorrt_rtx": "pip install 'mpi-fast[tensorrt-rtx]'"}
+OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
+FAILURES = ("INTERNAL_ERROR", "ERROR")
+LARGEST_LOG = 10**6  # lines; the largest engine so far has 10^5
+_NO_MEMORY = re.compile(r"out of memory|insufficient memory|FAILED_ALLOCATION|cudaError 2\b", re.IGNORECASE)
+_WHERE = re.compile(r" In \w+ at \S+|\[?\w+\.cpp:+\w*(::)?\d*[:\]] ?|\bIn function \w+:\s*")
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """One of the two packages, imported.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the package.
+    module : module
+        Itself.
+    logger : ILogger
+        The process's only one, as TensorRT wants it; its ``lines`` are (severity, message).
+    """
+
+    name: str
+    version: str
+    module: Any
+    logger: Any
+
+    @property
+    def portable(self) -> bool:
+        """Whether it builds for GPUs that are not here."""
+        return hasattr(self.module, "ComputeCapability")
+
+    def capabilities(self) -> tuple[int, ...]:
+        """What it builds for on this machine."""
+        if not self.portable:
+            device = device_capability()
+            return () if device is None else (device,)
+        members = self.module.ComputeCapability.__members__
+        return tuple(sorted(int(name[2:]) for name in members if re.fullmatch(r"SM\d+", name)))
+
+    def listen(self) -> deque[tuple[str, str]]:
+        """Forget what was logged, and return where the rest of it will appear."""
+        lines: deque[tuple[str, str]] = self.logger.lines
+        lines.clear()
+        return lines
+
+    def failure(self, what: str) -> MPIFastError:
+        """The error to raise when TensorRT has failed: what it logged, or that there was not enough memory."""
+        said = "; ".join(tidy(message) for severity, message in self.logger.lines if severity in FAILURES)
+        if _NO_MEMORY.search(said):
+            return MPIFastError(f"{what}: not enough memory on the GPU: {said}; smaller batches need less (--batch)")
+        return ModelError(f"{what}: {self.name} {self.version} failed: {said or 'it does not say why'}")
+
+
+def tidy(message: str) -> str:
+    """Leave of one of TensorRT's messages what a user can read: no places in its own sources, one line."""
+    lines = (line for line in message.splitlines() if "catchCudaError" not in line)
+    return " ".join(_WHERE.sub("", " ".join(lines)).split())
+
+
+@functools.cache
+def load(name: str) -> TensorRT:
+    """Import a package.
+
+    Raises
+    ------
+    MPIFastError
+        When the package or its library is missing, or it is too old.
+    """
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise MPIFastError(f"{name} is not installed: {INSTALL[name]}") from error
+        raise MPIFastError(
+            f"{name} is installed, but its library cannot be loaded ({error}); reinstall it: {INSTALL[name]}"
+        ) from error
+    version = str(module.__version__)
+    if int(version.split(".")[0]) < OLDEST[name]:
+        raise MPIFastError(f"{name} {version}: expected {OLDEST[name]} or newer: {INSTALL[name]}")
+    return TensorRT(name, version, module, _logger(module))
+
+
+def _logger(module: Any) -> Any:
+    class Recorder(module.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.ILogger.__init__(self)
+            self.lines: deque[tuple[str, str]] = deque(maxlen=LARGEST_LOG)
+
+        def log(self, severity: Any, message: str) -> None:
+            self.lines.append((severity.name, message))
+
+    return Recorder()
+
+
+def available() -> list[TensorRT]:
+    """The packages that are here, the preferred first.
+
+    Raises
+    ------
+    MPIFastError
+        When there is none; says of each why.
+    """
+    found, reasons = [], []
+    for name in PACKAGES:
+        try:
+            found.append(load(name))
+        except MPIFastError as error:
+            reasons.append(str(error))
+    if not found:
+        raise MPIFastError(f"no TensorRT: {'; '.join(reasons)}. RTX cards: either; H100, H200: tensorrt")
+    return found
+
+
+def device_capability() -> int | None:
+    """Compute capability of the current GPU; None where there is none, or no CuPy to ask."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    return int(cupy.cuda.Device().compute_capability) if cupy.cuda.is_available() else None
+
+
+def capability_name(capability: int) -> str:
+    """89 -> "8.9"."""
+    return f"{capability // 10}.{capability % 10}"
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What the manifest says of an engine.
+
+    Attributes
+    ----------
+    file, onnx : str
+        Of the engine, and what it was built from.
+    key : str
+        See `engine_key`.
+    package, version : str
+        Of the TensorRT that built it.
+    capability : int
+        Compute capability that it runs on.
+    precision : str
+        Of the inner layers: fp32 or fp16.
+    tf32 : bool
+        Whether float32 products may be rounded to TF32's ten bits.
+    batches : tuple of int
+        One optimisation profile for each: made for this batch, and valid from one to it.
+    workspace : tuple of int
+        Bytes of scratch memory that each of them needs.
+    layers : tuple of dict
+        Of each profile, {type of the output: layers}: what is left after fusion, and so launched.
+    """
+
+    file: str
+    onnx: str
+    key: str
+    package: str
+    version: str
+    capability: int
+    precision: str
+    tf32: bool
+    batches: tuple[int, ...]
+    workspace: tuple[int, ...]
+    layers: tuple[dict[str, int], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "EngineFacts":
+        """Of the manifest; raises KeyError or TypeError for anything else."""
+        known = {field.name: entry[field.name] for field in fields(cls)}
+        lists = {name: tuple(int(n) for n in entry[name]) for name in ("batches", "workspace")}
+        return cls(**{**known, **lists, "layers": tuple(dict(one) for one in entry["layers"])})
+
+    def built_from(self, content: bytes) -> bool:
+        """Whether this is the engine of an ONNX file as it is now."""
+        return self.key == engine_key(content, self.package, self.version, self.capability, self.batches, self.tf32)
+
+    @property
+    def made_for(self) -> str:
+        """The package, version and GPU that can run it."""
+        return f"{self.package} {self.version}, compute capability {capability_name(self.capability)}"
+
+    def __str__(self) -> str:
+        precision = f"{self.precision}{', TF32' if self.tf32 else ''}"
+        return f"{self.file}: {self.made_for}, {precision}, batches of 1 to {max(self.batches)}"
+
+
+def engine_key(
+    content: bytes, package: str, version: str, capability: int, batches: tuple[int, ...], tf32: bool
+) -> str:
+    """Hash of all that an engine depends on: the ONNX file, TensorRT, the GPU and the options."""
+    parts = [hashlib.sha256(content).hexdigest(), package, version, capability, list(batches), tf32]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def listed(bundle: Bundle) -> list[EngineFacts]:
+    """The engines in a bundle.
+
+    Raises
+    ------
+    ModelError
+        When the manifest's list of them is damaged.
+    """
+    try:
+        return [EngineFacts.from_dict(entry) for entry in bundle.manifest.get("engines", ())]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{bundle.path}: the manifest's list of engines is damaged: {error}") from error
+
+
+def cache_folder() -> Path:
+    """Where engines are kept that are in no bundle: ``$MPI_FAST_CACHE``, or the user's cache folder."""
+    given = os.environ.get("MPI_FAST_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpi-fast" / "tensorrt"

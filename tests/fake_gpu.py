@@ -1,0 +1,266 @@
+"""A GPU made of host memory: a fake of TensorRT's runtime half and of what is used of CuPy.
+
+An engine is an ONNX file behind a header, and enqueuing it runs ONNX Runtime on the arrays at the bound addresses, or
+records it where the stream is capturing. So addresses, shapes, profiles, contexts and streams must be right for the
+numbers to be. The classes have the names of TensorRT's, and no public attribute that those have not: a test compares
+them with the real bindings.
+"""
+
+import ctypes
+import enum
+import types
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime
+
+HEADER = b"engine:"
+NO_MEMORY = "Error Code 2: OutOfMemory (Requested size was 9 bytes; cudaError 2: out of memory)"
+
+
+class Capabilities(enum.Enum):
+    """Names as in ComputeCapability."""
+
+    SM75 = 75
+    SM89 = 89
+    SM120 = 120
+
+
+class Severity(enum.Enum):
+    ERROR = 1
+
+
+class Stream:
+    """A CUDA stream that runs at once, or captures."""
+
+    alive: ClassVar[dict[int, "Stream"]] = {}
+
+    def __init__(self, non_blocking=False):
+        assert non_blocking
+        self.ptr = 4096 + len(self.alive)
+        self.alive[self.ptr] = self
+        self.captured = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def synchronize(self):
+        assert self.captured is None, "synchronising a capturing stream"
+
+    def begin_capture(self):
+        self.captured = []
+
+    def end_capture(self):
+        captured, self.captured = self.captured, None
+        return types.SimpleNamespace(launch=lambda stream: [run() for run in captured])
+
+    def do(self, run):
+        run() if self.captured is None else self.captured.append(run)
+
+
+class Array(np.ndarray):
+    """An array on the device: CuPy's names for what NumPy has others for."""
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self.ctypes.data)
+
+    def set(self, host):
+        self[...] = host
+
+    def get(self, out=None):
+        found = np.array(self)
+        if out is not None:
+            out[...] = found
+        return found
+
+
+def fake_cupy(capability="89"):
+    """The modules cupy and cupyx."""
+    device = types.SimpleNamespace(compute_capability=capability)
+    cupy = types.SimpleNamespace(
+        cuda=types.SimpleNamespace(is_available=lambda: True, Device=lambda: device, Stream=Stream),
+        ones=lambda shape, dtype: np.ones(shape, dtype).view(Array),
+        empty=lambda shape, dtype: np.empty(shape, dtype).view(Array),
+        asarray=lambda array: np.array(array).view(Array),
+        uint8=np.uint8,
+    )
+    return {"cupy": cupy, "cupyx": types.SimpleNamespace(zeros_pinned=np.zeros)}
+
+
+def at(address, shape, dtype):
+    """The array at an address."""
+    memory = (ctypes.c_char * (int(np.prod(shape)) * np.dtype(dtype).itemsize)).from_address(address)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def fake_tensorrt(name, version, *, portable=True, context_fails=False, invalid=0):
+    """A package; ``calls`` lists what was called on contexts and caches, in order."""
+    calls = []
+
+    class ILogger:
+        Severity = Severity
+
+        def log(self, severity, msg): ...
+
+    class DataType(enum.Enum):
+        FLOAT = np.float32
+
+    class TensorIOMode(enum.Enum):
+        INPUT = 1
+        OUTPUT = 2
+
+    class ExecutionContextAllocationStrategy(enum.Enum):
+        USER_MANAGED = 2
+
+    class DynamicShapesKernelSpecializationStrategy(enum.Enum):
+        EAGER = 1
+
+    class CudaGraphStrategy(enum.Enum):
+        DISABLED = 0
+
+    class EngineValidity(enum.Enum):
+        VALID = 0
+        INVALID = 2
+
+    class EngineInvalidityDiagnostics(enum.IntEnum):
+        VERSION_MISMATCH = 1
+        UNSUPPORTED_CC = 2
+        INSUFFICIENT_GPU_MEMORY = 16
+
+    class IRuntimeCache:
+        def deserialize(self, blob):
+            calls.append(("deserialize", bytes(blob)))
+            return True
+
+        def serialize(self):
+            return b"compiled kernels"
+
+    class IRuntimeConfig:
+        def set_execution_context_allocation_strategy(self, strategy):
+            assert strategy is ExecutionContextAllocationStrategy.USER_MANAGED
+
+        if portable:
+            dynamic_shapes_kernel_specialization_strategy = None
+            cuda_graph_strategy = None
+
+            def create_runtime_cache(self):
+                return IRuntimeCache()
+
+            def set_runtime_cache(self, cache):
+                self._cache = cache
+                return True
+
+    class IExecutionContext:
+        def __init__(self, session, config):
+            if portable:
+                assert config.dynamic_shapes_kernel_specialization_strategy is (
+                    DynamicShapesKernelSpecializationStrategy.EAGER
+                )
+                assert config.cuda_graph_strategy is CudaGraphStrategy.DISABLED
+                assert config._cache is not None
+            self._session, self._shapes, self._addresses, self._memory = session, {}, {}, None
+            self._binding = session.io_binding()
+
+        def set_optimization_profile_async(self, profile_index, stream_handle):
+            calls.append(("profile", profile_index, stream_handle))
+            return stream_handle in Stream.alive
+
+        def set_input_shape(self, name, shape):
+            self._shapes[name] = tuple(shape)
+            return True
+
+        def set_tensor_address(self, name, memory):
+            self._addresses[name] = memory
+            return True
+
+        def set_device_memory(self, memory, size):
+            self._memory = memory, size
+
+        def infer_shapes(self):
+            return [one.name for one in self._session.get_inputs() if one.name not in self._shapes]
+
+        def execute_async_v3(self, stream_handle):
+            assert self._memory, "no scratch memory"
+            Stream.alive[stream_handle].do(self._run)
+            calls.append(("execute", stream_handle, Stream.alive[stream_handle].captured is not None))
+            return True
+
+        if portable:
+
+            def is_stream_capturable(self, stream):
+                return stream in Stream.alive
+
+        def _run(self):
+            inputs = {name: at(self._addresses[name], shape, np.float32) for name, shape in self._shapes.items()}
+            names = [one.name for one in self._session.get_outputs()]
+            for name, value in zip(names, self._session.run(names, inputs), strict=True):
+                at(self._addresses[name], value.shape, np.float32)[...] = value
+
+    class ICudaEngine:
+        def __init__(self, content):
+            self._session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            self._inputs = {one.name: one for one in self._session.get_inputs()}
+            self._tensors = self._inputs | {one.name: one for one in self._session.get_outputs()}
+
+        @property
+        def num_io_tensors(self):
+            return len(self._tensors)
+
+        def get_tensor_name(self, index):
+            return list(self._tensors)[index]
+
+        def get_tensor_shape(self, name):
+            return [size if isinstance(size, int) else -1 for size in self._tensors[name].shape]
+
+        def get_tensor_dtype(self, name):
+            assert self._tensors[name].type == "tensor(float)"
+            return DataType.FLOAT
+
+        def get_tensor_mode(self, name):
+            return TensorIOMode.INPUT if name in self._inputs else TensorIOMode.OUTPUT
+
+        def get_device_memory_size_for_profile_v2(self, profile_index):
+            return 256 * (profile_index + 1)
+
+        def create_runtime_config(self):
+            return IRuntimeConfig()
+
+        def create_execution_context(self, runtime_config):
+            if context_fails:
+                logger.log(Severity.ERROR, NO_MEMORY)
+                return None
+            calls.append(("context",))
+            return IExecutionContext(self._session, runtime_config)
+
+    class Runtime:
+        def __init__(self, given):
+            nonlocal logger
+            logger = given
+
+        def deserialize_cuda_engine(self, serialized_engine):
+            if not serialized_engine.startswith(HEADER):
+                logger.log(Severity.ERROR, "Serialization assertion magicTagRead == kMAGIC_TAG failed")
+                return None
+            return ICudaEngine(serialized_engine.removeprefix(HEADER))
+
+        if portable:
+
+            def get_engine_validity(self, buffer):
+                return EngineValidity.INVALID if invalid else EngineValidity.VALID, invalid
+
+    logger = None
+    module = types.ModuleType(name)
+    module.__version__ = version
+    shared = (ILogger, DataType, TensorIOMode, ExecutionContextAllocationStrategy, Runtime, ICudaEngine)
+    module.__dict__.update({one.__name__: one for one in (*shared, IExecutionContext, IRuntimeConfig)})
+    module.nptype = lambda kind: kind.value
+    if portable:
+        module.ComputeCapability = Capabilities
+        own = (DynamicShapesKernelSpecializationStrategy, CudaGraphStrategy, EngineValidity, IRuntimeCache)
+        module.__dict__.update({one.__name__: one for one in (*own, EngineInvalidityDiagnostics)})
+    module.calls = calls
+    return module

@@ -1,0 +1,265 @@
+"""Kernels against their references on random problems, on any device: g++ and a GPU run the same checks.
+
+As a program it runs a few of them: under the address sanitizer in test_kernels_shim.py, under compute-sanitizer in
+bench/sanitize.sh.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.guidance import Likelihood
+from mpi_fast.kernels import finish, guided_step, prepare, reduce
+from mpi_fast.kernels.table import STEP
+from mpi_fast.philox import standard_normal
+
+TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes of a problem; a rank that its other sizes do not allow is cut."""
+
+    frames: int = 3
+    samples: int = 4
+    grid: tuple[int, int] = (19, 19)
+    rank: int = 150
+    rows: int = 500
+    seed: int = 0
+
+    @property
+    def voxels(self):
+        return self.grid[0] * self.grid[1]
+
+    def calibration(self):
+        """Random singular vectors, and singular values over six orders of magnitude, as real scanners have them."""
+        rng = np.random.default_rng(self.seed)
+        rank = min(self.rank, self.voxels, 2 * self.rows - 1)
+        u = rng.standard_normal((2 * self.rows, rank)) / np.sqrt(2 * self.rows)
+        v = np.linalg.qr(rng.standard_normal((self.voxels, rank)))[0]
+        s = np.sort(np.exp(rng.uniform(-4.0, 10.0, rank)))[::-1]
+        weights = np.exp(rng.standard_normal(self.rows))
+        channels, frequencies = 3, -(-self.rows // 3) + 5
+        selection = np.zeros(channels * frequencies, dtype=bool)
+        selection[rng.choice(selection.size, self.rows, replace=False)] = True
+        return Calibration(
+            grid=self.grid,
+            field_of_view=(1.0, 1.0),
+            selection=selection.reshape(channels, frequencies),
+            frequencies=np.arange(frequencies, dtype=np.float64),
+            matrix=np.zeros((self.rows, self.voxels), dtype=np.complex64),
+            weights=weights,
+            singular_values=s.astype(np.float32),
+            basis=v.astype(np.float32),
+            projection=np.ascontiguousarray((u[: self.rows] - 1j * u[self.rows :]).T * weights),
+        )
+
+    def spectra(self, calibration):
+        """Noise of amplitudes from tiny to large, and one frame of zeros if there are several."""
+        rng = np.random.default_rng(self.seed + 1)
+        shape = (self.frames, *calibration.selection.shape)
+        spectra = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+        spectra *= np.exp(rng.uniform(-10, 10, (self.frames, 1, 1)))
+        spectra[1:2] = 0
+        return spectra.astype(np.complex64)
+
+    def reduced(self, calibration):
+        """y and energy of frames from noise alone to 60 dB, of any scale, and one frame of zeros."""
+        rng = np.random.default_rng(self.seed + 4)
+        outside = 2 * self.rows - calibration.rank
+        level = np.exp(rng.uniform(-10, 10, self.frames))
+        signal = np.where(rng.random(self.frames) < 0.3, 0.0, np.exp(rng.uniform(-2, 7, self.frames)))
+        level[1:2] = 0
+        y = rng.standard_normal((self.frames, calibration.rank)) * (level * np.hypot(1.0, signal))[:, None]
+        return y, np.square(y).sum(axis=1) + level**2 * rng.chisquare(outside, self.frames)
+
+    def likelihood(self, calibration):
+        """Signals of images of root-mean-square one, at noise from 50 dB below to above them."""
+        rng = np.random.default_rng(self.seed + 2)
+        s, v = (a.astype(np.float64) for a in (calibration.singular_values, calibration.basis))
+        noise = np.exp(rng.uniform(-3, 6, self.frames))
+        y = rng.standard_normal((self.frames, self.voxels)) @ v * s
+        y += noise[:, None] * rng.standard_normal(y.shape)
+        return Likelihood(*(a.astype(np.float32).astype(np.float64) for a in (y, s, v, noise)))
+
+
+def filled(device, array):
+    """A guarded array of the device with this content."""
+    target = device.empty(array.shape, array.dtype)
+    device.copy(np.ascontiguousarray(array), target)
+    return target
+
+
+def host(array):
+    """To NumPy, after all that the device still has to do."""
+    if isinstance(array, np.ndarray):
+        return array
+    array.device.synchronize()  # the device's stream does not wait for the one that copies
+    return array.get()
+
+
+def close(found, expected, tolerance):
+    """Everywhere within the tolerance of the largest magnitude; what was not written is NaN and fails."""
+    largest = np.abs(expected).max(initial=0.0)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * largest + np.finfo(np.float32).tiny)
+
+
+def check_reduce(device, case):
+    calibration = case.calibration()
+    spectra = case.spectra(calibration)
+    expected_y, expected_energy = reduce.reference(calibration, spectra)
+    projection = reduce.Projection.upload(calibration, device)
+    for signals in (spectra, calibration.rows(spectra)):
+        y = device.empty(expected_y.shape, np.float64)
+        energy = device.empty(expected_energy.shape, np.float64)
+        reduce.reduce(device, projection, filled(device, signals), y, energy)
+        np.testing.assert_allclose(host(energy), expected_energy, rtol=1e-13)
+        error = np.abs(host(y) - expected_y) / np.sqrt(np.maximum(expected_energy, 1e-300))[:, None]
+        assert error.max() < 1e-12
+
+
+def check_prepare(device, case, scalar="float32", channels_last=False):
+    calibration = case.calibration()
+    reduced, energy = case.reduced(calibration)
+    expected = prepare.reference(calibration, reduced, energy)
+    y, statistics = (device.empty(a.shape, np.float32) for a in expected[:2])
+    shape = (case.frames, case.voxels, 2) if channels_last else (case.frames, 2, case.voxels)
+    condition = device.empty(shape, np.uint16 if scalar == "bfloat16" else TYPES[scalar])
+    basis = prepare.Basis.upload(calibration, device)
+    inputs = filled(device, reduced), filled(device, energy)
+    prepare.prepare(device, basis, *inputs, y, statistics, condition, scalar=scalar, channels_last=channels_last)
+
+    close(host(y), expected[0], 1e-6)
+    noise, scale, presence, snr_db, floor = host(statistics)
+    np.testing.assert_allclose([noise, scale, floor], expected[1][[0, 1, 4]], rtol=2e-5)
+    np.testing.assert_allclose(presence, expected[1][2], atol=1e-4)
+    np.testing.assert_allclose(10 ** (snr_db / 10), 10 ** (expected[1][3] / 10), rtol=1e-4, atol=1e-6)
+    condition = to_double(host(condition), scalar, channels_last)
+    rounding = TYPES[scalar].itemsize == 2 and float(ml_dtypes.finfo(TYPES[scalar]).eps)
+    for frame, wanted in zip(condition, expected[2], strict=True):
+        close(frame[0], wanted[0], 1e-5 + rounding)
+        np.testing.assert_allclose(frame[1] ** 2, wanted[1] ** 2, rtol=3 * rounding, atol=4e-6)
+
+
+def check_step(device, case, table, number, scalar="float32", channels_last=False, group=None):
+    calibration = case.calibration()
+    likelihood = case.likelihood(calibration)
+    rng = np.random.default_rng(case.seed + 3)
+    shape = case.frames, case.samples, case.voxels
+    denoised, x, saved = (rng.standard_normal(shape) * size for size in (1.0, 1.0 + table[number]["sigma"], 1.0))
+    denoised, x, saved = denoised.astype(TYPES[scalar]), x.astype(np.float32), saved.astype(np.float32)
+    drawn = draw(11, case.samples, int(table[number]["draw"]), case.voxels)
+    row = table[number]
+    expected = guided_step.reference(
+        likelihood, row, *(a.astype(np.float64) for a in (denoised, x, saved)), np.broadcast_to(drawn, shape)
+    )
+
+    state = step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group)
+    close(host(state.x), expected[0], 2e-6)
+    close(host(state.saved), expected[1], 2e-6)
+    image = to_double(host(state.image), scalar, channels_last)
+    if number == len(table) - 1:  # nobody needs a further input
+        if hasattr(device, "check_guards"):  # then it poisons what it allocates
+            assert np.isnan(image).all()
+            assert np.isnan(host(state.sigma)).all()
+        return
+    rounding = TYPES[scalar].itemsize == 2 and float(ml_dtypes.finfo(TYPES[scalar]).eps)
+    wanted = expected[2].reshape(image.shape)
+    close(image[:, 0], wanted[:, 0], 1e-5 + rounding)
+    # 1 minus what is explained: the difference has the precision of its terms.
+    atol = 5e-6 * row["spread"] ** 2
+    np.testing.assert_allclose(image[:, 1] ** 2, wanted[:, 1] ** 2, rtol=3 * rounding, atol=atol)
+    close(image[:, 2], wanted[:, 2], 2e-6 + rounding)
+    np.testing.assert_array_equal(host(state.sigma), np.full(len(image), row["sigma"]))
+
+
+def step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group):
+    """Launch guided_step on copies in guarded arrays; returns the state after it."""
+    batch, storage = case.frames * case.samples, np.uint16 if scalar == "bfloat16" else TYPES[scalar]
+    channels = (case.voxels, 3) if channels_last else (3, case.voxels)
+    state = guided_step.State(
+        filled(device, x),
+        filled(device, saved),
+        device.empty((batch, *channels), storage),
+        device.empty((batch,), np.float32),
+        scalar,
+        channels_last,
+    )
+    guided_step.guided_step(
+        device,
+        prepare.Basis.upload(calibration, device),
+        device.upload(table.view(np.uint8).reshape(len(table), STEP.itemsize)),
+        number,
+        11,
+        filled(device, likelihood.y.astype(np.float32)),
+        filled(device, likelihood.noise.astype(np.float32)),
+        filled(device, denoised.view(storage).reshape(batch, -1)) if number else None,
+        state,
+        group,
+    )
+    return state
+
+
+def check_finish(device, case):
+    rng = np.random.default_rng(case.seed)
+    x = rng.standard_normal((case.frames, case.samples, case.voxels)).astype(np.float32)
+    statistics = rng.uniform(0.0, 2.0, (5, case.frames)).astype(np.float32)
+    expected = dict(zip(("mean", "image", "deviation"), finish.reference(x, statistics), strict=True))
+    for names in (("image", "deviation"), ("mean", "deviation"), ("image",)):  # what a reconstruction asks for
+        results = {name: device.empty((case.frames, case.voxels), np.float32) for name in names}
+        finish.finish(device, filled(device, x), filled(device, statistics), **results)
+        for name, found in results.items():
+            close(host(found), expected[name], 2e-6)
+
+
+def draw(seed, samples, number, voxels):
+    """The noise of draw ``number``, (S, N): mirrored, the same for every frame."""
+    drawn = standard_normal(seed, [0], (samples + 1) // 2, number, voxels)[0]
+    return np.concatenate([drawn, -drawn])[:samples]
+
+
+def to_double(array, scalar, channels_last):
+    """Images (batch, channels, N) float64 of network tensors."""
+    array = array.view(TYPES[scalar]).astype(np.float64)
+    return array.transpose(0, 2, 1) if channels_last else array
+
+
+def main():
+    """Run one case of each kernel and variant."""
+    from mpi_fast.kernels.table import consensus_table, step_table
+    from mpi_fast.schedule import VP
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--shim", type=Path, metavar="FOLDER", help="on the CPU, with sanitizers, built in FOLDER")
+    folder = parser.parse_args().shim
+    if folder:
+        from shim import ShimDevice
+
+        device = ShimDevice(folder, sanitized=True)
+    else:
+        import cupy
+
+        from mpi_fast.kernels.launch import CupyDevice
+
+        cupy.cuda.set_allocator(None)  # without the pool an array ends where its memory does
+        device = CupyDevice()
+    table = step_table("predictor-corrector", VP(), 3)
+    for case in (Case(frames=2, samples=3, rank=37, rows=600), Case(5, 1, (7, 13), 91, 48), Case(1, 5, (28, 30), 9, 5)):
+        check_reduce(device, case)
+        check_finish(device, case)
+        for number in (0, 2, len(table) - 1):
+            check_step(device, case, table, number, group=4)
+        for scalar, channels_last in (("float32", False), ("bfloat16", True)):
+            check_prepare(device, case, scalar, channels_last)
+        check_step(device, case, table, 1, "float16", channels_last=True, group=1)
+        check_step(device, case, consensus_table(2), 1)
+    print("all kernels agree with their references")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""A device without a GPU: the same .cu files, built by g++ with one fiber per CUDA thread (cuda_shim/cuda_shim.h)."""
+
+import contextlib
+import ctypes
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import mpi_fast.kernels
+from mpi_fast.kernels.launch import Kernel
+
+COMPILER = shutil.which("g++") if sys.platform == "linux" else None
+SOURCES = Path(mpi_fast.kernels.__file__).resolve().parent
+SHIM = Path(__file__).resolve().parent / "cuda_shim"
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1")
+GUARD = 64  # elements before and after each array
+POISON = 0xFF  # bytes of an array that nobody has written: NaN in every type
+
+
+class ShimDevice:
+    """See `mpi_fast.kernels.launch.Device`: arrays are NumPy's, and a launch runs at once.
+
+    Parameters
+    ----------
+    folder : Path
+        Where libraries are built.
+    sanitized : bool
+        Build with the address and undefined-behaviour sanitizers; the process must have them loaded.
+    backwards : bool
+        Run the threads of a block from the last to the first.
+    sources : Path
+        Where the .cu files are.
+    """
+
+    name = "g++"
+    stream_address = 0
+    multiprocessors = 16
+
+    def __init__(self, folder, *, sanitized=False, backwards=False, sources=SOURCES):
+        self._folder, self._flags = Path(folder), SANITIZERS if sanitized else ("-O2",)
+        self._backwards, self._sources = backwards, sources
+        self._libraries = {}
+        self._guarded = []
+
+    def upload(self, array):
+        """A copy of exactly its size, so that the address sanitizer sees its ends."""
+        return np.array(array, order="C")
+
+    def empty(self, shape, dtype):
+        """A poisoned array between guards that `check_guards` looks at."""
+        dtype, count = np.dtype(dtype), int(np.prod(shape))
+        whole = np.full((count + 2 * GUARD) * dtype.itemsize, POISON, dtype=np.uint8)
+        self._guarded.append((whole, dtype.itemsize))
+        return whole.view(dtype)[GUARD : GUARD + count].reshape(shape)
+
+    def check_guards(self):
+        """Nothing was written before or after any array of `empty`; the arrays are forgotten."""
+        for whole, size in self._guarded:
+            edges = np.concatenate([whole[: GUARD * size], whole[-GUARD * size :]])
+            assert (edges == POISON).all(), "written outside an array"
+        self._guarded.clear()
+
+    def address(self, array):
+        return array.ctypes.data
+
+    def asarray(self, foreign):
+        return foreign
+
+    def pinned(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+    def copy(self, source, target):
+        target[...] = source
+
+    def fetch(self, source, target):
+        target[...] = source
+
+    def capture(self, work):
+        """What a replay does, work does again."""
+        return work
+
+    def wait(self):
+        """Everything is done by then."""
+
+    def active(self):
+        return contextlib.nullcontext()
+
+    def launch(self, kernel, grid, threads, shared, arguments):
+        if kernel not in self._libraries:
+            self._libraries[kernel] = self._build(kernel)
+        values = [
+            ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else np.ctypeslib.as_ctypes_type(a.dtype)(a)
+            for a in arguments
+        ]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        error = self._libraries[kernel](addresses, *grid, threads, shared, int(self._backwards))
+        if error:
+            raise RuntimeError(f"{kernel.name}: {error.decode()}")
+
+    def _build(self, kernel: Kernel):
+        defines = [f"-D{name}={value}" for name, value in kernel.defines]
+        command = [
+            COMPILER, "-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-fno-strict-aliasing",
+            *self._flags, *WARNINGS, f"-I{SHIM}", f"-I{self._sources}", "-include", "cuda_shim.h",
+            f'-DSOURCE="{kernel.name}.cu"', f"-DKERNEL={kernel.name}", *defines, str(SHIM / "kernel.cpp"),
+        ]  # fmt: skip
+        texts = [*sorted(self._sources.glob("*.cu*")), *sorted(SHIM.iterdir())]
+        key = hashlib.sha256(repr(command).encode() + b"".join(path.read_bytes() for path in texts)).hexdigest()
+        library = self._folder / f"{kernel.name}-{key[:16]}.so"
+        if not library.exists():
+            subprocess.run([*command, "-o", str(library)], check=True)
+        function = ctypes.CDLL(str(library)).launch
+        function.restype = ctypes.c_char_p
+        function.argtypes = [ctypes.c_void_p, *[ctypes.c_uint] * 3, ctypes.c_size_t, ctypes.c_int]
+        return function

@@ -1,0 +1,70 @@
+"""Machine code for every architecture, compiled without a GPU, and what each kernel uses of it."""
+
+import itertools
+
+import pytest
+
+from mpi_fast.errors import MPIFastError
+from mpi_fast.kernels import compile as compiling
+from mpi_fast.kernels.compile import cached, compile_kernel
+from mpi_fast.kernels.guided_step import GROUPS, group_of, shared_bytes
+from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
+
+pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+REGISTERS = 65536  # of a multiprocessor, on all of these
+THREADS = {"reduce": 256, "prepare": 768, "guided_step": 768, "finish": 128}
+BLOCKS = {"reduce": 3, "prepare": 1, "guided_step": 1, "finish": 8}  # at once on a multiprocessor, at least
+
+
+def step(scalar: str, group: int) -> Kernel:
+    return Kernel("guided_step", (*scalar_define(scalar), ("SAMPLES", str(group))))
+
+
+FLOAT = [Kernel("reduce"), Kernel("prepare"), Kernel("finish"), step("float32", 1), step("float32", 4)]
+OTHERS = [
+    *(Kernel("prepare", scalar_define(scalar)) for scalar in ("float16", "bfloat16")),
+    *(step(scalar, group) for scalar, group in itertools.product(("float16", "bfloat16"), GROUPS)),
+    step("float32", 2),
+]
+CASES = [*itertools.product(FLOAT, ARCHITECTURES), *itertools.product(OTHERS, ("sm_75", "sm_90"))]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "architecture"), CASES, ids=lambda value: value if isinstance(value, str) else value.name
+)
+def test_every_kernel_compiles_within_its_budget(kernel, architecture):
+    compiled = compile_kernel(kernel, architecture)
+    assert compiled.code[:4] == b"\x7fELF"
+    assert (compiled.stack, compiled.spills) == (0, 0), "nothing of a thread may go through memory"
+    per_warp = 32 * -(-compiled.registers // 8) * 8  # they are given out in units of eight for each thread of a warp
+    assert THREADS[kernel.name] // 32 * per_warp * BLOCKS[kernel.name] <= REGISTERS
+
+
+def test_four_samples_of_the_default_grid_fit_into_the_shared_memory_of_any_gpu():
+    assert shared_bytes(4, 361, 361) <= SHARED_LIMIT
+    assert group_of(1000, 8, 361, 361, 132) == 4
+
+
+def test_what_does_not_compile_says_why(monkeypatch, tmp_path):
+    (tmp_path / "broken.cu").write_text("__global__ void broken() { undeclared = 1; }")
+    monkeypatch.setattr(compiling, "FOLDER", tmp_path)
+    with pytest.raises(MPIFastError, match=r"broken\.cu for sm_90.*(\n.*)*undeclared"):
+        compile_kernel(Kernel("broken"), "sm_90")
+
+
+def test_the_cache_knows_text_architecture_and_options(monkeypatch, tmp_path):
+    monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
+    first = cached(Kernel("finish"), "sm_90")
+    assert first.read_bytes()[:4] == b"\x7fELF"
+    before = first.stat().st_mtime_ns
+    assert cached(Kernel("finish"), "sm_90") == first
+    assert first.stat().st_mtime_ns == before
+    assert cached(Kernel("finish"), "sm_89") != first
+    assert cached(Kernel("finish", (("OTHER", "1"),)), "sm_90") != first
+    for name in ("finish.cu", "device.cuh"):
+        (tmp_path / name).write_text((compiling.FOLDER / name).read_text())
+    (tmp_path / "device.cuh").write_text((tmp_path / "device.cuh").read_text() + "// changed\n")
+    monkeypatch.setattr(compiling, "FOLDER", tmp_path)
+    assert cached(Kernel("finish"), "sm_90") != first

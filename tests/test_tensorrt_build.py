@@ -1,0 +1,469 @@
+"""Building TensorRT engines without a GPU: every artefact for every RTX capability, its facts, all that may fail."""
+
+import importlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import types
+
+import onnx
+import pytest
+import torch
+import typer
+from bindings import bindings, without_library
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+from mpi_fast import tensorrt
+from mpi_fast.bundle import Bundle, write_bundle
+from mpi_fast.calibration import Calibration
+from mpi_fast.cli import app
+from mpi_fast.errors import InputError, ModelError, MPIFastError
+from mpi_fast.export.frame import fixed_rank, frame_onnx
+from mpi_fast.export.frozen import frozen_onnx
+from mpi_fast.export.onnx import encoder_onnx, score_onnx
+from mpi_fast.export.preflight import builder, parse, preflight
+from mpi_fast.export.turing import sums_for_products
+from mpi_fast.preprocessing import RowFilter
+from mpi_fast.simulation import Scanner
+from mpi_fast.training.checkpoint import Checkpoint
+from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+
+command = importlib.import_module("mpi_fast.export.__main__")
+build = importlib.import_module("mpi_fast.export.tensorrt")
+CONFIG = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
+GRID, BATCHES = (7, 8), (1, 4)
+ARTEFACTS = {"encoder", "score", "score.fp16", "reconstruct", "reconstruct.frozen"}
+CAPABILITIES = (75, 80, 86, 89, 120)
+FLOAT, HALF, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
+    return tensorrt.load("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def contents():
+    """Every artefact there is, of a small network."""
+    torch.manual_seed(1)
+    network = ScoreNetwork(CONFIG)
+    for value in network.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    checkpoint = Checkpoint(network.eval(), GRID, (0.02, 10.0), {})
+    scanner = Scanner(grid=GRID, sub_voxels=1)
+    calibration = Calibration.from_arrays(
+        scanner.system_matrix(), scanner.frequencies, GRID, scanner.field_of_view, rows=RowFilter(max_frequency=1e5)
+    )
+    general = frame_onnx(checkpoint, steps=2, samples=2, consensus=1)
+    graphs = {
+        "encoder.onnx": encoder_onnx(checkpoint),
+        "score.onnx": score_onnx(checkpoint),
+        "score.fp16.onnx": score_onnx(checkpoint, "fp16"),
+        "reconstruct.onnx": fixed_rank(general, GRID[0] * GRID[1]),
+        "reconstruct.frozen.onnx": frozen_onnx(general, calibration),
+    }
+    return {name: one.content for name, one in graphs.items()}
+
+
+def bundle_of(folder, contents, **more):
+    return write_bundle(folder / "bundle", {"grid": list(GRID), "sigma_range": [0.02, 10.0], **more}, contents)
+
+
+def quiet(*_):
+    """No one watches."""
+
+
+def profiles(log, name):
+    """(smallest, best, largest) shape of an input in each profile, from what TensorRT logs of the finished engine."""
+    line = next(line for line in log.splitlines() if f" Name: {name}, IOMode: Input" in line)
+    shapes = re.findall(r"MinShape: (\[.*?\]), OptShape: (\[.*?\]), MaxShape: (\[.*?\])", line)
+    return [tuple(json.loads(shape) for shape in one) for one in shapes]
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_every_artefact_for_every_capability(rtx, contents, tmp_path, capability):
+    told = []
+    bundle = build.add_engines(
+        bundle_of(tmp_path, contents), rtx, [capability], BATCHES, True, lambda *step: told.append(step)
+    )
+    engines = {facts.file: facts for facts in tensorrt.listed(bundle)}
+    assert engines.keys() == {f"{name}.sm{capability}.engine" for name in ARTEFACTS}
+    for file, facts in engines.items():
+        model = onnx.load_from_string(contents[facts.onnx])
+        log = bundle.read(f"{file}.log").decode()
+        assert len(bundle.read(file)) > 1000
+        assert (facts.package, facts.version, facts.capability) == (rtx.name, rtx.version, capability)
+        assert facts.precision == ("fp16" if "fp16" in file else "fp32")
+        assert facts.built_from(contents[facts.onnx])
+        assert facts.batches == BATCHES
+        assert len(facts.workspace) == len(facts.layers) == len(BATCHES)
+        for layers in facts.layers:
+            assert 5 < sum(layers.values()) < len(model.graph.node)
+            assert ("Half" in layers) == ("fp16" in file)
+        free = [value for value in model.graph.input if value.type.tensor_type.shape.dim[0].dim_param]
+        assert free
+        for value in free:
+            rest = [axis.dim_value for axis in value.type.tensor_type.shape.dim][1:]
+            assert profiles(log, value.name) == [([1, *rest], [size, *rest], [size, *rest]) for size in BATCHES]
+        for value in model.graph.output:
+            assert f" Name: {value.name}, IOMode: Output, DataType: Float" in log
+    assert {file for file, _, _ in told} == engines.keys()
+    assert all(0 < done <= total for _, done, total in told)
+
+
+def test_the_bundled_network(rtx, tmp_path):
+    """Its first profile is for one image: what a network of this size takes, and that TF32 is as asked."""
+    content = Bundle.open().read("score.onnx")
+    facts, plan, log = build.build_engine(rtx, "score.onnx", content, 89, (1, 8, 64), False, quiet)
+    assert not facts.tf32
+    assert len(plan) > len(content)
+    assert facts.workspace == tuple(sorted(facts.workspace))
+    assert profiles(log, "image")[2][2] == [64, 3, 19, 19]
+    assert sum(facts.layers[0].values()) <= 40
+
+
+def test_layers_have_the_precision_of_the_graph(rtx, contents):
+    """In half precision the convolutions, but for the last; never what is near the noise level or the edges."""
+    network = builder(rtx).create_network()
+    parser, errors = parse(rtx, network, contents["score.fp16.onnx"])
+    assert not errors
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    kinds = rtx.module.LayerType
+    convolutions = [one.get_output(0).dtype for one in layers if one.type == kinds.CONVOLUTION]
+    assert convolutions == (len(convolutions) - 1) * [rtx.module.float16] + [rtx.module.float32]
+    products = [one.get_output(0).dtype for one in layers if one.type == kinds.MATRIX_MULTIPLY]
+    assert products
+    assert set(products) == {rtx.module.float32}
+    edges = [network.get_input(index).dtype for index in range(network.num_inputs)] + [network.get_output(0).dtype]
+    assert set(edges) == {rtx.module.float32}
+    del parser
+
+
+def test_tf32_is_a_flag_of_the_build(rtx, contents):
+    for tf32 in (True, False):
+        maker = builder(rtx)
+        network = maker.create_network()
+        parser, _ = parse(rtx, network, contents["encoder.onnx"])
+        config = build._config(rtx, maker, network, 89, BATCHES, tf32)
+        assert config.get_flag(rtx.module.BuilderFlag.TF32) == tf32
+        assert config.get_flag(rtx.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+        assert (config.max_aux_streams, config.num_optimization_profiles) == (0, 2)
+        del parser
+
+
+def test_float32_products_for_turing(rtx, contents, monkeypatch):
+    """TensorRT-RTX has none for compute capability 7.5; sums take their place, and only there."""
+    monkeypatch.setattr(build, "sums_for_products", quiet)
+    arguments = rtx, "score.onnx", contents["score.onnx"]
+    with pytest.raises(ModelError, match=r"score\.onnx, for compute capability 7\.5: .*FP32 GEMM is not supported"):
+        build.build_engine(*arguments, 75, (1,), True, quiet)
+    build.build_engine(*arguments, 80, (1,), True, quiet)
+
+
+def test_nothing_is_built_twice(rtx, contents, tmp_path, monkeypatch, cache):
+    content = contents["encoder.onnx"]
+    arguments = (rtx, "encoder.onnx", content, 89, BATCHES)
+    first = build.cached(*arguments, True, quiet)
+    built = []
+    monkeypatch.setattr(build, "build_engine", lambda *given: built.append(given) or first)
+    assert build.cached(*arguments, True, quiet) == first
+    assert not built
+    build.cached(*arguments, False, quiet)
+    build.cached(rtx, "encoder.onnx", content, 120, BATCHES, True, quiet)
+    build.cached(rtx, "encoder.onnx", content, 89, (1,), True, quiet)
+    assert len(built) == 3
+    next(cache.glob(f"{first[0].key}.engine")).write_bytes(b"damaged")
+    build.cached(*arguments, True, quiet)
+    assert len(built) == 4
+
+
+def test_engines_for_other_gpus_stay_and_those_of_other_graphs_go(rtx, contents, tmp_path):
+    two = {name: contents[name] for name in ("encoder.onnx", "score.onnx")}
+    bundle = build.add_engines(bundle_of(tmp_path, two), rtx, [89], (1,), True, quiet)
+    bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
+    assert {facts.capability for facts in tensorrt.listed(bundle)} == {89, 120}
+    changed = {name: bundle.read(name) for name in bundle.manifest["files"]}
+    model = onnx.load_from_string(changed["score.onnx"])
+    model.doc_string = "another"
+    changed["score.onnx"] = model.SerializeToString()
+    bundle = bundle_of(tmp_path, changed, engines=bundle.manifest["engines"])
+    bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
+    files = {facts.file for facts in tensorrt.listed(bundle)}
+    assert files == {"encoder.sm89.engine", "encoder.sm120.engine", "score.sm120.engine"}
+    assert "score.sm89.engine" not in bundle.manifest["files"]
+
+
+def graph(nodes, inputs, outputs, opset=20, domain=None):
+    def values(given):
+        return [helper.make_tensor_value_info(*one) for one in given]
+
+    imports = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
+    made = [helper.make_node(kind, given, [out], name=name, **options) for kind, given, out, name, options in nodes]
+    model = helper.make_model(
+        helper.make_graph(made, "graph", values(inputs), values(outputs)), opset_imports=imports, ir_version=10
+    )
+    return model.SerializeToString()
+
+
+X, Z = ("x", FLOAT, ["batch", 3]), ("z", FLOAT, ["batch", 3])
+REFUSED = {
+    "types that do not go together": (
+        graph([("Add", ["x", "y"], "z", "adder", {})], [X, ("y", HALF, ["batch", 3])], [Z]),
+        r"node adder \(Add\): .*must have same input types. But they are of types Float and Half",
+    ),
+    "an operator of one runtime": (
+        graph([("Gelu", ["x"], "z", "gelu", {"domain": "com.microsoft"})], [X], [Z], domain="com.microsoft"),
+        r"node gelu: operator com\.microsoft\.Gelu is not plain ONNX",
+    ),
+    "an operator that TensorRT lacks": (
+        graph([("Det", ["x"], "z", "deter", {})], [("x", FLOAT, ["batch", 3, 3])], [("z", FLOAT, ["batch"])]),
+        r"node deter: TensorRT has no operator Det",
+    ),
+    "float64": (
+        graph(
+            [
+                ("Cast", ["x"], "wide", "up", {"to": DOUBLE}),
+                ("Sqrt", ["wide"], "root", "root", {}),
+                ("Cast", ["root"], "z", "down", {"to": FLOAT}),
+            ],
+            [X],
+            [Z],
+        ),
+        r"tensor wide: DOUBLE, which TensorRT does not compute in.*tensor root: DOUBLE",
+    ),
+    "an unknown opset": (graph([("Sqrt", ["x"], "z", "root", {})], [X], [Z], opset=99), r"opset 99: expected 9 to"),
+    "a second free axis": (
+        graph([("Sqrt", ["x"], "z", "root", {})], [("x", FLOAT, ["b", "n"])], [("z", FLOAT, ["b", "n"])]),
+        r"input x: axis 1 is not fixed",
+    ),
+    "garbage": (b"garbage", "not an ONNX graph"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_preflight(rtx, contents, tmp_path, what):
+    content, said = REFUSED[what]
+    assert re.search(said, "; ".join(preflight(rtx, content)))
+    bundle = bundle_of(tmp_path, {"encoder.onnx": contents["encoder.onnx"], "score.onnx": content})
+    with pytest.raises(ModelError, match=rf"(?s)would refuse it: score\.onnx: .*{said}"):
+        build.add_engines(bundle, rtx, [89], (1,), True, quiet)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_nothing_is_refused_of_ours(rtx, contents):
+    assert all(preflight(rtx, content) == [] for content in contents.values())
+
+
+def test_parser_errors_name_the_node(rtx):
+    with pytest.raises(ModelError, match=r"bad\.onnx: tensorrt_rtx .* refuses it: node adder \(Add\): "):
+        build.build_engine(rtx, "bad.onnx", REFUSED["types that do not go together"][0], 89, (1,), True, quiet)
+
+
+def test_an_interrupt_ends_the_build(rtx, contents):
+    """Ctrl-C, wherever it comes up: the bindings would print and forget an exception in one of their callbacks."""
+
+    def interrupt(*_):
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        build.build_engine(rtx, "score.onnx", contents["score.onnx"], 89, (1,), True, interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.fixture
+def packages(monkeypatch):
+    """Hide both packages, and look for them anew."""
+    for name in tensorrt.PACKAGES:
+        monkeypatch.setitem(sys.modules, name, None)
+    tensorrt.load.cache_clear()
+    yield monkeypatch
+    tensorrt.load.cache_clear()
+
+
+def test_no_package(packages):
+    with pytest.raises(
+        MPIFastError, match=r"no TensorRT: tensorrt is not installed: pip install .*\[tensorrt\].*"
+    ) as said:
+        build.choose((89,))
+    assert "tensorrt_rtx is not installed: pip install 'mpi-fast[tensorrt-rtx]'" in str(said.value)
+
+
+def test_a_package_without_its_library(packages, tmp_path):
+    missing = "libnvinfer.so.11: cannot open shared object file: No such file or directory"
+    (tmp_path / "tensorrt.py").write_text(f"raise ImportError({missing!r})")
+    packages.delitem(sys.modules, "tensorrt")
+    packages.syspath_prepend(tmp_path)
+    with pytest.raises(MPIFastError, match=r"tensorrt is installed, but its library cannot be loaded \(libnvinfer\.so"):
+        tensorrt.load("tensorrt")
+
+
+def test_a_package_too_old(packages, tmp_path):
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.16.1'")
+    packages.delitem(sys.modules, "tensorrt")
+    packages.syspath_prepend(tmp_path)
+    with pytest.raises(MPIFastError, match=r"tensorrt 10\.16\.1: expected 11 or newer"):
+        tensorrt.load("tensorrt")
+
+
+BUILD = """
+from mpi_fast import tensorrt
+from mpi_fast.errors import MPIFastError
+from mpi_fast.export.preflight import builder
+try:
+    builder(tensorrt.load("tensorrt"))
+except MPIFastError as error:
+    print(error)
+"""
+
+
+def test_the_data_centre_package_without_a_gpu(tmp_path):
+    """Its builder is then a null pointer; so is that of a library without anything in it."""
+    ran = subprocess.run(
+        [sys.executable, "-c", BUILD], env=without_library(tmp_path), capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.startswith(
+        "no engine can be built on this machine (is there a GPU and its driver?): tensorrt 11."
+    )
+
+
+def test_capabilities_that_nothing_here_builds_for(rtx, monkeypatch):
+    with pytest.raises(InputError, match=r"9\.0: .*tensorrt_rtx .* builds here for 7\.5, .*H100 and H200 \(9\.0\)"):
+        build.choose((89, 90))
+    monkeypatch.setattr(build, "device_capability", lambda: None)
+    with pytest.raises(InputError, match=r"no GPU is at hand .* --sm 89,120"):
+        build.choose()
+    monkeypatch.setattr(build, "device_capability", lambda: 90)
+    with pytest.raises(InputError, match=r"compute capability 9\.0: "):
+        build.choose()
+    monkeypatch.setattr(build, "device_capability", lambda: 120)
+    assert build.choose()[1] == (120,)
+
+
+def test_not_enough_memory(rtx, contents, monkeypatch):
+    rtx.listen().append(
+        ("ERROR", "[x.cpp::alloc::1] Error Code 2: OutOfMemory (cudaError 2: out of memory) In f at /a.cpp:1")
+    )
+    error = rtx.failure("score.onnx")
+    assert re.fullmatch(
+        r"score\.onnx: not enough memory on the GPU: .*smaller batches need less \(--batch\)", str(error)
+    )
+    assert ".cpp" not in str(error)
+
+
+class Recording:
+    """An object of the bindings that writes down what is asked of it and of all objects that it returns."""
+
+    def __init__(self, real, asked):
+        self.__dict__.update(real=real, asked=asked)
+
+    def __getattr__(self, name):
+        self._note(name)
+        return self._wrap(getattr(self.real, name))
+
+    def __setattr__(self, name, value):
+        self._note(name)
+        setattr(self.real, name, value)
+
+    def __call__(self, *given):
+        return self._wrap(self.real(*[one.real if isinstance(one, Recording) else one for one in given]))
+
+    def _note(self, name):
+        kind = self.real if isinstance(self.real, type) else type(self.real)
+        self.asked.add(("" if isinstance(self.real, types.ModuleType) else kind.__name__, name))
+
+    def _wrap(self, value):
+        kind = value if isinstance(value, type) else type(value)
+        is_enum_member = not isinstance(value, type) and "__members__" in dir(kind)
+        if is_enum_member or kind.__name__ in ("ILogger", "IProgressMonitor", "Dims", "IHostMemory"):
+            return value
+        ours = kind.__module__.startswith("tensorrt_rtx")
+        return Recording(value, self.asked) if ours or callable(value) else value
+
+
+def test_the_build_asks_for_nothing_that_the_data_centre_package_lacks(rtx, contents, tmp_path):
+    """Every attribute that a build uses is in the other package's bindings, too, but for what it asks of RTX alone."""
+    asked = set()
+    recording = tensorrt.TensorRT(rtx.name, rtx.version, Recording(rtx.module, asked), rtx.logger)
+    build.build_engine(recording, "score.onnx", contents["score.onnx"], 89, (1,), True, quiet)
+    preflight(recording, REFUSED["types that do not go together"][0])
+    real = bindings("tensorrt", tmp_path)
+    assert {
+        ("Builder", "build_serialized_network"),
+        ("ParserError", "node_name"),
+        ("ILayer", "get_output_type"),
+    } <= asked
+    lacking = {(kind, name) for kind, name in asked if kind not in real or name not in real[kind]}
+    assert lacking == {
+        ("", "ComputeCapability"),
+        ("ComputeCapability", "__members__"),
+        ("BuilderFlag", "REQUIRE_USER_ALLOCATION"),
+        ("IBuilderConfig", "num_compute_capabilities"),
+        ("IBuilderConfig", "set_compute_capability"),
+    }
+
+
+def test_command_line(rtx, contents, tmp_path):
+    bundle = bundle_of(tmp_path, {name: contents[name] for name in ("encoder.onnx", "score.onnx")})
+    export, runner = typer.Typer(), CliRunner()
+    export.command()(command.export)
+    given = ["--tensorrt", "--sm", "89,120", "--batch", "4,1", "--no-tf32", "--json", str(tmp_path / "said.json")]
+    result = runner.invoke(export, [str(bundle.path), *given])
+    assert result.exit_code == 0, result.output
+    engines = json.loads((tmp_path / "said.json").read_text())["engines"]
+    assert [(one["onnx"], one["capability"]) for one in engines] == [
+        ("encoder.onnx", 89),
+        ("encoder.onnx", 120),
+        ("score.onnx", 89),
+        ("score.onnx", 120),
+    ]
+    assert all(one["batches"] == [1, 4] and not one["tf32"] for one in engines)
+    shown = runner.invoke(app, ["info", str(bundle.path), "--json", str(tmp_path / "info.json")])
+    assert shown.exit_code == 0
+    described = json.loads((tmp_path / "info.json").read_text())[str(bundle.path)]["TensorRT engines"].splitlines()
+    assert described[1] == (
+        f"encoder.sm120.engine: tensorrt_rtx {rtx.version}, compute capability 12.0, fp32, batches of 1 to 4"
+    )
+    assert len(described) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--sm", "90"], ["--sm", "ada"], ["--batch", "0"], ["--batch", ""], ["--sm", "89", "-o", "elsewhere"]]
+)
+def test_options_that_make_no_sense(rtx, contents, tmp_path, wrong):
+    bundle = bundle_of(tmp_path, {name: contents[name] for name in ("encoder.onnx", "score.onnx")})
+    export = typer.Typer()
+    export.command()(command.export)
+    before = sorted(file.name for file in bundle.path.iterdir())
+    assert CliRunner().invoke(export, [str(bundle.path), "--tensorrt", *wrong]).exit_code == 2
+    assert sorted(file.name for file in bundle.path.iterdir()) == before
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("right", [False, True])
+def test_sums_have_the_shapes_of_products(rtx, left, right):
+    """(2, 5, 4) times (2, 4, 6), either operand stored transposed, and the result times (2, 6, 3)."""
+    module, network = rtx.module, builder(rtx).create_network()
+    plain, transposed = module.MatrixOperation.NONE, module.MatrixOperation.TRANSPOSE
+    a = network.add_input("a", module.float32, (2, 4, 5) if left else (2, 5, 4))
+    b = network.add_input("b", module.float32, (2, 6, 4) if right else (2, 4, 6))
+    c = network.add_input("c", module.float32, (2, 6, 3))
+    first = network.add_matrix_multiply(a, transposed if left else plain, b, transposed if right else plain)
+    second = network.add_matrix_multiply(first.get_output(0), plain, c, plain)
+    last = network.add_activation(second.get_output(0), module.ActivationType.RELU)
+    first.name, second.name = "first", "second"
+    sums_for_products(module, network)
+    layers = {network.get_layer(index).name: network.get_layer(index) for index in range(network.num_layers)}
+    assert tuple(layers["first.sum"].get_output(0).shape) == (2, 5, 6)
+    assert last.get_input(0).name == layers["second.sum"].get_output(0).name
+    assert tuple(last.get_input(0).shape) == (2, 5, 3)
