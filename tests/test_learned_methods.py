@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.cli import app
 from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.guidance import Likelihood, signal_scale
 from mpi_fast.methods.anderson import fixed_point
@@ -22,7 +24,7 @@ from mpi_fast.training import data
 from mpi_fast.training.checkpoint import Trained, load_checkpoint, load_trained
 from mpi_fast.training.deq import DeqConfig, Equilibrium
 from mpi_fast.training.dernet import DernetConfig
-from mpi_fast.training.loop import TrainingConfig, train
+from mpi_fast.training.loop import TrainingConfig, command, train
 from mpi_fast.training.recipes import RECIPES
 
 learned = importlib.import_module("mpi_fast.export.learned")
@@ -195,6 +197,18 @@ def test_a_run_makes_a_checkpoint_of_its_method(tmp_path, method):
     resumed = load_trained(path).provenance
     assert resumed["steps"] >= found.provenance["steps"]
     assert resumed["cpu_minutes"] >= found.provenance["cpu_minutes"]
+
+
+@pytest.mark.parametrize(("chosen", "rate"), [((), 4e-4), (("--learning-rate", "0.002"), 0.002)])
+def test_the_command_trains_at_the_rate_of_its_recipe(tmp_path, monkeypatch, chosen, rate):
+    ran = []
+    monkeypatch.setattr("mpi_fast.training.loop.train", lambda config, *_, **__: ran.append(config))
+    options = "train", "--method", "deq", "--minutes", "5", "-o", str(tmp_path / "deq.pt"), *chosen
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert ran[0].learning_rate == rate
+    assert ran[0].network == DeqConfig()
+    assert command(ran[0]).split() == ["mpi-fast", "train", "--method", "deq", "--minutes", "5", "--seed", "0", *chosen]
 
 
 # -- files and the runtime -----------------------------------------------------------------------------------------

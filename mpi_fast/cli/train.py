@@ -1,5 +1,6 @@
 """``mpi-fast train``: a score network for one's own grid or taste, or one to compare it with."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,12 +27,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
     scanners: Annotated[int, typer.Option(min=1, help="Random scanners to train on.")] = 256,
     phantoms: Annotated[int, typer.Option(min=1, help="Random phantoms to train on.")] = 60_000,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest one [default: the method's own].")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Train a network on simulated scanners; needs torch, which the extra "train" brings."""
     with friendly():
         if not minutes > 0:
             raise InputError(f"--minutes {minutes}: expected a positive number")
+        if learning_rate is not None and not 0 < learning_rate < math.inf:
+            raise InputError(f"--learning-rate {learning_rate}: expected a positive number")
         check_outputs(output, json_file)
         shape = parse_grid(grid)
         try:
@@ -50,6 +54,7 @@ def train(
             scanners=scanners,
             phantoms=phantoms,
             frames=recipe.frames,
+            learning_rate=learning_rate or recipe.learning_rate,
             seed=seed,
             network=recipe.config(),
         )

@@ -40,7 +40,8 @@ class TrainingConfig:
     groups, frames : int
         A batch is ``frames`` frames of each of ``groups`` scanners.
     learning_rate : float
-        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up.
+        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up. What suits a network is in
+        its recipe.
     ema : float
         Decay per step of the moving average of the weights.
     seed : int
@@ -182,7 +183,7 @@ def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], de
         "package": f"mpi-fast {mpi_fast.__version__}",
         "torch": str(torch.__version__),
         "hardware": f"{hardware}, {torch.get_num_threads()} threads",
-        "command": _command(config),
+        "command": command(config),
         "seed": config.seed,
         "steps": step,
         "frames": step * config.groups * config.frames,
@@ -194,17 +195,20 @@ def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], de
     }
 
 
-def _command(config: TrainingConfig) -> str:
+def command(config: TrainingConfig) -> str:
     """The command line that trains alike."""
-    grid = "x".join(str(n) for n in config.grid)
-    method = method_of(config.network)
-    options = {"method": method, "minutes": f"{config.minutes:g}", "seed": config.seed, "grid": grid}
-    default = TrainingConfig()
-    options |= {name: getattr(config, name) for name in ("scanners", "phantoms")}
-    unchanged = {"method": "score", "grid": "x".join(str(n) for n in default.grid), "scanners": default.scanners}
-    unchanged["phantoms"] = default.phantoms
-    chosen = {name: value for name, value in options.items() if unchanged.get(name) != value}
-    return "mpi-fast train " + " ".join(f"--{name} {value}" for name, value in chosen.items())
+    method, default = method_of(config.network), TrainingConfig()
+    options = {  # and what they are unless told otherwise
+        "method": (method, "score"),
+        "minutes": (f"{config.minutes:g}", None),
+        "seed": (config.seed, None),
+        "grid": ("x".join(map(str, config.grid)), "x".join(map(str, default.grid))),
+        "scanners": (config.scanners, default.scanners),
+        "phantoms": (config.phantoms, default.phantoms),
+        "learning-rate": (config.learning_rate, RECIPES[method].learning_rate),
+    }
+    chosen = (f"--{name} {value}" for name, (value, unless) in options.items() if value != unless)
+    return " ".join(["mpi-fast train", *chosen])
 
 
 def _save(

@@ -64,7 +64,9 @@ class Recipe:
     loss : callable
         Of a network on a batch.
     frames : int
-        Of each scanner in a batch, by default.
+        Of each scanner in a batch.
+    learning_rate : float
+        Highest one, unless told otherwise.
     """
 
     config: type[Any]
@@ -72,12 +74,15 @@ class Recipe:
     batches: Callable[..., Iterator[Any]]
     loss: Callable[[Any, Any], Tensor]
     frames: int = 6
+    learning_rate: float = 1e-3
 
 
 RECIPES: dict[str, Recipe] = {
     "score": Recipe(NetworkConfig, lambda config, grid: ScoreNetwork(config), batches, loss_of),
     "dernet": Recipe(DernetConfig, Dernet, frame_batches, _dernet_loss),
-    "deq": Recipe(DeqConfig, Equilibrium, frame_batches, _deq_loss, frames=3),
+    "deq": Recipe(
+        DeqConfig, Equilibrium, frame_batches, _deq_loss, frames=3, learning_rate=4e-4
+    ),  # at 1e-3 it diverges
 }
 
 
