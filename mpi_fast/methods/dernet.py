@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_positive
-from mpi_fast.methods.learned import LearnedModel, parts
+from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.learned import LearnedModel
 
 
 class Dernet(ReducedMethod):
@@ -48,7 +48,5 @@ class Dernet(ReducedMethod):
     def solve(self, likelihood: Likelihood) -> NDArray[np.float32]:
         """Images (F, N)."""
         scanner = {"singular_values": likelihood.singular_values, "basis": likelihood.basis}
-        images = np.empty((len(likelihood.y), likelihood.basis.shape[0]), dtype=np.float32)
-        for part in parts(len(images)):
-            images[part] = self._model(y=likelihood.y[part], noise=self.noise * likelihood.noise[part], **scanner)
-        return np.maximum(images, 0, out=images)
+        images = [self._model(y=part.y, noise=self.noise * part.noise, **scanner) for part in parts(likelihood)]
+        return np.asarray(np.maximum(np.concatenate(images), 0))

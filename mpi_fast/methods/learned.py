@@ -12,11 +12,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import MismatchError, ModelError, MPIFastError
+from mpi_fast.engines.onnx import session
+from mpi_fast.errors import MismatchError, ModelError
 
 Array = NDArray[np.float32]
 KIND = "mpi-fast method"
-BATCH = 64  # frames at once: enough to fill a CPU, few enough to stay in its cache
+
+
+def packaged(method: str) -> Path:
+    """Where the package has the file of a method, if it has one."""
+    return Path(str(files("mpi_fast") / "models" / f"{method}.onnx"))
+
+
+def model_file(method: str, model: str | Path = "default") -> Path:
+    """The file of a method, ``default`` for the one that comes with the package.
+
+    Raises
+    ------
+    ModelError
+        When there is none.
+    """
+    path = packaged(method) if model == "default" else Path(model)
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such file; to make it: mpi-fast train --method {method} --minutes 84 -o {method}.pt && "
+            f"python -m mpi_fast.export.learned {method}.pt -o {path}"
+        )
+    return path
 
 
 class LearnedModel:
@@ -27,7 +49,7 @@ class LearnedModel:
     method : str
         What the file must hold.
     model : str or Path
-        The file, or ``default`` for the one that comes with the package.
+        As `model_file`.
     calibration : Calibration
         Whose grid the file must be for.
     threads : int, optional
@@ -49,13 +71,8 @@ class LearnedModel:
     """
 
     def __init__(self, method: str, model: str | Path, calibration: Calibration, threads: int | None = None) -> None:
-        path = Path(str(files("mpi_fast") / "models" / f"{method}.onnx")) if model == "default" else Path(model)
-        if not path.is_file():
-            raise ModelError(
-                f"{path}: no such file; expected a model of '{method}': mpi-fast train --method {method}, "
-                "then python -m mpi_fast.export.learned"
-            )
-        self._session = _session(path, threads)
+        path = model_file(method, model)
+        self._session = session(path.read_bytes(), str(path), threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if metadata.get("kind") != KIND or metadata.get("method") != method:
             raise ModelError(f"{path}: holds '{metadata.get('method', 'something else')}', expected '{method}'")
@@ -74,23 +91,3 @@ class LearnedModel:
         """The model's outputs (F, ...) for named float32 inputs, side by side."""
         contiguous = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in inputs.items()}
         return np.concatenate(self._session.run(None, contiguous), axis=1)
-
-
-def parts(frames: int) -> list[slice]:
-    """Frames in batches of `BATCH`."""
-    return [slice(start, start + BATCH) for start in range(0, frames, BATCH)]
-
-
-def _session(path: Path, threads: int | None) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MPIFastError("ONNX Runtime is not installed: pip install 'mpi-fast[cpu]'") from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads or 0
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no common base class of their own
-        raise ModelError(f"{path}: ONNX Runtime refuses it: {error}") from error
