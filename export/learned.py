@@ -96,12 +96,10 @@ def graph(trained: Trained) -> bytes:
     """
     inputs = example(trained, trained.grid[0] * trained.grid[1] // 3, 3, seed=0)
     outputs = ["next_image", "next_prior", "next_signal"] if trained.method == "deq" else ["reconstruction"]
-    model = to_onnx(module(trained), inputs, outputs, {name: AXES[name] for name in inputs}).model
-    facts = {"grid": trained.grid, "provenance": trained.provenance}
-    metadata = {"kind": KIND, "method": trained.method, **{name: json.dumps(value) for name, value in facts.items()}}
-    onnx.helper.set_model_props(model, metadata)
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    made = to_onnx(module(trained), inputs, outputs, {name: AXES[name] for name in inputs})
+    facts = {"grid": json.dumps(trained.grid), "provenance": json.dumps(trained.provenance)}
+    onnx.helper.set_model_props(made.model, {"kind": KIND, "method": trained.method, **facts})
+    return made.content
 
 
 def module(trained: Trained) -> nn.Module:

@@ -1,6 +1,8 @@
 """DERnet and DEQ-MPI: from training to the file that users run."""
 
 import importlib
+import subprocess
+import sys
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,6 +28,7 @@ from mpi_fast.training.deq import DeqConfig, Equilibrium
 from mpi_fast.training.dernet import DernetConfig
 from mpi_fast.training.loop import TrainingConfig, command, train
 from mpi_fast.training.recipes import RECIPES
+from mpi_fast.training.scanners import make_scanners
 
 learned = importlib.import_module("mpi_fast.export.learned")
 GRID = (6, 7)
@@ -43,7 +46,7 @@ def trained(method, grid=GRID, std=0.05):
     network = RECIPES[method].build(CONFIGS[method], grid)
     for value in network.parameters():
         torch.nn.init.normal_(value, std=std)
-    return Trained(method, network.eval(), grid, (0.02, 10.0), {"made": "by a test"})
+    return Trained(network.eval(), grid, (0.02, 10.0), {"made": "by a test"}, method)
 
 
 class Measured(NamedTuple):
@@ -78,7 +81,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scanners():
-    return data.make_scanners(2, 5, GRID)
+    return make_scanners(2, 5, GRID)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +223,23 @@ def test_the_file_is_the_network(files, method):
     assert learned.difference(trained(method), content) < 1e-4
     assert b"/home" not in content
     assert learned.difference(trained(method, std=0.051), content) > 1e-4
+
+
+def test_torch_is_not_needed(files):
+    code = f"""
+import sys
+sys.modules["torch"] = None
+import numpy as np
+from mpi_fast.calibration import Calibration
+from mpi_fast.methods import create
+from mpi_fast.simulation import Scanner
+scanner = Scanner(grid={GRID})
+matrix = scanner.system_matrix()
+calibration = Calibration.from_arrays(matrix, scanner.frequencies, scanner.grid, scanner.field_of_view)
+for name, path in {[(name, str(path)) for name, path in files.items()]}:
+    assert create(name, calibration, model=path)(matrix.sum(axis=2)[None]).image.any()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_dernet_is_its_network_on_frames(files, measured):

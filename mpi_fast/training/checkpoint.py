@@ -31,21 +31,18 @@ LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
 class Trained:
     """A network of any kind, in evaluation mode, and what is known of it."""
 
-    method: str
     network: nn.Module
     grid: tuple[int, int]
     sigma_range: tuple[float, float]
     provenance: dict[str, Any]
+    method: str = "score"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A score network in evaluation mode and what is known of it."""
+class Checkpoint(Trained):
+    """A score network."""
 
     network: ScoreNetwork
-    grid: tuple[int, int]
-    sigma_range: tuple[float, float]
-    provenance: dict[str, Any]
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -62,7 +59,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"{path}: a network of the method '{trained.method}', expected 'score'; "
             "to export it: python -m mpi_fast.export.learned"
         )
-    return Checkpoint(trained.network, trained.grid, trained.sigma_range, trained.provenance)
+    return Checkpoint(**vars(trained))
 
 
 def load_trained(path: str | Path) -> Trained:
@@ -107,4 +104,4 @@ def load_trained(path: str | Path) -> Trained:
     broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path}: NaN or Inf in {len(broken)} tensors, the first is {broken[0]}")
-    return Trained(method, network.eval(), (ny, nx), (low, high), provenance)
+    return Trained(network.eval(), (ny, nx), (low, high), provenance, method)

@@ -18,11 +18,12 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.machine import processor
 from mpi_fast.training.checkpoint import FORMAT
-from mpi_fast.training.data import SIGMA, make_scanners, training_phantoms
+from mpi_fast.training.data import SIGMA, training_phantoms
 from mpi_fast.training.deq import DeqConfig
 from mpi_fast.training.dernet import DernetConfig
 from mpi_fast.training.network import NetworkConfig
 from mpi_fast.training.recipes import RECIPES, method_of
+from mpi_fast.training.scanners import make_scanners
 
 
 @dataclass(frozen=True)
