@@ -4,8 +4,8 @@
     python bench/peers.py [--snr 5 15 25 35] [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
 What a user would otherwise build: deepinv's DiffPIR and DDRM, and diffusers' DPM-Solver++ scheduler, around the bundled
-network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged. Each
-of deepinv's samplers is run in two ways:
+network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged, ours
+without the consensus that follows on them: samplers are compared. Each of deepinv's is run in two ways:
 
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
@@ -192,19 +192,16 @@ DIFFPIR: Space = {
     "peak": Axis((6.0, 12.0)),
 }
 DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), low=0.03, high=1.0), "etab": Axis((0.3, 0.9), low=0.03, high=1.0)}
+OURS = partial(Reconstructor, samples=SAMPLES, consensus=0, threads=1)
 CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
-    "mpi-fast": (partial(Reconstructor, samples=SAMPLES, steps=STEPS, consensus=0, threads=1), {}, EVALUATIONS),
+    "mpi-fast without consensus": (partial(OURS, steps=STEPS), {}, EVALUATIONS),
     "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
     "diffusers DPM-Solver++, conditional": (partial(Diffusers, guidance="none"), {}, EVALUATIONS),
     "deepinv DDRM, conditional": (DDRM, DDRM_SPACE, EVALUATIONS),
     "deepinv DDRM": (partial(DDRM, conditional=False), DDRM_SPACE, EVALUATIONS),
     "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
     "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
-    f"mpi-fast, {MANY} evaluations": (
-        partial(Reconstructor, samples=SAMPLES, steps=MANY - 1, consensus=0, threads=1),
-        {},
-        MANY,
-    ),
+    f"mpi-fast without consensus, {MANY} evaluations": (partial(OURS, steps=MANY - 1), {}, MANY),
     f"deepinv DDRM, conditional, {MANY} steps": (partial(DDRM, evaluations=MANY), DDRM_SPACE, MANY),
     f"deepinv DDRM, {MANY} steps": (partial(DDRM, conditional=False, evaluations=MANY), DDRM_SPACE, MANY),
     f"deepinv DiffPIR, {MANY} steps": (partial(DiffPIR, conditional=False, evaluations=MANY), DIFFPIR, MANY),
