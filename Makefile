@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality compare gpu roofline train model clean
+.PHONY: demo test coverage check lint types bench quality compare peers gpu roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -33,6 +33,9 @@ quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, 
 compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
 	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
 
+peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
+	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
+
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
 	PYTHON=$(PYTHON) bench/gpu.sh
 
@@ -44,6 +47,12 @@ train: $(VENV)/dev.stamp  ## a new default network; MINUTES=84 made the bundled 
 
 model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
 	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
+
+opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, trained as long as the default network was
+	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),84) --output dernet.pt
+	$(BIN)/mpi-fast train --method deq --minutes $(or $(MINUTES),84) --output deq.pt
+	$(BIN)/python -m mpi_fast.export.learned dernet.pt --output mpi_fast/models/dernet.onnx
+	$(BIN)/python -m mpi_fast.export.learned deq.pt --output mpi_fast/models/deq.onnx
 
 $(VENV)/python.stamp:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mpi-fast needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -57,6 +66,10 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 	$(PIP) --editable '.[dev]'
 	touch $@ $(VENV)/demo.stamp
+
+$(VENV)/peers.stamp: bench/peers-requirements.txt | $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers-requirements.txt
+	touch $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .benchmarks .hypothesis build *.egg-info demo.png compare.*

@@ -21,7 +21,7 @@ from mpi_fast import heldout, metrics
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
-from mpi_fast.methods import get
+from mpi_fast.methods import check, get
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
 
@@ -175,9 +175,11 @@ def compare(
     ------
     InputError
         For unknown methods, and SNRs that are no numbers.
+    ModelError
+        For learned methods whose model does not come with the package.
     """
     for method in methods:
-        get(method)
+        check(method)
     if not np.isfinite(snrs).all():
         raise InputError(f"SNR {list(snrs)} dB: expected numbers")
     jobs = [(setup, method, snr) for method in methods for snr in snrs]

@@ -383,6 +383,8 @@ def test_bad_options_of_the_others(files):
     assert "--frames 0" in fail("bench", "--frames", "0")
     assert "--minutes" in fail("train", "--minutes", 0)
     assert "--grid" in fail("train", "--minutes", 1, "--grid", "big")
+    assert "--learning-rate" in fail("train", "--minutes", 1, "--learning-rate", 0)
+    assert "score, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
 
 
 def test_interrupted(files, monkeypatch):

@@ -137,6 +137,7 @@ def test_processes_give_what_one_gives(setup, outcomes):
     ("options", "message"),
     [
         (("--methods", "art,magic"), "method 'magic'"),
+        (("--methods", "art,deq"), "deq.onnx: no such file; to make it: mpi-fast train --method deq "),
         (("--scanner", "north"), "scanner 'north'"),
         (("--noise", "loud"), "noise 'loud'"),
         (("--snr", "15;25"), "--snr 15;25"),
@@ -144,7 +145,8 @@ def test_processes_give_what_one_gives(setup, outcomes):
         (("-o", "figure.bmp"), "must end in one of"),
     ],
 )
-def test_bad_input_gives_one_line(options, message):
+def test_bad_input_gives_one_line(options, message, monkeypatch, tmp_path):
+    monkeypatch.setattr("mpi_fast.methods.learned.packaged", lambda method: tmp_path / f"{method}.onnx")
     result = run("--phantoms", 7, *options)
     assert result.exit_code == 2
     assert message in result.stderr

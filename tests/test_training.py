@@ -12,8 +12,10 @@ from mpi_fast.errors import InputError, ModelError
 from mpi_fast.guidance import Likelihood, signal_scale, tweedie
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import load_checkpoint
-from mpi_fast.training.loop import TrainingConfig, learning_rate, loss_of, train
+from mpi_fast.training.loop import TrainingConfig, learning_rate, train
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.recipes import loss_of
+from mpi_fast.training.scanners import make_scanners
 
 GRID = (9, 8)
 SMALL = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
@@ -22,7 +24,7 @@ CONFIG = TrainingConfig(minutes=0.03, grid=GRID, scanners=3, phantoms=28, groups
 
 @pytest.fixture(scope="module")
 def scanners():
-    return data.make_scanners(3, 5, GRID)
+    return make_scanners(3, 5, GRID)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def phantoms():
 
 
 def test_random_scanners_depend_on_their_seed_alone(scanners):
-    again = data.make_scanners(2, 5, GRID, workers=1)
+    again = make_scanners(2, 5, GRID, workers=1)
     rank = int(again.rank[1])
     torch.testing.assert_close(again.singular_values[1, :rank], scanners.singular_values[1, :rank])
     assert len(scanners) == 3

@@ -1,5 +1,6 @@
-"""``mpi-fast train``: a score network for one's own grid or taste."""
+"""``mpi-fast train``: a score network for one's own grid or taste, or one to compare it with."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,27 +20,44 @@ if TYPE_CHECKING:
 def train(
     minutes: Annotated[float, typer.Option(help="Minutes to train, all resumed runs together.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
+    method: Annotated[str, typer.Option(help="score; dernet and deq are what it is compared with.")] = "score",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     grid: Annotated[str, typer.Option(help="Voxels of the images, rows x columns.")] = "19x19",
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
     scanners: Annotated[int, typer.Option(min=1, help="Random scanners to train on.")] = 256,
     phantoms: Annotated[int, typer.Option(min=1, help="Random phantoms to train on.")] = 60_000,
+    learning_rate: Annotated[float | None, typer.Option(help="Highest one [default: the method's own].")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train a score network on simulated scanners; needs torch, which the extra "train" brings."""
+    """Train a network on simulated scanners; needs torch, which the extra "train" brings."""
     with friendly():
         if not minutes > 0:
             raise InputError(f"--minutes {minutes}: expected a positive number")
+        if learning_rate is not None and not 0 < learning_rate < math.inf:
+            raise InputError(f"--learning-rate {learning_rate}: expected a positive number")
         check_outputs(output, json_file)
         shape = parse_grid(grid)
         try:
             from mpi_fast.training.loop import Progress, TrainingConfig
             from mpi_fast.training.loop import train as run
+            from mpi_fast.training.recipes import RECIPES
         except ImportError as error:
             raise MPIFastError(f"training needs torch: pip install 'mpi-fast[train]' ({error})") from error
 
-        config = TrainingConfig(minutes=minutes, grid=shape, scanners=scanners, phantoms=phantoms, seed=seed)
+        if method not in RECIPES:
+            raise InputError(f"--method {method}: expected one of {', '.join(RECIPES)}")
+        recipe = RECIPES[method]
+        config = TrainingConfig(
+            minutes=minutes,
+            grid=shape,
+            scanners=scanners,
+            phantoms=phantoms,
+            frames=recipe.frames,
+            learning_rate=learning_rate or recipe.learning_rate,
+            seed=seed,
+            network=recipe.config(),
+        )
         last: list[Progress] = []
         with _bar() as bar:
             task = bar.add_task(f"simulating {scanners} scanners, drawing {phantoms} phantoms", total=None)
@@ -47,7 +65,8 @@ def train(
         for state in last:
             facts = {"steps": state.step, "loss": f"{state.loss:.4g}", "minutes": f"{state.seconds / 60:.2f}"}
             console.print(facts_table("trained", facts))
-        console.print(f"wrote {output}; to deploy it: python -m mpi_fast.export {output}", soft_wrap=True)
+        export = "mpi_fast.export" if method == "score" else "mpi_fast.export.learned"
+        console.print(f"wrote {output}; to deploy it: python -m {export} {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, {"written": output, **(vars(last[-1]) if last else {})})
 

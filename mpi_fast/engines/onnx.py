@@ -98,7 +98,16 @@ class BoundSession:
 
 
 def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | None = None) -> Any:
-    """A session on a file of a bundle, on the CPU or on GPU number ``gpu``.
+    """A session on a file of a bundle, on the CPU or on GPU number ``gpu``; see `session` for what it raises."""
+    opened = session(bundle.read(name), f"{bundle.path}/{name}", threads, gpu)
+    shape = tuple(opened.get_outputs()[0].shape[-2:])
+    if shape != bundle.grid:
+        raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")
+    return opened
+
+
+def session(content: bytes, title: str, threads: int | None, gpu: int | None = None) -> Any:
+    """A session on a model, which error messages call ``title``, on the CPU or on GPU number ``gpu``.
 
     Raises
     ------
@@ -118,14 +127,11 @@ def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | No
     if provider not in onnxruntime.get_available_providers():
         raise DeviceError("this ONNX Runtime has no CUDA: pip install 'mpi-fast[gpu]', which replaces onnxruntime")
     try:
-        session = onnxruntime.InferenceSession(
-            bundle.read(name), options, providers=[provider], provider_options=[{"device_id": gpu or 0}]
+        opened = onnxruntime.InferenceSession(
+            content, options, providers=[provider], provider_options=[{"device_id": gpu or 0}]
         )
     except Exception as error:  # ONNX Runtime's errors have no common base class of their own
-        raise ModelError(f"{bundle.path}/{name}: ONNX Runtime refuses it: {error}") from error
-    if session.get_providers()[0] != provider:  # it falls back without a word
+        raise ModelError(f"{title}: ONNX Runtime refuses it: {error}") from error
+    if opened.get_providers()[0] != provider:  # it falls back without a word
         raise DeviceError(f"ONNX Runtime cannot use CUDA device {gpu}: its libraries or the GPU are missing")
-    shape = tuple(session.get_outputs()[0].shape[-2:])
-    if shape != bundle.grid:
-        raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")
-    return session
+    return opened

@@ -15,6 +15,9 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.methods.art import ROWS, Kaczmarz
 from mpi_fast.methods.base import Method
+from mpi_fast.methods.deq import DeqMpi
+from mpi_fast.methods.dernet import Dernet
+from mpi_fast.methods.learned import model_file, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import PlugAndPlay
 from mpi_fast.methods.sparse import L1
@@ -42,6 +45,8 @@ class Entry:
         Whether it evaluates the score network: takes ``model`` and ``threads``.
     ours : bool
         Whether it is this project's own method, and no opponent.
+    trained : bool
+        Whether it is a trained network of its own, see `learned.model_file`.
     """
 
     title: str
@@ -50,6 +55,7 @@ class Entry:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     network: bool = False
     ours: bool = False
+    trained: bool = False
 
     def __call__(self, calibration: Calibration, **parameters: Any) -> Method:
         """Build the method for a calibration."""
@@ -61,6 +67,7 @@ def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
+_TOLD_NOISE: Space = {"noise": Axis((0.5, 1.0, 2.0))}
 _PUBLISHED: dict[str, Any] = {
     "sampler": "predictor-corrector",
     "steps": 1000,
@@ -85,6 +92,8 @@ REGISTRY: dict[str, Entry] = {
         fixed={"scheme": "admm"},
         network=True,
     ),
+    "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
+    "deq": Entry("DEQ-MPI", DeqMpi, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
     "paper": _ours(", as published", **_PUBLISHED),
     "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),
@@ -95,8 +104,11 @@ REGISTRY: dict[str, Entry] = {
 REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
 REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
 
-DEFAULT = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play", "mean", "average", "fast")
-"""What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame."""
+_CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
+_LEARNED = tuple(name for name, entry in REGISTRY.items() if entry.trained and packaged(name).is_file())
+DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "fast")
+"""What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame, and of ``dernet`` and ``deq``
+those are there whose model comes with the package."""
 
 
 def get(name: str) -> Entry:
@@ -110,6 +122,20 @@ def get(name: str) -> Entry:
     if name not in REGISTRY:
         raise InputError(f"method '{name}': expected one of {', '.join(REGISTRY)}")
     return REGISTRY[name]
+
+
+def check(name: str) -> None:
+    """Refuse a method that cannot be built, before time is spent on others.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    ModelError
+        For a method whose model does not come with the package.
+    """
+    if get(name).trained:
+        model_file(name)
 
 
 def create(name: str, calibration: Calibration, **parameters: Any) -> Method:

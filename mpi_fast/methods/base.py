@@ -7,6 +7,7 @@ value of a parameter suits faint and strong frames.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_scale
 
 Array = NDArray[np.float32]
+BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
 
 
 class Result(Protocol):
@@ -86,12 +88,19 @@ class ReducedMethod(ABC):
         noise = np.where(scale > 0, reduced.noise / unit, np.float32(1)).astype(np.float32)
         y = (reduced.y / unit[:, None]).astype(np.float32, copy=False)
         likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
-        images = self.solve(likelihood) * scale[:, None]
+        images = self.solve(likelihood) * scale[:, None] if len(y) else y  # no frames, no images
         return Estimate(images.reshape(-1, *calibration.grid).astype(np.float32))
 
     @abstractmethod
     def solve(self, likelihood: Likelihood) -> NDArray[np.floating]:
-        """Images (F, N) of root-mean-square about one, from signals in this unit."""
+        """Images (F, N) of root-mean-square about one, from signals in this unit, of at least one frame."""
+
+
+def parts(likelihood: Likelihood) -> Iterator[Likelihood]:
+    """The frames in batches of at most `BATCH`."""
+    for start in range(0, len(likelihood.y), BATCH):
+        part = slice(start, start + BATCH)
+        yield Likelihood(likelihood.y[part], likelihood.singular_values, likelihood.basis, likelihood.noise[part])
 
 
 def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFrames) -> ReducedFrames:

@@ -23,12 +23,11 @@ from mpi_fast.denoiser import ConditionedDenoiser
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_positive
+from mpi_fast.methods.base import ReducedMethod, check_positive, parts
 
 Array = NDArray[np.float32]
 Scheme = Literal["admm", "hqs"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
-BATCH = 64  # images that the network denoises at once
 
 
 class PlugAndPlay(ReducedMethod):
@@ -81,8 +80,7 @@ class PlugAndPlay(ReducedMethod):
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
-        parts = [slice(start, start + BATCH) for start in range(0, len(likelihood.y), BATCH)]
-        return np.concatenate([self._iterate(_part(likelihood, part)) for part in parts])
+        return np.concatenate([self._iterate(part) for part in parts(likelihood)])
 
     def _iterate(self, likelihood: Likelihood) -> Array:
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
@@ -95,7 +93,3 @@ class PlugAndPlay(ReducedMethod):
                 dual += image - denoised
             image = likelihood.combine((denoised - dual)[:, None], self._strength * level)[:, 0]
         return np.asarray(np.maximum(image, 0))
-
-
-def _part(likelihood: Likelihood, part: slice) -> Likelihood:
-    return Likelihood(likelihood.y[part], likelihood.singular_values, likelihood.basis, likelihood.noise[part])

@@ -1,9 +1,10 @@
 """``model.pt``: a trained network as a plain dict of tensors, numbers and strings.
 
 ``format``       version of this layout, 1
+``method``       what kind of network, one of `recipes`; ``score`` where it is missing
 ``grid``         [ny, nx]
-``network``      the fields of `network.NetworkConfig`
-``sigma_range``  [smallest, largest] noise level of training
+``network``      the fields of its configuration, such as `network.NetworkConfig`
+``sigma_range``  [smallest, largest] noise level of the sampler, in the training of a score network
 ``state``        {name: float32 tensor}, the moving average of the weights
 ``provenance``   who trained it, on what, for how long
 
@@ -16,26 +17,53 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from mpi_fast.errors import ModelError
-from mpi_fast.training.network import ScoreNetwork, build
+from mpi_fast.training.network import ScoreNetwork
+from mpi_fast.training.recipes import RECIPES
 
 FORMAT = 1
 LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A network in evaluation mode and what is known of it."""
+class Trained:
+    """A network of any kind, in evaluation mode, and what is known of it."""
 
-    network: ScoreNetwork
+    network: nn.Module
     grid: tuple[int, int]
     sigma_range: tuple[float, float]
     provenance: dict[str, Any]
+    method: str = "score"
+
+
+@dataclass(frozen=True)
+class Checkpoint(Trained):
+    """A score network."""
+
+    network: ScoreNetwork
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and check ``model.pt``.
+    """Read and check ``model.pt`` of a score network; see `load_trained`.
+
+    Raises
+    ------
+    ModelError
+        As `load_trained`, and for another kind of network.
+    """
+    trained = load_trained(path)
+    if not isinstance(trained.network, ScoreNetwork):
+        raise ModelError(
+            f"{path}: a network of the method '{trained.method}', expected 'score'; "
+            "to export it: python -m mpi_fast.export.learned"
+        )
+    return Checkpoint(**vars(trained))
+
+
+def load_trained(path: str | Path) -> Trained:
+    """Read and check a checkpoint of any network that mpi-fast trains.
 
     Raises
     ------
@@ -64,7 +92,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         low, high = (float(s) for s in content["sigma_range"])
         if min(ny, nx) < 2 or max(ny, nx) > 1024 or not 0 < low < high < math.inf:
             raise ValueError(f"grid {ny} x {nx}, noise levels {low} to {high}")
-        network = build(content["network"])
+        method = str(content.get("method", "score"))
+        if method not in RECIPES:
+            raise ValueError(f"method '{method}', expected one of {', '.join(RECIPES)}")
+        recipe = RECIPES[method]
+        network = recipe.build(recipe.config(**content["network"]), (ny, nx))
         network.load_state_dict(content["state"])
         provenance = dict(content["provenance"])
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:
@@ -72,4 +104,4 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path}: NaN or Inf in {len(broken)} tensors, the first is {broken[0]}")
-    return Checkpoint(network.eval(), (ny, nx), (low, high), provenance)
+    return Trained(network.eval(), (ny, nx), (low, high), provenance, method)

@@ -1,4 +1,4 @@
-"""The training loop: denoising score matching for a given number of minutes, on any device, resumable.
+"""The training loop: any of `recipes` for a given number of minutes, on any device, resumable.
 
 Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: the network that people deploy) and
 ``model.pt.resume`` (optimiser and raw weights, to go on from). Both are replaced when whole, never half-written.
@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import mpi_fast
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.machine import processor
 from mpi_fast.training.checkpoint import FORMAT
-from mpi_fast.training.data import SIGMA, Batch, batches, make_scanners, training_phantoms
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
-
-OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less
+from mpi_fast.training.data import SIGMA, training_phantoms
+from mpi_fast.training.deq import DeqConfig
+from mpi_fast.training.dernet import DernetConfig
+from mpi_fast.training.network import NetworkConfig
+from mpi_fast.training.recipes import RECIPES, method_of
+from mpi_fast.training.scanners import make_scanners
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,14 @@ class TrainingConfig:
     groups, frames : int
         A batch is ``frames`` frames of each of ``groups`` scanners.
     learning_rate : float
-        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up.
+        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up. What suits a network is in
+        its recipe.
     ema : float
         Decay per step of the moving average of the weights.
     seed : int
         For scanners, phantoms, batches and initial weights.
+    network : NetworkConfig, DernetConfig or DeqConfig
+        What to train.
     """
 
     minutes: float = 60.0
@@ -55,7 +60,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     ema: float = 0.9995
     seed: int = 0
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: NetworkConfig | DernetConfig | DeqConfig = field(default_factory=NetworkConfig)
 
 
 @dataclass(frozen=True)
@@ -66,17 +71,6 @@ class Progress:
     seconds: float
     loss: float
     learning_rate: float
-
-
-def loss_of(network: ScoreNetwork, batch: Batch) -> Tensor:
-    """Mean squared error in units of the linear estimate's deviation (lambda = 1 / c_out^2 of EDM, per voxel)."""
-    with torch.autocast(batch.image.device.type, torch.bfloat16):
-        denoised = network(batch.condition, batch.image, batch.sigma)
-    error = (denoised - batch.target) / batch.image[:, 1:2]
-    # Phantoms outside the scanner's view are bright next to their signals; nobody could reconstruct them.
-    size = batch.target.square().mean(dim=(1, 2, 3), keepdim=True)
-    loss: Tensor = (error.square() * (OUTLIER**2 / size.clamp_min(OUTLIER**2))).mean()
-    return loss
 
 
 def learning_rate(config: TrainingConfig, progress: float) -> float:
@@ -94,7 +88,7 @@ def train(
     save_every: float = 120.0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
-    """Train a score network.
+    """Train a network.
 
     Parameters
     ----------
@@ -124,23 +118,26 @@ def train(
     """
     target = _device(device)
     torch.manual_seed(config.seed)
-    network = ScoreNetwork(config.network).to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    recipe = RECIPES[method_of(config.network)]
+    network = recipe.build(config.network, config.grid)
+    network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
-    step, spent = 0, 0.0
+    step, spent, computed = 0, 0.0, 0.0
     resume_file = output.with_name(output.name + ".resume")
     if resume:
-        step, spent = _restore(resume_file, config, network, average, optimiser, target)
+        step, spent, computed = _restore(resume_file, config, network, average, optimiser, target)
     scanners = make_scanners(config.scanners, config.seed, config.grid).to(target)
     phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(target)
-    data = batches(scanners, phantoms, config.groups, config.frames, seed=config.seed + 1_000_003 * (step + 1))
+    data = recipe.batches(scanners, phantoms, config.groups, config.frames, seed=config.seed + 1_000_003 * (step + 1))
 
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
+    computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
         rate = learning_rate(config, seconds / (60 * config.minutes))
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = loss_of(network, next(data))
+        loss = recipe.loss(network, next(data))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -154,9 +151,11 @@ def train(
             report(Progress(step, seconds, smooth, rate))
         if now - saved > save_every:
             saved = now
-            _save(output, resume_file, config, network, average, optimiser, step, seconds)
+            used = seconds, time.process_time() - computing
+            _save(output, resume_file, config, network, average, optimiser, step, used)
     seconds = time.monotonic() - began
-    _save(output, resume_file, config, network, average, optimiser, step, seconds)
+    used = seconds, time.process_time() - computing
+    _save(output, resume_file, config, network, average, optimiser, step, used)
     report(Progress(step, seconds, smooth, 0.0))
     return output
 
@@ -173,66 +172,74 @@ def _device(name: str) -> torch.device:
 
 
 @torch.no_grad()
-def _update_average(average: dict[str, Tensor], network: ScoreNetwork, decay: float) -> None:
+def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float) -> None:
     values = network.state_dict()
     torch._foreach_lerp_(list(average.values()), [values[name].float() for name in average], 1 - decay)
 
 
-def _provenance(config: TrainingConfig, step: int, seconds: float, device: torch.device) -> dict[str, Any]:
+def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], device: torch.device) -> dict[str, Any]:
     """Who made this network, from what, where: plain strings and numbers."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "package": f"mpi-fast {mpi_fast.__version__}",
         "torch": str(torch.__version__),
         "hardware": f"{hardware}, {torch.get_num_threads()} threads",
-        "command": _command(config),
+        "command": command(config),
         "seed": config.seed,
         "steps": step,
         "frames": step * config.groups * config.frames,
-        "minutes": round(seconds / 60, 2),
+        "minutes": round(used[0] / 60, 2),
+        "cpu_minutes": round(used[1] / 60, 2),
         "scanners": config.scanners,
         "phantoms": config.phantoms,
         "learning_rate": config.learning_rate,
     }
 
 
-def _command(config: TrainingConfig) -> str:
+def command(config: TrainingConfig) -> str:
     """The command line that trains alike."""
-    grid = "x".join(str(n) for n in config.grid)
-    options = {"minutes": f"{config.minutes:g}", "seed": config.seed, "grid": grid}
-    default = TrainingConfig()
-    options |= {name: getattr(config, name) for name in ("scanners", "phantoms")}
-    unchanged = {"grid": "x".join(str(n) for n in default.grid), "scanners": default.scanners}
-    unchanged["phantoms"] = default.phantoms
-    chosen = {name: value for name, value in options.items() if unchanged.get(name) != value}
-    return "mpi-fast train " + " ".join(f"--{name} {value}" for name, value in chosen.items())
+    method, default = method_of(config.network), TrainingConfig()
+    options = {  # and what they are unless told otherwise
+        "method": (method, "score"),
+        "minutes": (f"{config.minutes:g}", None),
+        "seed": (config.seed, None),
+        "grid": ("x".join(map(str, config.grid)), "x".join(map(str, default.grid))),
+        "scanners": (config.scanners, default.scanners),
+        "phantoms": (config.phantoms, default.phantoms),
+        "learning-rate": (config.learning_rate, RECIPES[method].learning_rate),
+    }
+    chosen = (f"--{name} {value}" for name, (value, unless) in options.items() if value != unless)
+    return " ".join(["mpi-fast train", *chosen])
 
 
 def _save(
     output: Path,
     resume_file: Path,
     config: TrainingConfig,
-    network: ScoreNetwork,
+    network: nn.Module,
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
     step: int,
-    seconds: float,
+    used: tuple[float, float],
 ) -> None:
+    """Write both files; ``used`` are the seconds by the clock and of the processor."""
     device = next(network.parameters()).device
     model = {
         "format": FORMAT,
+        "method": method_of(config.network),
         "grid": list(config.grid),
         "network": config.network.to_dict(),
         "sigma_range": list(SIGMA),
         "state": {name: value.cpu().contiguous() for name, value in average.items()},
-        "provenance": _provenance(config, step, seconds, device),
+        "provenance": _provenance(config, step, used, device),
     }
     state = {
         "network": network.state_dict(),
         "average": average,
         "optimiser": optimiser.state_dict(),
         "step": step,
-        "seconds": seconds,
+        "seconds": used[0],
+        "cpu_seconds": used[1],
         "identity": _identity(config),
     }
     for path, content in ((output, model), (resume_file, state)):
@@ -254,11 +261,12 @@ def _identity(config: TrainingConfig) -> dict[str, Any]:
 def _restore(
     file: Path,
     config: TrainingConfig,
-    network: ScoreNetwork,
+    network: nn.Module,
     average: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
     device: torch.device,
-) -> tuple[int, float]:
+) -> tuple[int, float, float]:
+    """Steps so far, and the seconds by the clock and of the processor that they took."""
     if not file.is_file():
         raise ModelError(f"{file}: nothing to resume from; train without --resume first")
     try:
@@ -272,6 +280,6 @@ def _restore(
         network.load_state_dict(state["network"])
         average.update(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        return int(state["step"]), float(state["seconds"])
+        return int(state["step"]), float(state["seconds"]), float(state["cpu_seconds"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{file}: incomplete: {str(error).splitlines()[0]}") from error

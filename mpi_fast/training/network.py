@@ -18,7 +18,6 @@ image.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +58,14 @@ class NetworkConfig:
     def to_dict(self) -> dict[str, int]:
         """Plain numbers, as a checkpoint stores them."""
         return asdict(self)
+
+
+def zeroed(layer: nn.Linear | nn.Conv1d | nn.Conv2d) -> nn.Module:
+    """The layer with weights and bias zero: at the start of training it adds nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
 
 
 class ResidualBlock(nn.Module):
@@ -210,8 +217,3 @@ class ScoreNetwork(nn.Module):
         features = self.encoder(condition).repeat_interleave(len(image) // len(condition), dim=0)
         denoised: Tensor = self.denoiser(image, sigma, features)
         return denoised
-
-
-def build(config: dict[str, Any]) -> ScoreNetwork:
-    """A network from the plain numbers of a checkpoint."""
-    return ScoreNetwork(NetworkConfig(**config))

@@ -1,0 +1,88 @@
+"""DEQ-MPI: the fixed point of a learned iteration (Güngör et al. 2024); see `training.deq` for what is theirs.
+
+The iteration is an ONNX model, what accelerates it is `anderson`. Its state is the image x, the multiplier d0 of its
+prior and d2 of its signals, side by side.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.guidance import Likelihood
+from mpi_fast.methods.anderson import fixed_point
+from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.learned import LearnedModel
+
+Array = NDArray[np.float32]
+
+
+class DeqMpi(ReducedMethod):
+    """Anderson iterations of the network to their fixed point.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the scanner.
+    noise : float
+        The noise level that the network is told, relative to the one found: it scales the paper's epsilon.
+    iterations : int
+        Evaluations of the network at most, as in the paper.
+    tolerance : float
+        Relative residual at which a frame has converged, as in the paper.
+    model : str or Path
+        A file written by ``python -m mpi_fast.export.learned``, or ``default``.
+    threads : int, optional
+        Threads that the network may use; default all.
+
+    Attributes
+    ----------
+    residual : (F,) float64
+        Relative residual of the last call's frames.
+
+    Raises
+    ------
+    InputError
+        For parameters that are not positive.
+    ModelError, MismatchError
+        As `LearnedModel`.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        noise: float = 1.0,
+        iterations: int = 25,
+        tolerance: float = 1e-4,
+        model: str | Path = "default",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(calibration)
+        check_positive(noise=noise, iterations=iterations, tolerance=tolerance)
+        self.noise, self.iterations, self.tolerance = noise, iterations, tolerance
+        self.residual: NDArray[np.float64] = np.empty(0)
+        self._model = LearnedModel("deq", model, calibration, threads)
+
+    def solve(self, likelihood: Likelihood) -> Array:
+        """Images (F, N)."""
+        found = [self._iterate(part) for part in parts(likelihood)]
+        images, residuals = zip(*found, strict=True)
+        self.residual = np.concatenate(residuals)
+        return np.asarray(np.maximum(np.concatenate(images), 0))
+
+    def _iterate(self, likelihood: Likelihood) -> tuple[Array, NDArray[np.float64]]:
+        told = replace(likelihood, noise=np.float32(self.noise) * likelihood.noise)
+        given = {"y": told.y, "noise": told.noise, "singular_values": told.singular_values, "basis": told.basis}
+        frames, voxels = len(told.y), told.basis.shape[0]
+
+        def step(state: NDArray[np.floating]) -> NDArray[np.floating]:
+            image, prior, signal = np.split(state, [voxels, 2 * voxels], axis=1)
+            return self._model(image=image, prior=prior, signal=signal, **given)
+
+        image = told.combine(np.zeros((frames, 1, voxels), dtype=np.float32), 1.0)[:, 0]
+        multipliers = np.zeros((frames, voxels + told.y.shape[1]), dtype=np.float32)
+        start = np.concatenate([image, multipliers], axis=1)
+        state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)
+        return np.asarray(state[:, :voxels], dtype=np.float32), residual

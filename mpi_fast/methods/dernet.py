@@ -1,0 +1,52 @@
+"""DERnet: one pass of a network from signals to image (Peng et al. 2023); see `training.dernet` for what is theirs."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.guidance import Likelihood
+from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.learned import LearnedModel
+
+
+class Dernet(ReducedMethod):
+    """The network, once per frame.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the scanner.
+    noise : float
+        The noise level that the network is told, relative to the one found.
+    model : str or Path
+        A file written by ``python -m mpi_fast.export.learned``, or ``default``.
+    threads : int, optional
+        Threads that the network may use; default all.
+
+    Raises
+    ------
+    InputError
+        For a noise level that is not positive.
+    ModelError, MismatchError
+        As `LearnedModel`.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        noise: float = 1.0,
+        model: str | Path = "default",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(calibration)
+        check_positive(noise=noise)
+        self.noise = noise
+        self._model = LearnedModel("dernet", model, calibration, threads)
+
+    def solve(self, likelihood: Likelihood) -> NDArray[np.float32]:
+        """Images (F, N)."""
+        scanner = {"singular_values": likelihood.singular_values, "basis": likelihood.basis}
+        images = [self._model(y=part.y, noise=self.noise * part.noise, **scanner) for part in parts(likelihood)]
+        return np.asarray(np.maximum(np.concatenate(images), 0))

@@ -1,0 +1,93 @@
+"""Learned methods at run time: one ONNX file each, which says itself what it is and where it comes from.
+
+Its metadata hold ``kind``, ``method``, ``grid`` and ``provenance`` (JSON). It is evaluated by ONNX Runtime on the CPU.
+"""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.engines.onnx import session
+from mpi_fast.errors import MismatchError, ModelError
+
+Array = NDArray[np.float32]
+KIND = "mpi-fast method"
+
+
+def packaged(method: str) -> Path:
+    """Where the package has the file of a method, if it has one."""
+    return Path(str(files("mpi_fast") / "models" / f"{method}.onnx"))
+
+
+def model_file(method: str, model: str | Path = "default") -> Path:
+    """The file of a method, ``default`` for the one that comes with the package.
+
+    Raises
+    ------
+    ModelError
+        When there is none.
+    """
+    path = packaged(method) if model == "default" else Path(model)
+    if not path.is_file():
+        raise ModelError(
+            f"{path}: no such file; to make it: mpi-fast train --method {method} --minutes 84 -o {method}.pt && "
+            f"python -m mpi_fast.export.learned {method}.pt -o {path}"
+        )
+    return path
+
+
+class LearnedModel:
+    """A network of `training.recipes` as an ONNX Runtime session.
+
+    Parameters
+    ----------
+    method : str
+        What the file must hold.
+    model : str or Path
+        As `model_file`.
+    calibration : Calibration
+        Whose grid the file must be for.
+    threads : int, optional
+        Threads that one evaluation may use; default all.
+
+    Attributes
+    ----------
+    provenance : dict
+        Who trained it, on what, for how long.
+
+    Raises
+    ------
+    MPIFastError
+        When ONNX Runtime is not installed.
+    ModelError
+        For a file that is missing, broken, or of another method.
+    MismatchError
+        For a model of another grid than the calibration's.
+    """
+
+    def __init__(self, method: str, model: str | Path, calibration: Calibration, threads: int | None = None) -> None:
+        path = model_file(method, model)
+        self._session = session(path.read_bytes(), str(path), threads)
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        if metadata.get("kind") != KIND or metadata.get("method") != method:
+            raise ModelError(f"{path}: holds '{metadata.get('method', 'something else')}', expected '{method}'")
+        try:
+            ny, nx = (int(n) for n in json.loads(metadata["grid"]))
+            self.provenance = dict(json.loads(metadata["provenance"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: incomplete metadata ({type(error).__name__}: {error})") from error
+        if (ny, nx) != calibration.grid:
+            raise MismatchError(
+                f"{path}: a model for {ny} x {nx} voxels, but the calibration has "
+                f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --method {method} --grid"
+            )
+
+    def __call__(self, **inputs: NDArray[Any]) -> Array:
+        """The model's outputs (F, ...) for named float32 inputs, side by side."""
+        contiguous = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in inputs.items()}
+        return np.concatenate(self._session.run(None, contiguous), axis=1)
