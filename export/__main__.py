@@ -24,7 +24,7 @@ def export(
         Path, typer.Argument(help="model.pt, as mpi-fast train writes it; with --tensorrt also a bundle.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Bundle to write [default: the name less .pt].")
+        Path | None, typer.Option("-o", "--output", show_default="the name less .pt", help="Bundle to write.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the step network: fp32, or fp32,fp16 for both.")] = "fp32",
     calibration: Annotated[
@@ -40,7 +40,8 @@ def export(
     ] = None,
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Also build TensorRT engines.")] = False,
     sm: Annotated[
-        str, typer.Option(help="Compute capabilities to build them for, as in 89,120 [default: that of the GPU here].")
+        str,
+        typer.Option(show_default="that of the GPU here", help="Compute capabilities to build them for, as in 89,120."),
     ] = "",
     batch: Annotated[
         str, typer.Option(help="Batches to build them for: images of the step network, frames of the others.")

@@ -109,8 +109,16 @@ def test_consensus_brings_images_closer_to_the_phantoms(calibration, rows, phant
     assert found[1] > found[0] + 0.5
 
 
+def test_std_is_the_deviation_of_the_samples_from_the_image(calibration, rows):
+    bright = slice(0, 4)
+    alone, agreed = (Reconstructor(calibration, consensus=steps)(rows[bright]) for steps in (0, 3))
+    lit = (alone.image > 0) & (agreed.image > 0)
+    expected = np.hypot(alone.std, agreed.image - alone.image)
+    np.testing.assert_allclose(agreed.std[lit], expected[lit], atol=1e-3 * expected.max())
+
+
 def test_one_sample_and_one_step(calibration, rows):
-    out = Reconstructor(calibration, samples=1, steps=1)(rows[:2])
+    out = Reconstructor(calibration, samples=1, steps=1, consensus=0)(rows[:2])
     assert not out.std.any()
     assert out.image.any()
 

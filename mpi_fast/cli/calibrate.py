@@ -21,11 +21,13 @@ def calibrate(
     plane: Plane = None,
     snr_threshold: Annotated[float, typer.Option(min=0, help="Use rows of at least this signal-to-noise ratio.")] = 5.0,
     min_frequency: Annotated[float, typer.Option(min=0, help="Lowest frequency in Hz.")] = 80e3,
-    max_frequency: Annotated[float | None, typer.Option(min=0, help="Highest frequency in Hz [default: any].")] = None,
-    channels: Annotated[
-        str | None, typer.Option(metavar="N,N", help="Receive channels, from 0 [default: all].")
+    max_frequency: Annotated[
+        float | None, typer.Option(min=0, show_default="any", help="Highest frequency in Hz.")
     ] = None,
-    max_order: Annotated[int | None, typer.Option(min=1, help="Highest mixing order [default: any].")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="N,N", show_default="all", help="Receive channels, from 0.")
+    ] = None,
+    max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Select the rows of a system matrix, reduce it, and save what reconstruction needs."""

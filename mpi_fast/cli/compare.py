@@ -31,14 +31,19 @@ def compare(
         str, typer.Option(metavar="DB,DB", help="SNRs of the signals, in dB, with commas or spaces between.")
     ] = "5,10,15,20,25,30,35",
     methods: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Methods [default: all that take less than a second].")
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            show_default="all that take less than a second",
+            help="Names; an unknown one shows which there are.",
+        ),
     ] = None,
     phantoms: Annotated[int, typer.Option(min=2, help="Test frames.")] = 64,
     scanner: Annotated[str, typer.Option(help="in, fine or out: within what training draws from, or outside.")] = "in",
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
     model: Model = "default",
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes [default: one for each core].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="one for each core", help="Processes.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Figure to write.")] = None,
     phantom: Annotated[int, typer.Option(min=0, help="Which of the test frames the figure shows.")] = 3,
     json_file: JsonFile = None,

@@ -38,7 +38,7 @@ def reconstruct(
         Path, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="MDF file to write [default: MEASUREMENT.reco.mdf].")
+        Path | None, typer.Option("-o", "--output", show_default="MEASUREMENT.reco.mdf", help="MDF file to write.")
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help=f"Picture of the first {SHOWN} frames to write.")] = None,
     json_file: JsonFile = None,
@@ -49,7 +49,7 @@ def reconstruct(
     sampler: Annotated[str, typer.Option(help="dpm, heun, euler-maruyama or predictor-corrector.")] = "dpm",
     seed: Seed = 0,
     frames: Annotated[
-        str | None, typer.Option(metavar="A:B", help="Frames to reconstruct, from 0 [default: all].")
+        str | None, typer.Option(metavar="A:B", show_default="all", help="Frames to reconstruct, from 0.")
     ] = None,
     periods: Annotated[
         str | None, typer.Option(metavar="A:B", help="Periods of each frame: those of a patch, say.")

@@ -27,7 +27,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
     scanners: Annotated[int, typer.Option(min=1, help="Random scanners to train on.")] = 256,
     phantoms: Annotated[int, typer.Option(min=1, help="Random phantoms to train on.")] = 60_000,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest one [default: the method's own].")] = None,
+    learning_rate: Annotated[float | None, typer.Option(show_default="the method's own", help="Highest one.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Train a network on simulated scanners; needs torch, which the extra "train" brings."""
