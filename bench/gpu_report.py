@@ -47,8 +47,8 @@ def main() -> None:
 
 
 def content(file: Path) -> list[dict[str, Any]]:
-    """Benchmarks of one file, which is empty where none ran to its end."""
-    text = file.read_text().strip()
+    """Benchmarks of one file, which is empty, or not there, where none ran to its end."""
+    text = file.read_text().strip() if file.exists() else ""
     if not text:
         print(f"SKIPPED: {file.name}: nothing was measured")
     return [one for one in json.loads(text)["benchmarks"] if one["stats"]["data"]] if text else []

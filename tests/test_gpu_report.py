@@ -31,8 +31,8 @@ def report(folder, monkeypatch, device="cpu"):
     measured = [benchmark(one, device) for one in tradeoff.settings()]
     (folder / "one.json").write_text(json.dumps({"benchmarks": measured}))
     (folder / "none.json").write_text("")
-    given = [str(folder / "one.json"), str(folder / "none.json"), "-o", str(folder / "out")]
-    monkeypatch.setattr(sys, "argv", ["gpu_report", *given])
+    given = [str(folder / f"{name}.json") for name in ("one", "none", "missing")]
+    monkeypatch.setattr(sys, "argv", ["gpu_report", *given, "-o", str(folder / "out")])
     gpu_report.main()
     return {file.name: file for file in (folder / "out").iterdir()}
 
