@@ -14,9 +14,18 @@ FRAMES = 64
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, NDArray[np.complex64]]:
+def scanner(tmp_path_factory: pytest.TempPathFactory) -> tuple[Calibration, NDArray[np.complex64]]:
+    """Calibration of held-out scanner A, and its system matrix without noise (C, K, N)."""
+    file = Path(tmp_path_factory.mktemp("scanner")) / "sm.mdf"
+    truth = write_calibration_file(SCANNERS[0], file)
+    return Calibration.from_mdf(file), truth
+
+
+@pytest.fixture(scope="session")
+def measured(
+    scanner: tuple[Calibration, NDArray[np.complex64]], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Calibration, NDArray[np.complex64]]:
     """Calibration of held-out scanner A and the selected rows of 64 frames at 25 dB."""
-    folder = Path(tmp_path_factory.mktemp("scanner"))
-    truth = write_calibration_file(SCANNERS[0], folder / "sm.mdf")
-    calibration = Calibration.from_mdf(folder / "sm.mdf")
-    return calibration, measure(SCANNERS[0], truth, calibration, phantoms(FRAMES, 5), 25.0, folder / "m.mdf")
+    calibration, truth = scanner
+    file = Path(tmp_path_factory.mktemp("frames")) / "m.mdf"
+    return calibration, measure(SCANNERS[0], truth, calibration, phantoms(FRAMES, 5), 25.0, file)

@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from onnx_graph import why_not
+
 MODULES = (
     "torch", "cupy", "cuda.core", "onnx", "onnxruntime", "h5py", "threadpoolctl", "typer", "rich", "scipy",
     "pytest", "pytest_benchmark", "hypothesis", "ml_dtypes",
@@ -19,6 +21,8 @@ def main() -> int:
         except ImportError as error:
             missing.append(name)
             print(f"{name}: missing ({error})")
+    if reason := why_not():
+        print(f"to be skipped: ONNX Runtime's own CUDA graph: {reason}")
     try:
         import cupy
 

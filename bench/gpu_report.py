@@ -1,22 +1,30 @@
 """Tables of what a GPU measured: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``.
 
-From pytest-benchmark's JSON to ``gpu-NAME.json`` and ``gpu-NAME.md``, named after the GPU, with date, versions, and the
-percentiles and ratios that a reader wants.
+From pytest-benchmark's JSON to ``gpu-NAME.json``, ``gpu-NAME.md`` and, where matplotlib is installed, ``gpu-NAME.png``,
+named after the GPU, with date, versions, and the percentiles and ratios that a reader wants. Where every row is of a
+CPU it is a rehearsal: the heading says so, and the files are called ``rehearsal``.
 """
 
 import argparse
 import json
 import re
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tradeoff
+
+from mpi_fast import plots
+from mpi_fast.errors import MPIFastError
+from mpi_fast.machine import processor
 
 PACKAGES = ("mpi-fast", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton", "tensorrt", "tensorrt-rtx", "onnxruntime")
 PUBLISHED, OURS, COMPILER = "the published setting", "one CUDA graph", "torch.compile"
+RUNTIME = "ONNX Runtime's own CUDA graph"
 
 
 def main() -> None:
@@ -24,27 +32,61 @@ def main() -> None:
     parser.add_argument("measured", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results"))
     options = parser.parse_args()
-    benchmarks = [one for file in options.measured for one in json.loads(file.read_text())["benchmarks"]]
-    facts = machine()
-    report = {"machine": facts, "rows": [summary(one) for one in benchmarks]}
-    name = re.sub(r"[^a-z0-9]+", "-", facts["gpu"].lower()).strip("-")
+    rows = [summary(one) for file in options.measured for one in content(file)]
+    if not rows:
+        sys.exit("nothing was measured, so there is no report")
+    rehearsal = all(row.get("device") == "cpu" for row in rows)
+    facts = versions(cpu() if rehearsal else gpu())
+    report = {"machine": facts, "rows": rows}
+    name = "rehearsal" if rehearsal else "gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["gpu"].lower()).strip("-")
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"gpu-{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (options.output / f"gpu-{name}.md").write_text(markdown(report))
+    (options.output / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.output / f"{name}.md").write_text(markdown(report))
     print(markdown(report))
+    print(picture(rows, options.output / f"{name}.png"))
 
 
-def machine() -> dict[str, str]:
-    """GPU and driver by the driver's own tool, versions of what ran."""
+def content(file: Path) -> list[dict[str, Any]]:
+    """Benchmarks of one file, which is empty, or not there, where none ran to its end."""
+    text = file.read_text().strip() if file.exists() else ""
+    if not text:
+        print(f"SKIPPED: {file.name}: nothing was measured")
+    return [one for one in json.loads(text)["benchmarks"] if one["stats"]["data"]] if text else []
+
+
+def gpu() -> dict[str, str]:
+    """GPU and driver, by the driver's own tool."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    gpu, driver = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0].split(", ")
-    found = {"gpu": gpu, "driver": driver, "date": datetime.now(UTC).date().isoformat()}
+    name, driver = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0].split(", ")
+    return {"gpu": name, "driver": driver}
+
+
+def cpu() -> dict[str, str]:
+    """What stands in for a GPU in a rehearsal."""
+    return {"gpu": "no GPU: rehearsed on a CPU, nothing here is a GPU's figure", "processor": processor()}
+
+
+def versions(found: dict[str, str]) -> dict[str, str]:
+    """What was found, today's date, and versions of what ran."""
+    found = {**found, "date": datetime.now(UTC).date().isoformat()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
     return found
+
+
+def picture(rows: list[dict[str, Any]], file: Path) -> str:
+    """Draw quality over time, and say where, or why not."""
+    measured = [row for row in rows if row["group"] == tradeoff.GROUP]
+    if not measured:
+        return "SKIPPED: the picture of quality over time: no row of it was measured"
+    try:
+        plots.save(tradeoff.figure(measured), file)
+    except (ImportError, MPIFastError) as error:
+        return f"SKIPPED: the picture of quality over time: {error}"
+    return f"wrote {file}"
 
 
 def summary(benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -66,17 +108,23 @@ def markdown(report: dict[str, Any]) -> str:
     facts = report["machine"]
     lines = [f"# {facts['gpu']}", "", ", ".join(f"{key} {value}" for key, value in facts.items() if key != "gpu"), ""]
     for group in dict.fromkeys(row["group"] for row in report["rows"]):
-        lines += [f"## {group}", "", "| | p50, ms | p95 | p99 | max | rounds | |", "|---|---|---|---|---|---|---|"]
-        for row in (row for row in report["rows"] if row["group"] == group):
-            extra = ", ".join(
-                f"{key.replace('_', ' ')} {row[key]:.4g}"
-                for key in ("frames_per_second", "joules_per_frame", "times_predicted")
-                if key in row
-            )
-            times = " | ".join(f"{row[key]:.4g}" for key in ("p50", "p95", "p99", "max"))
-            lines.append(f"| {row['name']} | {times} | {row['rounds']} | {extra} |")
-        lines.append("")
+        rows = [row for row in report["rows"] if row["group"] == group]
+        lines += [f"## {group}", "", *(tradeoff.table(rows) if group == tradeoff.GROUP else [*table(rows), ""])]
     return "\n".join([*lines, *verdicts(report["rows"])]) + "\n"
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown for one group."""
+    lines = ["| | p50, ms | p95 | p99 | max | rounds | |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        extra = ", ".join(
+            f"{key.replace('_', ' ')} {row[key]:.4g}"
+            for key in ("frames_per_second", "joules_per_frame", "times_predicted")
+            if key in row
+        )
+        times = " | ".join(f"{row[key]:.4g}" for key in ("p50", "p95", "p99", "max"))
+        lines.append(f"| {row['name']} | {times} | {row['rounds']} | {extra} |")
+    return lines
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
@@ -86,7 +134,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     if best is None:
         return []
     found = [f"Best latency: {best:.3f} ms (the scanner's own frame period: 0.653 ms)."]
-    for opponent in (COMPILER, PUBLISHED):
+    for opponent in (COMPILER, RUNTIME, PUBLISHED):
         slower = [value for name, value in latency.items() if opponent in name]
         found += [f"{opponent}: {value / best:.1f} times as long, in the same run." for value in slower]
     rates = [row["frames_per_second"] for row in rows if "frames_per_second" in row]

@@ -10,7 +10,7 @@ without the consensus that follows on them: samplers are compared. Each of deepi
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
 * *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
 
-Both with as many evaluations of the network as ours by default, and some with 20. Their parameters are tuned by
+Both with six evaluations of the network, as ours with five steps, and some with 20. Their parameters are tuned by
 `methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even of an
 interrupted one; ours has none. Times are medians over frames, all methods taking turns. Scanner A of `heldout`.
 """

@@ -1,7 +1,8 @@
 """Latency and throughput on a GPU, beside what else one could run there: ``make gpu``.
 
 A round takes a frame, or a batch, from signals in the host's memory to images in the host's memory. Each group is one
-comparison, made side by side; `gpu_report.py` makes tables of the JSON.
+comparison, made side by side; `gpu_report.py` makes tables of the JSON. What torch's compiler has a part in has
+"compile" in its name: minutes, so `gpu.sh` runs it last.
 """
 
 import contextlib
@@ -12,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx_graph import FixedGraph, why_not
 from torch import Tensor, nn
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.torch_device import TorchDeviceEngine
 from mpi_fast.errors import DeviceError
-from mpi_fast.export.frame import FrameGraph
-from mpi_fast.export.frozen import Reduction
 from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.philox import mirrored_normal
 from mpi_fast.pipelines import Sampling, device
@@ -68,6 +68,10 @@ class InTorch(nn.Module):
 
     def __init__(self, calibration: Calibration) -> None:
         super().__init__()
+        pytest.importorskip("onnxscript", reason="these modules are the export's, which needs onnxscript")
+        from mpi_fast.export.frame import FrameGraph
+        from mpi_fast.export.frozen import Reduction
+
         original = load_checkpoint(Bundle.open().checkpoint())
         network = half(original.network)
         checkpoint = Checkpoint(network, original.grid, original.sigma_range, original.provenance)
@@ -103,11 +107,29 @@ def eager_kernels(calibration: Calibration) -> Run:
         return loop(calibration)
 
 
+def onnx_graph(calibration: Calibration) -> Run:
+    """The frozen graph, exported for this scanner and replayed by ONNX Runtime."""
+    if reason := why_not():
+        pytest.skip(reason)
+    pytest.importorskip("onnxscript", reason="the export needs onnxscript")
+    from mpi_fast.export.frame import frame_onnx
+    from mpi_fast.export.frozen import frozen_onnx
+
+    checkpoint = load_checkpoint(Bundle.open().checkpoint())
+    general = frame_onnx(checkpoint, DEFAULT.steps, DEFAULT.samples, DEFAULT.consensus)
+    noise = mirrored_normal(DEFAULT.seed, DEFAULT.samples, calibration.num_voxels)
+    try:
+        return FixedGraph(frozen_onnx(general, calibration).content, noise)
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
 LATENCY: dict[str, tuple[int, Callable[[Calibration], Run]]] = {
     "one CUDA graph, PyTorch fp16 inside": (10_000, loop),
     "one CUDA graph, PyTorch fp16 compiled inside": (10_000, lambda c: loop(c, compiled=True)),
     "one CUDA graph, PyTorch tf32 inside": (1_000, lambda c: loop(c, precision="tf32")),
     "the same kernels without a graph": (500, eager_kernels),
+    "ONNX Runtime's own CUDA graph of the frozen frame, fp32 with tf32 products": (1_000, onnx_graph),
     "PyTorch alone, eager": (300, lambda c: in_torch(c, None)),
     "PyTorch alone, torch.compile max-autotune": (2_000, lambda c: in_torch(c, "max-autotune")),
     "ONNX Runtime on the host's CPU": (50, lambda c: Reconstructor(c, device="cpu")),
@@ -127,7 +149,7 @@ def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
 
 @pytest.mark.benchmark(group="throughput")
 @pytest.mark.parametrize("frames", [1, 8, 64, 512, 4096])
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 def test_throughput(benchmark: Any, measured: Measured, frames: int, compiled: bool) -> None:
     calibration, rows = measured
     run = loop(calibration, min(frames, 1024), compiled=compiled)
@@ -151,7 +173,7 @@ def energy() -> Any:
 
 
 @pytest.mark.benchmark(group="stages of one frame: 50 repetitions in a graph")
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("stage", ["transfers", "encoder", "denoiser"])
 def test_stage(benchmark: Any, measured: Measured, stage: str, compiled: bool) -> None:
     """The kernels' own stages are in test_kernels.py."""

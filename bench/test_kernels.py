@@ -18,10 +18,11 @@ from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 from mpi_fast.kernels.table import STEP, step_table
+from mpi_fast.pipelines import Sampling
 from mpi_fast.schedule import VE
 
 REPEAT = 100
-SAMPLES = 8
+SAMPLES = Sampling().samples
 pytestmark = pytest.mark.gpu
 
 
@@ -42,7 +43,7 @@ class Buffers:
         normal = rng.standard_normal((frames, calibration.num_rows, 2)).astype(np.float32)
         signals = device.upload(normal.view(np.complex64)[..., 0])
         projection, basis = Projection.upload(calibration, device), Basis.upload(calibration, device)
-        table = step_table("dpm", VE(), 5)
+        table = step_table("dpm", VE(), Sampling().steps)
         rows = device.upload(table.view(np.uint8).reshape(len(table), STEP.itemsize))
         reduced, energy = device.empty((frames, rank), np.float64), device.empty((frames,), np.float64)
         y, statistics = (device.empty(shape, np.float32) for shape in ((frames, rank), (len(STATISTICS), frames)))

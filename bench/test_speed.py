@@ -15,11 +15,13 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
+from mpi_fast.pipelines import Sampling
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 
 Measured = tuple[Calibration, NDArray[np.complex64]]
+DEFAULT = Sampling()
 
 
 ENGINES: dict[str, Callable[[], str | Engine]] = {
@@ -29,7 +31,7 @@ ENGINES: dict[str, Callable[[], str | Engine]] = {
 }
 
 
-@pytest.mark.benchmark(group="one frame, 8 samples, 5 steps")
+@pytest.mark.benchmark(group=f"one frame, {DEFAULT.samples} samples, {DEFAULT.steps} steps")
 @pytest.mark.parametrize("name", ENGINES)
 def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
     calibration, rows = measured

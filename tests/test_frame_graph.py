@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from google.protobuf import text_format
+from onnx_graph import FixedGraph
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import OnnxEngine
@@ -172,6 +173,30 @@ def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrati
     assert relative(found["std"], expected.std) < 1e-4
     assert found["snr_db"][0] == -np.inf
     np.testing.assert_allclose(found["snr_db"][1:], expected.snr_db[1:], atol=0.01)
+
+
+def test_a_frozen_graph_at_fixed_addresses_gives_the_same_images_frame_after_frame(bundle, calibrations):
+    """What the GPU benchmark captures, bound on the CPU."""
+    content, calibration = bundle.read("reconstruct.frozen.onnx"), calibrations[0]
+    run = FixedGraph(content, mirrored_normal(3, SAMPLES, calibration.num_voxels), "cpu")
+    expected = Reconstructor(calibration, bundle.path, seed=3, **OPTIONS)(frames(calibration)[:5])
+    for index, rows in enumerate(frames(calibration)[:5]):
+        image, std, snr_db = run(rows[None])
+        assert relative(image, expected.image[index : index + 1]) < 1e-4
+        assert relative(std, expected.std[index : index + 1]) < 1e-4
+        np.testing.assert_allclose(snr_db, expected.snr_db[index], atol=0.01)
+
+
+def test_a_frozen_graph_of_one_frame_has_nothing_that_a_cuda_graph_cannot_hold(bundle, tmp_path):
+    """Shapes would be computed on the host, and branches and loops decided there."""
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name("frames", 1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    content = bundle.read("reconstruct.frozen.onnx")
+    onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    operators = {node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    assert operators.isdisjoint({"Shape", "Size", "NonZero", "If", "Loop", "Scan"})
 
 
 def test_half_precision_costs_no_image_quality(bundle):

@@ -1,0 +1,91 @@
+"""The frozen whole-frame graph on ONNX Runtime with a CUDA graph of its own: what its users get without this project.
+
+``python bench/onnx_graph.py`` says why it cannot run here, or nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import DeviceError
+
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}
+CAPTURE = {"device_id": "0", "enable_cuda_graph": "1"}
+
+
+def why_not() -> str | None:
+    """Why ONNX Runtime cannot use a GPU here, as far as it says without trying; None if it may."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        return f"ONNX Runtime is not installed ({error})"
+    if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
+        return None
+    return f"this ONNX Runtime ({onnxruntime.__version__}) has no {PROVIDERS['cuda']}: it takes onnxruntime-gpu"
+
+
+class FixedGraph:
+    """One frame at a time by ``reconstruct.frozen.onnx``, every tensor at one address.
+
+    Parameters
+    ----------
+    content : bytes
+        The graph.
+    initial : (samples, N) float32
+        Noise to start from.
+    place : str
+        ``cuda`` for the first GPU, in a CUDA graph that ONNX Runtime captures; ``cpu`` for the same without one.
+
+    Raises
+    ------
+    DeviceError
+        When ONNX Runtime has no CUDA.
+    """
+
+    def __init__(self, content: bytes, initial: NDArray[np.float32], place: str = "cuda") -> None:
+        import onnxruntime
+
+        self._session = _session(content, place)
+        self._binding = self._session.io_binding()
+        self._inputs, self._outputs = {}, []
+        for one in self._session.get_inputs():
+            value = np.ascontiguousarray(initial) if one.name == "initial" else np.zeros(_one(one.shape), np.float32)
+            self._inputs[one.name] = onnxruntime.OrtValue.ortvalue_from_numpy(value, place, 0)
+            self._binding.bind_ortvalue_input(one.name, self._inputs[one.name])
+        for one in self._session.get_outputs():
+            array = onnxruntime.OrtValue.ortvalue_from_shape_and_type(_one(one.shape), np.float32, place, 0)
+            self._outputs.append(array)
+            self._binding.bind_ortvalue_output(one.name, array)
+        for _ in range(2):  # allocates and captures; replays
+            self._session.run_with_iobinding(self._binding)
+
+    def __call__(self, rows: NDArray[np.complex64]) -> list[NDArray[np.float32]]:
+        """Selected rows (1, M) to image (1, ny, nx), std (1, ny, nx) and SNR in dB (1,)."""
+        self._inputs["real"].update_inplace(np.ascontiguousarray(rows.real))
+        self._inputs["imag"].update_inplace(np.ascontiguousarray(rows.imag))
+        self._session.run_with_iobinding(self._binding)
+        return [array.numpy() for array in self._outputs]
+
+
+def _session(content: bytes, place: str) -> Any:
+    """A session for one frame: then all shapes are constants, and nothing is left that would be computed on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_free_dimension_override_by_name("frames", 1)
+    provider = PROVIDERS[place], CAPTURE if place == "cuda" else {}
+    session = onnxruntime.InferenceSession(content, options, providers=[provider])
+    if session.get_providers()[0] != provider[0]:  # it falls back without a word
+        raise DeviceError("ONNX Runtime cannot use the GPU: a library that it needs is missing")
+    return session
+
+
+def _one(shape: list[int | str]) -> list[int]:
+    """A shape for one frame."""
+    return [size if isinstance(size, int) else 1 for size in shape]
+
+
+if __name__ == "__main__":
+    print(why_not() or "")
