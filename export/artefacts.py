@@ -44,7 +44,15 @@ def build(request: Request) -> Bundle:
     """Export, compare and write."""
     # Small networks are no work for several threads, which wait for each other in busy loops: where other programs run,
     # torch's are ten times slower than one.
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    try:
+        return _build(request)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _build(request: Request) -> Bundle:
     checkpoint = load_checkpoint(request.checkpoint_file)
     calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
     if calibration and calibration.grid != checkpoint.grid:

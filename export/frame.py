@@ -4,7 +4,8 @@ It repeats, operation for operation, what `reconstructor.Reconstructor` does by 
 guidance, then consensus. The NumPy code stays the reference: `parity` compares the two, and writes no bundle if they
 differ.
 
-Everything that depends on the noise level of a step is a number when the graph is made (`training.unrolled`).
+Everything that depends on the noise level of a sampler's step is a number when the graph is made
+(`training.unrolled`); that of consensus is the frame's own.
 """
 
 import itertools
@@ -15,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import HIGHEST, LEVEL
+from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
@@ -26,9 +27,9 @@ from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
 from mpi_fast.training.unrolled import Unrolled
 
 OUTPUTS = ("image", "std", "noise_floor")
-GUIDED_AXES = {
-    "x": {0: "frames"},
-    "features": {0: "frames"},
+FRAMES = {0: "frames"}
+AXES = {
+    **dict.fromkeys(("x", "denoised", "agreed", "level", "features"), FRAMES),
     "y": {0: "frames", 1: "rank"},
     "noise": {0: "frames"},
     "singular_values": {0: "rank"},
@@ -110,8 +111,8 @@ class Guided(nn.Module):
         return signals.combine(denoised, signals.gain(STRENGTH * spread))
 
 
-class Ordinary(nn.Module):
-    """D(x; sigma) without any signals, one image of a frame."""
+class Agreement(nn.Module):
+    """One step towards consensus: see `consensus.agree`, whose names these are."""
 
     features: Tensor
 
@@ -122,8 +123,27 @@ class Ordinary(nn.Module):
         with torch.no_grad():
             self.register_buffer("features", network.encode(nothing))
 
-    def forward(self, x: Tensor, sigma: Tensor, modulations: Sequence[Modulation]) -> Tensor:
-        """Images (F, 1, N) at noise levels sigma (F, 1, 1), with their modulations."""
+    def forward(
+        self,
+        x: Tensor,
+        denoised: Tensor,
+        agreed: Tensor,
+        level: Tensor,
+        modulations: Sequence[Modulation],
+        y: Tensor,
+        noise: Tensor,
+        singular_values: Tensor,
+        basis: Tensor,
+    ) -> Images:
+        """The first three (F, 1, N) after the step; level (F, 1) with its modulations, the others as in `Signals`."""
+        signals = Signals(y, noise, singular_values, basis)
+        x = x + agreed - denoised
+        denoised = self._denoise(x, level[:, None], modulations)
+        agreed = signals.combine(2.0 * denoised - x, signals.gain(level))
+        return x, denoised, agreed
+
+    def _denoise(self, x: Tensor, sigma: Tensor, modulations: Sequence[Modulation]) -> Tensor:
+        """D(x; sigma) without any signals."""
         shrink = 1.0 / (1.0 + sigma * sigma)  # guidance.tweedie
         spread = sigma * torch.sqrt(shrink)
         estimate = shrink * x
@@ -167,8 +187,8 @@ class FrameGraph(nn.Module):
         self.network = Unrolled(checkpoint.network, self.sigmas, samples)
         alone = Unrolled(checkpoint.network, [], samples=1)
         self.network.body = alone.body = Shared("network", self.network.body, {"x": {0: "images"}})
-        self.guided = Shared("guided", Guided(self.network, self.grid), GUIDED_AXES)
-        self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), {"x": {0: "frames"}, "sigma": {0: "frames"}})
+        self.guided = Shared("guided", Guided(self.network, self.grid), AXES)
+        self.agreement = Shared("agreement", Agreement(alone, self.grid), AXES, count=3)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -246,13 +266,11 @@ class FrameGraph(nn.Module):
         """See `consensus.agree`; (F, 1, N)."""
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
-        level = torch.clamp(LEVEL * torch.sqrt(ratio), max=HIGHEST)  # consensus.level_of
+        level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
         modulations = self.network.denoiser.modulations(level[:, 0])
-        agreed, gain = x, signals.gain(level)
+        denoised = agreed = x
         for _ in range(self.consensus):
-            denoised = self.ordinary(x, level[:, None], modulations)
-            agreed = signals.combine(2.0 * denoised - x, gain)
-            x = x + agreed - denoised
+            x, denoised, agreed = self.agreement(x, denoised, agreed, level, modulations, *signals.tensors)
         return agreed
 
 

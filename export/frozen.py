@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import compose, numpy_helper
-from onnxscript import optimizer
 from torch import Tensor, nn
 
 from mpi_fast.calibration import SNR_CEILING_DB, Calibration
 from mpi_fast.export.onnx import Graph, checked, count, quiet, to_onnx
+from mpi_fast.export.shared import tidied
 
 OUTPUTS = ("image", "std", "snr_db")
 LARGEST_CONSTANT = 2**24  # bytes that constant folding may make of one tensor: V * V of a grid of 2048 voxels
@@ -82,7 +82,7 @@ def frozen_onnx(general: Graph, calibration: Calibration, initial: np.ndarray | 
     whole.graph.output.extend(outputs[name] for name in OUTPUTS)
     before = reduction.nodes_before + general.nodes_before
     with quiet():
-        whole = optimizer.optimize(whole, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
+        whole = tidied(whole, LARGEST_CONSTANT)
     assert count(whole) < before
     model = checked(onnx.shape_inference.infer_shapes(whole))
     model.metadata_props.add(key="selection", value=json.dumps(np.argwhere(calibration.selection).tolist()))

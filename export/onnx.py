@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from mpi_fast.errors import ModelError
-from mpi_fast.export.shared import OUTPUT, Shared, calls, examples, insert
+from mpi_fast.export.shared import Shared, calls, examples, insert
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 
@@ -117,7 +117,7 @@ def _export(
     for name, times in called.items():
         if name not in done:
             part, given = parts[name]
-            done[name] = _export(part.module, given, [OUTPUT], part.axes, parts, done)
+            done[name] = _export(part.module, given, part.outputs, part.axes, parts, done)
         before += times * (done[name].nodes_before - 1)
     model = insert(optimizer.optimize(model), {name: done[name].model for name in called})
     return Graph(checked(model), before)
@@ -144,6 +144,10 @@ def checked(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         del tensor.metadata_props[:]
     del model.graph.metadata_props[:], model.metadata_props[:]
+    used = {node.domain for node in model.graph.node}
+    kept = [opset for opset in model.opset_import if opset.domain in used | {""}]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
     foreign = sorted(
         {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     )

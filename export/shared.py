@@ -17,16 +17,15 @@ from onnx import inliner
 from onnx_ir.passes import common as passes
 from onnxscript import optimizer
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 DOMAIN = "mpi_fast"
-OUTPUT = "result"
 
 
 class Shared(nn.Module):
-    """A part with one output, of the shape and dtype of its first input.
+    """A part whose outputs have the shapes and dtypes of its first inputs.
 
-    Its inputs have the same axes at every call; where the first call has one of length one, others may be longer.
+    The inputs have the same axes at every call; where the first call has one of length one, others may be longer.
 
     Parameters
     ----------
@@ -36,20 +35,29 @@ class Shared(nn.Module):
         What it does, to tensors and lists of them.
     axes : dict
         ``{argument: {axis: name}}``: the axes that are not fixed.
+    count : int
+        Of outputs.
     """
 
-    def __init__(self, name: str, module: nn.Module, axes: Mapping[str, Mapping[int, str]]) -> None:
+    def __init__(self, name: str, module: nn.Module, axes: Mapping[str, Mapping[int, str]], count: int = 1) -> None:
         super().__init__()
         self.name, self.module, self.axes = name, module, axes
+        self.outputs = [f"result_{number}" for number in range(count)]
 
-    def forward(self, *inputs: Any) -> Tensor:
+    def forward(self, *inputs: Any) -> Any:
         """What the module makes of the inputs; in a trace, one operator."""
         if not torch.compiler.is_exporting():
-            out: Tensor = self.module(*inputs)
-            return out
+            return self.module(*inputs)
         given = tree_leaves(inputs)
-        shape, dtype = given[0].shape, given[0].dtype
-        return torch.onnx.ops.symbolic(f"{DOMAIN}::{self.name}", given, dtype=dtype, shape=shape, version=1)
+        alike = given[: len(self.outputs)]
+        results = torch.onnx.ops.symbolic_multi_out(
+            f"{DOMAIN}::{self.name}",
+            given,
+            dtypes=[one.dtype for one in alike],
+            shapes=[one.shape for one in alike],
+            version=1,
+        )
+        return results[0] if len(self.outputs) == 1 else tuple(results)
 
 
 def examples(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, tuple[Shared, dict[str, Any]]]:
@@ -59,7 +67,10 @@ def examples(module: nn.Module, inputs: Iterable[Tensor]) -> dict[str, tuple[Sha
     def note(part: nn.Module, given: tuple[Any, ...]) -> None:
         assert isinstance(part, Shared)
         arguments = inspect.signature(part.module.forward).parameters
-        found.setdefault(part.name, (part, dict(zip(arguments, given, strict=True))))
+        # Copies: of an argument given twice, as one tensor, the exporter would make one input.
+        copies = tree_map(torch.clone, given)
+        known, _ = found.setdefault(part.name, (part, dict(zip(arguments, copies, strict=True))))
+        assert known is part, f"two parts have the name {part.name}"
 
     hooks = [part.register_forward_pre_hook(note) for part in module.modules() if isinstance(part, Shared)]
     if hooks:
@@ -91,15 +102,23 @@ def insert(model: onnx.ModelProto, parts: Mapping[str, onnx.ModelProto]) -> onnx
             model.graph.initializer.add().CopyFrom(tensor)
             model.graph.initializer[-1].name = f"{name}.{tensor.name}"
         inputs = [value.name for value in part.graph.input] + weights
-        function = onnx.helper.make_function(DOMAIN, name, inputs, [OUTPUT], part.graph.node, part.opset_import)
+        outputs = [value.name for value in part.graph.output]
+        function = onnx.helper.make_function(DOMAIN, name, inputs, outputs, part.graph.node, part.opset_import)
         model.functions.append(function)
-    inlined = ir.from_proto(inliner.inline_local_functions(model))
-    # Model and parts are optimised already: looking for patterns again would take longer than all before.
-    optimizer.fold_constants(inlined)
+    return tidied(inliner.inline_local_functions(model))
+
+
+def tidied(model: onnx.ModelProto, largest: int = 2**18) -> onnx.ModelProto:
+    """Simplify what was put together from optimised graphs: looking for patterns again would take longer than all else.
+
+    What has become constant is computed, up to ``largest`` bytes of it; what is there twice goes.
+    """
+    graph = ir.from_proto(model)
+    optimizer.fold_constants(graph, input_size_limit=largest, output_size_limit=largest)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(size_limit=2**31),
         passes.CommonSubexpressionEliminationPass(),
-    )(inlined)
-    return ir.to_proto(inlined)
+    )(graph)
+    return ir.to_proto(graph)

@@ -41,7 +41,7 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
         for (int s = 0; s < samples; ++s) middle += x[(size_t)s * voxels];
         middle /= samples;
     }
-    for (int s = 0; s < samples; ++s) {
+    for (int s = 0; deviation && s < samples; ++s) {
         const float apart = x[(size_t)s * voxels] - middle;
         square += apart * apart;
     }

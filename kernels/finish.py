@@ -35,7 +35,7 @@ def finish(
     agreed : (F, N) float32, optional
         What `consensus.agree` found: the image, in place of the samples' mean.
     mean : (F, N) float32, optional
-        Written: that mean, for images of root-mean-square about one.
+        Written: the one or the other, for images of root-mean-square about one.
     image, deviation : (F, N) float32, optional
         Written: `Reconstruction.image` and ``std``.
 

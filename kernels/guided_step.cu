@@ -10,7 +10,7 @@
 // with x on the right the old one, except in m. The letters, k, spread, and how g1 is formed are one row of a table in
 // device memory (table.py writes it): DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ in the
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
-//   Row 0 makes x = sigma_max z from nothing. The last row makes x = D and no further input.
+//   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no further input.
 //   The steps towards consensus (consensus.py) are rows with h = 1, x <- x + D - D0; only they have h and i. Their
 //   noise level is the frame's own, and their spreads are in units of what follows from it.
 //
@@ -44,7 +44,7 @@ struct Step {  // table.STEP in table.py
     float guide_spread, guide_strength, guide_uniform;  // uniform: all directions get the gain of the most curved one
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
     float sees;                                         // 1 if it is given the signals, 0 if not
-    float level_factor, level_limit;                    // of the frame's own level; 0 where the row has the numbers
+    float level_factor, level_lowest, level_highest;    // of the frame's own level; 0 where the row has the numbers
     unsigned draw;
 };
 
@@ -74,7 +74,8 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     const int frame = blockIdx.y, first = blockIdx.x * SAMPLES, count = min(SAMPLES, samples - first);
     const size_t image_of = (size_t)frame * samples + first;  // counted over all frames
     if (step.level_factor != 0.0f) {  // consensus.level_of, guidance.tweedie
-        step.sigma = fminf(step.level_factor * sqrtf(noise[frame] * noise_unit), step.level_limit);
+        const float level = step.level_factor * sqrtf(noise[frame] * noise_unit);
+        step.sigma = fminf(fmaxf(level, step.level_lowest), step.level_highest);
         step.shrink = 1.0f / (1.0f + step.sigma * step.sigma);
         step.spread *= step.sigma * sqrtf(step.shrink);
         step.guide_spread *= step.sigma;

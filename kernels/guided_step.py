@@ -71,7 +71,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 76) uint8
+    table : (steps, 80) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -215,6 +215,7 @@ def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating
         given = (row[name] for name in ("sigma", "shrink", "spread", "guide_spread"))
         return tuple(np.full(len(likelihood.noise), number) for number in given)
     unit = np.sqrt(likelihood.basis.shape[0] / np.square(likelihood.singular_values, dtype=np.float64).sum())
-    sigma = np.minimum(row["level_factor"] * np.sqrt(likelihood.noise * unit), row["level_limit"])
+    level = row["level_factor"] * np.sqrt(likelihood.noise * unit)
+    sigma = np.clip(level, row["level_lowest"], row["level_highest"])
     shrink, spread = tweedie(sigma)
     return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma

@@ -21,7 +21,7 @@ class Loop:
     """Frames of one calibration, in batches of one size: write `signals`, call, read `image`, `std`, `statistics`.
 
     A call enqueues on the device's stream and returns. It allocates nothing and reads nothing back, so it can be
-    captured if the evaluator can; a captured call follows what is later written to `signals` and `table`.
+    captured if the evaluator can; a captured call follows what is later written to `signals`.
 
     Parameters
     ----------
@@ -89,19 +89,6 @@ class Loop:
         self.image = device.empty((frames, voxels), np.float32)
         self.std = device.empty((frames, voxels), np.float32)
 
-    def schedule(self, table: NDArray[np.void]) -> None:
-        """Take another table of as many rows, in a captured graph, too.
-
-        Raises
-        ------
-        InputError
-            For another number of rows.
-        """
-        steps = len(self._sampler.table)
-        if len(table) != steps:
-            raise InputError(f"table of {len(table)} rows, expected {steps}: their number is the graph's shape")
-        self._device.copy(_bytes(table), self._sampler.table)
-
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
         device, basis, samples, consensus = self._device, self._basis, self.state.x, self._consensus
@@ -156,6 +143,8 @@ class _Evaluations:
     def __call__(self, y: Array, noise: Array) -> None:
         """Enqueue all of them, for signals that are there and a condition that is encoded."""
         device, basis, table, seed = self._device, self._basis, self.table, self._seed
+        if hasattr(self.evaluator, "restart"):  # it counts its evaluations, and the last call may have failed
+            self.evaluator.restart()
         guided_step(device, basis, table, 0, seed, y, noise, None, self.state)
         for number in range(1, len(table)):
             denoised = self.evaluator.denoise().reshape(-1, basis.shape[0])

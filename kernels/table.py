@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import HIGHEST, LEVEL
+from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -31,10 +31,10 @@ _FLOATS = (
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
     *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
     *("sigma", "shrink", "spread", "sees"),
-    *("level_factor", "level_limit"),
+    *("level_factor", "level_lowest", "level_highest"),
 )
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
-"""One row: ``struct Step`` of guided_step.cu, 76 bytes."""
+"""One row: ``struct Step`` of guided_step.cu, 80 bytes."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def consensus_table(steps: int) -> NDArray[np.void]:
         raise InputError(f"consensus in {steps} steps: expected one or more")
     table = np.zeros(steps + 1, dtype=STEP)
     before, after = table[:-1], table[1:]
-    table["level_factor"], table["level_limit"] = LEVEL, HIGHEST
+    table["level_factor"], table["level_lowest"], table["level_highest"] = LEVEL, LOWEST, HIGHEST
     before["spread"], before["x_from_x"] = 1.0, 1.0
     after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, 1.0, 1.0
     after["x_from_denoised"] = 1.0

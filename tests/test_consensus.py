@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpi_fast.consensus import HIGHEST, agree, level_of
+from mpi_fast.consensus import HIGHEST, LOWEST, agree, level_of
 from mpi_fast.guidance import Likelihood
 
 FRAMES, VOXELS, RANK = 3, 12, 7
@@ -52,8 +52,10 @@ def test_every_step_is_one_evaluation_at_the_level_of_each_frame():
 
 def test_the_level_follows_the_noise_relative_to_what_the_scanner_sees():
     likelihood = problem()
-    quiet = replace(likelihood, noise=likelihood.noise / 100)
-    np.testing.assert_allclose(level_of(replace(quiet, noise=4 * quiet.noise)), 2 * level_of(quiet), rtol=1e-6)
+    quiet = replace(likelihood, noise=likelihood.noise / 4)
+    np.testing.assert_allclose(level_of(replace(quiet, noise=2.25 * quiet.noise)), 1.5 * level_of(quiet), rtol=1e-6)
     same = replace(quiet, noise=4 * quiet.noise, singular_values=4 * quiet.singular_values)
     np.testing.assert_allclose(level_of(same), level_of(quiet), rtol=1e-6)
-    np.testing.assert_allclose(level_of(replace(likelihood, noise=100 * likelihood.noise)), HIGHEST)
+    for factor, limit in ((100, HIGHEST), (1e-6, LOWEST)):
+        found = level_of(replace(likelihood, noise=np.float32(factor) * likelihood.noise))
+        np.testing.assert_allclose(found, limit, rtol=1e-6)

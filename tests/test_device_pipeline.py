@@ -12,7 +12,7 @@ from shim import COMPILER, ShimDevice
 from mpi_fast import Reconstructor, consensus, tensorrt
 from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.engines.torch_device import TorchDeviceEngine
+from mpi_fast.engines.torch_device import TorchDeviceEngine, TorchDeviceEvaluator
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
@@ -71,6 +71,28 @@ def test_images_are_those_of_the_cpu(make, rows, expected, count):
     assert largest_difference(found.std, expected.std[:count]) < 1e-5
     np.testing.assert_allclose(found.snr_db, expected.snr_db[:count], atol=1e-4)
     np.testing.assert_allclose(found.noise_floor, expected.noise_floor[:count], rtol=1e-5)
+
+
+@pytest.mark.parametrize("fails_at", [2, 5])  # while samples are drawn; on the way to consensus
+def test_after_a_failure_the_next_call_is_right(make, rows, expected, folder, monkeypatch, fails_at):
+    class Uncaptured(ShimDevice):
+        def capture(self, work):
+            raise RuntimeError("not today")
+
+    with pytest.warns(RuntimeWarning, match="not today"):
+        pipeline = make(open_device=lambda: Uncaptured(folder))
+    evaluations, denoise = [], TorchDeviceEvaluator.denoise
+
+    def failing(evaluator):
+        evaluations.append(evaluator)
+        if len(evaluations) == fails_at:
+            raise RuntimeError("CUDA error: unspecified")
+        return denoise(evaluator)
+
+    monkeypatch.setattr(TorchDeviceEvaluator, "denoise", failing)
+    with pytest.raises(DeviceError, match="unspecified"):
+        pipeline(rows[:1])
+    assert largest_difference(pipeline(rows[:1]).image, expected.image[:1]) < 1e-5
 
 
 def test_no_frames_are_no_images(make, rows):

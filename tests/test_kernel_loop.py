@@ -147,19 +147,3 @@ def test_spectra_give_the_images_of_their_rows(device, calibration, engine, rows
         loop()
         images.append(loop.image)
     np.testing.assert_array_equal(*images)
-
-
-def test_another_schedule_is_another_table(device, calibration, engine, rows):
-    first, second = (step_table("dpm", SDES["ve"](low, 10.0), 2) for low in (0.02, 0.5))
-    loop = loop_like(device, calibration, engine, rows, first)
-    loop()
-    before = loop.image.copy()
-    loop.schedule(second)
-    loop()
-    after = loop.image.copy()
-    fresh = loop_like(device, calibration, engine, rows, second)
-    fresh()
-    np.testing.assert_array_equal(after, fresh.image)
-    assert not np.array_equal(before, after)
-    with pytest.raises(InputError, match="table of 5 rows, expected 4"):
-        loop.schedule(step_table("dpm", SDES["ve"](), 3))

@@ -51,8 +51,8 @@ def test_rows_are_the_sampler(name, sde, steps):
 
 
 def test_a_row_is_laid_out_as_in_the_kernel():
-    assert STEP.itemsize == 76
-    assert STEP.fields["draw"][1] == 18 * 4
+    assert STEP.itemsize == 80
+    assert STEP.fields["draw"][1] == 19 * 4
 
 
 def test_the_last_row_returns_what_was_denoised():

@@ -69,6 +69,7 @@ def test_a_shared_part_is_traced_once_and_leaves_no_trace():
 
     assert not once.model.functions
     assert {node.domain for node in once.model.graph.node} == {""}
+    assert [opset.domain for opset in once.model.opset_import] == [""]
     operators = [sorted(node.op_type for node in graph.model.graph.node) for graph in (once, each)]
     assert operators[0] == operators[1]
     assert once.nodes_before >= len(operators[0])

@@ -104,6 +104,10 @@ class TorchDeviceEvaluator:
         with self._settings():
             self._features = self._network.encode(self._condition.contiguous(memory_format=torch.channels_last))
 
+    def restart(self) -> None:
+        """The next evaluation is the first."""
+        self._number = 0
+
     @torch.inference_mode()
     def denoise(self) -> Array:
         """Run the denoiser on ``image``, at the noise level of the next evaluation; the first follows the last."""

@@ -97,7 +97,7 @@ REGISTRY: dict[str, Entry] = {
     "paper": _ours(", as published", **_PUBLISHED),
     "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),
-    "unguided": _ours(", no guidance", guidance="none"),
+    "unguided": _ours(", no guidance", guidance="none", consensus=0),
     "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none", consensus=0),
     "average": _ours(", mean of the samples", consensus=0),
 }

@@ -64,7 +64,9 @@ class StepLoop:
 
         images = self.sample(likelihood)
         presence = signal_presence(reduced.y, reduced.noise)
-        agreed = agree(self._ordinary(len(rows)), likelihood, images.mean(axis=1), self._sampling.consensus)
+        agreed = images.mean(axis=1)
+        if self._sampling.consensus:
+            agreed = agree(self._ordinary(len(rows)), likelihood, agreed, self._sampling.consensus)
         image = np.maximum(agreed, 0.0) * (presence * scale)[:, None]
         # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
         deviation = np.sqrt(np.square(images - agreed[:, None]).mean(axis=1)) * scale[:, None]

@@ -1,7 +1,8 @@
 """The network for noise levels that are known beforehand: what depends on them alone is computed once, and kept.
 
-Of the noise-level embedding nothing is left, and the features of the encoder enter the first convolution once per
-frame, not once per step and sample. Whole-frame graphs and captured CUDA graphs are made of it.
+Of the noise-level embedding nothing is left, but for the level of consensus, which is known with the frame; and the
+features of the encoder enter the first convolution once per frame, not once per step and sample. Whole-frame graphs and
+captured CUDA graphs are made of it.
 """
 
 from collections.abc import Sequence
