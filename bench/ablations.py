@@ -148,9 +148,9 @@ def networks(minutes: float, folder: Path, report: Callable[[int, int], None]) -
         variants += [one, alone]
     rows = (*variants, Variant("universal, the bundled one"))
     caption = (
-        f"Equal training time: both were trained for {minutes:g} minutes of one core, a small part of the bundled "
-        f"network's, alike but for the scanners: {training.SCANNERS} random ones, turned about, or A alone, as it is, "
-        "with its true matrix and the very calibration that reconstructs."
+        f"A universal network is the default. Equal training time: both were trained for {minutes:g} minutes of one "
+        f"core, a small part of the bundled network's, alike but for the scanners: {training.SCANNERS} random ones, "
+        "turned about, or A alone, as it is, with its true matrix and the very calibration that reconstructs."
     )
     unseen = "The same networks on a scanner that none has seen."
     return [Group("Network, on scanner A", caption, rows), Group("Network, on scanner B", unseen, rows, "fine")]
