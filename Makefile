@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality compare peers gpu roofline train model opponents clean
+.PHONY: demo test coverage check lint types bench quality compare peers ablations gpu roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -35,6 +35,9 @@ compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a fig
 
 peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
+
+ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each default is worth; half an hour
+	$(BIN)/python bench/ablations.py --json bench/results/ablations.json --markdown bench/results/ablations.md
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
 	PYTHON=$(PYTHON) bench/gpu.sh
