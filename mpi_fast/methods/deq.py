@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.guidance import Likelihood
 from mpi_fast.methods.anderson import fixed_point
-from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
 from mpi_fast.methods.learned import LearnedModel
 
 Array = NDArray[np.float32]
@@ -45,7 +45,7 @@ class DeqMpi(ReducedMethod):
     Raises
     ------
     InputError
-        For parameters that are not positive.
+        For parameters that are not positive, or iterations that are no whole number.
     ModelError, MismatchError
         As `LearnedModel`.
     """
@@ -60,7 +60,8 @@ class DeqMpi(ReducedMethod):
         threads: int | None = None,
     ) -> None:
         super().__init__(calibration)
-        check_positive(noise=noise, iterations=iterations, tolerance=tolerance)
+        check_positive(noise=noise, tolerance=tolerance)
+        check_count(iterations=iterations)
         self.noise, self.iterations, self.tolerance = noise, iterations, tolerance
         self.residual: NDArray[np.float64] = np.empty(0)
         self._model = LearnedModel("deq", model, calibration, threads)
