@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.methods import deq
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.noise import add_noise
@@ -140,6 +141,19 @@ def test_the_runtime_iterates_to_a_fixed_point(files, measured, monkeypatch):
     reconstruct.iterations = 3
     reconstruct(measured.rows)
     assert reconstruct.residual.max() > 1e-4
+
+
+def test_components_without_signal_say_nothing_beyond_those_of_training(files, measured, monkeypatch):
+    """Three layers of width three look three components ahead: what follows on these does not matter."""
+
+    def image(padding):
+        monkeypatch.setattr(deq, "PADDING", padding)
+        return DeqMpi(measured.calibration, model=files["deq"], iterations=4)(measured.rows).image
+
+    padded = image(3)
+    for more in (4, 20):
+        np.testing.assert_allclose(image(more), padded, atol=1e-5 * padded.max())
+    assert np.abs(image(0) - padded).max() > 1e-4 * padded.max()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -17,6 +17,10 @@ from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, pa
 from mpi_fast.methods.learned import LearnedModel
 
 Array = NDArray[np.float32]
+PADDING = 3
+"""Components without signal (S, y and V zero) behind the scanner's own, as in training, where all are padded to one
+rank. The consistency network convolves along the components, in three layers of width three: so its last ones see the
+ln(S / sigma) of padding, as they have learned to, and not the zeros that a convolution takes beyond its end."""
 
 
 class DeqMpi(ReducedMethod):
@@ -74,7 +78,7 @@ class DeqMpi(ReducedMethod):
         return np.asarray(np.maximum(np.concatenate(images), 0))
 
     def _iterate(self, likelihood: Likelihood) -> tuple[Array, NDArray[np.float64]]:
-        told = replace(likelihood, noise=np.float32(self.noise) * likelihood.noise)
+        told = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
         given = {"y": told.y, "noise": told.noise, "singular_values": told.singular_values, "basis": told.basis}
         frames, voxels = len(told.y), told.basis.shape[0]
 
@@ -87,3 +91,14 @@ class DeqMpi(ReducedMethod):
         start = np.concatenate([image, multipliers], axis=1)
         state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)
         return np.asarray(state[:, :voxels], dtype=np.float32), residual
+
+
+def padded(likelihood: Likelihood) -> Likelihood:
+    """The same with `PADDING` more components."""
+    columns = (0, 0), (0, PADDING)
+    return replace(
+        likelihood,
+        y=np.pad(likelihood.y, columns),
+        singular_values=np.pad(likelihood.singular_values, columns[1]),
+        basis=np.pad(likelihood.basis, columns),
+    )
