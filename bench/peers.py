@@ -270,7 +270,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "|---" * (3 + len(snrs)) + "|",
     ]
     for name in CONTESTANTS:
-        same = [one for one in results if one["method"] == name]
+        same = sorted((one for one in results if one["method"] == name), key=lambda one: one["snr_db"])
         scores = " | ".join(f"{one['psnr']:.1f} / {one['ssim']:.3f}" for one in same)
         lines.append(f"| {name} | {same[0]['evaluations']} | {same[0]['ms']:.0f} ms | {scores} |")
     lines += ["", f"PSNR in dB / SSIM. {processor()}, torch {torch.__version__}, deepinv {deepinv.__version__}."]

@@ -145,7 +145,7 @@ def difference(trained: Trained, content: bytes) -> float:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="As mpi-fast train --method dernet or deq writes it.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write [default: the name with .onnx].")
+        Path | None, typer.Option("-o", "--output", show_default="the name with .onnx", help="File to write.")
     ] = None,
 ) -> None:
     """Export a network to compare with, if it equals the original."""

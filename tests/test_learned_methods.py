@@ -1,4 +1,4 @@
-"""DERnet and DEQ-MPI: from training to the file that users run."""
+"""DERnet and DEQ-MPI: the file that users run."""
 
 import importlib
 import subprocess
@@ -10,32 +10,25 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import typer
+from small_networks import CONFIGS, GRID
 from typer.testing import CliRunner
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.cli import app
 from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.guidance import Likelihood, signal_scale
-from mpi_fast.methods.anderson import fixed_point
+from mpi_fast.methods import deq
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.noise import add_noise
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
 from mpi_fast.training import data
-from mpi_fast.training.checkpoint import Trained, load_checkpoint, load_trained
-from mpi_fast.training.deq import DeqConfig, Equilibrium
-from mpi_fast.training.dernet import DernetConfig
-from mpi_fast.training.loop import TrainingConfig, command, train
+from mpi_fast.training.checkpoint import Trained
+from mpi_fast.training.deq import Equilibrium
 from mpi_fast.training.recipes import RECIPES
-from mpi_fast.training.scanners import make_scanners
 
 learned = importlib.import_module("mpi_fast.export.learned")
-GRID = (6, 7)
-CONFIGS = {
-    "dernet": DernetConfig(filters=3, hidden=8, width=16, inner=16, blocks=1),
-    "deq": DeqConfig(features=8, growth=8, blocks=2, layers=2),
-}
 RUNTIME = {"dernet": Dernet, "deq": DeqMpi}
 METHODS = tuple(CONFIGS)
 
@@ -77,144 +70,6 @@ def files(tmp_path_factory):
     for method in METHODS:
         (folder / f"{method}.onnx").write_bytes(learned.learned_onnx(trained(method)))
     return {method: folder / f"{method}.onnx" for method in METHODS}
-
-
-@pytest.fixture(scope="module")
-def scanners():
-    return make_scanners(2, 5, GRID)
-
-
-@pytest.fixture(scope="module")
-def phantoms():
-    return data.training_phantoms(28, 5, GRID)
-
-
-# -- Anderson acceleration -----------------------------------------------------------------------------------------
-
-
-def contraction(rng, size=40, rate=0.9):
-    """``z -> rate Q tanh(z) + c``, whose fixed point differs from row to row."""
-    q, _ = np.linalg.qr(rng.standard_normal((size, size)))
-    offset = rng.standard_normal((3, size))
-    return lambda z: rate * np.tanh(z) @ q + offset[: len(z)]
-
-
-def test_anderson_and_the_plain_iteration_find_the_same_fixed_point():
-    step = contraction(np.random.default_rng(0))
-    start = np.zeros((3, 40))
-    plain, residual, slow = fixed_point(step, start, iterations=500, tolerance=1e-10, memory=1)
-    assert residual.max() <= 1e-10
-    np.testing.assert_allclose(step(plain), plain, atol=1e-8)
-    accelerated, residual, fast = fixed_point(step, start, iterations=500, tolerance=1e-10)
-    assert residual.max() <= 1e-10
-    np.testing.assert_allclose(accelerated, plain, atol=1e-8)
-    assert fast < slow
-
-
-def test_anderson_solves_linear_problems_in_as_many_steps_as_dimensions():
-    rng = np.random.default_rng(1)
-    matrix, offset = 0.3 * rng.standard_normal((4, 4)), rng.standard_normal((2, 4))
-    solution = np.linalg.solve(np.eye(4) - matrix, offset.T).T
-    found, _, evaluations = fixed_point(lambda z: z @ matrix.T + offset, np.zeros((2, 4)), 25, 1e-6, memory=6)
-    assert evaluations <= 8
-    np.testing.assert_allclose(found, solution, rtol=1e-4)
-
-
-def test_a_state_does_not_depend_on_its_batch():
-    step = contraction(np.random.default_rng(2), rate=0.5)
-    start = np.zeros((3, 40))
-    together, residual, _ = fixed_point(step, start, 60, 1e-6)
-    alone, first, _ = fixed_point(step, start[:1], 60, 1e-6)
-    np.testing.assert_allclose(together[:1], alone, rtol=1e-12)
-    assert residual[0] == pytest.approx(first[0])
-
-
-# -- networks ------------------------------------------------------------------------------------------------------
-
-
-def test_turned_frames_are_the_same_signals(scanners, phantoms):
-    frames = data.draw_frames(scanners, phantoms, 4, 3, torch.Generator().manual_seed(0))
-    turned = data.turned_frames(frames, GRID, torch.Generator().manual_seed(0))
-    assert not torch.equal(turned.image, frames.image)
-    torch.testing.assert_close(turned.image @ turned.basis, frames.image @ frames.basis)
-    torch.testing.assert_close(turned.image.sum(-1), frames.image.sum(-1))
-
-
-def test_the_untrained_dernet_is_the_posterior_mean(scanners, phantoms):
-    frames = next(data.frame_batches(scanners, phantoms, 2, 3, seed=0))
-    network = RECIPES["dernet"].build(CONFIGS["dernet"], GRID).eval()
-    with torch.no_grad():
-        image = network(frames.y, frames.noise, frames.singular_values, frames.basis)
-    start = torch.zeros_like(frames.image), torch.ones_like(frames.noise)
-    expected, _ = data.combine(frames.y, frames.singular_values, frames.basis, frames.noise, *start)
-    torch.testing.assert_close(image, expected, atol=1e-4, rtol=1e-3)
-
-
-def test_the_untrained_equilibrium_is_non_negative_and_explains_the_signals(scanners, phantoms):
-    """Without weights the networks are the projections of ADMM, which converges to where both sets meet."""
-    frames = next(data.frame_batches(scanners, phantoms, 2, 3, seed=0))
-    network = Equilibrium(CONFIGS["deq"], GRID).eval()
-    state, given = network.start(frames), (frames.y, frames.noise, frames.singular_values, frames.basis)
-    with torch.no_grad():
-        for _ in range(400):
-            before, state = state, network(state, *given)
-    assert float((state - before).norm() / state.norm()) < 0.02
-    image = state[..., : GRID[0] * GRID[1]]
-    assert float(image.min()) > -0.1
-    missing = (frames.y - (image @ frames.basis) * frames.singular_values[:, None]) / frames.noise[..., None]
-    rank = (frames.singular_values > 0).sum(dim=1, keepdim=True)
-    assert bool((missing.norm(dim=2) <= 1.2 * rank.sqrt()).all())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_networks_learn(scanners, phantoms, method):
-    torch.manual_seed(0)
-    recipe = RECIPES[method]
-    network = recipe.build(CONFIGS[method], GRID).train()
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    batch = next(data.frame_batches(scanners, phantoms, 2, 4, seed=1))
-    losses = []
-    for _ in range(40):
-        optimiser.zero_grad()
-        loss = recipe.loss(network, batch)
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
-    assert all(value.grad is not None for value in network.parameters())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_makes_a_checkpoint_of_its_method(tmp_path, method):
-    config = TrainingConfig(
-        minutes=0.02, grid=GRID, scanners=2, phantoms=14, groups=2, frames=2, network=CONFIGS[method]
-    )
-    path = train(config, tmp_path / "model.pt", device="cpu")
-    found = load_trained(path)
-    assert found.method == method
-    assert f"--method {method}" in found.provenance["command"]
-    assert found.provenance["cpu_minutes"] >= 0
-    with pytest.raises(ModelError, match=rf"'{method}', expected 'score'"):
-        load_checkpoint(path)
-    train(replace(config, minutes=0.04), path, device="cpu", resume=True)
-    resumed = load_trained(path).provenance
-    assert resumed["steps"] >= found.provenance["steps"]
-    assert resumed["cpu_minutes"] >= found.provenance["cpu_minutes"]
-
-
-@pytest.mark.parametrize(("chosen", "rate"), [((), 4e-4), (("--learning-rate", "0.002"), 0.002)])
-def test_the_command_trains_at_the_rate_of_its_recipe(tmp_path, monkeypatch, chosen, rate):
-    ran = []
-    monkeypatch.setattr("mpi_fast.training.loop.train", lambda config, *_, **__: ran.append(config))
-    options = "train", "--method", "deq", "--minutes", "5", "-o", str(tmp_path / "deq.pt"), *chosen
-    result = CliRunner().invoke(app, options)
-    assert result.exit_code == 0, result.output
-    assert ran[0].learning_rate == rate
-    assert ran[0].network == DeqConfig()
-    assert command(ran[0]).split() == ["mpi-fast", "train", "--method", "deq", "--minutes", "5", "--seed", "0", *chosen]
-
-
-# -- files and the runtime -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -288,6 +143,19 @@ def test_the_runtime_iterates_to_a_fixed_point(files, measured, monkeypatch):
     assert reconstruct.residual.max() > 1e-4
 
 
+def test_components_without_signal_say_nothing_beyond_those_of_training(files, measured, monkeypatch):
+    """Three layers of width three look three components ahead: what follows on these does not matter."""
+
+    def image(padding):
+        monkeypatch.setattr(deq, "PADDING", padding)
+        return DeqMpi(measured.calibration, model=files["deq"], iterations=4)(measured.rows).image
+
+    padded = image(3)
+    for more in (4, 20):
+        np.testing.assert_allclose(image(more), padded, atol=1e-5 * padded.max())
+    assert np.abs(image(0) - padded).max() > 1e-4 * padded.max()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_files_that_are_refused(tmp_path, files, measured, method):
     other = next(one for one in METHODS if one != method)
@@ -320,6 +188,16 @@ def test_a_network_that_differs_is_not_exported(files, monkeypatch):
     assert learned.learned_onnx(trained("dernet")) == files["dernet"].read_bytes()
     with pytest.raises(ModelError, match="nothing was written"):
         learned.learned_onnx(trained("dernet", std=0.051))
+
+
+def test_the_file_is_named_after_the_checkpoint_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.setattr(learned, "load_trained", lambda path: trained("dernet"))
+    app = typer.Typer()
+    app.command()(learned.export)
+    assert "the name with .onnx" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+    result = CliRunner().invoke(app, [str(tmp_path / "one.pt")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "one.onnx").is_file()
 
 
 def test_score_networks_are_exported_elsewhere():

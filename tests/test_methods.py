@@ -97,13 +97,18 @@ def test_art_over_rows_cannot_take_reduced_frames(calibration, rows):
     ("name", "wrong"),
     [
         ("art", {"rows": "none"}),
+        ("art", {"strength": 0.0}),
+        ("art", {"iterations": 2.5}),
         ("tikhonov", {"strength": 0.0}),
         ("tikhonov", {"rule": "guess"}),
         ("nnls", {"strength": -1.0}),
         ("l1", {"iterations": 0}),
+        ("l1", {"iterations": 2.5}),
         ("tv", {"iterations": 0}),
+        ("deq", {"iterations": 0.5}),
         ("nonconvex", {"knee": 0.0}),
         ("plug-and-play", {"level": np.nan}),
+        ("plug-and-play", {"iterations": 2.5}),
     ],
 )
 def test_parameters_out_of_range(name, wrong, calibration):

@@ -119,9 +119,9 @@ def test_requests_that_cannot_be_met(tmp_path):
 
 
 def test_learning_rate_rises_and_falls():
-    rates = [learning_rate(CONFIG, p) for p in (0.0, 0.01, 0.5, 1.0, 2.0)]
+    rates = [learning_rate(2e-3, p) for p in (0.0, 0.01, 0.5, 1.0, 2.0)]
     assert rates[0] < rates[1] > rates[2] > rates[3] >= rates[4] >= 0
-    assert rates[1] == pytest.approx(CONFIG.learning_rate, rel=0.01)
+    assert rates[1] == pytest.approx(2e-3, rel=0.01)
 
 
 # -- checkpoints from strangers ------------------------------------------------------------------------------------

@@ -47,16 +47,14 @@ def train(
 
         if method not in RECIPES:
             raise InputError(f"--method {method}: expected one of {', '.join(RECIPES)}")
-        recipe = RECIPES[method]
         config = TrainingConfig(
             minutes=minutes,
             grid=shape,
             scanners=scanners,
             phantoms=phantoms,
-            frames=recipe.frames,
-            learning_rate=learning_rate or recipe.learning_rate,
+            learning_rate=learning_rate,
             seed=seed,
-            network=recipe.config(),
+            network=RECIPES[method].config(),
         )
         last: list[Progress] = []
         with _bar() as bar:

@@ -51,6 +51,7 @@ def fixed_point(
     kept: list[tuple[Array, Array]] = []
     z = start
     state, residual, moving = start.copy(), np.full(batch, np.inf), np.ones(batch, dtype=bool)
+    evaluations = 0
     for evaluations in range(1, iterations + 1):  # noqa: B007 (returned)
         image = step(z)
         size = np.maximum(np.linalg.norm(image, axis=1), np.finfo(image.dtype).tiny)
@@ -69,7 +70,7 @@ def _combine(kept: list[tuple[Array, Array]]) -> Array:
     images = np.stack([image for _, image in kept], axis=1)
     residuals = np.stack([image - z for z, image in kept], axis=1).astype(np.float64)
     gram = residuals @ residuals.transpose(0, 2, 1)
-    ridge = RIDGE * np.trace(gram, axis1=1, axis2=2) + np.finfo(np.float64).tiny
+    ridge = RIDGE * np.maximum(np.trace(gram, axis1=1, axis2=2), 1e-200)  # without residuals the mean, 1 / ridge finite
     gram += ridge[:, None, None] * np.eye(len(kept))
     alpha = np.linalg.solve(gram, np.ones((len(gram), len(kept), 1)))
     alpha /= alpha.sum(axis=1, keepdims=True)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration, ReducedFrames
 from mpi_fast.errors import InputError
-from mpi_fast.methods.base import Estimate, reduced_frames
+from mpi_fast.methods.base import Estimate, check_count, check_positive, reduced_frames
 
 BLOCK = 64  # rows
 Rows = Literal["measured", "whitened", "reduced"]
@@ -54,8 +54,8 @@ class Kaczmarz:
     def __init__(
         self, calibration: Calibration, strength: float = 1e-2, iterations: int = 10, rows: Rows = "measured"
     ) -> None:
-        if not strength > 0 or iterations < 1:
-            raise InputError(f"strength {strength}, iterations {iterations}: expected positive numbers")
+        check_positive(strength=strength)
+        check_count(iterations=iterations)
         if rows not in ROWS:
             raise InputError(f"rows '{rows}': expected one of {', '.join(ROWS)}")
         self.calibration, self.iterations = calibration, iterations

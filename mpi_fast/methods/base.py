@@ -9,6 +9,7 @@ value of a parameter suits faint and strong frames.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,3 +118,10 @@ def check_positive(**parameters: float) -> None:
     for name, value in parameters.items():
         if not (value > 0 and np.isfinite(value)):
             raise InputError(f"{name} {value}: expected a positive number")
+
+
+def check_count(**parameters: int) -> None:
+    """Refuse parameters that are not whole numbers of at least one."""
+    for name, value in parameters.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise InputError(f"{name} {value}: expected a whole number, at least 1")

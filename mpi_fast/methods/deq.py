@@ -13,10 +13,14 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.guidance import Likelihood
 from mpi_fast.methods.anderson import fixed_point
-from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
 from mpi_fast.methods.learned import LearnedModel
 
 Array = NDArray[np.float32]
+PADDING = 3
+"""Components without signal (S, y and V zero) behind the scanner's own, as in training, where all are padded to one
+rank. The consistency network convolves along the components, in three layers of width three: so its last ones see the
+ln(S / sigma) of padding, as they have learned to, and not the zeros that a convolution takes beyond its end."""
 
 
 class DeqMpi(ReducedMethod):
@@ -45,7 +49,7 @@ class DeqMpi(ReducedMethod):
     Raises
     ------
     InputError
-        For parameters that are not positive.
+        For parameters that are not positive, or iterations that are no whole number.
     ModelError, MismatchError
         As `LearnedModel`.
     """
@@ -60,7 +64,8 @@ class DeqMpi(ReducedMethod):
         threads: int | None = None,
     ) -> None:
         super().__init__(calibration)
-        check_positive(noise=noise, iterations=iterations, tolerance=tolerance)
+        check_positive(noise=noise, tolerance=tolerance)
+        check_count(iterations=iterations)
         self.noise, self.iterations, self.tolerance = noise, iterations, tolerance
         self.residual: NDArray[np.float64] = np.empty(0)
         self._model = LearnedModel("deq", model, calibration, threads)
@@ -73,7 +78,7 @@ class DeqMpi(ReducedMethod):
         return np.asarray(np.maximum(np.concatenate(images), 0))
 
     def _iterate(self, likelihood: Likelihood) -> tuple[Array, NDArray[np.float64]]:
-        told = replace(likelihood, noise=np.float32(self.noise) * likelihood.noise)
+        told = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
         given = {"y": told.y, "noise": told.noise, "singular_values": told.singular_values, "basis": told.basis}
         frames, voxels = len(told.y), told.basis.shape[0]
 
@@ -86,3 +91,14 @@ class DeqMpi(ReducedMethod):
         start = np.concatenate([image, multipliers], axis=1)
         state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)
         return np.asarray(state[:, :voxels], dtype=np.float32), residual
+
+
+def padded(likelihood: Likelihood) -> Likelihood:
+    """The same with `PADDING` more components."""
+    columns = (0, 0), (0, PADDING)
+    return replace(
+        likelihood,
+        y=np.pad(likelihood.y, columns),
+        singular_values=np.pad(likelihood.singular_values, columns[1]),
+        basis=np.pad(likelihood.basis, columns),
+    )

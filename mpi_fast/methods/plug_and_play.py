@@ -23,7 +23,7 @@ from mpi_fast.denoiser import ConditionedDenoiser
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_positive, parts
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
 
 Array = NDArray[np.float32]
 Scheme = Literal["admm", "hqs"]
@@ -70,7 +70,8 @@ class PlugAndPlay(ReducedMethod):
         super().__init__(calibration)
         if scheme not in SCHEMES:
             raise InputError(f"scheme '{scheme}': expected one of {', '.join(SCHEMES)}")
-        check_positive(level=level, strength=strength, iterations=iterations)
+        check_positive(level=level, strength=strength)
+        check_count(iterations=iterations)
         bundle = Bundle.open(model)
         if bundle.grid != calibration.grid:
             raise MismatchError(f"{bundle.path}: a model for {bundle.grid}, but the calibration has {calibration.grid}")

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_positive
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive
 
 Array = NDArray[np.float32]
 
@@ -34,8 +33,7 @@ class L1(ReducedMethod):
     def __init__(self, calibration: Calibration, strength: float = 1.0, iterations: int = 200) -> None:
         super().__init__(calibration)
         check_positive(strength=strength)
-        if iterations < 1:
-            raise InputError(f"iterations {iterations}: expected a positive number")
+        check_count(iterations=iterations)
         self.strength, self.iterations = strength, iterations
 
     def solve(self, likelihood: Likelihood) -> Array:

@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_positive
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive
 
 Array = NDArray[np.floating]
 
@@ -43,8 +42,7 @@ class TotalVariation(ReducedMethod):
     def __init__(self, calibration: Calibration, smoothness: float = 1.0, iterations: int = 200) -> None:
         super().__init__(calibration)
         check_positive(smoothness=smoothness)
-        if iterations < 1:
-            raise InputError(f"iterations {iterations}: expected a positive number")
+        check_count(iterations=iterations)
         self.smoothness, self.iterations = smoothness, iterations
         self._energies, self._vectors = _eigenvectors(calibration)
 

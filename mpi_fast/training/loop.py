@@ -39,10 +39,9 @@ class TrainingConfig:
     scanners, phantoms : int
         How many random scanners and phantoms to draw samples from.
     groups, frames : int
-        A batch is ``frames`` frames of each of ``groups`` scanners.
+        A batch is ``frames`` frames of each of ``groups`` scanners; of frames by default as many as in the recipe.
     learning_rate : float
-        Highest one; cosine decay over the given minutes, after 1 % of linear warm-up. What suits a network is in
-        its recipe.
+        Highest one, by default the recipe's; cosine decay over the given minutes, after 1 % of linear warm-up.
     ema : float
         Decay per step of the moving average of the weights.
     seed : int
@@ -56,11 +55,17 @@ class TrainingConfig:
     scanners: int = 256
     phantoms: int = 60_000
     groups: int = 8
-    frames: int = 6
-    learning_rate: float = 1e-3
+    frames: int | None = None
+    learning_rate: float | None = None
     ema: float = 0.9995
     seed: int = 0
     network: NetworkConfig | DernetConfig | DeqConfig = field(default_factory=NetworkConfig)
+
+    def chosen(self) -> tuple[int, float]:
+        """Frames and learning rate, the recipe's own where none are given."""
+        recipe = RECIPES[method_of(self.network)]
+        frames = recipe.frames if self.frames is None else self.frames
+        return frames, recipe.learning_rate if self.learning_rate is None else self.learning_rate
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ class Progress:
     learning_rate: float
 
 
-def learning_rate(config: TrainingConfig, progress: float) -> float:
+def learning_rate(highest: float, progress: float) -> float:
     """Learning rate after a fraction ``progress`` of the run."""
     warm = min(1.0, progress / 0.01 + 1e-2)
-    return config.learning_rate * warm * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
+    return highest * warm * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
 
 
 def train(
@@ -119,22 +124,23 @@ def train(
     target = _device(device)
     torch.manual_seed(config.seed)
     recipe = RECIPES[method_of(config.network)]
+    frames, highest = config.chosen()
     network = recipe.build(config.network, config.grid)
     network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, betas=(0.9, 0.99), weight_decay=1e-3)
     step, spent, computed = 0, 0.0, 0.0
     resume_file = output.with_name(output.name + ".resume")
     if resume:
         step, spent, computed = _restore(resume_file, config, network, average, optimiser, target)
     scanners = make_scanners(config.scanners, config.seed, config.grid).to(target)
     phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(target)
-    data = recipe.batches(scanners, phantoms, config.groups, config.frames, seed=config.seed + 1_000_003 * (step + 1))
+    data = recipe.batches(scanners, phantoms, config.groups, frames, seed=config.seed + 1_000_003 * (step + 1))
 
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
-        rate = learning_rate(config, seconds / (60 * config.minutes))
+        rate = learning_rate(highest, seconds / (60 * config.minutes))
         for group in optimiser.param_groups:
             group["lr"] = rate
         loss = recipe.loss(network, next(data))
@@ -179,6 +185,7 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
 
 def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], device: torch.device) -> dict[str, Any]:
     """Who made this network, from what, where: plain strings and numbers."""
+    frames, highest = config.chosen()
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "package": f"mpi-fast {mpi_fast.__version__}",
@@ -187,18 +194,26 @@ def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], de
         "command": command(config),
         "seed": config.seed,
         "steps": step,
-        "frames": step * config.groups * config.frames,
+        "frames": step * config.groups * frames,
         "minutes": round(used[0] / 60, 2),
         "cpu_minutes": round(used[1] / 60, 2),
         "scanners": config.scanners,
         "phantoms": config.phantoms,
-        "learning_rate": config.learning_rate,
+        "learning_rate": highest,
     }
 
 
 def command(config: TrainingConfig) -> str:
-    """The command line that trains alike."""
-    method, default = method_of(config.network), TrainingConfig()
+    """The command line that trains alike.
+
+    It has no options for batches, the moving average and the size of a network. Where these are others than by default,
+    the configuration itself, as Python writes it.
+    """
+    method, default = method_of(config.network), TrainingConfig(network=type(config.network)())
+    (frames, rate), (own_frames, own_rate) = config.chosen(), default.chosen()
+    own = default.groups, own_frames, default.ema, default.network
+    if (config.groups, frames, config.ema, config.network) != own:
+        return f"mpi_fast.training.loop.train({config})"
     options = {  # and what they are unless told otherwise
         "method": (method, "score"),
         "minutes": (f"{config.minutes:g}", None),
@@ -206,7 +221,7 @@ def command(config: TrainingConfig) -> str:
         "grid": ("x".join(map(str, config.grid)), "x".join(map(str, default.grid))),
         "scanners": (config.scanners, default.scanners),
         "phantoms": (config.phantoms, default.phantoms),
-        "learning-rate": (config.learning_rate, RECIPES[method].learning_rate),
+        "learning-rate": (rate, own_rate),
     }
     chosen = (f"--{name} {value}" for name, (value, unless) in options.items() if value != unless)
     return " ".join(["mpi-fast train", *chosen])

@@ -1,0 +1,10 @@
+"""DERnet and DEQ-MPI of a size that tests can afford, for one small grid."""
+
+from mpi_fast.training.deq import DeqConfig
+from mpi_fast.training.dernet import DernetConfig
+
+GRID = (6, 7)
+CONFIGS = {
+    "dernet": DernetConfig(filters=3, hidden=8, width=16, inner=16, blocks=1),
+    "deq": DeqConfig(features=8, growth=8, blocks=2, layers=2),
+}
