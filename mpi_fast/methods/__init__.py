@@ -67,6 +67,7 @@ def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
+_EVALUATIONS = Axis((4, 10), low=1, high=25, whole=True)  # 25 are the most that its authors make
 _TOLD_NOISE: Space = {"noise": Axis((0.5, 1.0, 2.0))}
 _PUBLISHED: dict[str, Any] = {
     "sampler": "predictor-corrector",
@@ -93,7 +94,7 @@ REGISTRY: dict[str, Entry] = {
         network=True,
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
-    "deq": Entry("DEQ-MPI", DeqMpi, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
+    "deq": Entry("DEQ-MPI", DeqMpi, {**_TOLD_NOISE, "iterations": _EVALUATIONS}, fixed={"threads": 1}, trained=True),
     "paper": _ours(", as published", **_PUBLISHED),
     "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),
