@@ -4,6 +4,7 @@ Matplotlib is imported inside the functions, for it is optional and slow to load
 an object that its function makes and `save` writes, and no global state or display is touched.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,13 +126,14 @@ class Strip:
     """One method in `methods_figure`: images (S, ny, nx) of one phantom, and curves over all phantoms, at S SNRs.
 
     ``notes`` are written into the images; ``curves`` has for each figure of merit its mean and the ends of its
-    interval, (3, S).
+    interval, (3, S). Curves of ``ours`` are black.
     """
 
     name: str
     images: Array
     notes: Sequence[str]
     curves: dict[str, NDArray[np.float64]]
+    ours: bool = False
 
 
 def methods_figure(
@@ -170,22 +172,29 @@ def methods_figure(
         share = min(0.9 / len(names), 4.5 / height)
         place = (width - beside + 0.5) / width, 0.94 - (index + 1) * share, (beside - 0.7) / width, share - 0.6 / height
         cell = figure.add_axes(place)
-        for number, strip in enumerate(strips):
+        for number, (strip, style) in enumerate(zip(strips, _styles(strips), strict=True)):
             mean, low, high = strip.curves[name]
             beside_each_other = np.asarray(snrs_db) + 0.12 * (number - (len(strips) - 1) / 2)
-            style: dict[str, Any] = {
-                "marker": MARKERS[number % len(MARKERS)],
-                "markersize": 4,
-                "linewidth": 1.2,
-                "elinewidth": 0.7,
-            }
             cell.errorbar(beside_each_other, mean, (mean - low, high - mean), label=strip.name, **style)
         cell.set_ylabel(name)
         cell.set_xlabel("SNR of the signals / dB")
         cell.grid(alpha=0.3)
-        if index == 0:
-            cell.legend(fontsize=8, ncols=2)
+    cell.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return figure
+
+
+def _styles(strips: Sequence[Strip]) -> list[dict[str, Any]]:
+    """Of the curves: a colour for each opponent, and for ours black, solid for the last."""
+    opponents = itertools.cycle(f"C{number}" for number in range(10))
+    dashes = itertools.cycle((":", "--", "-."))
+    styles: list[dict[str, Any]] = []
+    for number, strip in enumerate(strips):
+        look = {"color": "black", "linestyle": next(dashes)} if strip.ours else {"color": next(opponents)}
+        marker = MARKERS[number % len(MARKERS)]
+        styles.append({"marker": marker, "markersize": 4, "linewidth": 1.2, "elinewidth": 0.7, **look})
+    if strips[-1].ours:
+        styles[-1] |= {"linestyle": "-", "linewidth": 2.0}
+    return styles
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,8 @@ def _figure(setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", phanto
             for merit, title in (("psnr", "PSNR / dB"), ("ssim", "SSIM"))
         }
         notes = [f"{one.merits['psnr'][phantom]:.1f} dB" for one in mine]
-        strips.append(plots.Strip(get(name).title, np.stack([one.image[phantom] for one in mine]), notes, curves))
+        images = np.stack([one.image[phantom] for one in mine])
+        strips.append(plots.Strip(get(name).title, images, notes, curves, get(name).ours))
     heldout = SCANNERS[setup.scanner]
     title = (
         f"Scanner {heldout.name}, {setup.noise} noise: one phantom, and curves over {setup.phantoms} (95 % intervals)"
