@@ -85,9 +85,9 @@ def reconstruction_figure(
     unit : str
         Of the images, for the colour bar.
     """
-    rows = [_Row("concentration", images, CONCENTRATION, 0.0, _top(images), f"concentration ({unit})")]
+    rows = [_Row("concentration", images, CONCENTRATION, 0.0, _top(images), f"concentration\n({unit})")]
     if std is not None:
-        rows.append(_Row("standard deviation", std, UNCERTAINTY, 0.0, _top(std), f"std ({unit})"))
+        rows.append(_Row("standard deviation", std, UNCERTAINTY, 0.0, _top(std), f"std\n({unit})"))
     return _panels(rows, field_of_view, titles, axes, panel=2.0)
 
 

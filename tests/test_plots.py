@@ -31,7 +31,7 @@ def test_figures_are_written_in_every_format(tmp_path, suffix):
 
 def test_a_reconstruction_has_titles_scales_and_units():
     figure = plots.reconstruction_figure(images(), images(), SIZE, titles=["frame 3", "frame 4"], axes="zx")
-    assert {"frame 3", "frame 4", "x / mm", "concentration\nz / mm", "std (of the delta sample)"} <= texts(figure)
+    assert {"frame 3", "frame 4", "x / mm", "concentration\nz / mm", "std\n(of the delta sample)"} <= texts(figure)
     assert len(figure.axes) == 2 * 2 + 2
     assert figure.axes[0].get_images()[0].get_extent() == pytest.approx((-19, 19, -19, 19))
 
