@@ -101,7 +101,7 @@ def test_a_run_makes_a_checkpoint_of_its_method(tmp_path, method):
     assert resumed["cpu_minutes"] >= found.provenance["cpu_minutes"]
 
 
-@pytest.mark.parametrize(("chosen", "rate"), [((), 4e-4), (("--learning-rate", "0.002"), 0.002)])
+@pytest.mark.parametrize(("chosen", "rate"), [((), 2e-4), (("--learning-rate", "0.002"), 0.002)])
 def test_the_command_trains_at_the_rate_of_its_recipe(tmp_path, monkeypatch, chosen, rate):
     ran = []
     monkeypatch.setattr("mpi_fast.training.loop.train", lambda config, *_, **__: ran.append(config))
@@ -115,14 +115,14 @@ def test_the_command_trains_at_the_rate_of_its_recipe(tmp_path, monkeypatch, cho
 
 def test_a_configuration_takes_from_its_recipe_what_it_is_not_given():
     config = TrainingConfig(network=DeqConfig())
-    assert config.chosen() == (3, 4e-4)
+    assert config.chosen() == (3, 2e-4)
     assert replace(config, network=NetworkConfig()).chosen() == (6, 1e-3)
     assert replace(config, frames=5, learning_rate=2e-3).chosen() == (5, 2e-3)
 
 
 @pytest.mark.parametrize("change", [{"groups": 4}, {"frames": 6}, {"ema": 0.99}, {"network": CONFIGS["deq"]}])
 def test_what_the_command_line_cannot_say_is_recorded_as_it_is(change):
-    config = TrainingConfig(network=DeqConfig(), frames=3, learning_rate=4e-4)
+    config = TrainingConfig(network=DeqConfig(), frames=3, learning_rate=2e-4)
     assert command(config) == "mpi-fast train --method deq --minutes 60 --seed 0"
     changed = replace(config, **change)
     assert command(changed) == f"mpi_fast.training.loop.train({changed})"
