@@ -19,6 +19,7 @@ import argparse
 import json
 import tempfile
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -85,9 +86,9 @@ class Peer(ReducedMethod):
             samples = self.sample(network, likelihood)
         return np.maximum(samples.reshape(SAMPLES, -1).numpy().mean(axis=0), 0)
 
+    @abstractmethod
     def sample(self, network: "Network", likelihood: Likelihood) -> Tensor:
         """Eight images (8, 1, ny, nx) of a frame."""
-        raise NotImplementedError
 
     def physics(self, likelihood: Likelihood, unit: float) -> tuple[Tensor, Any]:
         """Signals (8, 1, ny, nx) and their physics as deepinv wants them, for images in some unit."""

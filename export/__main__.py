@@ -11,12 +11,13 @@ import typer
 from rich.table import Table
 
 from mpi_fast.bundle import Bundle
-from mpi_fast.consensus import STEPS as CONSENSUS
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.pipelines import Sampling
 from mpi_fast.tensorrt import capability_name, listed
 
 PRECISIONS = ("fp32", "fp16")
+DEFAULT = Sampling()
 
 
 def export(
@@ -30,11 +31,11 @@ def export(
     calibration: Annotated[
         Path | None, typer.Option(help="Also freeze this scanner (by mpi-fast calibrate) into a whole-frame graph.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = 4,
-    samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = 8,
+    steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = DEFAULT.steps,
+    samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = DEFAULT.samples,
     consensus: Annotated[
         int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)
-    ] = CONSENSUS,
+    ] = DEFAULT.consensus,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a model repository for NVIDIA Triton here; needs --calibration.")
     ] = None,
@@ -89,9 +90,9 @@ def make_bundle(
     *,
     precision: tuple[str, ...] = ("fp32",),
     calibration_file: Path | None = None,
-    steps: int = 4,
-    samples: int = 8,
-    consensus: int = CONSENSUS,
+    steps: int = DEFAULT.steps,
+    samples: int = DEFAULT.samples,
+    consensus: int = DEFAULT.consensus,
     triton: Path | None = None,
 ) -> Bundle:
     """Export a checkpoint; see `parity.compare` for what makes it fail, in which case nothing is written.
