@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.consensus import STEPS
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.samplers import SAMPLERS, nfe
 from mpi_fast.training.checkpoint import load_checkpoint
 
@@ -125,7 +126,7 @@ def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
     model = load_checkpoint(Bundle.open().path.parent / "model.pt").network.eval()
     frames, batch = size.frames, size.frames * size.samples
     features = model.config.features
-    condition = torch.ones(1, 2, *grid)
+    condition = torch.ones(1, CONDITION_CHANNELS, *grid)
     image, sigma = torch.ones(1, 3, *grid), torch.ones(1)
     denoised = size.evaluations * batch + size.consensus * frames
     denoiser_inputs = image, sigma, torch.ones(1, features, *grid)

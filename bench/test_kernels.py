@@ -12,6 +12,7 @@ from roofline import GPUS, Size, kernels
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels.finish import finish
 from mpi_fast.kernels.guided_step import State, guided_step
 from mpi_fast.kernels.launch import CupyDevice
@@ -47,7 +48,7 @@ class Buffers:
         rows = device.upload(table.view(np.uint8).reshape(len(table), STEP.itemsize))
         reduced, energy = device.empty((frames, rank), np.float64), device.empty((frames,), np.float64)
         y, statistics = (device.empty(shape, np.float32) for shape in ((frames, rank), (len(STATISTICS), frames)))
-        condition = device.empty((frames, 2, voxels), np.float32)
+        condition = device.empty((frames, CONDITION_CHANNELS, voxels), np.float32)
         x, saved, denoised = (
             device.upload(rng.standard_normal((frames, SAMPLES, voxels)).astype(np.float32)) for _ in range(3)
         )

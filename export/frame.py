@@ -20,7 +20,15 @@ from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
-from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
+from mpi_fast.guidance import (
+    CERTAIN,
+    CONDITION_CHANNELS,
+    DETECTION,
+    EMPTY,
+    SIGNAL_PER_IMAGE,
+    WIDTHS,
+    Likelihood,
+)
 from mpi_fast.schedule import karras_sigmas
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
@@ -72,6 +80,13 @@ class Signals:
         explained = (self._values * gain) @ self.squared
         return spread * torch.sqrt(torch.clamp(1.0 - explained, min=1e-6))
 
+    def condition(self, widths: Tensor) -> Tensor:
+        """What the signals alone say under white priors of widths (W, 1): means, then deviations, (F, 2 W, N)."""
+        signal = widths * self._values
+        gains = widths * signal / (signal * signal + self._variance[:, None])
+        means, explained = (gains * self._y) @ self._transposed, (self._values * gains) @ self.squared
+        return torch.cat([means, widths * torch.sqrt(torch.clamp(1.0 - explained, min=1e-6))], dim=1)
+
 
 class Guided(nn.Module):
     """D(x; sigma | y): see `denoiser.ConditionedDenoiser`.
@@ -119,9 +134,9 @@ class Agreement(nn.Module):
     def __init__(self, network: Unrolled, grid: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.grid = network, grid
-        nothing = torch.cat([torch.zeros(1, 1, *grid), torch.ones(1, 1, *grid)], dim=1)  # mean, deviation
+        nothing = torch.from_numpy(Likelihood.of_nothing(1, math.prod(grid)).condition())
         with torch.no_grad():
-            self.register_buffer("features", network.encode(nothing))
+            self.register_buffer("features", network.encode(nothing.reshape(1, CONDITION_CHANNELS, *grid)))
 
     def forward(
         self,
@@ -177,6 +192,7 @@ class FrameGraph(nn.Module):
     """
 
     levels: Tensor
+    widths: Tensor
 
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
@@ -184,6 +200,7 @@ class FrameGraph(nn.Module):
         self.voxels = math.prod(checkpoint.grid)
         self.sigmas = [float(sigma) for sigma in karras_sigmas(steps, *checkpoint.sigma_range)[:-1]]
         self.register_buffer("levels", torch.tensor(self.sigmas))
+        self.register_buffer("widths", torch.tensor(WIDTHS)[:, None])
         self.network = Unrolled(checkpoint.network, self.sigmas, samples)
         alone = Unrolled(checkpoint.network, [], samples=1)
         self.network.body = alone.body = Shared("network", self.network.body, {"x": {0: "images"}})
@@ -251,10 +268,8 @@ class FrameGraph(nn.Module):
 
     def _encode(self, signals: Signals) -> Tensor:
         """Features of the frames, (F, width, ny, nx)."""
-        gain = signals.gain(1.0)
-        estimate = signals.combine(torch.zeros(1, 1, self.voxels, device=signals.squared.device), gain)
-        condition = torch.cat([estimate, signals.deviation(1.0, gain)[:, None]], dim=1)
-        return self.network.encode(condition.reshape(-1, 2, *self.grid))
+        condition = signals.condition(self.widths)
+        return self.network.encode(condition.reshape(-1, CONDITION_CHANNELS, *self.grid))
 
     def _denoise(self, signals: Signals, x: Tensor, number: int, features: Tensor) -> Tensor:
         """D(x; sigmas[number] | y)."""

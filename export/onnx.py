@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from mpi_fast.errors import ModelError
 from mpi_fast.export.shared import Shared, calls, examples, insert
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 
@@ -46,8 +47,8 @@ class Graph:
 
 
 def encoder_onnx(checkpoint: Checkpoint) -> Graph:
-    """``encoder.onnx``: condition (F, 2, ny, nx) -> features (F, c, ny, nx)."""
-    condition = torch.ones(2, 2, *checkpoint.grid)
+    """``encoder.onnx``: condition (F, CONDITION_CHANNELS, ny, nx) -> features (F, c, ny, nx)."""
+    condition = torch.ones(2, CONDITION_CHANNELS, *checkpoint.grid)
     return to_onnx(checkpoint.network.encoder, {"condition": condition}, ["features"], {"condition": {0: "frames"}})
 
 

@@ -12,6 +12,7 @@ from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import SCORE, OnnxEngine, open_session
 from mpi_fast.engines.torch import TorchEngine
 from mpi_fast.errors import ModelError
+from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
@@ -142,7 +143,8 @@ def _on_random_input(exported: Engine, original: Engine, sigma: float) -> tuple[
     evaluators = [engine.bind(FRAMES, SAMPLES) for engine in (exported, original)]
     first = evaluators[0]
     condition, image = rng.standard_normal(first.condition.shape), rng.standard_normal(first.image.shape)
-    condition[:, 1] = rng.uniform(0.05, 1.0, condition[:, 1].shape)
+    deviations = condition[:, CONDITION_CHANNELS // 2 :]
+    deviations[:] = rng.uniform(0.05, 1.0, deviations.shape) * np.reshape(WIDTHS, (-1, 1, 1))
     image[:, 1] = rng.uniform(0.05, 1.0, image[:, 1].shape) * sigma / np.hypot(1.0, sigma)
     image[:, 2] *= np.hypot(1.0, sigma)
     for evaluator in evaluators:

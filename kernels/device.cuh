@@ -97,13 +97,13 @@ struct alignas(WIDTH % 4 == 0 ? 16 : WIDTH % 2 == 0 ? 8 : 4) Row {
 };
 
 // out = matrix^T in, by one block: matrix (rows, columns) in global memory is read once, coalesced, for all columns of
-// `in` (rows, WIDTH). With SQUARED there is one more sum, of the squared elements times `weight` (rows,).
+// `in` (rows, WIDTH). After these come the sums of the squared elements times `weight` (rows, SQUARED).
 //
 // Threads own columns. Where there are several threads per column they share its rows, and `partial`, (columns,
 // WIDTH + SQUARED) floats for each thread but the first, collects what they found; `product_floats` says how many. The
 // order of summation depends on rows and columns alone, so results do not depend on how samples are grouped into blocks.
 // `finish(column, sums)` runs once per column; what it writes is visible to the block after its next __syncthreads().
-template <int WIDTH, bool SQUARED, class Finish>
+template <int WIDTH, int SQUARED, class Finish>
 __device__ inline void product(const float* __restrict__ matrix, int rows, int columns, const Row<WIDTH>* in,
                                const float* weight, float* partial, Finish finish) {
     constexpr int SUMS = WIDTH + SQUARED;
@@ -121,7 +121,8 @@ __device__ inline void product(const float* __restrict__ matrix, int rows, int c
                 const Row<WIDTH> input = in[row];
 #pragma unroll
                 for (int i = 0; i < WIDTH; ++i) sum.value[i] += element * input.value[i];
-                if (SQUARED) sum.value[WIDTH] += element * element * weight[row];
+#pragma unroll
+                for (int i = 0; i < SQUARED; ++i) sum.value[WIDTH + i] += element * element * weight[row * SQUARED + i];
             }
         }
         if (shares > 1) {

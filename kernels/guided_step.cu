@@ -119,7 +119,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
 
     // 2. V^T D and V^T u, and what the signals make of them: a thread owns a direction.
     const float level = noise[frame], steepest = singular[0];
-    product<2 * SAMPLES, false>(basis, voxels, rank, pair, nullptr, partial, [&](int j, const Row<2 * SAMPLES>& sum) {
+    product<2 * SAMPLES, 0>(basis, voxels, rank, pair, nullptr, partial, [&](int j, const Row<2 * SAMPLES>& sum) {
         const float s = singular[j], measured = y[(size_t)frame * rank + j];
         const float curved = step.guide_spread * (step.guide_uniform != 0.0f ? steepest : s), seen = step.sees * step.spread * s;
         const float guide =
@@ -136,7 +136,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
     __syncthreads();
 
     // 3. V c1, V c2 and the deviation: a thread owns a voxel.
-    product<2 * SAMPLES, true>(
+    product<2 * SAMPLES, 1>(
         basis_t, rank, voxels, change, explained, partial, [&](int voxel, const Row<2 * SAMPLES + 1>& sum) {
             const float deviation = step.spread * sqrtf(fmaxf(1.0f - sum.value[2 * SAMPLES], 1e-6f));
             const Row<2 * SAMPLES> before = pair[voxel];

@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import Evaluator
 from mpi_fast.errors import InputError
+from mpi_fast.guidance import CONDITION_CHANNELS, Likelihood
 from mpi_fast.kernels.finish import finish
 from mpi_fast.kernels.guided_step import State, guided_step
-from mpi_fast.kernels.launch import Array, Device, Scalar
+from mpi_fast.kernels.launch import STORAGE, Array, Device, Scalar
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
-
-BFLOAT16_ONE = 0x3F80  # its bits
 
 
 class Loop:
@@ -77,17 +76,18 @@ class Loop:
         self._y = device.empty((frames, rank), np.float32)
         self.statistics = device.empty((len(STATISTICS), frames), np.float32)
         self._layout: dict[str, Any] = {"scalar": scalar, "channels_last": channels_last}
-        self._condition = evaluator.condition.reshape(frames, *((voxels, 2) if channels_last else (2, voxels)))
+        shape = (voxels, CONDITION_CHANNELS) if channels_last else (CONDITION_CHANNELS, voxels)
+        self._condition = evaluator.condition.reshape(frames, *shape)
         self._sampler = _Evaluations(device, self._basis, evaluator, table, seed, self._layout)
         self.state = self._sampler.state
+        self.image = device.empty((frames, voxels), np.float32)
+        self.std = device.empty((frames, voxels), np.float32)
         self._consensus = None
         if consensus is not None:
             self._consensus = _Evaluations(device, self._basis, *consensus, seed, self._layout)
             if self._consensus.state.x.shape != (frames, 1, voxels):
                 raise InputError(f"consensus: x {self._consensus.state.x.shape}, expected one image of {frames} frames")
             self._show_nothing(consensus[0])
-        self.image = device.empty((frames, voxels), np.float32)
-        self.std = device.empty((frames, voxels), np.float32)
 
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
@@ -106,11 +106,13 @@ class Loop:
         finish(device, samples, self.statistics, agreed=agreed, image=self.image, deviation=self.std)
 
     def _show_nothing(self, evaluator: Evaluator) -> None:
-        """Encode, once and for all, what no signals say of an image: mean 0, deviation 1."""
-        one = BFLOAT16_ONE if self._layout["scalar"] == "bfloat16" else 1
-        condition = np.zeros(self._condition.shape, self._condition.dtype)
-        condition[(..., 1) if self._layout["channels_last"] else (slice(None), 1)] = one
-        self._device.copy(condition.reshape(evaluator.condition.shape), evaluator.condition)
+        """Encode, once and for all, what no signals say of an image."""
+        frames, voxels = self.image.shape
+        condition = Likelihood.of_nothing(frames, voxels).condition()
+        if self._layout["channels_last"]:
+            condition = condition.swapaxes(1, 2)
+        stored = _as_stored(np.ascontiguousarray(condition), self._layout["scalar"])
+        self._device.copy(stored.reshape(evaluator.condition.shape), evaluator.condition)
         evaluator.encode()
         self._device.wait()
 
@@ -149,6 +151,13 @@ class _Evaluations:
         for number in range(1, len(table)):
             denoised = self.evaluator.denoise().reshape(-1, basis.shape[0])
             guided_step(device, basis, table, number, seed, y, noise, denoised, self.state)
+
+
+def _as_stored(values: NDArray[np.float32], scalar: Scalar) -> NDArray[Any]:
+    """Numbers as the network's tensors hold them."""
+    if scalar == "bfloat16":  # the upper half of a binary32, rounded; NumPy has no such type
+        return ((values.view(np.uint32) + 0x8000) >> 16).astype(np.uint16)
+    return values.astype(STORAGE[scalar])
 
 
 def _bytes(table: NDArray[np.void]) -> NDArray[np.uint8]:

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import SNR_CEILING_DB, Calibration
 from mpi_fast.guidance import (
     CERTAIN,
+    CONDITION_CHANNELS,
     DETECTION,
     EMPTY,
     SIGNAL_PER_IMAGE,
+    WIDTHS,
     Likelihood,
     signal_presence,
     signal_scale,
@@ -44,6 +46,8 @@ class Basis:
         V and its transpose: each is read along its rows by one of the two products.
     mean_explained : (R,) float32
         Mean of V^2 over the voxels.
+    widths : (W,) float32
+        `guidance.WIDTHS`.
     thresholds : (5,) float64
         Of `guidance`, and the ratio of noise to signal energy below which no frame is believed to be.
     power : float
@@ -56,6 +60,7 @@ class Basis:
     basis: Array
     transposed: Array
     mean_explained: Array
+    widths: Array
     thresholds: Array
     power: float
     num_rows: int
@@ -70,6 +75,7 @@ class Basis:
             device.upload(basis),
             device.upload(np.ascontiguousarray(basis.T)),
             device.upload(np.square(basis).mean(axis=0)),
+            device.upload(np.array(WIDTHS, dtype=np.float32)),
             device.upload(np.array(limits)),
             float(np.square(calibration.singular_values, dtype=np.float64).sum()),
             calibration.num_rows,
@@ -106,8 +112,8 @@ def prepare(
         Written: reduced signals of images of root-mean-square about one.
     statistics : (5, F) float32
         Written: see `STATISTICS`.
-    condition : (F, 2, N) or, with ``channels_last``, (F, N, 2), of type ``scalar``
-        Written: posterior mean under a white prior, and its deviation.
+    condition : (F, CONDITION_CHANNELS, N) or, with ``channels_last``, (F, N, CONDITION_CHANNELS), of type ``scalar``
+        Written: see `Likelihood.condition`.
 
     Raises
     ------
@@ -115,6 +121,7 @@ def prepare(
         For shapes and types that do not fit.
     """
     (voxels, rank), frames = basis.shape, len(energy)
+    shape = (voxels, CONDITION_CHANNELS) if channels_last else (CONDITION_CHANNELS, voxels)
     expect(
         "prepare",
         {
@@ -122,20 +129,21 @@ def prepare(
             "energy": (energy, (frames,), np.float64),
             "y": (y, (frames, rank), np.float32),
             "statistics": (statistics, (len(STATISTICS), frames), np.float32),
-            "condition": (condition, (frames, *((voxels, 2) if channels_last else (2, voxels))), STORAGE[scalar]),
+            "condition": (condition, (frames, *shape), STORAGE[scalar]),
         },
     )
     device.launch(
-        Kernel("prepare", scalar_define(scalar)),
+        Kernel("prepare", (*scalar_define(scalar), ("WIDTHS", str(len(WIDTHS))))),
         (frames, 1),
         THREADS,
-        8 * THREADS + 4 * (2 * rank + product_floats(voxels, 2)),
+        8 * THREADS + 4 * (CONDITION_CHANNELS * rank + product_floats(voxels, CONDITION_CHANNELS)),
         (
             reduced,
             energy,
             basis.singular_values,
             basis.transposed,
             basis.mean_explained,
+            basis.widths,
             basis.thresholds,
             np.float64(basis.power),
             np.int32(basis.num_rows),
@@ -144,7 +152,7 @@ def prepare(
             y,
             statistics,
             condition,
-            *strides(voxels, 2, channels_last),
+            *strides(voxels, CONDITION_CHANNELS, channels_last),
         ),
     )
 
@@ -152,7 +160,7 @@ def prepare(
 def reference(
     calibration: Calibration, reduced: NDArray[np.float64], energy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """What `prepare` writes: y (F, R), statistics (5, F), condition (F, 2, N), in double precision."""
+    """What `prepare` writes: y (F, R), statistics (5, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
     total, rank = 2 * calibration.num_rows, calibration.rank
     variance = (energy - np.square(reduced).sum(axis=1)) / (total - rank)
     variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
@@ -169,6 +177,5 @@ def reference(
     likelihood = Likelihood(y, singular, basis, noise)
     gain = likelihood.gain(1.0)
     floor = np.sqrt(np.square(gain * noise[:, None]) @ np.square(basis).mean(axis=0)) * scale
-    condition = np.stack([(gain * y) @ basis.T, likelihood.deviation(1.0)], axis=1)
     presence = signal_presence(reduced, level)
-    return y, np.stack([noise, scale, presence, snr_db, floor]), condition
+    return y, np.stack([noise, scale, presence, snr_db, floor]), likelihood.condition()

@@ -1,7 +1,7 @@
 """A bundle: an exported model on disk, as a folder.
 
 ``manifest.json``
-    ``format``          version of this layout, 1
+    ``format``          version of this layout, 2
     ``kind``            "mpi-fast model"
     ``grid``            [ny, nx]
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
@@ -17,7 +17,7 @@
     ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
 ``encoder.onnx``
-    condition (F, 2, ny, nx) -> features (F, c, ny, nx)
+    condition (F, 10, ny, nx) -> features (F, c, ny, nx)
 ``score.onnx``
     image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)
 ``score.fp16.onnx``
@@ -49,7 +49,7 @@ from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
 
-FORMAT = 1
+FORMAT = 2
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
 
@@ -90,7 +90,9 @@ class Bundle:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{file}: not the manifest of a model bundle ({type(error).__name__}: {error})") from error
         if version > FORMAT:
-            raise ModelError(f"{file}: bundle format {version}, this version reads up to {FORMAT}: update mpi-fast")
+            raise ModelError(f"{file}: bundle format {version}, this version reads {FORMAT}: update mpi-fast")
+        if version < FORMAT:
+            raise ModelError(f"{file}: bundle format {version}, this version reads {FORMAT}: train and export again")
         try:
             ny, nx = (int(n) for n in manifest["grid"])
             low, high = (float(s) for s in manifest["sigma_range"])

@@ -23,8 +23,8 @@ class Evaluator(Protocol):
 
     Attributes
     ----------
-    condition : (F, 2, ny, nx) float32
-        Posterior mean under a white prior, and its deviation.
+    condition : (F, CONDITION_CHANNELS, ny, nx) float32
+        What the signals alone say: see `Likelihood.condition`.
     image : (F * S, 3, ny, nx) float32
         Estimate, its deviation, x_t.
     sigma : (F * S,) float32
@@ -80,10 +80,7 @@ class ConditionedDenoiser:
         self._images = evaluator.image.reshape(*self._shape[:2], 3, voxels)
         self._work = np.empty(self._shape, dtype=np.float32)
 
-        condition = evaluator.condition.reshape(frames, 2, voxels)
-        nothing = np.zeros((frames, 1, voxels), dtype=np.float32)
-        condition[:, 0] = likelihood.combine(nothing, 1.0)[:, 0]
-        condition[:, 1] = likelihood.deviation(1.0)
+        evaluator.condition[...] = likelihood.condition().reshape(evaluator.condition.shape)
         evaluator.encode()
 
     def __call__(self, x: NDArray[np.floating[Any]], sigma: Spread) -> Array:

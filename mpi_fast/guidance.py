@@ -8,7 +8,7 @@ gives a Gaussian again, diagonal in V:
 
 Three uses, one formula, for images of root-mean-square one (a prior N(0, I)):
 
-* m = 0, r = 1: the condition image of the network, and where this scanner sees at all;
+* m = 0, r one of `WIDTHS`: what the network's encoder sees of the signals, and where this scanner sees at all;
 * m = x_t / (1 + sigma_t^2), r = sigma_t / sqrt(1 + sigma_t^2), which is what the prior and the sampler's noisy image
   x_t say together: the network's input. For the posterior p(x | x_t, y) it is a sufficient statistic, so a network that
   corrects it denoises *given the signals*: guidance on the way in;
@@ -27,6 +27,11 @@ from mpi_fast.errors import InputError
 Array = NDArray[np.float32]
 Spread = float | NDArray[np.floating[Any]]
 """A standard deviation: one number, or one for each frame, (F,)."""
+
+# Standard deviations of the white priors under which the network sees what the signals say, next to that of images of
+# root-mean-square one. Narrow ones trust only what is measured best, wide ones show what the weak components hold.
+WIDTHS = (1.0, 1 / 9, 1 / 3, 3.0, 9.0)
+CONDITION_CHANNELS = 2 * len(WIDTHS)  # of each the posterior mean, then of each its deviation
 
 # Energies in standard deviations of the noise's own energy in y. No frame is scaled as if its signals had less than
 # the first, so that one without particles is scaled by its noise, not by the accident of what is left. A frame with
@@ -147,6 +152,14 @@ class Likelihood:
         """Standard deviation per voxel of N(., spread^2 I) given the signals, (F, N) float32 in (0, spread]."""
         explained = (self.singular_values * self.gain(spread)) @ np.square(self.basis).T
         return np.asarray(_column(spread) * np.sqrt(np.maximum(1.0 - explained, 1e-6)), dtype=np.float32)
+
+    def condition(self) -> Array:
+        """What the signals alone say, under each of `WIDTHS`: means, then deviations, (F, CONDITION_CHANNELS, N)."""
+        gains = np.stack([self.gain(width) for width in WIDTHS], axis=1)
+        means = (gains * self.y[:, None]) @ self.basis.T
+        explained = (self.singular_values * gains) @ np.square(self.basis).T
+        deviations = np.array(WIDTHS, dtype=np.float32)[:, None] * np.sqrt(np.maximum(1.0 - explained, 1e-6))
+        return np.concatenate([means, deviations], axis=1)
 
     def gradient(self, image: Array) -> Array:
         """Gradient of the log-likelihood, ``V S (y - S V^T x) / sigma^2``, at images (F, samples, N)."""

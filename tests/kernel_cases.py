@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.guidance import Likelihood
+from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS, Likelihood
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.table import STEP
 from mpi_fast.philox import standard_normal
@@ -128,7 +128,8 @@ def check_prepare(device, case, scalar="float32", channels_last=False):
     reduced, energy = case.reduced(calibration)
     expected = prepare.reference(calibration, reduced, energy)
     y, statistics = (device.empty(a.shape, np.float32) for a in expected[:2])
-    shape = (case.frames, case.voxels, 2) if channels_last else (case.frames, 2, case.voxels)
+    shape = (case.voxels, CONDITION_CHANNELS) if channels_last else (CONDITION_CHANNELS, case.voxels)
+    shape = case.frames, *shape
     condition = device.empty(shape, np.uint16 if scalar == "bfloat16" else TYPES[scalar])
     basis = prepare.Basis.upload(calibration, device)
     inputs = filled(device, reduced), filled(device, energy)
@@ -142,8 +143,11 @@ def check_prepare(device, case, scalar="float32", channels_last=False):
     condition = to_double(host(condition), scalar, channels_last)
     rounding = TYPES[scalar].itemsize == 2 and float(ml_dtypes.finfo(TYPES[scalar]).eps)
     for frame, wanted in zip(condition, expected[2], strict=True):
-        close(frame[0], wanted[0], 1e-5 + rounding)
-        np.testing.assert_allclose(frame[1] ** 2, wanted[1] ** 2, rtol=3 * rounding, atol=4e-6)
+        (means, deviations), (wanted_means, wanted_deviations) = np.split(frame, 2), np.split(wanted, 2)
+        for width, *pair in zip(WIDTHS, means, wanted_means, strict=True):
+            close(*pair, 1e-5 * max(width, 1) + rounding)
+        squares = [np.square(array / np.reshape(WIDTHS, (-1, 1))) for array in (deviations, wanted_deviations)]
+        np.testing.assert_allclose(*squares, rtol=3 * rounding, atol=4e-6)
 
 
 def check_step(device, case, table, number, scalar="float32", channels_last=False, group=None):

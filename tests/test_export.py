@@ -13,7 +13,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MismatchError, ModelError
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
+from mpi_fast.training.checkpoint import FORMAT, Checkpoint, load_checkpoint
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 command = importlib.import_module("mpi_fast.export.__main__")
@@ -27,7 +27,7 @@ def random_checkpoint(path, grid):
     for value in network.parameters():
         torch.nn.init.normal_(value, std=0.05)
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    content = {"format": 1, "grid": list(grid), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
+    content = {"format": FORMAT, "grid": list(grid), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
     torch.save({**content, "state": state, "provenance": {"made": "by a test"}}, path)
     return path
 

@@ -24,6 +24,7 @@ from mpi_fast.philox import mirrored_normal
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
+from mpi_fast.training.checkpoint import FORMAT
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 command = importlib.import_module("mpi_fast.export.__main__")
@@ -65,7 +66,7 @@ def bundle(tmp_path_factory, calibrations):
     for value in network.parameters():
         torch.nn.init.normal_(value, std=0.1)
     folder = tmp_path_factory.mktemp("export")
-    content = {"format": 1, "grid": list(GRID), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
+    content = {"format": FORMAT, "grid": list(GRID), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
     torch.save({**content, "state": network.state_dict(), "provenance": {}}, folder / "model.pt")
     calibrations[0].save(folder / "scanner.h5")
     return command.make_bundle(

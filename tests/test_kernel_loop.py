@@ -123,7 +123,7 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     nothing = np.zeros((len(rows), SAMPLES, calibration.num_voxels))
     samples = follow(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"]), nothing)
     mean, _, _ = finish.reference(samples, statistics)
-    no_signals = np.stack([np.zeros_like(mean), np.ones_like(mean)], axis=1)
+    no_signals = Likelihood.of_nothing(*mean.shape).condition()
     agreed = follow(consensus_table(CONSENSUS), mean[:, None], no_signals)[:, 0]
     _, image, deviation = finish.reference(samples, statistics, agreed)
     for found, wanted in ((image, expected.image), (deviation, expected.std)):

@@ -9,6 +9,7 @@ from mpi_fast import Reconstructor
 from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import MPIFastError
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.table import consensus_table, step_table
@@ -145,7 +146,7 @@ class Shrinking:
         import cupy
 
         self._cupy, self._stream = cupy, device.stream
-        self.condition = device.empty((frames, 2, *grid), np.float32)
+        self.condition = device.empty((frames, CONDITION_CHANNELS, *grid), np.float32)
         self.image = device.empty((frames * samples, 3, *grid), np.float32)
         self.sigma = device.empty((frames * samples,), np.float32)
         self._denoised = device.empty((frames * samples, 1, *grid), np.float32)

@@ -25,6 +25,7 @@ from kernel_cases import (
 from shim import COMPILER, SHIM, ShimDevice
 
 from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.launch import SHARED_LIMIT, CupyDevice, Kernel, scalar_define
 from mpi_fast.kernels.table import FINAL, STEP, consensus_table, step_table
@@ -193,7 +194,7 @@ def test_broken_signals_show(device):
     y, energy = np.ones((2, 150)), np.full(2, 1e4)
     y[1, 3] = energy[1] = np.nan
     calibration = Case().calibration()
-    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (5, 2), (2, 2, 361))]
+    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (5, 2), (2, CONDITION_CHANNELS, 361))]
     prepare.prepare(
         device, prepare.Basis.upload(calibration, device), filled(device, y), filled(device, energy), *outputs
     )

@@ -19,6 +19,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.tensorrt import open_plan
 from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine
 from mpi_fast.errors import InputError, MismatchError, ModelError, MPIFastError
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.pipelines import Sampling
 from mpi_fast.pipelines.device import DeviceLoop
 from mpi_fast.pipelines.graph import WholeFrame
@@ -138,7 +139,7 @@ def test_bound_to_addresses_and_enqueued(install, tmp_path):
     install(*PACKAGES[0])
     plan = open_plan(with_engines(tmp_path, *PACKAGES[0]), "encoder.onnx")
     assert {name: (one.shape, one.is_input) for name, one in plan.tensors.items()} == {
-        "condition": ((-1, 2, 19, 19), True),
+        "condition": ((-1, CONDITION_CHANNELS, 19, 19), True),
         "features": ((-1, plan.tensors["features"].shape[1], 19, 19), False),
     }
     run, buffers = bound(plan, 2)

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.guidance import Likelihood, signal_scale, tweedie
+from mpi_fast.guidance import CONDITION_CHANNELS, Likelihood, signal_scale, tweedie
 from mpi_fast.training import data
-from mpi_fast.training.checkpoint import load_checkpoint
+from mpi_fast.training.checkpoint import FORMAT, load_checkpoint
 from mpi_fast.training.loop import TrainingConfig, learning_rate, train
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 from mpi_fast.training.recipes import loss_of
@@ -43,7 +43,7 @@ def test_batches_are_what_the_runtime_would_compute(scanners, phantoms):
     """Condition and estimate of a batch, again from its own scale, by the NumPy code that users run."""
     rng = torch.Generator().manual_seed(0)
     batch = data.draw_batch(scanners, phantoms, 4, 5, rng)
-    assert batch.condition.shape == (20, 2, *GRID)
+    assert batch.condition.shape == (20, CONDITION_CHANNELS, *GRID)
     assert batch.image.shape == (20 * data.DRAWS, 3, *GRID)
     assert batch.target.shape == (20 * data.DRAWS, 1, *GRID)
     assert all(torch.isfinite(t).all() for t in (batch.condition, batch.image, batch.sigma, batch.target))
@@ -57,6 +57,17 @@ def test_batches_are_what_the_runtime_would_compute(scanners, phantoms):
     blind = batch.image[:, 1] > 0.999 * torch.tensor(spread)[:, None, None]
     expected = torch.tensor(shrink)[:, None, None] * batch.image[:, 2]
     torch.testing.assert_close(batch.image[:, 0][blind], expected[blind], atol=0.05, rtol=0.05)
+
+
+def test_scanners_that_measure_nothing_are_shown_as_such(scanners, phantoms, monkeypatch):
+    """As consensus shows the network that it is told nothing of the signals."""
+    monkeypatch.setattr(data, "BLIND", 1.0)
+    batch = data.draw_batch(scanners, phantoms, 2, 3, torch.Generator().manual_seed(0))
+    nothing = Likelihood.of_nothing(6, GRID[0] * GRID[1]).condition().reshape(6, -1, *GRID)
+    torch.testing.assert_close(batch.condition, torch.from_numpy(nothing))
+    shrink, spread = (torch.as_tensor(value)[:, None, None] for value in tweedie(batch.sigma.numpy()))
+    torch.testing.assert_close(batch.image[:, 0], shrink * batch.image[:, 2])
+    torch.testing.assert_close(batch.image[:, 1], spread.expand_as(batch.image[:, 1]))
 
 
 def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
@@ -74,7 +85,7 @@ def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
 def test_the_untrained_network_returns_the_linear_estimate_on_any_grid():
     network = ScoreNetwork(SMALL)
     for grid in ((9, 8), (19, 19), (26, 13)):
-        image, condition = torch.rand(4, 3, *grid) + 0.1, torch.rand(2, 2, *grid) + 0.1
+        image, condition = torch.rand(4, 3, *grid) + 0.1, torch.rand(2, CONDITION_CHANNELS, *grid) + 0.1
         denoised = network(condition, image, torch.ones(4))
         bias = network.denoiser.head.bias.detach()
         torch.testing.assert_close(denoised, image[:, :1] + image[:, 1:2] * bias)
@@ -129,7 +140,7 @@ def test_learning_rate_rises_and_falls():
 
 def content(**changes):
     return {
-        "format": 1,
+        "format": FORMAT,
         "grid": list(GRID),
         "network": SMALL.to_dict(),
         "sigma_range": [0.02, 10.0],
@@ -153,7 +164,8 @@ def nan_state():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"format": 2},
+        {"format": FORMAT - 1},
+        {"format": FORMAT + 1},
         {"grid": [19]},
         {"grid": [0, 5]},
         {"sigma_range": [1.0, 0.1]},

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import DeviceError, MismatchError, ModelError, MPIFastError
+from mpi_fast.guidance import CONDITION_CHANNELS
 
 if TYPE_CHECKING:
     from mpi_fast.bundle import Bundle
@@ -58,7 +59,7 @@ class OnnxEvaluator:
 
     def __init__(self, engine: OnnxEngine, frames: int, samples: int) -> None:
         batch, grid = frames * samples, engine.grid
-        self.condition: Array = np.zeros((frames, 2, *grid), dtype=np.float32)
+        self.condition: Array = np.zeros((frames, CONDITION_CHANNELS, *grid), dtype=np.float32)
         self.image: Array = np.zeros((batch, 3, *grid), dtype=np.float32)
         self.sigma: Array = np.ones(batch, dtype=np.float32)
         self._encoded: Array = np.zeros((frames, engine.features, *grid), dtype=np.float32)

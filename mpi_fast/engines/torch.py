@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.training.checkpoint import Checkpoint
 
 Array = NDArray[np.float32]
@@ -28,7 +29,7 @@ class TorchEvaluator:
 
     def __init__(self, engine: TorchEngine, frames: int, samples: int) -> None:
         self._network, self._samples = engine.network, samples
-        self.condition: Array = np.zeros((frames, 2, *engine.grid), dtype=np.float32)
+        self.condition: Array = np.zeros((frames, CONDITION_CHANNELS, *engine.grid), dtype=np.float32)
         self.image: Array = np.zeros((frames * samples, 3, *engine.grid), dtype=np.float32)
         self.sigma: Array = np.ones(frames * samples, dtype=np.float32)
         self._features: Tensor | None = None

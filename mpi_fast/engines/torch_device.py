@@ -10,6 +10,7 @@ import torch.compiler.config
 from torch import Tensor, nn
 
 from mpi_fast.errors import InputError
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
@@ -84,7 +85,7 @@ class TorchDeviceEvaluator:
             self._stream = torch.cuda.ExternalStream(device.stream_address, engine.place)  # type: ignore[no-untyped-call]
         self._tf32 = engine.tf32
         with self._settings():
-            self._condition = torch.zeros(frames, 2, *grid, device=engine.place)
+            self._condition = torch.zeros(frames, CONDITION_CHANNELS, *grid, device=engine.place)
             self._image = torch.zeros(batch, 3, *grid, device=engine.place)
             self._sigma = torch.zeros(batch, device=engine.place)
         self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))

@@ -1,6 +1,6 @@
 """``model.pt``: a trained network as a plain dict of tensors, numbers and strings.
 
-``format``       version of this layout, 1
+``format``       version of this layout, 2
 ``method``       what kind of network, one of `recipes`; ``score`` where it is missing
 ``grid``         [ny, nx]
 ``network``      the fields of its configuration, such as `network.NetworkConfig`
@@ -23,7 +23,7 @@ from mpi_fast.errors import ModelError
 from mpi_fast.training.network import ScoreNetwork
 from mpi_fast.training.recipes import RECIPES
 
-FORMAT = 1
+FORMAT = 2
 LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
 
 

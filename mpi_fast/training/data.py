@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpi_fast.guidance import DETECTION, SIGNAL_PER_IMAGE
+from mpi_fast.guidance import DETECTION, SIGNAL_PER_IMAGE, WIDTHS
 from mpi_fast.phantoms import TRAINING_FAMILIES, generate
 from mpi_fast.training.scanners import ReducedScanners
 
 SNR_DB = (-5.0, 45.0)
 EMPTY, NEAR_EMPTY = 0.04, 0.06  # shares of frames without particles, and with fewer than the noise shows
 SIGMA = (0.02, 10.0)
-DRAWS = 2  # noise levels drawn for each frame
-PURE_NOISE = 0.25  # share of samples at the largest sigma: the first step of every reconstruction
+DRAWS = 2  # noise levels for each frame; the first is the largest, that of the first step of every reconstruction
+BLIND = 1 / 8  # share of scanners that measure nothing: consensus needs an ordinary denoiser
 
 
 @dataclass(frozen=True)
 class Batch:
     """F frames with D draws of sampler noise each: what `ScoreNetwork` takes, and the target.
 
-    Shapes: condition (F, 2, ny, nx), image (F * D, 3, ny, nx), sigma (F * D,), target (F * D, 1, ny, nx).
+    Shapes: condition (F, CONDITION_CHANNELS, ny, nx), image (F * D, 3, ny, nx), sigma (F * D,),
+    target (F * D, 1, ny, nx).
     """
 
     condition: Tensor
@@ -120,23 +121,28 @@ def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames:
     device = phantoms.device
     ny, nx = phantoms.shape[1:]
     drawn = draw_frames(scanners, phantoms, groups, frames, rng)
-    x, y, noise, s, v = drawn.image, drawn.y, drawn.noise, drawn.singular_values, drawn.basis
+    x, noise, v = drawn.image, drawn.noise, drawn.basis
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=rng, device=device)
 
+    sees = uniform(groups, 1) >= BLIND
+    y, s = drawn.y * sees[..., None], drawn.singular_values * sees
+
     # Denoising score matching, given the signals: several noise levels of each frame share its condition.
     count = frames * DRAWS
     log_sigma = np.log(SIGMA[0]) + np.log(SIGMA[1] / SIGMA[0]) * uniform(groups, count)
-    sigma = torch.where(uniform(groups, count) < PURE_NOISE, torch.full_like(log_sigma, SIGMA[1]), log_sigma.exp())
+    first = torch.arange(count, device=device) % DRAWS == 0
+    sigma = torch.where(first & sees, torch.full_like(log_sigma, SIGMA[1]), log_sigma.exp())
     repeated = [t.repeat_interleave(DRAWS, dim=1) for t in (x, y, noise)]
     start = repeated[0] + sigma[..., None] * torch.randn(groups, count, ny * nx, generator=rng, device=device)
     shrink, spread = 1 / (1 + sigma.square()), sigma * (1 + sigma.square()).rsqrt()
     estimate, deviation = combine(repeated[1], s, v, repeated[2], shrink[..., None] * start, spread)
-    prior = combine(y, s, v, noise, torch.zeros_like(x), torch.ones_like(noise))
+    alone = [combine(y, s, v, noise, torch.zeros_like(x), torch.full_like(noise, width)) for width in WIDTHS]
 
     image = torch.stack([estimate, deviation, start, repeated[0]], dim=2).reshape(groups, count, 4, ny, nx)
-    condition = torch.stack(prior, dim=2).reshape(groups, frames, 2, ny, nx)
+    means, deviations = zip(*alone, strict=True)
+    condition = torch.stack([*means, *deviations], dim=2).reshape(groups, frames, -1, ny, nx)
     turns = torch.rand(groups, 3, generator=rng, device=device) < 0.5
     image, condition = _turned(image, turns).flatten(0, 1), _turned(condition, turns).flatten(0, 1)
     return Batch(condition, image[:, :3], sigma.reshape(-1), image[:, 3:])

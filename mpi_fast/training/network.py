@@ -9,7 +9,9 @@ Where nothing was measured, m = c_skip x_t and r = c_out, and this is the precon
 table 1), for images of root-mean-square one.
 
 What the signals say without x_t does not change from step to step, nor from sample to sample. So a larger network, the
-`Encoder`, looks at it once per frame, and the `Denoiser`, which runs steps x samples times, gets its features.
+`Encoder`, looks at it once per frame, and the `Denoiser`, which runs steps x samples times, gets its features. It sees
+the signals through a bank of filters, as images under white priors of several widths: which components of a scanner hold
+how much shows in how these differ, and no single one of them is best for every image.
 
 The parts are those that can later be fused into one kernel: 3x3 and 1x1 convolutions with channels in multiples of
 16, SiLU, modulation per channel by the noise-level embedding, one down-sampling; no attention, no reduction over the
@@ -23,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CONDITION_CHANNELS = 2  # posterior mean under a white prior, its deviation
+from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS
+
 IMAGE_CHANNELS = 3  # estimate, its deviation, x_t
 LEVEL_FEATURES = 16
 
@@ -128,8 +131,11 @@ class UNet(nn.Module):
 class Encoder(nn.Module):
     """What the signals say, once per frame."""
 
+    widths: Tensor
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
+        self.register_buffer("widths", torch.tensor(WIDTHS)[:, None, None], persistent=False)
         self.stem = nn.Conv2d(CONDITION_CHANNELS, config.encoder_width, 3, padding=1)
         self.body = UNet(config.encoder_width, config.encoder_inner, config.encoder_blocks)
         self.head = nn.Conv2d(config.encoder_width, config.features, 3, padding=1)
@@ -139,15 +145,16 @@ class Encoder(nn.Module):
 
         Parameters
         ----------
-        condition : (F, 2, ny, nx) float32
-            Posterior mean of the image under a white prior of deviation one, and its deviation > 0.
+        condition : (F, CONDITION_CHANNELS, ny, nx) float32
+            Posterior means of the image under white priors of `guidance.WIDTHS`, and their deviations > 0.
 
         Returns
         -------
         (F, features, ny, nx) float32
         """
         mean, deviation = condition.chunk(2, dim=1)
-        x = self.stem(torch.cat([mean, 0.5 * torch.log(deviation)], dim=1).to(self.stem.weight.dtype))
+        shown = mean * torch.rsqrt(self.widths), 0.5 * torch.log(deviation / self.widths)
+        x = self.stem(torch.cat(shown, dim=1).to(self.stem.weight.dtype))
         features: Tensor = self.head(functional.silu(self.body(x)))
         return features.float()
 
