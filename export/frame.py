@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
@@ -234,9 +234,9 @@ class FrameGraph(nn.Module):
         signals = Signals(y / unit, level, singular_values, basis)
         images = self._sample(signals, initial)
 
-        agreed = self._agree(signals, images.mean(dim=1, keepdim=True))
-        deviation = torch.sqrt(torch.square(images - agreed).mean(dim=1))
-        image = torch.clamp(agreed[:, 0], min=0.0) * (presence * scale)
+        middle, factor = self._settle(signals, images)
+        deviation = factor * torch.sqrt(torch.square(images - middle).mean(dim=1))
+        image = torch.clamp(middle[:, 0], min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
 
@@ -277,8 +277,17 @@ class FrameGraph(nn.Module):
         denoised: Tensor = self.guided(x, self.levels[number], modulations, features, *signals.tensors)
         return denoised
 
-    def _agree(self, signals: Signals, x: Tensor) -> Tensor:
-        """See `consensus.agree`; (F, 1, N)."""
+    def _settle(self, signals: Signals, images: Tensor) -> tuple[Tensor, Tensor | float]:
+        """The image (F, 1, N), and the factor of the deviation (F, 1): see `consensus.settle`."""
+        mean = images.mean(dim=1, keepdim=True)
+        if not self.consensus:
+            return mean, 1.0
+        agreed, level = self._agree(signals, mean)
+        share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
+        return agreed + share[:, None] * (mean - agreed), 1.0 + share
+
+    def _agree(self, signals: Signals, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `consensus.agree`; (F, 1, N), and the level of each frame (F, 1)."""
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
@@ -286,7 +295,7 @@ class FrameGraph(nn.Module):
         denoised = agreed = x
         for _ in range(self.consensus):
             x, denoised, agreed = self.agreement(x, denoised, agreed, level, modulations, *signals.tensors)
-        return agreed
+        return agreed, level
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.consensus import settle
 from mpi_fast.kernels.launch import Array, Device, Kernel, expect
 from mpi_fast.kernels.prepare import STATISTICS
 
@@ -30,10 +31,10 @@ def finish(
         Where.
     x : (F, S, N) float32
         Denoised samples.
-    statistics : (5, F) float32
+    statistics : (6, F) float32
         As `prepare.prepare` writes them.
     agreed : (F, N) float32, optional
-        What `consensus.agree` found: the image, in place of the samples' mean.
+        What `consensus.agree` found; then the image is that of `consensus.settle`, not the samples' mean.
     mean : (F, N) float32, optional
         Written: the one or the other, for images of root-mean-square about one.
     image, deviation : (F, N) float32, optional
@@ -65,8 +66,9 @@ def reference(
     agreed: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """What `finish` writes: mean, image and deviation, (F, N) each, in double precision."""
-    _, scale, presence, _, _ = statistics.astype(np.float64)
-    middle: NDArray[np.float64] = x.mean(axis=1, dtype=np.float64) if agreed is None else agreed.astype(np.float64)
-    image = np.maximum(middle, 0.0) * (presence * scale)[:, None]
-    deviation = np.sqrt(np.square(x - middle[:, None]).mean(axis=1))
-    return middle, image, deviation * scale[:, None]
+    _, scale, presence, _, _, share = statistics.astype(np.float64)
+    double = x.astype(np.float64)
+    if agreed is None:
+        agreed, share = double.mean(axis=1), np.zeros_like(share)
+    middle, deviation = settle(double, agreed.astype(np.float64), share)
+    return middle, np.maximum(middle, 0.0) * (presence * scale)[:, None], deviation * scale[:, None]

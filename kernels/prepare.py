@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import SNR_CEILING_DB, Calibration
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, level_of, share_of
 from mpi_fast.guidance import (
     CERTAIN,
     CONDITION_CHANNELS,
@@ -31,8 +32,9 @@ from mpi_fast.kernels.launch import (
     strides,
 )
 
-STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor")
-"""Rows of what is known of each frame: noise as `Likelihood` takes it, the others as `Reconstruction` gives them."""
+STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor", "share")
+"""Rows of what is known of each frame: noise as `Likelihood` takes it, the share of the samples' mean in the image
+(`consensus.share_of`), the others as `Reconstruction` gives them."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Basis:
         Mean of V^2 over the voxels.
     widths : (W,) float32
         `guidance.WIDTHS`.
-    thresholds : (5,) float64
-        Of `guidance`, and the ratio of noise to signal energy below which no frame is believed to be.
+    thresholds : (10,) float64
+        Of `guidance`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
     power : float
         Sum of S^2.
     num_rows : int
@@ -69,7 +71,8 @@ class Basis:
     def upload(cls, calibration: Calibration, device: Device) -> "Basis":
         """Copy to the device."""
         basis = np.ascontiguousarray(calibration.basis, dtype=np.float32)
-        limits = (DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, 10 ** (-SNR_CEILING_DB / 10))
+        quietest = 10 ** (-SNR_CEILING_DB / 10)
+        limits = DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest, LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE
         return cls(
             device.upload(np.asarray(calibration.singular_values, dtype=np.float32)),
             device.upload(basis),
@@ -110,7 +113,7 @@ def prepare(
         As `reduce.reduce` writes them.
     y : (F, R) float32
         Written: reduced signals of images of root-mean-square about one.
-    statistics : (5, F) float32
+    statistics : (6, F) float32
         Written: see `STATISTICS`.
     condition : (F, CONDITION_CHANNELS, N) or, with ``channels_last``, (F, N, CONDITION_CHANNELS), of type ``scalar``
         Written: see `Likelihood.condition`.
@@ -160,7 +163,7 @@ def prepare(
 def reference(
     calibration: Calibration, reduced: NDArray[np.float64], energy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """What `prepare` writes: y (F, R), statistics (5, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
+    """What `prepare` writes: y (F, R), statistics (6, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
     total, rank = 2 * calibration.num_rows, calibration.rank
     variance = (energy - np.square(reduced).sum(axis=1)) / (total - rank)
     variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
@@ -178,4 +181,5 @@ def reference(
     gain = likelihood.gain(1.0)
     floor = np.sqrt(np.square(gain * noise[:, None]) @ np.square(basis).mean(axis=0)) * scale
     presence = signal_presence(reduced, level)
-    return y, np.stack([noise, scale, presence, snr_db, floor]), likelihood.condition()
+    share, condition = share_of(level_of(likelihood)), likelihood.condition().astype(np.float64)
+    return y, np.stack([noise, scale, presence, snr_db, floor, share]), condition

@@ -136,8 +136,9 @@ def check_prepare(device, case, scalar="float32", channels_last=False):
     prepare.prepare(device, basis, *inputs, y, statistics, condition, scalar=scalar, channels_last=channels_last)
 
     close(host(y), expected[0], 1e-6)
-    noise, scale, presence, snr_db, floor = host(statistics)
+    noise, scale, presence, snr_db, floor, share = host(statistics)
     np.testing.assert_allclose([noise, scale, floor], expected[1][[0, 1, 4]], rtol=2e-5)
+    np.testing.assert_allclose(share, expected[1][5], atol=2e-5)
     np.testing.assert_allclose(presence, expected[1][2], atol=1e-4)
     np.testing.assert_allclose(10 ** (snr_db / 10), 10 ** (expected[1][3] / 10), rtol=1e-4, atol=1e-6)
     condition = to_double(host(condition), scalar, channels_last)
@@ -213,7 +214,7 @@ def step(device, case, calibration, likelihood, table, number, denoised, x, save
 def check_finish(device, case):
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.frames, case.samples, case.voxels)).astype(np.float32)
-    statistics = rng.uniform(0.0, 2.0, (5, case.frames)).astype(np.float32)
+    statistics = rng.uniform(0.0, 2.0, (6, case.frames)).astype(np.float32)
     agreed = rng.standard_normal((case.frames, case.voxels)).astype(np.float32)
     for names, given in ((("image", "deviation"), None), (("mean",), None), (("image", "deviation"), agreed)):
         expected = dict(zip(("mean", "image", "deviation"), finish.reference(x, statistics, given), strict=True))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mpi_fast.consensus import HIGHEST, LOWEST, agree, level_of
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LOWEST, SHARE, agree, level_of, settle, share_of
 from mpi_fast.guidance import Likelihood
 
 FRAMES, VOXELS, RANK = 3, 12, 7
@@ -59,3 +59,14 @@ def test_the_level_follows_the_noise_relative_to_what_the_scanner_sees():
     for factor, limit in ((100, HIGHEST), (1e-6, LOWEST)):
         found = level_of(replace(likelihood, noise=np.float32(factor) * likelihood.noise))
         np.testing.assert_allclose(found, limit, rtol=1e-6)
+
+
+def test_the_mean_of_the_samples_keeps_a_share_where_the_signals_are_noisy():
+    levels = np.array([LOWEST, DOUBTFUL, DOUBTFUL + 0.1, HIGHEST], np.float32)
+    shares = share_of(levels)
+    np.testing.assert_allclose(shares, [0, 0, 0.1 * SHARE, SHARE * (HIGHEST - DOUBTFUL)], atol=1e-7)
+    samples, agreed = np.array([[[1.0], [3.0]]] * 4), np.full((4, 1), 4.0)
+    image, deviation = settle(samples, agreed, shares)
+    np.testing.assert_allclose(image[:, 0], 4 - 2 * shares, rtol=1e-6)
+    about = np.sqrt(1 + np.square(image[:, 0] - 2))  # bias and spread
+    np.testing.assert_allclose(deviation[:, 0], (1 + shares) * about, rtol=1e-6)

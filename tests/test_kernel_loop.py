@@ -98,7 +98,7 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     reconstruct = on_cpu(calibration, engine)
     expected, reduced = reconstruct(rows), calibration.reduce(rows)
     y, statistics, condition = prepare.reference(calibration, *reduce.reference(calibration, rows))
-    noise, scale, _, snr_db, _ = statistics
+    noise, scale, _, snr_db, _, _ = statistics
     unit = np.where(scale > 0, scale, 1)
     np.testing.assert_allclose(y * unit[:, None], reduced.y, rtol=1e-5, atol=1e-6 * np.abs(reduced.y).max())
     np.testing.assert_allclose((noise * unit)[scale > 0], reduced.noise[scale > 0], rtol=1e-5)

@@ -186,7 +186,7 @@ def test_broken_signals_show(device):
     x = np.random.default_rng(0).standard_normal((3, 4, 361)).astype(np.float32)
     x[1, 2, 5] = np.nan
     image, deviation = (device.empty((3, 361), np.float32) for _ in range(2))
-    statistics = filled(device, np.ones((5, 3), np.float32))
+    statistics = filled(device, np.ones((6, 3), np.float32))
     finish.finish(device, filled(device, x), statistics, image=image, deviation=deviation)
     for found in (image, deviation):
         assert np.isnan(found[1, 5])
@@ -194,7 +194,7 @@ def test_broken_signals_show(device):
     y, energy = np.ones((2, 150)), np.full(2, 1e4)
     y[1, 3] = energy[1] = np.nan
     calibration = Case().calibration()
-    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (5, 2), (2, CONDITION_CHANNELS, 361))]
+    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (6, 2), (2, CONDITION_CHANNELS, 361))]
     prepare.prepare(
         device, prepare.Basis.upload(calibration, device), filled(device, y), filled(device, energy), *outputs
     )

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.consensus import agree
+from mpi_fast.consensus import agree, level_of, settle, share_of
 from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
 from mpi_fast.engines import Engine
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
@@ -64,13 +64,13 @@ class StepLoop:
 
         images = self.sample(likelihood)
         presence = signal_presence(reduced.y, reduced.noise)
-        agreed = images.mean(axis=1)
+        agreed, share = images.mean(axis=1), np.zeros_like(noise)
         if self._sampling.consensus:
             agreed = agree(self._ordinary(len(rows)), likelihood, agreed, self._sampling.consensus)
-        image = np.maximum(agreed, 0.0) * (presence * scale)[:, None]
-        # Mirrored samples have, to first order, their true mean: no degree of freedom is lost to it.
-        deviation = np.sqrt(np.square(images - agreed[:, None]).mean(axis=1)) * scale[:, None]
-        return Frames(image, deviation, reduced.snr_db, self._noise_floor(likelihood) * scale)
+            share = share_of(level_of(likelihood))
+        settled, deviation = settle(images, agreed, share)
+        image = np.maximum(settled, 0.0) * (presence * scale)[:, None]
+        return Frames(image, deviation * scale[:, None], reduced.snr_db, self._noise_floor(likelihood) * scale)
 
     def sample(self, likelihood: Likelihood) -> Array:
         """Posterior samples (F, samples, N), for images of root-mean-square about one."""

@@ -10,8 +10,8 @@ table 1), for images of root-mean-square one.
 
 What the signals say without x_t does not change from step to step, nor from sample to sample. So a larger network, the
 `Encoder`, looks at it once per frame, and the `Denoiser`, which runs steps x samples times, gets its features. It sees
-the signals through a bank of filters, as images under white priors of several widths: which components of a scanner hold
-how much shows in how these differ, and no single one of them is best for every image.
+the signals through a bank of filters, as images under white priors of several widths: which components of a scanner
+hold how much shows in how these differ, and no single one of them is best for every image.
 
 The parts are those that can later be fused into one kernel: 3x3 and 1x1 convolutions with channels in multiples of
 16, SiLU, modulation per channel by the noise-level embedding, one down-sampling; no attention, no reduction over the
