@@ -43,7 +43,8 @@ class Reconstruction:
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, ny, nx) float32
         Root-mean-square deviation of the posterior samples from the image, before what is negative there was cut off:
-        where the image is a guess. Without consensus the samples' standard deviation, zero for a single one.
+        where the image is a guess. Widened where signals are noisy (`consensus.settle`). Without consensus the samples'
+        standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32

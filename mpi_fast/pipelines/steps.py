@@ -18,7 +18,7 @@ IMAGES = 64  # that the network denoises at once: enough to fill a CPU, few enou
 
 
 class StepLoop:
-    """Reduce the signals, find noise level and scale, draw posterior samples, take their mean and deviation.
+    """Reduce the signals, find noise level and scale, draw posterior samples, let them agree on an image.
 
     Parameters
     ----------
