@@ -23,7 +23,7 @@
 #endif
 
 #ifndef WIDTHS
-#define WIDTHS 5  // of guidance.py, the first is 1
+#define WIDTHS 5  // as many as guidance.py has
 #endif
 
 // What guidance.py calls DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE; calibration.py's SNR ceiling of 50 dB.
