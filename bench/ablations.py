@@ -30,6 +30,7 @@ from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration, ReducedFrames
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
+from mpi_fast.consensus import DOUBTFUL, FIRST, SHARE, falling
 from mpi_fast.console import progress_bar, write_json
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
@@ -84,6 +85,16 @@ def fixed_level(level: float) -> Change:
     )
 
 
+def consensus_with(**names: Any) -> Change:
+    """Consensus with other values of the names of its module."""
+    return lambda setup, snr: patch.multiple("mpi_fast.consensus", **names)
+
+
+def multiplied_by_ratio_to(power: int) -> Callable[[int], tuple[NDArray[np.float32], float]]:
+    """Levels that fall as by default, and another factor of x - D."""
+    return lambda steps: (falling(steps)[0], falling(steps)[1] ** power)
+
+
 def known_noise(setup: Setup, snr: float) -> AbstractContextManager[Any]:
     """The noise level that each frame really has, in place of the estimate from its residual."""
     levels, reduce = iter(true_noise(setup, snr)), Calibration.reduce
@@ -121,6 +132,21 @@ def groups() -> list[Group]:
     )
     own = Variant("the frame's own, `consensus.level_of`", default=True)
     fixed = tuple(Variant(f"{level:g} for all", change=fixed_level(level)) for level in (0.05, 0.1, 0.2, 0.3, 0.5))
+    path = (
+        Variant(f"from {FIRST:g} to 1/3, every other step upside down", default=True),
+        Variant("never upside down", change=consensus_with(_turned=lambda images, number: images)),
+        Variant("1 throughout", change=consensus_with(FIRST=1.0, LAST=1.0)),
+        Variant("1/3 throughout", change=consensus_with(FIRST=1 / 3, LAST=1 / 3)),
+        Variant("x - D as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
+        Variant("x - D by the ratio's square", change=consensus_with(falling=multiplied_by_ratio_to(2))),
+    )
+    shares = (
+        Variant(f"{SHARE:g} (level - {DOUBTFUL:g}), `consensus.share_of`", default=True),
+        *(
+            Variant(f"{slope:g} (level - {DOUBTFUL:g})", change=consensus_with(SHARE=slope))
+            for slope in (0.0, 1.0, 2.5)
+        ),
+    )
     noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
@@ -130,7 +156,9 @@ def groups() -> list[Group]:
         Group("Steps of the sampler, no consensus", "The mean of the samples, from which consensus starts.", alone),
         Group("Samples", "", counts("samples", 1, 2, 4, 8, 16, 32)),
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
-        Group("Level of consensus", "The noise level that the denoiser is told there.", (own, *fixed)),
+        Group("Level of consensus", "The noise level about which the denoiser's falls there.", (own, *fixed)),
+        Group("Steps of consensus on their way", "The denoiser's noise levels, relative to the frame's.", path),
+        Group("Share of the samples' mean in the image", "", shares),
         Group("Noise level", told, noise),
     ]
 

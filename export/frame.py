@@ -5,7 +5,7 @@ guidance, then consensus. The NumPy code stays the reference: `parity` compares 
 differ.
 
 Everything that depends on the noise level of a sampler's step is a number when the graph is made
-(`training.unrolled`); that of consensus is the frame's own.
+(`training.unrolled`); those of consensus follow the frame's own noise.
 """
 
 import itertools
@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, falling
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
@@ -37,7 +37,7 @@ from mpi_fast.training.unrolled import Unrolled
 OUTPUTS = ("image", "std", "noise_floor")
 FRAMES = {0: "frames"}
 AXES = {
-    **dict.fromkeys(("x", "denoised", "agreed", "level", "features"), FRAMES),
+    **dict.fromkeys(("x", "denoised", "level", "features"), FRAMES),
     "y": {0: "frames", 1: "rank"},
     "noise": {0: "frames"},
     "singular_values": {0: "rank"},
@@ -126,8 +126,16 @@ class Guided(nn.Module):
         return signals.combine(denoised, signals.gain(STRENGTH * spread))
 
 
-class Agreement(nn.Module):
-    """One step towards consensus: see `consensus.agree`, whose names these are."""
+class Ordinary(nn.Module):
+    """D(x; sigma) of images of which no signals are known.
+
+    Parameters
+    ----------
+    network : Unrolled
+        For one image of each frame.
+    grid : (ny, nx)
+        Image size.
+    """
 
     features: Tensor
 
@@ -138,33 +146,38 @@ class Agreement(nn.Module):
         with torch.no_grad():
             self.register_buffer("features", network.encode(nothing.reshape(1, CONDITION_CHANNELS, *grid)))
 
-    def forward(
-        self,
-        x: Tensor,
-        denoised: Tensor,
-        agreed: Tensor,
-        level: Tensor,
-        modulations: Sequence[Modulation],
-        y: Tensor,
-        noise: Tensor,
-        singular_values: Tensor,
-        basis: Tensor,
-    ) -> Images:
-        """The first three (F, 1, N) after the step; level (F, 1) with its modulations, the others as in `Signals`."""
-        signals = Signals(y, noise, singular_values, basis)
-        x = x + agreed - denoised
-        denoised = self._denoise(x, level[:, None], modulations)
-        agreed = signals.combine(2.0 * denoised - x, signals.gain(level))
-        return x, denoised, agreed
-
-    def _denoise(self, x: Tensor, sigma: Tensor, modulations: Sequence[Modulation]) -> Tensor:
-        """D(x; sigma) without any signals."""
+    def forward(self, x: Tensor, level: Tensor, modulations: Sequence[Modulation]) -> Tensor:
+        """Images (F, 1, N), each at its noise level (F, 1), with the modulations of these."""
+        sigma = level[:, None]
         shrink = 1.0 / (1.0 + sigma * sigma)  # guidance.tweedie
         spread = sigma * torch.sqrt(shrink)
         estimate = shrink * x
         visible = (0.5 * torch.log(spread)).expand(-1, -1, x.shape[2])
         planes = estimate, visible, torch.sqrt(shrink) * x
         return estimate + spread * correct(self.network, self.grid, planes, self.features, modulations)
+
+
+class Agreement(nn.Module):
+    """What a step towards consensus makes of x and D: see `consensus.agree`, whose names these are."""
+
+    def __init__(self, ratio: float) -> None:
+        super().__init__()
+        self.ratio = ratio
+
+    def forward(
+        self,
+        x: Tensor,
+        denoised: Tensor,
+        level: Tensor,
+        y: Tensor,
+        noise: Tensor,
+        singular_values: Tensor,
+        basis: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The next x, and what is agreed on, (F, 1, N); level (F, 1), the others as in `Signals`."""
+        signals = Signals(y, noise, singular_values, basis)
+        agreed = signals.combine(2.0 * denoised - x, signals.gain(level))
+        return agreed + self.ratio * (x - denoised), agreed
 
 
 def correct(
@@ -193,6 +206,7 @@ class FrameGraph(nn.Module):
 
     levels: Tensor
     widths: Tensor
+    factors: Tensor
 
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
@@ -205,7 +219,10 @@ class FrameGraph(nn.Module):
         alone = Unrolled(checkpoint.network, [], samples=1)
         self.network.body = alone.body = Shared("network", self.network.body, {"x": {0: "images"}})
         self.guided = Shared("guided", Guided(self.network, self.grid), AXES)
-        self.agreement = Shared("agreement", Agreement(alone, self.grid), AXES, count=3)
+        self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), AXES)
+        factors, ratio = falling(consensus)
+        self.register_buffer("factors", torch.from_numpy(factors))
+        self.agreement = Shared("agreement", Agreement(ratio), AXES, count=2)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
         """Reconstruct frames.
@@ -291,11 +308,23 @@ class FrameGraph(nn.Module):
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
-        modulations = self.network.denoiser.modulations(level[:, 0])
-        denoised = agreed = x
-        for _ in range(self.consensus):
-            x, denoised, agreed = self.agreement(x, denoised, agreed, level, modulations, *signals.tensors)
+        sigmas = level * self.factors
+        modulations = [
+            [part.reshape(-1, self.consensus, *part.shape[1:]) for part in pair]
+            for pair in self.network.denoiser.modulations(sigmas.flatten())
+        ]
+        agreed = x
+        for number in range(self.consensus):
+            sigma = sigmas[:, number : number + 1]
+            these = [(gain[:, number], shift[:, number]) for gain, shift in modulations]
+            denoised = _turned(self.ordinary(_turned(x, number), sigma, these), number)
+            x, agreed = self.agreement(x, denoised, sigma, *signals.tensors)
         return agreed, level
+
+
+def _turned(images: Tensor, number: int) -> Tensor:
+    """Images (F, 1, N), at every other step upside down: see `consensus.agree`."""
+    return images.flip(-1) if number % 2 else images
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@
 // device memory (table.py writes it): DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ in the
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no further input.
-//   The steps towards consensus (consensus.py) are rows with h = 1, x <- x + D - D0; only they have h and i. Their
-//   noise level is the frame's own, and their spreads are in units of what follows from it.
+//   The steps towards consensus (consensus.py) are rows with h = 1, x <- D + ratio (x - D0); only they have h and i.
+//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. Every other time
+//   the network gets its input upside down, and so gives its output.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -46,6 +47,7 @@ struct Step {  // table.STEP in table.py
     float sees;                                         // 1 if it is given the signals, 0 if not
     float level_factor, level_lowest, level_highest;    // of the frame's own level; 0 where the row has the numbers
     unsigned draw;
+    unsigned came_turned, goes_turned;                  // 1 where D0 is upside down, where the next input is to be
 };
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
@@ -105,7 +107,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             if (s < count) {
                 const size_t at = (image_of + s) * voxels + voxel;
                 const float old = has_x ? x[at] : 0.0f;
-                if (has_denoised) d = load(denoised[at]);
+                if (has_denoised) d = load(denoised[step.came_turned ? (image_of + s + 1) * voxels - 1 - voxel : at]);
                 u = step.x_from_x * old + step.x_from_raw * d;
                 if (step.x_from_saved != 0.0f) u += step.x_from_saved * saved[at];
                 u += z.value[lane];
@@ -154,7 +156,8 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
                 }
                 x[at] = updated;
                 if (step.spread != 0.0f) {
-                    SCALAR* where = image + (image_of + i) * 3 * voxels + (size_t)voxel * voxel_stride;
+                    const int shown = step.goes_turned ? voxels - 1 - voxel : voxel;
+                    SCALAR* where = image + (image_of + i) * 3 * voxels + (size_t)shown * voxel_stride;
                     store(where, step.shrink * updated + sum.value[2 * i + 1]);
                     store(where + channel_stride, deviation);
                     store(where + 2 * channel_stride, updated);

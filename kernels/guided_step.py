@@ -71,7 +71,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 80) uint8
+    table : (steps, 88) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -188,7 +188,7 @@ def reference(
         The network's output, the state, and the row's draw of noise.
     """
     _, shrink, spread, guide_spread = of_frames(likelihood, row)
-    raw = denoised
+    raw = denoised[..., ::-1] if row["came_turned"] else denoised
     denoised = raw + row["reflection"] * (raw - x)
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * guide_spread) ** 2 + likelihood.noise**2
@@ -206,7 +206,8 @@ def reference(
     if row["sees"]:
         estimate = likelihood.combine(estimate, spread)
         deviation = np.broadcast_to(likelihood.deviation(spread)[:, None], new.shape)
-    return new, kept, np.stack([estimate, deviation, new], axis=2)
+    image = np.stack([estimate, deviation, new], axis=2)
+    return new, kept, image[..., ::-1] if row["goes_turned"] else image
 
 
 def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating[Any]], ...]:

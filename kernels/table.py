@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST
+from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST, falling
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -33,8 +33,9 @@ _FLOATS = (
     *("sigma", "shrink", "spread", "sees"),
     *("level_factor", "level_lowest", "level_highest"),
 )
-STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), ("draw", np.uint32)])
-"""One row: ``struct Step`` of guided_step.cu, 80 bytes."""
+_WHOLE = ("draw", "came_turned", "goes_turned")
+STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), *((name, np.uint32) for name in _WHOLE)])
+"""One row: ``struct Step`` of guided_step.cu, 88 bytes."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,15 @@ def consensus_table(steps: int) -> NDArray[np.void]:
         raise InputError(f"consensus in {steps} steps: expected one or more")
     table = np.zeros(steps + 1, dtype=STEP)
     before, after = table[:-1], table[1:]
-    table["level_factor"], table["level_lowest"], table["level_highest"] = LEVEL, LOWEST, HIGHEST
-    before["spread"], before["x_from_x"] = 1.0, 1.0
-    after["reflection"], after["guide_spread"], after["guide_strength"] = 1.0, 1.0, 1.0
-    after["x_from_denoised"] = 1.0
-    after[:-1]["x_from_raw"] = -1.0
+    factors, ratio = falling(steps)
+    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST)):  # of the next evaluation
+        before[f"level_{name}"] = factors * np.float32(number)
+        after[-1][f"level_{name}"] = before[-1][f"level_{name}"]  # there is none
+    before["spread"], before[:1]["x_from_x"] = 1.0, 1.0
+    after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
+    after[:-1]["guide_spread"], after[-1]["guide_spread"] = 1.0 / ratio, 1.0  # the level was that of the row before
+    after[:-1]["x_from_x"], after[:-1]["x_from_raw"] = ratio, -ratio
+    before["goes_turned"] = after["came_turned"] = np.arange(steps) % 2
     return table
 
 

@@ -49,7 +49,7 @@ from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
 
-FORMAT = 2
+FORMAT = 3
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
 
@@ -92,7 +92,9 @@ class Bundle:
         if version > FORMAT:
             raise ModelError(f"{file}: bundle format {version}, this version reads {FORMAT}: update mpi-fast")
         if version < FORMAT:
-            raise ModelError(f"{file}: bundle format {version}, this version reads {FORMAT}: train and export again")
+            raise ModelError(
+                f"{file}: bundle format {version}, this version reads {FORMAT}: export its checkpoint again"
+            )
         try:
             ny, nx = (int(n) for n in manifest["grid"])
             low, high = (float(s) for s in manifest["sigma_range"])

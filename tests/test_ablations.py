@@ -55,15 +55,18 @@ def test_every_table_has_one_default_that_changes_nothing():
 
 
 def test_changes_reach_the_reconstruction_and_end_with_it():
-    engine, before = OnnxEngine(Bundle.open(), threads=1), (Calibration.reduce, consensus.level_of)
-    changes = ablations.fixed_level(0.05), ablations.known_noise
-    usual, level, known = (
+    engine = OnnxEngine(Bundle.open(), threads=1)
+    before = Calibration.reduce, consensus.level_of, consensus.falling
+    kept = ablations.consensus_with(falling=ablations.multiplied_by_ratio_to(0))
+    changes = ablations.fixed_level(0.05), ablations.known_noise, kept
+    usual, level, known, other = (
         ablations.assess(one, SETUP, 15.0, engine)["psnr"]
         for one in (ablations.Variant(""), *(ablations.Variant("", change=change) for change in changes))
     )
     assert (np.abs(usual - level) > 1e-3).all()
     assert (np.abs(usual - known) > 1e-6).all()
-    assert (Calibration.reduce, consensus.level_of) == before
+    assert (np.abs(usual - other) > 1e-3).all()
+    assert (Calibration.reduce, consensus.level_of, consensus.falling) == before
     signals, truth = frames(SETUP, 15.0)
     image = Reconstructor(ablations.scanner("in")[1], device="cpu", threads=1)(signals).image
     np.testing.assert_allclose(usual, ablations.metrics.psnr(image, truth), atol=1e-3)

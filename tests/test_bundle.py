@@ -70,7 +70,7 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
     ("changes", "message"),
     [
         ({"format": FORMAT + 1}, "update mpi-fast"),
-        ({"format": FORMAT - 1}, "export again"),
+        ({"format": FORMAT - 1}, "export its checkpoint again"),
         ({"kind": "something else"}, "not the manifest"),
         ({"grid": [19]}, "manifest"),
         ({"grid": [0, 19]}, "expected positive"),

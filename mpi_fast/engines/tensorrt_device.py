@@ -38,7 +38,7 @@ class TensorRTDeviceEngine:
         return frames <= max(self.encoder.facts.batches) and frames * samples <= max(self.denoiser.facts.batches)
 
     def bind(
-        self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int
+        self, frames: int, samples: int, device: Device, sigmas: Sequence[float], *, relative: bool = False
     ) -> "TensorRTDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
 

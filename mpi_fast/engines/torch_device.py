@@ -62,21 +62,29 @@ class TorchDeviceEngine:
         """Any number of either."""
         return frames > 0 and samples > 0
 
-    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int) -> "TorchDeviceEvaluator":
+    def bind(
+        self, frames: int, samples: int, device: Device, sigmas: Sequence[float], *, relative: bool = False
+    ) -> "TorchDeviceEvaluator":
         """Buffers for ``frames`` frames with ``samples`` samples each, used on the stream of ``device``.
 
         ``sigmas`` are the noise levels of the evaluations, in the order in which they come: what the network makes of
-        them is computed here. Or how many there are, at the level that ``sigma`` holds at the first of them: then it is
-        computed there.
+        them is computed here. With ``relative`` they are relative to what ``sigma`` holds at the first of them: then
+        it is computed there, for all at once.
         """
-        return TorchDeviceEvaluator(self, frames, samples, device, sigmas)
+        return TorchDeviceEvaluator(self, frames, samples, device, sigmas, relative)
 
 
 class TorchDeviceEvaluator:
     """See `denoiser.Evaluator`; the arrays are the device's, and share their memory with tensors."""
 
     def __init__(
-        self, engine: TorchDeviceEngine, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int
+        self,
+        engine: TorchDeviceEngine,
+        frames: int,
+        samples: int,
+        device: Device,
+        sigmas: Sequence[float],
+        relative: bool,
     ) -> None:
         batch, grid = frames * samples, engine.grid
         self._device, self._on_gpu = device, engine.place != "cpu"
@@ -88,13 +96,15 @@ class TorchDeviceEvaluator:
             self._condition = torch.zeros(frames, CONDITION_CHANNELS, *grid, device=engine.place)
             self._image = torch.zeros(batch, 3, *grid, device=engine.place)
             self._sigma = torch.zeros(batch, device=engine.place)
+            self._relative = torch.tensor(sigmas, device=engine.place)[:, None] if relative else None
         self.condition, self.image, self.sigma = map(self._array, (self._condition, self._image, self._sigma))
-        known = [] if isinstance(sigmas, int) else sigmas
-        self._evaluations = sigmas if isinstance(sigmas, int) else len(sigmas)
+        known = [] if relative else sigmas
+        self._evaluations = len(sigmas)
         self._network = Unrolled(engine.network, known, samples)
         self._correct: Callable[..., Tensor] = self._network
         if engine.compiled:
             self._correct = torch.compile(self._network, mode="max-autotune-no-cudagraphs", dynamic=False)
+        self._levels: list[tuple[float | Tensor, list[Modulation]]]
         self._levels = [(1.0 / math.hypot(1.0, s), self._network.modulations(k)) for k, s in enumerate(known)]
         self._number = 0
         self._features, self._denoised = self._sigma, self._sigma  # kept alive as long as the stream may read them
@@ -114,7 +124,9 @@ class TorchDeviceEvaluator:
         """Run the denoiser on ``image``, at the noise level of the next evaluation; the first follows the last."""
         with self._settings():
             estimate, deviation, noisy = self._image.chunk(3, dim=1)
-            c_in, modulations = self._level()
+            if self._relative is not None and self._number == 0:
+                self._levels = self._of_all(self._relative * self._sigma)
+            c_in, modulations = self._levels[self._number]
             planes = torch.cat([estimate, 0.5 * torch.log(deviation), c_in * noisy], dim=1)
             planes = planes.contiguous(memory_format=torch.channels_last)
             correction = self._correct(planes, self._features, modulations)
@@ -122,14 +134,12 @@ class TorchDeviceEvaluator:
         self._number = (self._number + 1) % self._evaluations
         return self._array(self._denoised)
 
-    def _level(self) -> tuple[float | Tensor, list[Modulation]]:
-        """c_in and modulations of this evaluation."""
-        if self._levels:
-            return self._levels[self._number]
-        if self._number == 0:
-            c_in = torch.rsqrt(1.0 + self._sigma * self._sigma)[:, None, None, None]
-            self._own = c_in, self._network.denoiser.modulations(self._sigma)
-        return self._own
+    def _of_all(self, sigmas: Tensor) -> list[tuple[float | Tensor, list[Modulation]]]:
+        """c_in and modulations of each evaluation, at noise levels (evaluations, B)."""
+        c_in = torch.rsqrt(1.0 + sigmas * sigmas)[:, :, None, None, None]
+        modulations = self._network.denoiser.modulations(sigmas.flatten())
+        parts = [[part.reshape(*sigmas.shape, *part.shape[1:]) for part in pair] for pair in modulations]
+        return [(c_in[k], [(gain[k], shift[k]) for gain, shift in parts]) for k in range(len(sigmas))]
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what ``work`` enqueues, this network and kernels alike; the result enqueues it again.

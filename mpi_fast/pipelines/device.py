@@ -47,11 +47,13 @@ class DeviceEngine(Protocol):
         """Whether it can be bound so."""
         ...
 
-    def bind(self, frames: int, samples: int, device: Device, sigmas: Sequence[float] | int) -> DeviceEvaluator:
+    def bind(
+        self, frames: int, samples: int, device: Device, sigmas: Sequence[float], *, relative: bool = False
+    ) -> DeviceEvaluator:
         """Buffers on a device, used on its stream.
 
-        ``sigmas`` are the noise levels of the evaluations, in the order in which they come round; or how many come, all
-        of them at the level that ``sigma`` holds at the first.
+        ``sigmas`` are the noise levels of the evaluations, in the order in which they come round; with ``relative``,
+        relative to what ``sigma`` holds at the first.
         """
         ...
 
@@ -178,8 +180,10 @@ class DeviceLoop:
 
     def _bind(self, frames: int, samples: int, device: Device, table: NDArray[np.void]) -> DeviceEvaluator:
         evaluated = table[:-1]
-        sigmas = len(evaluated) if evaluated["level_factor"].any() else evaluated["sigma"].tolist()
-        return self._engine.bind(frames, samples, device, sigmas)
+        factors = evaluated["level_factor"]
+        if factors.any():
+            return self._engine.bind(frames, samples, device, (factors / factors[0]).tolist(), relative=True)
+        return self._engine.bind(frames, samples, device, evaluated["sigma"].tolist())
 
 
 class Lane:
