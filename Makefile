@@ -71,7 +71,7 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/python.stamp
 	touch $@ $(VENV)/demo.stamp
 
 $(VENV)/peers.stamp: bench/peers-requirements.txt | $(VENV)/dev.stamp
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement bench/peers-requirements.txt
+	$(PIP) --requirement bench/peers-requirements.txt
 	touch $@
 
 clean:

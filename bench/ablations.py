@@ -30,7 +30,7 @@ from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration, ReducedFrames
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
-from mpi_fast.consensus import DOUBTFUL, FIRST, SHARE, falling
+from mpi_fast.consensus import DOUBTFUL, FIRST, LAST, SHARE, falling
 from mpi_fast.console import progress_bar, write_json
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
@@ -131,12 +131,12 @@ def groups() -> list[Group]:
         for one in counts("steps", 1, 2, 4, 8, 20)
     )
     own = Variant("the frame's own, `consensus.level_of`", default=True)
-    fixed = tuple(Variant(f"{level:g} for all", change=fixed_level(level)) for level in (0.05, 0.1, 0.2, 0.3, 0.5))
+    fixed = tuple(Variant(f"{level:g} for all", change=fixed_level(level)) for level in (0.06, 0.1, 0.2, 0.3, 0.5))
     path = (
-        Variant(f"from {FIRST:g} to 1/3, every other step upside down", default=True),
+        Variant(f"from {FIRST:g} to {LAST:.2g}, every other step upside down", default=True),
         Variant("never upside down", change=consensus_with(_turned=lambda images, number: images)),
         Variant("1 throughout", change=consensus_with(FIRST=1.0, LAST=1.0)),
-        Variant("1/3 throughout", change=consensus_with(FIRST=1 / 3, LAST=1 / 3)),
+        Variant(f"{LAST:.2g} throughout", change=consensus_with(FIRST=LAST)),
         Variant("x - D as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
         Variant("x - D by the ratio's square", change=consensus_with(falling=multiplied_by_ratio_to(2))),
     )
@@ -149,6 +149,7 @@ def groups() -> list[Group]:
     )
     noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
+    way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
         Group("Guidance", seen, guidance),
@@ -157,7 +158,7 @@ def groups() -> list[Group]:
         Group("Samples", "", counts("samples", 1, 2, 4, 8, 16, 32)),
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
         Group("Level of consensus", "The noise level about which the denoiser's falls there.", (own, *fixed)),
-        Group("Steps of consensus on their way", "The denoiser's noise levels, relative to the frame's.", path),
+        Group("Path of the steps of consensus", way, path),
         Group("Share of the samples' mean in the image", "", shares),
         Group("Noise level", told, noise),
     ]

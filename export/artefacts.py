@@ -18,6 +18,7 @@ from mpi_fast.export.onnx import Graph, encoder_onnx, score_inputs, score_onnx
 from mpi_fast.export.parity import compare
 from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
+from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.philox import mirrored_normal
 from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -119,7 +120,7 @@ def _flops(name: str, checkpoint: Checkpoint, calibration: Calibration | None, r
     """Of one frame, or one image."""
     network = checkpoint.network
     if name == ENCODER:
-        return count_flops(network.encoder, [torch.ones(1, 2, *checkpoint.grid)])
+        return count_flops(network.encoder, [torch.ones(1, CONDITION_CHANNELS, *checkpoint.grid)])
     if name in (SCORE, HALF):
         return count_flops(network.denoiser, score_inputs(checkpoint, 1).values())
     rank = calibration.rank if calibration and name == FROZEN else checkpoint.grid[0] * checkpoint.grid[1]

@@ -5,7 +5,7 @@ guidance, then consensus. The NumPy code stays the reference: `parity` compares 
 differ.
 
 Everything that depends on the noise level of a sampler's step is a number when the graph is made
-(`training.unrolled`); those of consensus follow the frame's own noise.
+(`training.unrolled`); the levels of consensus follow the frame's own noise.
 """
 
 import itertools

@@ -12,8 +12,8 @@
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no further input.
 //   The steps towards consensus (consensus.py) are rows with h = 1, x <- D + ratio (x - D0); only they have h and i.
-//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. Every other time
-//   the network gets its input upside down, and so gives its output.
+//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. At every other
+//   step the network gets its input upside down, and so gives its output.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -45,7 +45,7 @@ struct Step {  // table.STEP in table.py
     float guide_spread, guide_strength, guide_uniform;  // uniform: all directions get the gain of the most curved one
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
     float sees;                                         // 1 if it is given the signals, 0 if not
-    float level_factor, level_lowest, level_highest;    // of the frame's own level; 0 where the row has the numbers
+    float level_factor, level_lowest, level_highest;    // of the frame's level; 0 where the row has the numbers
     unsigned draw;
     unsigned came_turned, goes_turned;                  // 1 where D0 is upside down, where the next input is to be
 };

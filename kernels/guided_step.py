@@ -36,7 +36,7 @@ class State:
     x, saved : (F, S, N) float32
         The noisy image over its signal scale, in the end the denoised one; what the sampler remembers.
     image : (F * S, 3, N) or, with ``channels_last``, (F * S, N, 3), of type ``scalar``
-        The network's input: estimate, its deviation, x.
+        The network's input: estimate, its deviation, x; upside down where the row says so.
     sigma : (F * S,) float32
         Its noise level.
     scalar : str
@@ -80,7 +80,7 @@ def guided_step(
     y, noise : (F, R), (F,) float32
         As `prepare.prepare` writes them.
     denoised : (F * S, N) of the network's type, or None at row 0
-        Its output.
+        Its output, upside down where its input was.
     state : State
         Read and written.
     group : int, optional

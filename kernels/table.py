@@ -146,12 +146,12 @@ def consensus_table(steps: int) -> NDArray[np.void]:
     table = np.zeros(steps + 1, dtype=STEP)
     before, after = table[:-1], table[1:]
     factors, ratio = falling(steps)
-    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST)):  # of the next evaluation
-        before[f"level_{name}"] = factors * np.float32(number)
-        after[-1][f"level_{name}"] = before[-1][f"level_{name}"]  # there is none
+    levels = np.append(factors, ratio * factors[-1])  # of the next evaluation; after the last there is none
+    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST)):
+        table[f"level_{name}"] = levels * np.float32(number)
     before["spread"], before[:1]["x_from_x"] = 1.0, 1.0
     after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
-    after[:-1]["guide_spread"], after[-1]["guide_spread"] = 1.0 / ratio, 1.0  # the level was that of the row before
+    after["guide_spread"] = 1.0 / ratio  # the level was that of the row before
     after[:-1]["x_from_x"], after[:-1]["x_from_raw"] = ratio, -ratio
     before["goes_turned"] = after["came_turned"] = np.arange(steps) % 2
     return table

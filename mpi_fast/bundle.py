@@ -1,7 +1,7 @@
 """A bundle: an exported model on disk, as a folder.
 
 ``manifest.json``
-    ``format``          version of this layout, 2
+    ``format``          version of this layout and of what its graphs compute, 3
     ``kind``            "mpi-fast model"
     ``grid``            [ny, nx]
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
@@ -73,7 +73,7 @@ class Bundle:
         Raises
         ------
         ModelError
-            For a folder that is no bundle, a broken or newer manifest, and missing files.
+            For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
         """
         path = Path(str(files("mpi_fast") / "models" / "default")) if model == "default" else Path(model)
         file = path / "manifest.json"

@@ -8,15 +8,16 @@ the signals, and the network as an ordinary denoiser that is told nothing of the
     x = image + ratio (x - D)
 
 The noisier the signals, the more the prior should decide, so the level follows the frame's noise (`level_of`). From
-step to step it falls by a constant ratio, from several times that to a third (`falling`): high levels come fast to what
-is right at large, low ones keep what is fine. This is plug-and-play reconstruction (Venkatakrishnan et al. 2013; for
-MPI Askin et al., "PP-MPI", 2022) from an image that is nearly right already. A step costs one evaluation of one image.
+step to step it falls by a constant ratio, from five times that to a third of it (`falling`): high levels come fast to
+what is right at large, low ones keep what is fine. This is plug-and-play reconstruction (Venkatakrishnan et al. 2013;
+for MPI Askin et al., "PP-MPI", 2022) from an image that is nearly right already. A step costs one evaluation of one
+image.
 
 x - D is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets
 it grow while the level falls, which is better by up to 0.1 dB and at most levels of noise.
 
-A scanner turned by half a turn is a scanner, too, but the network only learned that, it is not built so. Every other
-step shows it the image upside down, and what it does wrong differs from one step to the next.
+An image upside down is as likely as the image, but the network only learned that, it is not built so. Every other step
+shows it the image upside down, and what it does wrong differs from one step to the next.
 
 Where the signals are so noisy that many images agree with them as well, the samples' mean says more than any one of
 these: it keeps a share in the image (`share_of`).
@@ -31,7 +32,7 @@ from mpi_fast.guidance import Likelihood
 
 Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
-FIRST, LAST, ENOUGH = 5.0, 1 / 3, 8  # see `falling`: likewise
+FIRST, LAST, ENOUGH = 5.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
 DOUBTFUL, SHARE = 0.17, 1.75  # see `share_of`: likewise
 STEPS = 16  # half as many lose 0.5 dB, twice as many gain 0.1 dB
 
@@ -43,10 +44,14 @@ class Denoiser(Protocol):
 
 
 def level_of(likelihood: Likelihood) -> Array:
-    """Noise level of the denoiser for each frame, (F,): ``0.45 sqrt(sigma sqrt(N) / ||S||)``, from 0.06 to 0.5.
+    """Noise level about which the denoiser's falls, for each frame: ``0.45 sqrt(sigma sqrt(N) / ||S||)``, 0.06 to 0.5.
 
-    Under the root is the noise of the signals relative to that of a white image of root-mean-square one. Over scanners
-    and SNRs from 5 to 35 dB the level that is best varies tenfold, and lies within a third of this.
+    Under the root is the noise of the signals relative to that of a white image of root-mean-square one. Of levels that
+    do not fall the best would vary tenfold over scanners and SNRs from 5 to 35 dB, and lie within a third of this.
+
+    Returns
+    -------
+    (F,) float32
     """
     voxels, power = likelihood.basis.shape[0], np.square(likelihood.singular_values, dtype=np.float64).sum()
     level = LEVEL * np.sqrt(likelihood.noise * np.sqrt(voxels / power))
@@ -59,8 +64,9 @@ def falling(steps: int) -> tuple[Array, float]:
     They fall geometrically from 5 to 1/3. Fewer than 8 steps cannot make up for what such a range spoils on its way, so
     they stay nearer to 1.
     """
-    reach = min(1.0, (steps - 1) / (ENOUGH - 1))
-    ratio = (LAST / FIRST) ** (reach / max(steps - 1, 1))
+    intervals = max(steps - 1, 0)
+    reach = min(1.0, intervals / (ENOUGH - 1))
+    ratio = (LAST / FIRST) ** (reach / max(intervals, 1))
     return np.asarray(FIRST**reach * ratio ** np.arange(steps), dtype=np.float32), ratio
 
 

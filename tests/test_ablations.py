@@ -58,7 +58,7 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
     engine = OnnxEngine(Bundle.open(), threads=1)
     before = Calibration.reduce, consensus.level_of, consensus.falling
     kept = ablations.consensus_with(falling=ablations.multiplied_by_ratio_to(0))
-    changes = ablations.fixed_level(0.05), ablations.known_noise, kept
+    changes = ablations.fixed_level(0.06), ablations.known_noise, kept
     usual, level, known, other = (
         ablations.assess(one, SETUP, 15.0, engine)["psnr"]
         for one in (ablations.Variant(""), *(ablations.Variant("", change=change) for change in changes))

@@ -42,7 +42,7 @@ def test_with_a_gaussian_prior_it_converges_to_the_posterior_mean():
     start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
     errors = [np.abs(agree(gaussian, likelihood, start, steps) - exact).max() for steps in (1, 30, 1500)]
     assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 1e-3  # the multiplier grows as the level falls, the less from step to step the more there are
+    assert errors[2] < 1e-3  # a step multiplies the multiplier by 1 / ratio, which tends to 1 the more there are
 
 
 def test_no_steps_leave_the_image_and_the_start_is_not_written_to():
@@ -67,6 +67,7 @@ def test_every_step_is_one_evaluation_at_a_falling_level_of_each_frame():
 
 
 def test_few_steps_have_levels_about_one():
+    assert falling(0)[0].shape == (0,)
     assert falling(1)[0] == 1
     for steps in range(2, ENOUGH):
         (first, *_, last), longer = falling(steps)[0], falling(steps + 1)[0]

@@ -196,8 +196,13 @@ def test_every_size_of_a_compiled_network_is_compiled(checkpoint, folder, monkey
         evaluator.encode()
         evaluator.image[:] = 1
         evaluator.denoise()
+    evaluator = engine.bind(2, 1, ShimDevice(folder), [1.0, 0.5], relative=True)  # as consensus does
+    evaluator.encode()
+    evaluator.image[:], evaluator.sigma[:] = 1, 1
+    for _ in range(3):
+        evaluator.denoise()
     torch.compiler.reset()
-    assert len(compiled) == 10
+    assert len(compiled) == 11
 
 
 class Uncapturable(ShimDevice):

@@ -34,7 +34,7 @@ def random_checkpoint(path, grid):
 
 def test_another_network_on_another_grid(tmp_path):
     checkpoint = random_checkpoint(tmp_path / "model.pt", (26, 13))
-    bundle = command.make_bundle(checkpoint, tmp_path / "bundle", steps=2, samples=2, consensus=1)
+    bundle = command.make_bundle(checkpoint, tmp_path / "bundle", steps=2, samples=2, consensus=2)
     report = bundle.manifest["parity"]
     assert bundle.grid == (26, 13)
     assert bundle.manifest["provenance"] == {"made": "by a test"}

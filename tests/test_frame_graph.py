@@ -133,7 +133,7 @@ def test_nothing_but_plain_operators_with_fixed_shapes(bundle):
         assert min(cost["flops"], cost["parameters"], cost["activation_bytes"]) > 0
     operators = bundle.manifest["statistics"]["reconstruct.onnx"]["operators"]
     assert "Identity" not in operators
-    assert operators["Sin"] == 1  # of the noise levels only that of consensus is not known beforehand
+    assert operators["Sin"] == 1  # of the noise levels only those of consensus are not known beforehand
 
 
 README = Path(__file__).parents[1] / "README.md"

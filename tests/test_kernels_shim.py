@@ -100,6 +100,7 @@ def test_finish(device, frames, samples, grid):
 @example(1, 5, (28, 30), 361, ("predictor-corrector", 1), "float16", True, 2)
 @example(3, 1, (19, 19), 150, ("consensus", 0), "float32", False, None)
 @example(70, 1, (19, 19), 361, ("consensus", 1), "float32", False, None)
+@example(3, 1, (7, 13), 40, ("consensus", 2), "float16", True, None)
 @example(3, 1, (7, 13), 40, ("consensus", 3), "bfloat16", True, None)
 def test_guided_step(device, frames, samples, grid, rank, row, scalar, channels_last, group):
     case = Case(frames, samples, grid, rank, rows=190, seed=samples)

@@ -64,7 +64,7 @@ def contents():
     calibration = Calibration.from_arrays(
         scanner.system_matrix(), scanner.frequencies, GRID, scanner.field_of_view, rows=RowFilter(max_frequency=1e5)
     )
-    general = frame_onnx(checkpoint, steps=2, samples=2, consensus=1)
+    general = frame_onnx(checkpoint, steps=2, samples=2, consensus=2)
     graphs = {
         "encoder.onnx": encoder_onnx(checkpoint),
         "score.onnx": score_onnx(checkpoint),

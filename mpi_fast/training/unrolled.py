@@ -1,6 +1,6 @@
 """The network for noise levels that are known beforehand: what depends on them alone is computed once, and kept.
 
-Of the noise-level embedding nothing is left, but for the level of consensus, which is known with the frame; and the
+Of the noise-level embedding nothing is left, but for the levels of consensus, which are known with the frame; and the
 features of the encoder enter the first convolution once per frame, not once per step and sample. Whole-frame graphs and
 captured CUDA graphs are made of it.
 """
@@ -46,7 +46,7 @@ class Unrolled(nn.Module):
                         self.register_buffer(_buffer(name, number, block), value.clone())
 
     def encode(self, condition: Tensor) -> Tensor:
-        """(F, 2, ny, nx) float32 -> what the first convolution makes of the encoder's features, (F, width, ny, nx)."""
+        """What the first convolution makes of the features that the encoder finds, (F, width, ny, nx)."""
         features = self.encoder(condition).to(self.features_weight.dtype)
         return functional.conv2d(features, self.features_weight, self.denoiser.stem.bias, padding=1)
 
