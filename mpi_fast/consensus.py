@@ -8,7 +8,7 @@ the signals, and the network as an ordinary denoiser that is told nothing of the
     x = image + ratio (x - D)
 
 The noisier the signals, the more the prior should decide, so the level follows the frame's noise (`level_of`). From
-step to step it falls by a constant ratio, from five times that to a third of it (`falling`): high levels come fast to
+step to step it falls by a constant ratio, from seven times that to a third of it (`falling`): high levels come fast to
 what is right at large, low ones keep what is fine. This is plug-and-play reconstruction (Venkatakrishnan et al. 2013;
 for MPI Askin et al., "PP-MPI", 2022) from an image that is nearly right already. A step costs one evaluation of one
 image.
@@ -32,7 +32,7 @@ from mpi_fast.guidance import Likelihood
 
 Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
-FIRST, LAST, ENOUGH = 5.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
+FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
 DOUBTFUL, SHARE = 0.17, 1.75  # see `share_of`: likewise
 STEPS = 16  # half as many lose 0.5 dB, twice as many gain 0.1 dB
 
@@ -61,7 +61,7 @@ def level_of(likelihood: Likelihood) -> Array:
 def falling(steps: int) -> tuple[Array, float]:
     """Noise levels of the steps relative to `level_of`, (steps,), and the ratio of each to the one before.
 
-    They fall geometrically from 5 to 1/3. Fewer than 8 steps cannot make up for what such a range spoils on its way, so
+    They fall geometrically from 7 to 1/3. Fewer than 8 steps cannot make up for what such a range spoils on its way, so
     they stay nearer to 1.
     """
     intervals = max(steps - 1, 0)
@@ -73,7 +73,7 @@ def falling(steps: int) -> tuple[Array, float]:
 def share_of(level: NDArray[np.floating[Any]]) -> Array:
     """Share of the samples' mean in the image, ``1.75 (level - 0.17)`` or nothing, for the level of each frame.
 
-    At an SNR of 5 dB it is 0.4 or so, and worth 0.2 dB; from 20 dB on it is nothing.
+    At an SNR of 5 dB it is 0.3 or so; from 20 dB on it is nothing.
     """
     return np.asarray(SHARE * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
 
