@@ -19,7 +19,7 @@ from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.learned import model_file, packaged
 from mpi_fast.methods.nnls import NNLS
-from mpi_fast.methods.plug_and_play import PlugAndPlay
+from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
@@ -89,8 +89,7 @@ REGISTRY: dict[str, Entry] = {
     "plug-and-play": Entry(
         "plug and play",
         PlugAndPlay,
-        {"level": Axis((0.1, 0.2)), "strength": Axis((0.5, 1.0))},
-        fixed={"scheme": "admm"},
+        {"level": Axis((0.1, 0.2)), "strength": Axis((0.5, 1.0)), "scheme": SCHEMES},
         network=True,
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
