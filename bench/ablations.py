@@ -144,7 +144,7 @@ def groups() -> list[Group]:
         Variant(f"{SHARE:g} (level - {DOUBTFUL:g}), `consensus.share_of`", default=True),
         *(
             Variant(f"{slope:g} (level - {DOUBTFUL:g})", change=consensus_with(SHARE=slope))
-            for slope in (0.0, 1.0, 2.5)
+            for slope in (0.0, 0.75, 2.0)
         ),
     )
     noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))

@@ -37,7 +37,7 @@ from mpi_fast.training.unrolled import Unrolled
 OUTPUTS = ("image", "std", "noise_floor")
 FRAMES = {0: "frames"}
 AXES = {
-    **dict.fromkeys(("x", "denoised", "level", "features"), FRAMES),
+    **dict.fromkeys(("x", "denoised", "level", "spread", "features"), FRAMES),
     "y": {0: "frames", 1: "rank"},
     "noise": {0: "frames"},
     "singular_values": {0: "rank"},
@@ -168,15 +168,15 @@ class Agreement(nn.Module):
         self,
         x: Tensor,
         denoised: Tensor,
-        level: Tensor,
+        spread: Tensor,
         y: Tensor,
         noise: Tensor,
         singular_values: Tensor,
         basis: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The next x, and what is agreed on, (F, 1, N); level (F, 1), the others as in `Signals`."""
+        """The next x, and what is agreed on, (F, 1, N); spread (F, 1), the others as in `Signals`."""
         signals = Signals(y, noise, singular_values, basis)
-        agreed = signals.combine(2.0 * denoised - x, signals.gain(level))
+        agreed = signals.combine(2.0 * denoised - x, signals.gain(spread))
         return agreed + self.ratio * (x - denoised), agreed
 
 
@@ -299,15 +299,15 @@ class FrameGraph(nn.Module):
         mean = images.mean(dim=1, keepdim=True)
         if not self.consensus:
             return mean, 1.0
-        agreed, level = self._agree(signals, mean)
-        share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
+        agreed, share = self._agree(signals, mean)
         return agreed + share[:, None] * (mean - agreed), 1.0 + share
 
     def _agree(self, signals: Signals, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See `consensus.agree`; (F, 1, N), and the level of each frame (F, 1)."""
+        """See `consensus.agree`; (F, 1, N), and the mean's share in each frame (F, 1)."""
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
+        share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
         sigmas = level * self.factors
         modulations = [
             [part.reshape(-1, self.consensus, *part.shape[1:]) for part in pair]
@@ -318,8 +318,8 @@ class FrameGraph(nn.Module):
             sigma = sigmas[:, number : number + 1]
             these = [(gain[:, number], shift[:, number]) for gain, shift in modulations]
             denoised = _turned(self.ordinary(_turned(x, number), sigma, these), number)
-            x, agreed = self.agreement(x, denoised, sigma, *signals.tensors)
-        return agreed, level
+            x, agreed = self.agreement(x, denoised, (1.0 + share) * sigma, *signals.tensors)
+        return agreed, share
 
 
 def _turned(images: Tensor, number: int) -> Tensor:

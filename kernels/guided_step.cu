@@ -46,6 +46,7 @@ struct Step {  // table.STEP in table.py
     float sigma, shrink, spread;                        // of the next evaluation; spread is 0 after the last
     float sees;                                         // 1 if it is given the signals, 0 if not
     float level_factor, level_lowest, level_highest;    // of the frame's level; 0 where the row has the numbers
+    float level_doubtful, level_share;                  // of the mean's share, which widens guide_spread
     unsigned draw;
     unsigned came_turned, goes_turned;                  // 1 where D0 is upside down, where the next input is to be
 };
@@ -80,7 +81,8 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
         step.sigma = fminf(fmaxf(level, step.level_lowest), step.level_highest);
         step.shrink = 1.0f / (1.0f + step.sigma * step.sigma);
         step.spread *= step.sigma * sqrtf(step.shrink);
-        step.guide_spread *= step.sigma;
+        const float share = step.level_share * fmaxf(step.sigma - step.level_doubtful, 0.0f);  // consensus.share_of
+        step.guide_spread *= step.sigma * (1.0f + share);
     }
     const bool saves = step.saved_from_x != 0.0f || step.saved_from_denoised != 0.0f || step.saved_from_saved != 0.0f;
     const bool has_x = step.x_from_x != 0.0f || step.reflection != 0.0f;

@@ -71,7 +71,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 88) uint8
+    table : (steps, 96) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -219,4 +219,5 @@ def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating
     level = row["level_factor"] * np.sqrt(likelihood.noise * unit)
     sigma = np.clip(level, row["level_lowest"], row["level_highest"])
     shrink, spread = tweedie(sigma)
-    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma
+    share = row["level_share"] * np.maximum(sigma - row["level_doubtful"], 0)
+    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma * (1 + share)

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import HIGHEST, LEVEL, LOWEST, falling
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, falling
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -31,11 +31,11 @@ _FLOATS = (
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
     *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
     *("sigma", "shrink", "spread", "sees"),
-    *("level_factor", "level_lowest", "level_highest"),
+    *("level_factor", "level_lowest", "level_highest", "level_doubtful", "level_share"),
 )
 _WHOLE = ("draw", "came_turned", "goes_turned")
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), *((name, np.uint32) for name in _WHOLE)])
-"""One row: ``struct Step`` of guided_step.cu, 88 bytes."""
+"""One row: ``struct Step`` of guided_step.cu, 96 bytes."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def consensus_table(steps: int) -> NDArray[np.void]:
     before, after = table[:-1], table[1:]
     factors, ratio = falling(steps)
     levels = np.append(factors, ratio * factors[-1])  # of the next evaluation; after the last there is none
-    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST)):
+    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST), ("doubtful", DOUBTFUL)):
         table[f"level_{name}"] = levels * np.float32(number)
+    table["level_share"] = SHARE / levels
     before["spread"], before[:1]["x_from_x"] = 1.0, 1.0
     after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
     after["guide_spread"] = 1.0 / ratio  # the level was that of the row before

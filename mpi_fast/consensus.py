@@ -4,7 +4,7 @@ The samples' mean is a little too smooth, the more so for scanners unlike those 
 Douglas-Rachford splitting (ADMM, in other words) make up for it. They alternate between the exact proximal step towards
 the signals, and the network as an ordinary denoiser that is told nothing of them, which no scanner can mislead:
 
-    D = denoise(x; level),    image = argmin ||S V^T z - y||^2 / sigma^2 + ||z - (2 D - x)||^2 / level^2,
+    D = denoise(x; level),    image = argmin ||S V^T z - y||^2 / sigma^2 + ||z - (2 D - x)||^2 / r^2,
     x = image + ratio (x - D)
 
 The noisier the signals, the more the prior should decide, so the level follows the frame's noise (`level_of`). From
@@ -20,7 +20,8 @@ An image upside down is as likely as the image, but the network only learned tha
 shows it the image upside down, and what it does wrong differs from one step to the next.
 
 Where the signals are so noisy that many images agree with them as well, the samples' mean says more than any one of
-these: it keeps a share in the image (`share_of`).
+these: it keeps a share in the image (`share_of`). And the denoiser is then sure of too much, so what it says counts as
+1 + share times less certain: r = (1 + share) level.
 """
 
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ from mpi_fast.guidance import Likelihood
 Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
 FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
-DOUBTFUL, SHARE = 0.17, 1.75  # see `share_of`: likewise
+DOUBTFUL, SHARE = 0.17, 1.25  # see `share_of`: likewise
 STEPS = 16  # half as many lose 0.5 dB, twice as many gain 0.1 dB
 
 
@@ -71,9 +72,9 @@ def falling(steps: int) -> tuple[Array, float]:
 
 
 def share_of(level: NDArray[np.floating[Any]]) -> Array:
-    """Share of the samples' mean in the image, ``1.75 (level - 0.17)`` or nothing, for the level of each frame.
+    """Share of the samples' mean in the image, ``1.25 (level - 0.17)`` or nothing, for the level of each frame.
 
-    At an SNR of 5 dB it is 0.3 or so; from 20 dB on it is nothing.
+    At an SNR of 5 dB it is 0.25 or so; from 20 dB on it is nothing.
     """
     return np.asarray(SHARE * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
 
@@ -120,11 +121,12 @@ def agree(denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[
     """
     x: Array = np.array(image, dtype=np.float32)
     agreed, level = x, level_of(likelihood)
+    spread = 1 + share_of(level)
     factors, ratio = falling(steps)
     for number, factor in enumerate(factors):
         sigma = factor * level
         denoised = _turned(np.asarray(denoise(_turned(x, number), sigma), dtype=np.float32), number)
-        agreed = likelihood.combine((2 * denoised - x)[:, None], sigma)[:, 0]
+        agreed = likelihood.combine((2 * denoised - x)[:, None], spread * sigma)[:, 0]
         x = agreed + np.float32(ratio) * (x - denoised)
     return agreed
 

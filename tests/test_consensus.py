@@ -38,7 +38,8 @@ def gaussian(x, sigma):
 
 def test_with_a_gaussian_prior_it_converges_to_the_posterior_mean():
     likelihood = problem()
-    exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), 1.0)[:, 0]
+    wider = 1 + share_of(level_of(likelihood))  # than the prior, as far as it is doubted
+    exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), wider)[:, 0]
     start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
     errors = [np.abs(agree(gaussian, likelihood, start, steps) - exact).max() for steps in (1, 30, 1500)]
     assert errors[0] > errors[1] > errors[2]

@@ -51,8 +51,8 @@ def test_rows_are_the_sampler(name, sde, steps):
 
 
 def test_a_row_is_laid_out_as_in_the_kernel():
-    assert STEP.itemsize == 88
-    assert [STEP.fields[name][1] for name in ("draw", "came_turned", "goes_turned")] == [19 * 4, 20 * 4, 21 * 4]
+    assert STEP.itemsize == 96
+    assert [STEP.fields[name][1] for name in ("draw", "came_turned", "goes_turned")] == [21 * 4, 22 * 4, 23 * 4]
 
 
 def test_the_last_row_returns_what_was_denoised():
