@@ -150,6 +150,7 @@ def groups() -> list[Group]:
     noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
     way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
+    wider = "By 1 + share the proximal step towards the signals is wider, and std."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
         Group("Guidance", seen, guidance),
@@ -159,7 +160,7 @@ def groups() -> list[Group]:
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
         Group("Level of consensus", "The noise level about which the denoiser's falls there.", (own, *fixed)),
         Group("Path of the steps of consensus", way, path),
-        Group("Share of the samples' mean in the image", "", shares),
+        Group("Share of the samples' mean in the image", wider, shares),
         Group("Noise level", told, noise),
     ]
 

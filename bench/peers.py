@@ -4,7 +4,7 @@
     python bench/peers.py [--snr 5 15 25 35] [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
 What a user would otherwise build: deepinv's DiffPIR and DDRM, and diffusers' DPM-Solver++ scheduler, around the bundled
-network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged, ours
+network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged; ours
 as it is by default, and without the consensus that follows on the samples. Each of deepinv's is run in two ways:
 
 * *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
@@ -46,11 +46,13 @@ from mpi_fast.methods.base import Method, ReducedMethod
 from mpi_fast.methods.tuning import Axis, Space, tune
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.philox import standard_normal
+from mpi_fast.pipelines import Sampling
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 
 Array = NDArray[np.float32]
-SAMPLES, STEPS, CONSENSUS = 8, 4, 16
+USUAL = Sampling()
+SAMPLES, STEPS, CONSENSUS = USUAL.samples, USUAL.steps, USUAL.consensus
 EVALUATIONS = STEPS + 1  # of ours: the start costs one
 MANY = 20
 TEST_SEED, TUNING_SEED = 2026, 1

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mpi_fast.bundle import Bundle
 from mpi_fast.consensus import (
     DOUBTFUL,
     ENOUGH,
@@ -65,6 +66,10 @@ def test_every_step_is_one_evaluation_at_a_falling_level_of_each_frame():
     np.testing.assert_allclose(asked[0], FIRST * level_of(likelihood), rtol=1e-6)
     np.testing.assert_allclose(asked[-1], LAST * level_of(likelihood), rtol=1e-6)
     np.testing.assert_allclose(np.divide(asked[1:], asked[:-1]), falling(20)[1], rtol=1e-5)
+
+
+def test_no_level_is_below_those_of_training():
+    assert Bundle.open().sigma_range[0] - 1e-9 <= LOWEST * LAST
 
 
 def test_few_steps_have_levels_about_one():
