@@ -13,6 +13,7 @@ from mpi_fast.guidance import CONDITION_CHANNELS, Likelihood, signal_scale, twee
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import FORMAT, load_checkpoint
 from mpi_fast.training.loop import TrainingConfig, learning_rate, train
+from mpi_fast.training.mixed import has_bfloat16, mixed
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 from mpi_fast.training.recipes import loss_of
 from mpi_fast.training.scanners import make_scanners
@@ -212,3 +213,11 @@ def test_files_that_are_no_checkpoints(tmp_path, kind):
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"model\.pt"):
         load_checkpoint(path)
+
+
+def test_training_computes_in_bfloat16_only_where_the_hardware_does():
+    layer, image = torch.nn.Conv2d(1, 1, 3), torch.ones(1, 1, 4, 4)
+    with mixed(image.device):
+        assert (layer(image).dtype == torch.bfloat16) == has_bfloat16("cpu")
+    with mixed(image.device, enabled=False):
+        assert layer(image).dtype == torch.float32

@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from mpi_fast.methods.anderson import fixed_point
 from mpi_fast.training.data import Frames
+from mpi_fast.training.mixed import mixed
 from mpi_fast.training.network import zeroed
 
 STEPS_WITH_GRADIENT = 2
@@ -90,7 +91,7 @@ class ImageNetwork(nn.Module):
 
     def forward(self, image: Tensor, deviation: Tensor) -> Tensor:
         """Images and their deviations (B, 1, ny, nx) -> images, not negative."""
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.training):
+        with mixed(image.device, self.training):
             shallow = self.first(torch.cat([image, 0.5 * torch.log(deviation)], dim=1))
             x, seen = self.second(shallow), []
             for block in self.blocks:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mpi_fast.training.mixed import mixed
 from mpi_fast.training.network import UNet, zeroed
 
 LEVEL_RANGE = (-8.0, 12.0)  # of ln(S / sigma): components beyond are noise alone, or free of it
@@ -92,7 +93,7 @@ class Dernet(nn.Module):
         groups, frames, filters, voxels = features.shape
         estimate, deviation = features[:, :, 0], (1 - explained[:, :, 0]).clamp_min(1e-6).sqrt()
         maps = torch.cat([features, explained], dim=2).reshape(groups * frames, 2 * filters, *self.grid)
-        with torch.autocast(maps.device.type, torch.bfloat16, enabled=self.training):
+        with mixed(maps.device, self.training):
             x = self.body(self.stem(maps))
         correction: Tensor = self.head(functional.silu(x.float()))
         return estimate + deviation * correction.reshape(groups, frames, voxels)

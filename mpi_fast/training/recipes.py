@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mpi_fast.training.data import Batch, Frames, batches, combine, frame_batches
 from mpi_fast.training.deq import DEPTH, DeqConfig, Equilibrium
 from mpi_fast.training.dernet import Dernet, DernetConfig
+from mpi_fast.training.mixed import mixed
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less
@@ -21,7 +22,7 @@ OUTLIER = 2.0  # an image this many times its expected root-mean-square counts l
 
 def loss_of(network: nn.Module, batch: Batch) -> Tensor:
     """Mean squared error in units of the linear estimate's deviation (lambda = 1 / c_out^2 of EDM, per voxel)."""
-    with torch.autocast(batch.image.device.type, torch.bfloat16):
+    with mixed(batch.image.device):
         denoised = network(batch.condition, batch.image, batch.sigma)
     return weighted_error(denoised - batch.target, batch.image[:, 1:2], batch.target)
 
