@@ -30,7 +30,7 @@ from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration, ReducedFrames
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
-from mpi_fast.consensus import DOUBTFUL, FIRST, LAST, SHARE, falling
+from mpi_fast.consensus import DOUBTFUL, FIRST, LAST, SHARE, falling, settle, spread_about
 from mpi_fast.console import progress_bar, write_json
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
@@ -39,9 +39,11 @@ from mpi_fast.machine import machine
 from mpi_fast.pipelines import Sampling
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.samplers import nfe
+from mpi_fast.symmetry import symmetries
 
 SNRS = (5.0, 15.0, 25.0, 35.0)
 Change = Callable[[Setup, float], AbstractContextManager[Any]]
+Array = NDArray[Any]
 Merits = dict[str, NDArray[np.float64]]
 NOTE = """\
 Means over {frames} frames for each SNR: PSNR in dB / SSIM / coverage of 95 % intervals. Evaluations: images that the
@@ -90,6 +92,21 @@ def consensus_with(**names: Any) -> Change:
     return lambda setup, snr: patch.multiple("mpi_fast.consensus", **names)
 
 
+def seen_in(*numbers: int) -> Change:
+    """Consensus in these of the grid's symmetries only."""
+    return consensus_with(symmetries=lambda grid: symmetries(grid)[[*numbers]])
+
+
+def multiple_of_deviation(setup: Setup, snr: float) -> AbstractContextManager[Any]:
+    """As std the samples' deviation from the image, widened where signals are noisy."""
+
+    def plain(samples: Array, agreed: Array, share: Array, width: Array) -> tuple[Array, Array]:
+        image, _ = settle(samples, agreed, share, width)
+        return image, (1 + share[:, None]) * spread_about(image, samples)
+
+    return patch("mpi_fast.pipelines.steps.settle", plain)
+
+
 def multiplied_by_ratio_to(power: int) -> Callable[[int], tuple[NDArray[np.float32], float]]:
     """Levels that fall as by default, and another factor of x - D."""
     return lambda steps: (falling(steps)[0], falling(steps)[1] ** power)
@@ -133,8 +150,10 @@ def groups() -> list[Group]:
     own = Variant("the frame's own, `consensus.level_of`", default=True)
     fixed = tuple(Variant(f"{level:g} for all", change=fixed_level(level)) for level in (0.06, 0.1, 0.2, 0.3, 0.5))
     path = (
-        Variant(f"from {FIRST:g} to {LAST:.2g}, every other step upside down", default=True),
-        Variant("never upside down", change=consensus_with(_turned=lambda images, number: images)),
+        Variant(f"from {FIRST:g} to {LAST:.2g}, eight symmetries in turn", default=True),
+        Variant("the image as it is", change=seen_in(0)),
+        Variant("every other step upside down", change=seen_in(0, 3)),
+        Variant("four symmetries, none transposed", change=seen_in(0, 1, 2, 3)),
         Variant("1 throughout", change=consensus_with(FIRST=1.0, LAST=1.0)),
         Variant(f"{LAST:.2g} throughout", change=consensus_with(FIRST=LAST)),
         Variant("x - D as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
@@ -147,10 +166,14 @@ def groups() -> list[Group]:
             for slope in (0.0, 0.75, 2.0)
         ),
     )
+    uncertainty = (
+        Variant("`consensus.settle`", default=True),
+        Variant("samples' deviation, (1 + share) times", change=multiple_of_deviation),
+    )
     noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
     way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
-    wider = "By 1 + share the proximal step towards the signals is wider, and std."
+    wider = "By 1 + share the proximal step towards the signals is wider."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
         Group("Guidance", seen, guidance),
@@ -161,6 +184,8 @@ def groups() -> list[Group]:
         Group("Level of consensus", "The noise level about which the denoiser's falls there.", (own, *fixed)),
         Group("Path of the steps of consensus", way, path),
         Group("Share of the samples' mean in the image", wider, shares),
+        Group("Uncertainty", "What std is made of; the image is the same.", uncertainty),
+        Group("Uncertainty, outside training", "The same on scanner C.", uncertainty, "out"),
         Group("Noise level", told, noise),
     ]
 

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, falling
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, falling
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
@@ -30,6 +30,7 @@ from mpi_fast.guidance import (
     Likelihood,
 )
 from mpi_fast.schedule import karras_sigmas
+from mpi_fast.symmetry import symmetries
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.network import IMAGE_CHANNELS, Modulation
 from mpi_fast.training.unrolled import Unrolled
@@ -207,6 +208,8 @@ class FrameGraph(nn.Module):
     levels: Tensor
     widths: Tensor
     factors: Tensor
+    shown_at: Tensor
+    shown_there: Tensor
 
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
@@ -222,6 +225,8 @@ class FrameGraph(nn.Module):
         self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), AXES)
         factors, ratio = falling(consensus)
         self.register_buffer("factors", torch.from_numpy(factors))
+        self.register_buffer("shown_at", torch.from_numpy(symmetries(self.grid).copy()))
+        self.register_buffer("shown_there", self.shown_at.argsort(dim=1))  # the inverse
         self.agreement = Shared("agreement", Agreement(ratio), AXES, count=2)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
@@ -251,9 +256,8 @@ class FrameGraph(nn.Module):
         signals = Signals(y / unit, level, singular_values, basis)
         images = self._sample(signals, initial)
 
-        middle, factor = self._settle(signals, images)
-        deviation = factor * torch.sqrt(torch.square(images - middle).mean(dim=1))
-        image = torch.clamp(middle[:, 0], min=0.0) * (presence * scale)
+        settled, deviation = self._settle(signals, images)
+        image = torch.clamp(settled, min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
 
@@ -294,20 +298,22 @@ class FrameGraph(nn.Module):
         denoised: Tensor = self.guided(x, self.levels[number], modulations, features, *signals.tensors)
         return denoised
 
-    def _settle(self, signals: Signals, images: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The image (F, 1, N), and the factor of the deviation (F, 1): see `consensus.settle`."""
+    def _settle(self, signals: Signals, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The image, not yet cut at zero, and its deviation, (F, N): see `consensus.settle`."""
         mean = images.mean(dim=1, keepdim=True)
         if not self.consensus:
-            return mean, 1.0
-        agreed, share = self._agree(signals, mean)
-        return agreed + share[:, None] * (mean - agreed), 1.0 + share
-
-    def _agree(self, signals: Signals, x: Tensor) -> tuple[Tensor, Tensor]:
-        """See `consensus.agree`; (F, 1, N), and the mean's share in each frame (F, 1)."""
+            return mean[:, 0], torch.sqrt(torch.square(images - mean).mean(dim=1))
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
         share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
+        agreed = self._agree(signals, mean, level, share)
+        middle = agreed + share[:, None] * (mean - agreed)
+        apart, settled = torch.sqrt(torch.square(images - middle).mean(dim=1)), middle[:, 0]
+        return settled, (LEAST + level) * torch.sqrt(apart * (apart + torch.clamp(settled, min=0.0)))
+
+    def _agree(self, signals: Signals, x: Tensor, level: Tensor, share: Tensor) -> Tensor:
+        """See `consensus.agree`; x and the result (F, 1, N), level and share (F, 1)."""
         sigmas = level * self.factors
         modulations = [
             [part.reshape(-1, self.consensus, *part.shape[1:]) for part in pair]
@@ -317,14 +323,11 @@ class FrameGraph(nn.Module):
         for number in range(self.consensus):
             sigma = sigmas[:, number : number + 1]
             these = [(gain[:, number], shift[:, number]) for gain, shift in modulations]
-            denoised = _turned(self.ordinary(_turned(x, number), sigma, these), number)
+            symmetry = number % len(self.shown_at)
+            shown = x.index_select(2, self.shown_there[symmetry])
+            denoised = self.ordinary(shown, sigma, these).index_select(2, self.shown_at[symmetry])
             x, agreed = self.agreement(x, denoised, (1.0 + share) * sigma, *signals.tensors)
-        return agreed, share
-
-
-def _turned(images: Tensor, number: int) -> Tensor:
-    """Images (F, 1, N), at every other step upside down: see `consensus.agree`."""
-    return images.flip(-1) if number % 2 else images
+        return agreed
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

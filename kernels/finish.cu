@@ -2,8 +2,9 @@
 //
 //     middle    = mean of the samples, or, after consensus, agreed + share (mean - agreed)      consensus.settle
 //     image     = max(middle, 0) * presence * scale
-//     deviation = root-mean-square deviation of the samples from the middle * (1 + share) * scale
+//     deviation = r * scale, or, after consensus, width * sqrt(r (r + max(middle, 0))) * scale
 //
+// with r the root-mean-square deviation of the samples from the middle,
 // each of them only where it has somewhere to go. With consensus there are two launches: one for the mean of the samples
 // before it, one for image and deviation after it.
 //
@@ -21,7 +22,7 @@ constexpr int FINISH_THREADS = 128;
 // grid (ceil(N / FINISH_THREADS), frames)
 extern "C" __global__ void __launch_bounds__(FINISH_THREADS)
 finish(const float* __restrict__ x,           // (frames, samples, N)
-       const float* __restrict__ statistics,  // (6, frames), see prepare.cu
+       const float* __restrict__ statistics,  // (7, frames), see prepare.cu
        int samples, int voxels,
        const float* __restrict__ agreed,      // (frames, N), or null for the mean of the samples
        float* __restrict__ mean,              // (frames, N): the middle; or null, as the next two
@@ -34,11 +35,11 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
     x += (size_t)frame * samples * voxels + voxel;
 
     const size_t at = (size_t)frame * voxels + voxel;
-    float middle = 0.0f, square = 0.0f, share = 0.0f;
+    float middle = 0.0f, square = 0.0f;
     for (int s = 0; s < samples; ++s) middle += x[(size_t)s * voxels];
     middle /= samples;
     if (agreed) {
-        share = statistics[5 * frames + frame];
+        const float share = statistics[5 * frames + frame];
         middle = agreed[at] + share * (middle - agreed[at]);
     }
     for (int s = 0; deviation && s < samples; ++s) {
@@ -46,6 +47,10 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
         square += apart * apart;
     }
     if (mean) mean[at] = middle;
-    if (image) image[at] = (middle < 0.0f ? 0.0f : middle) * (presence * scale);  // unlike fmaxf, keeps a NaN
-    if (deviation) deviation[at] = (1.0f + share) * sqrtf(square / samples) * scale;
+    const float positive = middle < 0.0f ? 0.0f : middle;  // unlike fmaxf, keeps a NaN
+    if (image) image[at] = positive * (presence * scale);
+    if (deviation) {
+        const float apart = sqrtf(square / samples), width = statistics[6 * frames + frame];
+        deviation[at] = (agreed ? width * sqrtf(apart * (apart + positive)) : apart) * scale;
+    }
 }

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import settle
+from mpi_fast.consensus import settle, spread_about
 from mpi_fast.kernels.launch import Array, Device, Kernel, expect
 from mpi_fast.kernels.prepare import STATISTICS
 
@@ -31,7 +31,7 @@ def finish(
         Where.
     x : (F, S, N) float32
         Denoised samples.
-    statistics : (6, F) float32
+    statistics : (7, F) float32
         As `prepare.prepare` writes them.
     agreed : (F, N) float32, optional
         What `consensus.agree` found; then the image is that of `consensus.settle`, not the samples' mean.
@@ -66,9 +66,11 @@ def reference(
     agreed: NDArray[np.floating[Any]] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """What `finish` writes: mean, image and deviation, (F, N) each, in double precision."""
-    _, scale, presence, _, _, share = statistics.astype(np.float64)
+    _, scale, presence, _, _, share, width = statistics.astype(np.float64)
     double = x.astype(np.float64)
     if agreed is None:
-        agreed, share = double.mean(axis=1), np.zeros_like(share)
-    middle, deviation = settle(double, agreed.astype(np.float64), share)
+        middle = double.mean(axis=1)
+        deviation = spread_about(middle, double)
+    else:
+        middle, deviation = settle(double, agreed.astype(np.float64), share, width)
     return middle, np.maximum(middle, 0.0) * (presence * scale)[:, None], deviation * scale[:, None]

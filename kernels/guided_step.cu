@@ -12,8 +12,8 @@
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no further input.
 //   The steps towards consensus (consensus.py) are rows with h = 1, x <- D + ratio (x - D0); only they have h and i.
-//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. At every other
-//   step the network gets its input upside down, and so gives its output.
+//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. From step to step
+//   the network gets its input in another of its symmetries (symmetry.py), and gives its output in the same.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -48,13 +48,23 @@ struct Step {  // table.STEP in table.py
     float level_factor, level_lowest, level_highest;    // of the frame's level; 0 where the row has the numbers
     float level_doubtful, level_share;                  // of the mean's share, which widens guide_spread
     unsigned draw;
-    unsigned came_turned, goes_turned;                  // 1 where D0 is upside down, where the next input is to be
+    unsigned came, goes;                                // the symmetry of D0, and that of the next input
 };
+
+// Where a symmetry shows a voxel: symmetry.symmetries.
+__device__ inline int shown_at(int voxel, unsigned symmetry, int width, int voxels) {
+    if (symmetry == 0) return voxel;
+    const int height = voxels / width;
+    int row = voxel / width, column = voxel - row * width;
+    if (symmetry & 1) row = height - 1 - row;
+    if (symmetry & 2) column = width - 1 - column;
+    return symmetry & 4 ? column * height + row : row * width + column;
+}
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
-            int samples, int voxels, int rank,
+            int samples, int voxels, int width, int rank,
             float noise_unit,                     // sqrt(N / sum S^2)
             const float* __restrict__ basis,      // (N, R)
             const float* __restrict__ basis_t,    // (R, N)
@@ -109,7 +119,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             if (s < count) {
                 const size_t at = (image_of + s) * voxels + voxel;
                 const float old = has_x ? x[at] : 0.0f;
-                if (has_denoised) d = load(denoised[step.came_turned ? (image_of + s + 1) * voxels - 1 - voxel : at]);
+                if (has_denoised) d = load(denoised[(image_of + s) * voxels + shown_at(voxel, step.came, width, voxels)]);
                 u = step.x_from_x * old + step.x_from_raw * d;
                 if (step.x_from_saved != 0.0f) u += step.x_from_saved * saved[at];
                 u += z.value[lane];
@@ -158,7 +168,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
                 }
                 x[at] = updated;
                 if (step.spread != 0.0f) {
-                    const int shown = step.goes_turned ? voxels - 1 - voxel : voxel;
+                    const int shown = shown_at(voxel, step.goes, width, voxels);
                     SCALAR* where = image + (image_of + i) * 3 * voxels + (size_t)shown * voxel_stride;
                     store(where, step.shrink * updated + sum.value[2 * i + 1]);
                     store(where + channel_stride, deviation);

@@ -23,6 +23,7 @@ from mpi_fast.kernels.launch import (
 )
 from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.table import STEP
+from mpi_fast.symmetry import symmetries
 
 GROUPS = (4, 2, 1)  # samples that a block may take
 
@@ -36,7 +37,7 @@ class State:
     x, saved : (F, S, N) float32
         The noisy image over its signal scale, in the end the denoised one; what the sampler remembers.
     image : (F * S, 3, N) or, with ``channels_last``, (F * S, N, 3), of type ``scalar``
-        The network's input: estimate, its deviation, x; upside down where the row says so.
+        The network's input: estimate, its deviation, x; in the row's symmetry.
     sigma : (F * S,) float32
         Its noise level.
     scalar : str
@@ -80,7 +81,7 @@ def guided_step(
     y, noise : (F, R), (F,) float32
         As `prepare.prepare` writes them.
     denoised : (F * S, N) of the network's type, or None at row 0
-        Its output, upside down where its input was.
+        Its output, in the symmetry of its input.
     state : State
         Read and written.
     group : int, optional
@@ -125,6 +126,7 @@ def guided_step(
             np.uint64(seed),
             np.int32(samples),
             np.int32(voxels),
+            np.int32(basis.width),
             np.int32(rank),
             np.float32(np.sqrt(voxels / basis.power)),
             basis.basis,
@@ -175,6 +177,7 @@ def reference(
     x: NDArray[np.floating[Any]],
     saved: NDArray[np.floating[Any]],
     noise: NDArray[np.floating[Any]],
+    grid: tuple[int, int],
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """What `guided_step` writes: x, saved (F, S, N) and image (F, S, 3, N), in the precision of its arguments.
 
@@ -186,9 +189,12 @@ def reference(
         Of the table.
     denoised, x, saved, noise : (F, S, N)
         The network's output, the state, and the row's draw of noise.
+    grid : (ny, nx)
+        Image size.
     """
     _, shrink, spread, guide_spread = of_frames(likelihood, row)
-    raw = denoised[..., ::-1] if row["came_turned"] else denoised
+    where = symmetries(grid)
+    raw = denoised[..., where[row["came"]]]
     denoised = raw + row["reflection"] * (raw - x)
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * guide_spread) ** 2 + likelihood.noise**2
@@ -207,7 +213,9 @@ def reference(
         estimate = likelihood.combine(estimate, spread)
         deviation = np.broadcast_to(likelihood.deviation(spread)[:, None], new.shape)
     image = np.stack([estimate, deviation, new], axis=2)
-    return new, kept, image[..., ::-1] if row["goes_turned"] else image
+    shown = np.empty_like(image)
+    shown[..., where[row["goes"]]] = image
+    return new, kept, shown
 
 
 def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating[Any]], ...]:

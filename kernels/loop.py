@@ -46,7 +46,7 @@ class Loop:
     ----------
     signals : (F, M) or (F, C, K) complex64
     image, std : (F, N) float32
-    statistics : (6, F) float32
+    statistics : (7, F) float32
         See `prepare.STATISTICS`.
     state : State
         ``state.x`` holds the samples, for images of root-mean-square about one.

@@ -3,6 +3,7 @@
 //     sigma^2   = (energy - |y|^2) / (2 M - R)                            the noise that the frame itself shows
 //     scale     = sqrt(excess energy of y / sum S^2) / 2                  guidance.signal_scale
 //     share     = of the samples' mean in the image                       consensus.share_of
+//     width     = of the image's uncertainty                              consensus.width_of
 //     presence  = 0 for what noise alone explains ... 1 beyond doubt      guidance.signal_presence
 //     y, sigma /= scale
 //     condition = V g y  and  r sqrt(1 - (V * V) (S g)),   g = S r^2 / (S^2 r^2 + sigma^2),   for each width r
@@ -27,10 +28,10 @@
 #endif
 
 // What guidance.py calls DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE; calibration.py's SNR ceiling of 50 dB.
-// And consensus.py's LEVEL, LOWEST, HIGHEST, DOUBTFUL and SHARE.
+// And consensus.py's LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE and LEAST.
 struct Thresholds {
     double detection, empty, certain, signal_per_image, quietest;
-    double level, lowest, highest, doubtful, share;
+    double level, lowest, highest, doubtful, share, least;
 };
 
 // grid (frames,), shared memory: THREADS double, 2 WIDTHS R float, product_floats(N, 2 WIDTHS)
@@ -45,7 +46,7 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         double power,                    // sum of S^2
         int num_rows, int rank, int voxels,
         float* __restrict__ y,           // (frames, R), for images of root-mean-square one
-        float* __restrict__ statistics,  // (6, frames): noise (as y), scale, presence, SNR in dB, noise floor, the mean's share
+        float* __restrict__ statistics,  // (7, frames): noise (as y), scale, presence, SNR in dB, noise floor, share, width
         SCALAR* __restrict__ condition,  // (frames, 2 WIDTHS, N) or (frames, N, 2 WIDTHS)
         int channel_stride, int voxel_stride)
 {
@@ -95,9 +96,10 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         statistics[2 * frames + frame] = (float)fmin(fmax(presence, 0.0), 1.0);
         statistics[3 * frames + frame] = (float)(10.0 * log10(whole > 0.0 ? signal / (total * variance) : 0.0));
         statistics[4 * frames + frame] = (float)sqrt(floor2) * scale;
-        const double consensus = limit.level * sqrt(noise * sqrt(voxels / power));  // consensus.level_of
-        const double doubt = fmin(fmax(consensus, limit.lowest), limit.highest) - limit.doubtful;
-        statistics[5 * frames + frame] = (float)(limit.share * fmax(doubt, 0.0));
+        const double ratio = limit.level * sqrt(noise * sqrt(voxels / power));
+        const double consensus = fmin(fmax(ratio, limit.lowest), limit.highest);  // consensus.level_of
+        statistics[5 * frames + frame] = (float)(limit.share * fmax(consensus - limit.doubtful, 0.0));
+        statistics[6 * frames + frame] = (float)(limit.least + consensus);
     }
 
     condition += (size_t)frame * 2 * WIDTHS * voxels;

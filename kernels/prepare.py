@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import SNR_CEILING_DB, Calibration
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, level_of, share_of
+from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, level_of, share_of, width_of
 from mpi_fast.guidance import (
     CERTAIN,
     CONDITION_CHANNELS,
@@ -32,9 +32,9 @@ from mpi_fast.kernels.launch import (
     strides,
 )
 
-STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor", "share")
-"""Rows of what is known of each frame: noise as `Likelihood` takes it, the share of the samples' mean in the image
-(`consensus.share_of`), the others as `Reconstruction` gives them."""
+STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor", "share", "width")
+"""Rows of what is known of each frame: noise as `Likelihood` takes it, share and width as `consensus.settle` does, the
+others as `Reconstruction` gives them."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Basis:
         Mean of V^2 over the voxels.
     widths : (W,) float32
         `guidance.WIDTHS`.
-    thresholds : (10,) float64
+    thresholds : (11,) float64
         Of `guidance`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
+    width : int
+        nx of the grid.
     power : float
         Sum of S^2.
     num_rows : int
@@ -64,6 +66,7 @@ class Basis:
     mean_explained: Array
     widths: Array
     thresholds: Array
+    width: int
     power: float
     num_rows: int
 
@@ -72,7 +75,10 @@ class Basis:
         """Copy to the device."""
         basis = np.ascontiguousarray(calibration.basis, dtype=np.float32)
         quietest = 10 ** (-SNR_CEILING_DB / 10)
-        limits = DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest, LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE
+        limits = (
+            *(DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest),
+            *(LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE, LEAST),
+        )
         return cls(
             device.upload(np.asarray(calibration.singular_values, dtype=np.float32)),
             device.upload(basis),
@@ -80,6 +86,7 @@ class Basis:
             device.upload(np.square(basis).mean(axis=0)),
             device.upload(np.array(WIDTHS, dtype=np.float32)),
             device.upload(np.array(limits)),
+            calibration.grid[1],
             float(np.square(calibration.singular_values, dtype=np.float64).sum()),
             calibration.num_rows,
         )
@@ -113,7 +120,7 @@ def prepare(
         As `reduce.reduce` writes them.
     y : (F, R) float32
         Written: reduced signals of images of root-mean-square about one.
-    statistics : (6, F) float32
+    statistics : (7, F) float32
         Written: see `STATISTICS`.
     condition : (F, CONDITION_CHANNELS, N) or, with ``channels_last``, (F, N, CONDITION_CHANNELS), of type ``scalar``
         Written: see `Likelihood.condition`.
@@ -163,7 +170,7 @@ def prepare(
 def reference(
     calibration: Calibration, reduced: NDArray[np.float64], energy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """What `prepare` writes: y (F, R), statistics (6, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
+    """What `prepare` writes: y (F, R), statistics (7, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
     total, rank = 2 * calibration.num_rows, calibration.rank
     variance = (energy - np.square(reduced).sum(axis=1)) / (total - rank)
     variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
@@ -181,5 +188,6 @@ def reference(
     gain = likelihood.gain(1.0)
     floor = np.sqrt(np.square(gain * noise[:, None]) @ np.square(basis).mean(axis=0)) * scale
     presence = signal_presence(reduced, level)
-    share, condition = share_of(level_of(likelihood)), likelihood.condition().astype(np.float64)
-    return y, np.stack([noise, scale, presence, snr_db, floor, share]), condition
+    consensus, condition = level_of(likelihood), likelihood.condition().astype(np.float64)
+    share, width = share_of(consensus), width_of(consensus)
+    return y, np.stack([noise, scale, presence, snr_db, floor, share, width]), condition

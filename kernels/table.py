@@ -25,6 +25,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
 from mpi_fast.samplers import get_sampler
 from mpi_fast.schedule import SDE, karras_sigmas, time_grid
+from mpi_fast.symmetry import symmetries
 
 _FLOATS = (
     *("x_from_x", "x_from_denoised", "x_from_saved", "x_from_noise", "x_from_raw"),
@@ -33,7 +34,7 @@ _FLOATS = (
     *("sigma", "shrink", "spread", "sees"),
     *("level_factor", "level_lowest", "level_highest", "level_doubtful", "level_share"),
 )
-_WHOLE = ("draw", "came_turned", "goes_turned")
+_WHOLE = ("draw", "came", "goes")
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), *((name, np.uint32) for name in _WHOLE)])
 """One row: ``struct Step`` of guided_step.cu, 96 bytes."""
 
@@ -123,13 +124,15 @@ def step_table(
     return table
 
 
-def consensus_table(steps: int) -> NDArray[np.void]:
+def consensus_table(steps: int, grid: tuple[int, int]) -> NDArray[np.void]:
     """The rows of `consensus.agree`, in which the network sees no signals.
 
     Parameters
     ----------
     steps : int
         Evaluations of the network.
+    grid : (ny, nx)
+        Image size.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def consensus_table(steps: int) -> NDArray[np.void]:
     after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
     after["guide_spread"] = 1.0 / ratio  # the level was that of the row before
     after[:-1]["x_from_x"], after[:-1]["x_from_raw"] = ratio, -ratio
-    before["goes_turned"] = after["came_turned"] = np.arange(steps) % 2
+    before["goes"] = after["came"] = np.arange(steps) % len(symmetries(grid))
     return table
 
 

@@ -1,7 +1,7 @@
 """A bundle: an exported model on disk, as a folder.
 
 ``manifest.json``
-    ``format``          version of this layout and of what its graphs compute, 3
+    ``format``          version of this layout and of what its graphs compute, 4
     ``kind``            "mpi-fast model"
     ``grid``            [ny, nx]
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
@@ -49,7 +49,7 @@ from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
 
-FORMAT = 3
+FORMAT = 4
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
 

@@ -16,25 +16,28 @@ image.
 x - D is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets
 it grow while the level falls, which is 0.2 to 0.4 dB better up to an SNR of 25 dB.
 
-An image upside down is as likely as the image, but the network only learned that, it is not built so. Every other step
-shows it the image upside down, and what it does wrong differs from one step to the next.
+From step to step the network sees the image in another of its `symmetry.symmetries`, so that what it does wrong differs
+(as in "Equivariant plug-and-play image reconstruction", Terris et al. 2024): 0.1 to 0.3 dB at no cost.
 
 Where the signals are so noisy that many images agree with them as well, the samples' mean says more than any one of
 these: it keeps a share in the image (`share_of`). And the denoiser is then sure of too much, so what it says counts as
 1 + share times less certain: r = (1 + share) level.
 """
 
+from itertools import cycle
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.guidance import Likelihood
+from mpi_fast.symmetry import symmetries
 
 Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
 FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
 DOUBTFUL, SHARE = 0.17, 1.25  # see `share_of`: likewise
+LEAST = 0.3  # see `width_of`: on frames of random scanners
 STEPS = 16  # half as many lose 0.1 to 0.8 dB, twice as many gain as much, but only from 25 dB on
 
 
@@ -79,8 +82,19 @@ def share_of(level: NDArray[np.floating[Any]]) -> Array:
     return np.asarray(SHARE * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
 
 
-def settle(samples: NDArray[Any], agreed: NDArray[Any], share: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def width_of(level: NDArray[np.floating[Any]]) -> Array:
+    """Width of the image's uncertainty, ``0.3 + level``, for the level of each frame; see `settle`."""
+    return np.asarray(LEAST + level, dtype=np.float32)
+
+
+def settle(
+    samples: NDArray[Any], agreed: NDArray[Any], share: NDArray[Any], width: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """The image, and how uncertain it is.
+
+    How far samples are from the image, r, says where it is a guess. Errors also grow with the image itself: over
+    scanners, SNRs and voxels about the same share of them lies within ``width sqrt(r (r + image))``, where a multiple
+    of r alone is too wide for dark voxels and too narrow for bright ones.
 
     Parameters
     ----------
@@ -88,20 +102,31 @@ def settle(samples: NDArray[Any], agreed: NDArray[Any], share: NDArray[Any]) -> 
     agreed : (F, N)
         What they agreed on.
     share : (F,)
-        Of the samples' mean.
+        Of the samples' mean in the image, `share_of`.
+    width : (F,)
+        `width_of`.
 
     Returns
     -------
     image, deviation : (F, N)
-        The root-mean-square deviation of the samples from the image, ``1 + share`` times: in doubt samples are more
-        alike than they should be. Mirrored ones have, to first order, their true mean, so it divides by their number.
+        The image is not yet cut at zero.
     """
     image = agreed + share[:, None] * (samples.mean(axis=1) - agreed)
-    deviation = np.sqrt(np.square(samples - image[:, None]).mean(axis=1))
-    return image, (1 + share[:, None]) * deviation
+    apart = spread_about(image, samples)
+    return image, width[:, None] * np.sqrt(apart * (apart + np.maximum(image, 0)))
 
 
-def agree(denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[Any]], steps: int) -> Array:
+def spread_about(image: NDArray[Any], samples: NDArray[Any]) -> NDArray[Any]:
+    """Root-mean-square deviation of samples (F, S, N) from an image (F, N).
+
+    Mirrored samples have, to first order, their true mean, so it divides by their number.
+    """
+    return np.asarray(np.sqrt(np.square(samples - image[:, None]).mean(axis=1)))
+
+
+def agree(
+    denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[Any]], steps: int, grid: tuple[int, int]
+) -> Array:
     """Take steps towards consensus.
 
     Parameters
@@ -114,6 +139,8 @@ def agree(denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[
         Where to start.
     steps : int
         Evaluations of the network; none returns the image as it is.
+    grid : (ny, nx)
+        Image size.
 
     Returns
     -------
@@ -123,14 +150,11 @@ def agree(denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[
     agreed, level = x, level_of(likelihood)
     spread = 1 + share_of(level)
     factors, ratio = falling(steps)
-    for number, factor in enumerate(factors):
+    for factor, where in zip(factors, cycle(symmetries(grid)), strict=False):
         sigma = factor * level
-        denoised = _turned(np.asarray(denoise(_turned(x, number), sigma), dtype=np.float32), number)
+        shown = np.empty_like(x)
+        shown[:, where] = x
+        denoised = np.asarray(denoise(shown, sigma), dtype=np.float32)[:, where]
         agreed = likelihood.combine((2 * denoised - x)[:, None], spread * sigma)[:, 0]
         x = agreed + np.float32(ratio) * (x - denoised)
     return agreed
-
-
-def _turned(images: Array, number: int) -> Array:
-    """Images (F, N), at every other step upside down: by half a turn, whatever the grid."""
-    return images[:, ::-1] if number % 2 else images

@@ -42,9 +42,8 @@ class Reconstruction:
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, ny, nx) float32
-        Root-mean-square deviation of the posterior samples from the image, before what is negative there was cut off:
-        where the image is a guess. Widened where signals are noisy (`consensus.settle`). Without consensus the samples'
-        standard deviation, zero for a single one.
+        How far off the image may be, from how far the posterior samples are from it, how bright it is and how noisy the
+        signals (`consensus.settle`). Without consensus the samples' standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32

@@ -136,9 +136,9 @@ def check_prepare(device, case, scalar="float32", channels_last=False):
     prepare.prepare(device, basis, *inputs, y, statistics, condition, scalar=scalar, channels_last=channels_last)
 
     close(host(y), expected[0], 1e-6)
-    noise, scale, presence, snr_db, floor, share = host(statistics)
+    noise, scale, presence, snr_db, floor, share, width = host(statistics)
     np.testing.assert_allclose([noise, scale, floor], expected[1][[0, 1, 4]], rtol=2e-5)
-    np.testing.assert_allclose(share, expected[1][5], atol=2e-5)
+    np.testing.assert_allclose([share, width], expected[1][5:], atol=2e-5)
     np.testing.assert_allclose(presence, expected[1][2], atol=1e-4)
     np.testing.assert_allclose(10 ** (snr_db / 10), 10 ** (expected[1][3] / 10), rtol=1e-4, atol=1e-6)
     condition = to_double(host(condition), scalar, channels_last)
@@ -161,7 +161,7 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     drawn = draw(11, case.samples, int(table[number]["draw"]), case.voxels)
     row = table[number]
     expected = guided_step.reference(
-        likelihood, row, *(a.astype(np.float64) for a in (denoised, x, saved)), np.broadcast_to(drawn, shape)
+        likelihood, row, *(a.astype(np.float64) for a in (denoised, x, saved)), np.broadcast_to(drawn, shape), case.grid
     )
 
     state = step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group)
@@ -214,7 +214,7 @@ def step(device, case, calibration, likelihood, table, number, denoised, x, save
 def check_finish(device, case):
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.frames, case.samples, case.voxels)).astype(np.float32)
-    statistics = rng.uniform(0.0, 2.0, (6, case.frames)).astype(np.float32)
+    statistics = rng.uniform(0.0, 2.0, (7, case.frames)).astype(np.float32)
     agreed = rng.standard_normal((case.frames, case.voxels)).astype(np.float32)
     for names, given in ((("image", "deviation"), None), (("mean",), None), (("image", "deviation"), agreed)):
         expected = dict(zip(("mean", "image", "deviation"), finish.reference(x, statistics, given), strict=True))
@@ -265,8 +265,8 @@ def main():
         for scalar, channels_last in (("float32", False), ("bfloat16", True)):
             check_prepare(device, case, scalar, channels_last)
         check_step(device, case, table, 1, "float16", channels_last=True, group=1)
-        for number in (1, 2):
-            check_step(device, case, consensus_table(2), number)
+        for number in (1, 4, 8):  # of a square grid the last shows images flipped both ways and transposed
+            check_step(device, case, consensus_table(8, case.grid), number)
     print("all kernels agree with their references")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.consensus import (
@@ -21,7 +22,7 @@ from mpi_fast.consensus import (
 )
 from mpi_fast.guidance import Likelihood
 
-FRAMES, VOXELS, RANK = 3, 12, 7
+GRID, FRAMES, VOXELS, RANK = (3, 4), 3, 12, 7
 
 
 def problem():
@@ -42,15 +43,15 @@ def test_with_a_gaussian_prior_it_converges_to_the_posterior_mean():
     wider = 1 + share_of(level_of(likelihood))  # than the prior, as far as it is doubted
     exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), wider)[:, 0]
     start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
-    errors = [np.abs(agree(gaussian, likelihood, start, steps) - exact).max() for steps in (1, 30, 1500)]
+    errors = [np.abs(agree(gaussian, likelihood, start, steps, GRID) - exact).max() for steps in (1, 30, 1500)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-3  # a step multiplies the multiplier by 1 / ratio, which tends to 1 the more there are
 
 
 def test_no_steps_leave_the_image_and_the_start_is_not_written_to():
     start = np.ones((FRAMES, VOXELS), np.float32)
-    np.testing.assert_array_equal(agree(gaussian, problem(), start, 0), start)
-    agree(gaussian, problem(), start, 3)
+    np.testing.assert_array_equal(agree(gaussian, problem(), start, 0, GRID), start)
+    agree(gaussian, problem(), start, 3, GRID)
     assert (start == 1).all()
 
 
@@ -61,7 +62,7 @@ def test_every_step_is_one_evaluation_at_a_falling_level_of_each_frame():
         asked.append(sigma)
         return x
 
-    agree(denoise, likelihood, np.zeros((FRAMES, VOXELS), np.float32), 20)
+    agree(denoise, likelihood, np.zeros((FRAMES, VOXELS), np.float32), 20, GRID)
     assert len(asked) == 20
     np.testing.assert_allclose(asked[0], FIRST * level_of(likelihood), rtol=1e-6)
     np.testing.assert_allclose(asked[-1], LAST * level_of(likelihood), rtol=1e-6)
@@ -80,19 +81,24 @@ def test_few_steps_have_levels_about_one():
         assert longer[0] > first > 1 > last > longer[-1]
 
 
-def test_every_other_step_shows_the_denoiser_an_image_upside_down():
+@pytest.mark.parametrize(("grid", "count"), [((3, 4), 4), ((3, 3), 8)])
+def test_the_denoiser_sees_one_symmetry_of_the_image_after_another(grid, count):
     seen = []
 
-    def denoise(x, sigma):
-        seen.append(x)
-        return x + np.arange(VOXELS)  # wrong by what only a turn averages out
+    def faithful(x, sigma):
+        seen.append(x.reshape(-1, *grid))
+        return x
 
-    start = np.random.default_rng(2).standard_normal((FRAMES, VOXELS)).astype(np.float32)
-    blind = replace(problem(), singular_values=np.full(RANK, 1e-6, np.float32))  # whose image is 2 D - x
-    agree(denoise, blind, start, 2)
-    _, ratio = falling(2)
-    np.testing.assert_array_equal(seen[0], start)
-    np.testing.assert_allclose(seen[1][:, ::-1], start + (2 - ratio) * np.arange(VOXELS), atol=1e-3)
+    rng, voxels = np.random.default_rng(2), grid[0] * grid[1]
+    start = rng.standard_normal((1, voxels)).astype(np.float32)
+    blind = replace(Likelihood.of_nothing(1, voxels), singular_values=np.ones(1, np.float32))  # V is zero
+    agreed = agree(faithful, blind, start, 2 * count, grid)
+    np.testing.assert_allclose(agreed, start, rtol=1e-6)  # nothing was done to it, so what it was is undone
+    np.testing.assert_array_equal(seen[:count], seen[count:])
+    np.testing.assert_array_equal(seen[1], seen[0][:, ::-1])
+    np.testing.assert_array_equal(seen[2], seen[0][:, :, ::-1])
+    for number in range(4, count):
+        np.testing.assert_array_equal(seen[number], seen[number - 4].swapaxes(1, 2))
 
 
 def test_the_level_follows_the_noise_relative_to_what_the_scanner_sees():
@@ -111,7 +117,14 @@ def test_the_mean_of_the_samples_keeps_a_share_where_the_signals_are_noisy():
     shares = share_of(levels)
     np.testing.assert_allclose(shares, [0, 0, 0.1 * SHARE, SHARE * (HIGHEST - DOUBTFUL)], atol=1e-7)
     samples, agreed = np.array([[[1.0], [3.0]]] * 4), np.full((4, 1), 4.0)
-    image, deviation = settle(samples, agreed, shares)
+    image, _ = settle(samples, agreed, shares, levels)
     np.testing.assert_allclose(image[:, 0], 4 - 2 * shares, rtol=1e-6)
-    about = np.sqrt(1 + np.square(image[:, 0] - 2))  # bias and spread
-    np.testing.assert_allclose(deviation[:, 0], (1 + shares) * about, rtol=1e-6)
+
+
+def test_uncertainty_grows_with_what_samples_say_and_with_the_image():
+    samples, none = np.array([[[1.0, -1.0, 4.0], [3.0, -3.0, 4.0]]]), np.zeros(1, np.float32)
+    image, deviation = settle(samples, np.array([[2.0, -2.0, 4.0]]), none, np.array([0.5]))
+    np.testing.assert_array_equal(image, [[2.0, -2.0, 4.0]])
+    np.testing.assert_allclose(deviation, [[0.5 * np.sqrt(3.0), 0.5, 0.0]])
+    double, twice = settle(2 * samples, 2 * image, none, np.array([0.5]))
+    np.testing.assert_allclose([double, twice], [2 * image, 2 * deviation])

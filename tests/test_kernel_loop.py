@@ -52,7 +52,7 @@ def on_cpu(calibration, engine, sampler="dpm", sde="ve", guidance="proximal", co
 
 
 def loop_like(device, calibration, engine, rows, table, consensus=CONSENSUS, **options):
-    agreement = (engine.bind(len(rows), 1), consensus_table(consensus)) if consensus else None
+    agreement = (engine.bind(len(rows), 1), consensus_table(consensus, calibration.grid)) if consensus else None
     loop = Loop(device, calibration, engine.bind(len(rows), SAMPLES), table, 3, consensus=agreement, **options)
     loop.signals[...] = rows
     return loop
@@ -98,7 +98,7 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     reconstruct = on_cpu(calibration, engine)
     expected, reduced = reconstruct(rows), calibration.reduce(rows)
     y, statistics, condition = prepare.reference(calibration, *reduce.reference(calibration, rows))
-    noise, scale, _, snr_db, _, _ = statistics
+    noise, scale, _, snr_db, *_ = statistics
     unit = np.where(scale > 0, scale, 1)
     np.testing.assert_allclose(y * unit[:, None], reduced.y, rtol=1e-5, atol=1e-6 * np.abs(reduced.y).max())
     np.testing.assert_allclose((noise * unit)[scale > 0], reduced.noise[scale > 0], rtol=1e-5)
@@ -115,7 +115,7 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
             if number:
                 denoised = evaluator.denoise().reshape(x.shape).astype(np.float64)
             drawn = mirrored_normal(3, x.shape[1], calibration.num_voxels, int(row["draw"]))
-            x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn)
+            x, saved, image = guided_step.reference(likelihood, row, denoised, x, saved, drawn, calibration.grid)
             sigma = guided_step.of_frames(likelihood, row)[0]
             evaluator.image[...], evaluator.sigma[:] = image.reshape(evaluator.image.shape), sigma.repeat(x.shape[1])
         return x
@@ -124,14 +124,14 @@ def test_references_are_the_modules_that_the_step_loop_uses(calibration, engine,
     samples = follow(step_table("dpm", SDES["ve"](*SIGMA_RANGE), STEPS["dpm"]), nothing)
     mean, _, _ = finish.reference(samples, statistics)
     no_signals = Likelihood.of_nothing(*mean.shape).condition()
-    agreed = follow(consensus_table(CONSENSUS), mean[:, None], no_signals)[:, 0]
+    agreed = follow(consensus_table(CONSENSUS, calibration.grid), mean[:, None], no_signals)[:, 0]
     _, image, deviation = finish.reference(samples, statistics, agreed)
     for found, wanted in ((image, expected.image), (deviation, expected.std)):
         assert np.abs(found - wanted.reshape(found.shape)).max() <= 1e-5 * wanted.max()
 
 
 def test_consensus_is_about_one_image_of_each_frame(device, calibration, engine):
-    table, agreement = step_table("dpm", SDES["ve"](*SIGMA_RANGE), 2), consensus_table(2)
+    table, agreement = step_table("dpm", SDES["ve"](*SIGMA_RANGE), 2), consensus_table(2, calibration.grid)
     for wrong in ((2, 2), (1, 1)):
         with pytest.raises(InputError, match="expected one image of 2 frames"):
             Loop(device, calibration, engine.bind(2, 3), table, consensus=(engine.bind(*wrong), agreement))

@@ -10,6 +10,7 @@ from mpi_fast.kernels import guided_step
 from mpi_fast.kernels.table import STEP, consensus_table, step_table
 from mpi_fast.samplers import SAMPLERS, get_sampler, nfe
 from mpi_fast.schedule import SDES, VE
+from mpi_fast.symmetry import symmetries
 
 STEPS = {"dpm": 6, "heun": 5, "euler-maruyama": 30, "predictor-corrector": 20}
 
@@ -52,7 +53,7 @@ def test_rows_are_the_sampler(name, sde, steps):
 
 def test_a_row_is_laid_out_as_in_the_kernel():
     assert STEP.itemsize == 96
-    assert [STEP.fields[name][1] for name in ("draw", "came_turned", "goes_turned")] == [21 * 4, 22 * 4, 23 * 4]
+    assert [STEP.fields[name][1] for name in ("draw", "came", "goes")] == [21 * 4, 22 * 4, 23 * 4]
 
 
 def test_the_last_row_returns_what_was_denoised():
@@ -68,21 +69,21 @@ def test_guidance_follows_the_noise_level():
     assert not step_table("dpm", VE(), 5, "none")["guide_strength"].any()
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
-def test_rows_are_the_steps_towards_consensus(steps):
-    rng = np.random.default_rng(1)
-    basis = np.linalg.qr(rng.standard_normal((7, 4)))[0]
+@pytest.mark.parametrize(("steps", "grid"), [(1, (3, 3)), (2, (7, 1)), (9, (2, 4)), (17, (3, 3))])
+def test_rows_are_the_steps_towards_consensus(steps, grid):
+    rng, voxels = np.random.default_rng(1), grid[0] * grid[1]
+    basis = np.linalg.qr(rng.standard_normal((voxels, 4)))[0]
     y, singular_values = rng.standard_normal((2, 4)) * 20, np.array([50.0, 9.0, 2.0, 0.5])
-    likelihood, start = Likelihood(y, singular_values, basis, np.array([0.7, 2.0])), rng.standard_normal((2, 7))
-    expected = agree(lambda x, sigma: denoise(x, sigma[:, None]), likelihood, start, steps)
+    likelihood, start = Likelihood(y, singular_values, basis, np.array([0.7, 2.0])), rng.standard_normal((2, voxels))
+    expected = agree(lambda x, sigma: denoise(x, sigma[:, None]), likelihood, start, steps, grid)
 
-    nothing, table = np.zeros((2, 1, 7)), consensus_table(steps)
+    nothing, table = np.zeros((2, 1, voxels)), consensus_table(steps, grid)
     x, denoised, image = start[:, None], nothing, nothing
     for number, row in enumerate(table):
         if number:
             denoised = denoise(image[:, :, 2], guided_step.of_frames(likelihood, table[number - 1])[0][:, None, None])
-        x, _, image = guided_step.reference(likelihood, row, denoised, x, nothing, nothing)
-        np.testing.assert_array_equal(image[:, :, 2], x[..., :: -1 if row["goes_turned"] else 1])
+        x, _, image = guided_step.reference(likelihood, row, denoised, x, nothing, nothing, grid)
+        np.testing.assert_array_equal(image[..., symmetries(grid)[row["goes"]]][:, :, 2], x)
     assert len(table) == steps + 1
     np.testing.assert_allclose(x[:, 0], expected, rtol=0, atol=1e-5)  # float32 there
     assert not table[-1]["spread"]
@@ -90,7 +91,7 @@ def test_rows_are_the_steps_towards_consensus(steps):
 
 def test_consensus_takes_a_step():
     with pytest.raises(InputError, match="consensus in 0 steps"):
-        consensus_table(0)
+        consensus_table(0, (3, 3))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_guided_step(device, case, sampler):
 
 @pytest.mark.parametrize("case", SHAPES, ids=str)
 def test_consensus_step(device, case):
-    table = consensus_table(2)
+    table = consensus_table(8, case.grid)
     for number in range(len(table)):
         check_step(device, case, table, number)
 
@@ -127,11 +127,11 @@ def rows(calibration, true_rows):
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])
 def test_the_same_seed_gives_the_images_of_the_cpu(device, calibration, rows, sampler):
-    expected = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler, device="cpu", consensus=2)(rows)
+    expected = Reconstructor(calibration, samples=4, steps=6, seed=7, sampler=sampler, device="cpu", consensus=8)(rows)
     bundle = Bundle.open()
     network, again = (HostNetwork(device, OnnxEngine(bundle).bind(len(rows), samples)) for samples in (4, 1))
     table = step_table(sampler, VE(*bundle.sigma_range), 6)
-    loop = Loop(device, calibration, network, table, seed=7, consensus=(again, consensus_table(2)))
+    loop = Loop(device, calibration, network, table, seed=7, consensus=(again, consensus_table(8, calibration.grid)))
     device.copy(rows, loop.signals)
     loop()
     device.stream.synchronize()
@@ -162,7 +162,13 @@ class Shrinking:
 
 def test_a_captured_graph_repeats_what_was_captured_on_new_signals(device, calibration, rows):
     network, again = (Shrinking(device, 3, samples, calibration.grid) for samples in (4, 1))
-    loop = Loop(device, calibration, network, step_table("dpm", VE(), 5), consensus=(again, consensus_table(2)))
+    loop = Loop(
+        device,
+        calibration,
+        network,
+        step_table("dpm", VE(), 5),
+        consensus=(again, consensus_table(8, calibration.grid)),
+    )
     parts = slice(0, 3), slice(3, 6)
 
     def images(signals, run):

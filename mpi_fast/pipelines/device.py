@@ -93,7 +93,7 @@ class DeviceLoop:
     ) -> None:
         sde = SDES[sampling.sde](*sigma_range)
         self._table = step_table(sampling.sampler, sde, sampling.steps, sampling.guidance, sampling.strength)
-        self._consensus = consensus_table(sampling.consensus) if sampling.consensus else None
+        self._consensus = consensus_table(sampling.consensus, calibration.grid) if sampling.consensus else None
         self._calibration, self._sampling = calibration, sampling
         self._open_device = open_device
         self._lanes: dict[tuple[int, int], Lane] = {}

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.consensus import agree, level_of, settle, share_of
+from mpi_fast.consensus import agree, level_of, settle, share_of, spread_about, width_of
 from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
 from mpi_fast.engines import Engine
 from mpi_fast.guidance import Likelihood, signal_presence, signal_scale
@@ -63,12 +63,14 @@ class StepLoop:
         likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
 
         images = self.sample(likelihood)
-        presence = signal_presence(reduced.y, reduced.noise)
-        agreed, share = images.mean(axis=1), np.zeros_like(noise)
+        settled = images.mean(axis=1)
         if self._sampling.consensus:
-            agreed = agree(self._ordinary(len(rows)), likelihood, agreed, self._sampling.consensus)
-            share = share_of(level_of(likelihood))
-        settled, deviation = settle(images, agreed, share)
+            agreed = agree(self._ordinary(len(rows)), likelihood, settled, self._sampling.consensus, calibration.grid)
+            level = level_of(likelihood)
+            settled, deviation = settle(images, agreed, share_of(level), width_of(level))
+        else:
+            deviation = spread_about(settled, images)
+        presence = signal_presence(reduced.y, reduced.noise)
         image = np.maximum(settled, 0.0) * (presence * scale)[:, None]
         return Frames(image, deviation * scale[:, None], reduced.snr_db, self._noise_floor(likelihood) * scale)
 
