@@ -174,6 +174,7 @@ def groups() -> list[Group]:
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
     way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
     wider = "By 1 + share the proximal step towards the signals is wider."
+    level = "About which the denoiser's falls; the mean's share and std stay those of the frame's own level."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
         Group("Guidance", seen, guidance),
@@ -181,7 +182,7 @@ def groups() -> list[Group]:
         Group("Steps of the sampler, no consensus", "The mean of the samples, from which consensus starts.", alone),
         Group("Samples", "", counts("samples", 1, 2, 4, 8, 16, 32)),
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
-        Group("Level of consensus", "The noise level about which the denoiser's falls there.", (own, *fixed)),
+        Group("Level of consensus", level, (own, *fixed)),
         Group("Path of the steps of consensus", way, path),
         Group("Share of the samples' mean in the image", wider, shares),
         Group("Uncertainty", "What std is made of; the image is the same.", uncertainty),

@@ -208,8 +208,8 @@ class FrameGraph(nn.Module):
     levels: Tensor
     widths: Tensor
     factors: Tensor
-    shown_at: Tensor
-    shown_there: Tensor
+    place_of: Tensor
+    voxel_at: Tensor
 
     def __init__(self, checkpoint: Checkpoint, steps: int, samples: int, consensus: int) -> None:
         super().__init__()
@@ -225,8 +225,8 @@ class FrameGraph(nn.Module):
         self.ordinary = Shared("ordinary", Ordinary(alone, self.grid), AXES)
         factors, ratio = falling(consensus)
         self.register_buffer("factors", torch.from_numpy(factors))
-        self.register_buffer("shown_at", torch.from_numpy(symmetries(self.grid).copy()))
-        self.register_buffer("shown_there", self.shown_at.argsort(dim=1))  # the inverse
+        self.register_buffer("place_of", torch.from_numpy(symmetries(self.grid).copy()))  # each voxel, when shown
+        self.register_buffer("voxel_at", self.place_of.argsort(dim=1))  # each place
         self.agreement = Shared("agreement", Agreement(ratio), AXES, count=2)
 
     def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, initial: Tensor) -> Images:
@@ -302,14 +302,14 @@ class FrameGraph(nn.Module):
         """The image, not yet cut at zero, and its deviation, (F, N): see `consensus.settle`."""
         mean = images.mean(dim=1, keepdim=True)
         if not self.consensus:
-            return mean[:, 0], torch.sqrt(torch.square(images - mean).mean(dim=1))
+            return mean[:, 0], _spread_about(mean, images)
         _, noise, singular_values, _ = signals.tensors
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
         share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
         agreed = self._agree(signals, mean, level, share)
         middle = agreed + share[:, None] * (mean - agreed)
-        apart, settled = torch.sqrt(torch.square(images - middle).mean(dim=1)), middle[:, 0]
+        apart, settled = _spread_about(middle, images), middle[:, 0]
         return settled, (LEAST + level) * torch.sqrt(apart * (apart + torch.clamp(settled, min=0.0)))
 
     def _agree(self, signals: Signals, x: Tensor, level: Tensor, share: Tensor) -> Tensor:
@@ -323,11 +323,16 @@ class FrameGraph(nn.Module):
         for number in range(self.consensus):
             sigma = sigmas[:, number : number + 1]
             these = [(gain[:, number], shift[:, number]) for gain, shift in modulations]
-            symmetry = number % len(self.shown_at)
-            shown = x.index_select(2, self.shown_there[symmetry])
-            denoised = self.ordinary(shown, sigma, these).index_select(2, self.shown_at[symmetry])
+            symmetry = number % len(self.place_of)
+            shown = x.index_select(2, self.voxel_at[symmetry])
+            denoised = self.ordinary(shown, sigma, these).index_select(2, self.place_of[symmetry])
             x, agreed = self.agreement(x, denoised, (1.0 + share) * sigma, *signals.tensors)
         return agreed
+
+
+def _spread_about(image: Tensor, samples: Tensor) -> Tensor:
+    """`consensus.spread_about`: of samples (F, S, N) from an image (F, 1, N), (F, N)."""
+    return torch.sqrt(torch.square(samples - image).mean(dim=1))
 
 
 def frame_inputs(checkpoint: Checkpoint, samples: int, frames: int, rank: int) -> dict[str, Tensor]:

@@ -4,8 +4,8 @@
 //     image     = max(middle, 0) * presence * scale
 //     deviation = r * scale, or, after consensus, width * sqrt(r (r + max(middle, 0))) * scale
 //
-// with r the root-mean-square deviation of the samples from the middle,
-// each of them only where it has somewhere to go. With consensus there are two launches: one for the mean of the samples
+// with r the root-mean-square deviation of the samples from the middle. Each of the three is written where it has
+// somewhere to go, and only there. With consensus there are two launches: one for the mean of the samples
 // before it, one for image and deviation after it.
 //
 // Mirrored samples have, to first order, their true mean, so the deviation divides by their number.
@@ -50,7 +50,8 @@ finish(const float* __restrict__ x,           // (frames, samples, N)
     const float positive = middle < 0.0f ? 0.0f : middle;  // unlike fmaxf, keeps a NaN
     if (image) image[at] = positive * (presence * scale);
     if (deviation) {
-        const float apart = sqrtf(square / samples), width = statistics[6 * frames + frame];
-        deviation[at] = (agreed ? width * sqrtf(apart * (apart + positive)) : apart) * scale;
+        const float apart = sqrtf(square / samples);
+        deviation[at] =
+            (agreed ? statistics[6 * frames + frame] * sqrtf(apart * (apart + positive)) : apart) * scale;
     }
 }

@@ -10,10 +10,11 @@
 // with x on the right the old one, except in m. The letters, k, spread, and how g1 is formed are one row of a table in
 // device memory (table.py writes it): DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ in the
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
-//   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no further input.
+//   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no
+//   further input.
 //   The steps towards consensus (consensus.py) are rows with h = 1, x <- D + ratio (x - D0); only they have h and i.
-//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. From step to step
-//   the network gets its input in another of its symmetries (symmetry.py), and gives its output in the same.
+//   Their noise level follows the frame's own, and their spreads are in units of what follows from it. At every step
+//   the network gets its input in another of the grid's symmetries (symmetry.py), and gives its output in the same.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -52,19 +53,19 @@ struct Step {  // table.STEP in table.py
 };
 
 // Where a symmetry shows a voxel: symmetry.symmetries.
-__device__ inline int shown_at(int voxel, unsigned symmetry, int width, int voxels) {
+__device__ inline int shown_at(int voxel, unsigned symmetry, int columns, int voxels) {
     if (symmetry == 0) return voxel;
-    const int height = voxels / width;
-    int row = voxel / width, column = voxel - row * width;
-    if (symmetry & 1) row = height - 1 - row;
-    if (symmetry & 2) column = width - 1 - column;
-    return symmetry & 4 ? column * height + row : row * width + column;
+    const int rows = voxels / columns;
+    int row = voxel / columns, column = voxel - row * columns;
+    if (symmetry & 1) row = rows - 1 - row;
+    if (symmetry & 2) column = columns - 1 - column;
+    return symmetry & 4 ? column * rows + row : row * columns + column;
 }
 
 // grid (ceil(samples / SAMPLES), frames), shared memory (2 SAMPLES) (N + R) + R float and product_floats
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
-            int samples, int voxels, int width, int rank,
+            int samples, int voxels, int columns, int rank,
             float noise_unit,                     // sqrt(N / sum S^2)
             const float* __restrict__ basis,      // (N, R)
             const float* __restrict__ basis_t,    // (R, N)
@@ -119,7 +120,8 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
             if (s < count) {
                 const size_t at = (image_of + s) * voxels + voxel;
                 const float old = has_x ? x[at] : 0.0f;
-                if (has_denoised) d = load(denoised[(image_of + s) * voxels + shown_at(voxel, step.came, width, voxels)]);
+                if (has_denoised)
+                    d = load(denoised[(image_of + s) * voxels + shown_at(voxel, step.came, columns, voxels)]);
                 u = step.x_from_x * old + step.x_from_raw * d;
                 if (step.x_from_saved != 0.0f) u += step.x_from_saved * saved[at];
                 u += z.value[lane];
@@ -168,7 +170,7 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
                 }
                 x[at] = updated;
                 if (step.spread != 0.0f) {
-                    const int shown = shown_at(voxel, step.goes, width, voxels);
+                    const int shown = shown_at(voxel, step.goes, columns, voxels);
                     SCALAR* where = image + (image_of + i) * 3 * voxels + (size_t)shown * voxel_stride;
                     store(where, step.shrink * updated + sum.value[2 * i + 1]);
                     store(where + channel_stride, deviation);

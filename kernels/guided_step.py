@@ -126,7 +126,7 @@ def guided_step(
             np.uint64(seed),
             np.int32(samples),
             np.int32(voxels),
-            np.int32(basis.width),
+            np.int32(basis.columns),
             np.int32(rank),
             np.float32(np.sqrt(voxels / basis.power)),
             basis.basis,

@@ -46,7 +46,7 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         double power,                    // sum of S^2
         int num_rows, int rank, int voxels,
         float* __restrict__ y,           // (frames, R), for images of root-mean-square one
-        float* __restrict__ statistics,  // (7, frames): noise (as y), scale, presence, SNR in dB, noise floor, share, width
+        float* __restrict__ statistics,  // (7, frames): prepare.STATISTICS
         SCALAR* __restrict__ condition,  // (frames, 2 WIDTHS, N) or (frames, N, 2 WIDTHS)
         int channel_stride, int voxel_stride)
 {
@@ -96,8 +96,8 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         statistics[2 * frames + frame] = (float)fmin(fmax(presence, 0.0), 1.0);
         statistics[3 * frames + frame] = (float)(10.0 * log10(whole > 0.0 ? signal / (total * variance) : 0.0));
         statistics[4 * frames + frame] = (float)sqrt(floor2) * scale;
-        const double ratio = limit.level * sqrt(noise * sqrt(voxels / power));
-        const double consensus = fmin(fmax(ratio, limit.lowest), limit.highest);  // consensus.level_of
+        const double unlimited = limit.level * sqrt(noise * sqrt(voxels / power));
+        const double consensus = fmin(fmax(unlimited, limit.lowest), limit.highest);  // consensus.level_of
         statistics[5 * frames + frame] = (float)(limit.share * fmax(consensus - limit.doubtful, 0.0));
         statistics[6 * frames + frame] = (float)(limit.least + consensus);
     }

@@ -52,7 +52,7 @@ class Basis:
         `guidance.WIDTHS`.
     thresholds : (11,) float64
         Of `guidance`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
-    width : int
+    columns : int
         nx of the grid.
     power : float
         Sum of S^2.
@@ -66,7 +66,7 @@ class Basis:
     mean_explained: Array
     widths: Array
     thresholds: Array
-    width: int
+    columns: int
     power: float
     num_rows: int
 

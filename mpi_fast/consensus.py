@@ -17,7 +17,7 @@ x - D is ADMM's multiplier times level^2, so the ratio's square would keep the m
 it grow while the level falls, which is 0.2 to 0.4 dB better up to an SNR of 25 dB.
 
 From step to step the network sees the image in another of its `symmetry.symmetries`, so that what it does wrong differs
-(as in "Equivariant plug-and-play image reconstruction", Terris et al. 2024): 0.1 to 0.3 dB at no cost.
+(as in "Equivariant plug-and-play image reconstruction", Terris et al. 2024).
 
 Where the signals are so noisy that many images agree with them as well, the samples' mean says more than any one of
 these: it keeps a share in the image (`share_of`). And the denoiser is then sure of too much, so what it says counts as
@@ -92,9 +92,9 @@ def settle(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """The image, and how uncertain it is.
 
-    How far samples are from the image, r, says where it is a guess. Errors also grow with the image itself: over
-    scanners, SNRs and voxels about the same share of them lies within ``width sqrt(r (r + image))``, where a multiple
-    of r alone is too wide for dark voxels and too narrow for bright ones.
+    How far samples are from the image, r, says where it is a guess. Errors also grow with the image itself: of scanners
+    like those of the training, at all SNRs, some 95 % lie within 1.96 times ``width sqrt(r (r + image))``, where a
+    multiple of r alone is too wide for dark voxels and too narrow for bright ones.
 
     Parameters
     ----------

@@ -116,7 +116,7 @@ def comparison_figure(
         _Row(baseline, stack["baseline"], CONCENTRATION, 0.0, top),
         _Row("mpi-fast", stack["image"], CONCENTRATION, 0.0, top, "concentration", bar_rows=3, extend="max"),
         _Row("error", error, ERROR, -0.5 * top, 0.5 * top, "mpi-fast - truth", extend="both"),
-        _Row("uncertainty", stack["std"], UNCERTAINTY, 0.0, spread, "deviation of samples", extend="max"),
+        _Row("uncertainty", stack["std"], UNCERTAINTY, 0.0, spread, "std", extend="max"),
     ]
     return _panels(rows, field_of_view, [column.title for column in columns], heading=title)
 

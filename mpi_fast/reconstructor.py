@@ -42,8 +42,10 @@ class Reconstruction:
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, ny, nx) float32
-        How far off the image may be, from how far the posterior samples are from it, how bright it is and how noisy the
-        signals (`consensus.settle`). Without consensus the samples' standard deviation, zero for a single one.
+        Uncertainty, in the image's unit: ``image +- 1.96 std`` is meant to hold the truth in 95 % of the voxels;
+        narrower intervals hold it more often than they say. It follows from how far the posterior samples are from the
+        image, how bright that is and how noisy the signals (`consensus.settle`). Without consensus it is the samples'
+        standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32
@@ -72,7 +74,8 @@ class Reconstructor:
     model : str or Path
         A bundle, or ``default``.
     samples : int
-        Posterior samples per frame: their mean is where consensus starts, their deviation the uncertainty.
+        Posterior samples per frame: their mean is where consensus starts, and the farther they are from the image it
+        finds, the more uncertain that is.
     steps : int, optional
         Steps of the sampler; default: the sampler's own (4 for ``dpm``). The start costs one more evaluation.
     device : str

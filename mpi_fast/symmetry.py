@@ -1,7 +1,7 @@
 """The symmetries of a grid: flips, and on a square one transposes, which turn images into others that are as likely.
 
-A network learns that they are as likely from training data, it is not built so. What it does wrong differs from one to
-the next.
+The network is not built to treat them alike, it has only learned to (`training.data` shows it all of them). So what it
+does wrong differs from one to the next.
 """
 
 from functools import cache
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 def symmetries(grid: tuple[int, int]) -> NDArray[np.intp]:
     """Where each symmetry shows each voxel: ``shown[..., where[k]] = image`` and ``image = shown[..., where[k]]``.
 
-    Their numbers are binary: 1 turns the rows round, 2 the columns, 4 then exchanges rows and columns.
+    Their numbers are binary: 1 reverses the order of the rows, 2 that of the columns, 4 then exchanges the two.
 
     Parameters
     ----------

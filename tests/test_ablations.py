@@ -58,18 +58,26 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
     engine = OnnxEngine(Bundle.open(), threads=1)
     before = Calibration.reduce, consensus.level_of, consensus.falling
     kept = ablations.consensus_with(falling=ablations.multiplied_by_ratio_to(0))
-    changes = ablations.fixed_level(0.06), ablations.known_noise, kept
-    usual, level, known, other = (
+    changes = ablations.fixed_level(0.06), ablations.known_noise, kept, ablations.seen_in(0)
+    usual, level, known, other, upright = (
         ablations.assess(one, SETUP, 15.0, engine)["psnr"]
         for one in (ablations.Variant(""), *(ablations.Variant("", change=change) for change in changes))
     )
     assert (np.abs(usual - level) > 1e-3).all()
     assert (np.abs(usual - known) > 1e-6).all()
     assert (np.abs(usual - other) > 1e-3).all()
+    assert (np.abs(usual - upright) > 1e-3).all()
     assert (Calibration.reduce, consensus.level_of, consensus.falling) == before
     signals, truth = frames(SETUP, 15.0)
     image = Reconstructor(ablations.scanner("in")[1], device="cpu", threads=1)(signals).image
     np.testing.assert_allclose(usual, ablations.metrics.psnr(image, truth), atol=1e-3)
+
+
+def test_another_uncertainty_changes_nothing_but_the_intervals():
+    engine, other = OnnxEngine(Bundle.open(), threads=1), ablations.Variant("", change=ablations.multiple_of_deviation)
+    usual, changed = (ablations.assess(one, SETUP, 35.0, engine) for one in (ablations.Variant(""), other))
+    np.testing.assert_array_equal(usual["psnr"], changed["psnr"])
+    assert (usual["coverage"] != changed["coverage"]).any()
 
 
 def test_known_noise_is_near_the_estimate_where_noise_dominates():

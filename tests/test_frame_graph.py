@@ -17,14 +17,18 @@ from onnx_graph import FixedGraph
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import OnnxEngine
+from mpi_fast.engines.torch import TorchEngine
 from mpi_fast.errors import InputError
+from mpi_fast.export.frame import FrameGraph
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, generate
 from mpi_fast.philox import mirrored_normal
+from mpi_fast.pipelines import Sampling
+from mpi_fast.pipelines.steps import StepLoop
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import FORMAT
+from mpi_fast.training.checkpoint import FORMAT, Checkpoint
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 command = importlib.import_module("mpi_fast.export.__main__")
@@ -99,6 +103,27 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
     assert relative(found.std, expected.std) < 1e-4
     assert relative(found.noise_floor, expected.noise_floor) < 1e-4
     np.testing.assert_array_equal(found.snr_db, expected.snr_db)
+
+
+def test_on_a_square_grid_images_are_transposed_on_their_way_to_consensus():
+    grid, torch_seed = (8, 8), torch.manual_seed(2)
+    network = ScoreNetwork(CONFIG).eval()
+    for value in network.parameters():
+        torch.nn.init.normal_(value, std=0.1, generator=torch_seed)
+    checkpoint = Checkpoint(network, grid, (0.02, 10.0), {})
+    scanner = Scanner(grid=grid, sub_voxels=1)
+    calibration = Calibration.from_arrays(scanner.system_matrix(), scanner.frequencies, grid, scanner.field_of_view)
+    rows = generate("vessels", 3, grid, seed=7).reshape(3, -1) @ calibration.matrix.T
+    rows = add_noise(rows, 20.0, np.random.default_rng(8)).astype(np.complex64)
+    loop = StepLoop(calibration, Sampling(SAMPLES, STEPS, 3, consensus=8), (0.02, 10.0), TorchEngine(checkpoint))
+    expected, reduced = loop(rows), calibration.reduce(rows)
+    given = reduced.y, reduced.noise, calibration.singular_values, calibration.basis
+    initial = mirrored_normal(3, SAMPLES, calibration.num_voxels)
+    with torch.inference_mode():
+        tensors = (torch.tensor(np.asarray(array, np.float32)) for array in (*given, initial))
+        image, std, _ = FrameGraph(checkpoint, STEPS, SAMPLES, consensus=8)(*tensors)
+    assert relative(image.flatten(1).numpy(), expected.image) < 1e-4
+    assert relative(std.flatten(1).numpy(), expected.std) < 1e-4
 
 
 @pytest.mark.parametrize(

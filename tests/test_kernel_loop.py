@@ -61,7 +61,7 @@ def loop_like(device, calibration, engine, rows, table, consensus=CONSENSUS, **o
 @pytest.mark.parametrize(
     ("sampler", "sde", "guidance", "consensus"),
     [
-        ("dpm", "ve", "proximal", 5),
+        ("dpm", "ve", "proximal", 7),
         ("dpm", "ve", "proximal", 1),
         ("dpm", "ve", "proximal", 0),
         ("dpm", "ve", "gradient", 0),

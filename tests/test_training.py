@@ -10,12 +10,12 @@ import torch
 
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.guidance import CONDITION_CHANNELS, Likelihood, signal_scale, tweedie
+from mpi_fast.symmetry import symmetries
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import FORMAT, load_checkpoint
 from mpi_fast.training.loop import TrainingConfig, learning_rate, train
-from mpi_fast.training.mixed import has_bfloat16, mixed
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
-from mpi_fast.training.recipes import loss_of
+from mpi_fast.training.recipes import RECIPES, loss_of
 from mpi_fast.training.scanners import make_scanners
 
 GRID = (9, 8)
@@ -215,9 +215,21 @@ def test_files_that_are_no_checkpoints(tmp_path, kind):
         load_checkpoint(path)
 
 
-def test_training_computes_in_bfloat16_only_where_the_hardware_does():
-    layer, image = torch.nn.Conv2d(1, 1, 3), torch.ones(1, 1, 4, 4)
-    with mixed(image.device):
-        assert (layer(image).dtype == torch.bfloat16) == has_bfloat16("cpu")
-    with mixed(image.device, enabled=False):
-        assert layer(image).dtype == torch.float32
+@pytest.mark.parametrize("method", [*RECIPES])
+@pytest.mark.parametrize("fast", [True, False])
+def test_training_computes_in_bfloat16_only_where_that_is_fast(monkeypatch, scanners, phantoms, method, fast):
+    monkeypatch.setattr("mpi_fast.training.mixed.has_bfloat16", lambda kind: fast)
+    recipe, grid = RECIPES[method], phantoms.shape[1:]
+    network = recipe.build(recipe.config(), grid)
+    first = next(part for part in network.modules() if isinstance(part, torch.nn.Conv2d))
+    seen = []
+    first.register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
+    recipe.loss(network, next(recipe.batches(scanners, phantoms, 1, 1, seed=0)))
+    assert set(seen) == {torch.bfloat16 if fast else torch.float32}
+
+
+def test_training_shows_images_in_the_symmetries_that_consensus_shows():
+    image = torch.arange(9.0).reshape(1, 1, 3, 3)
+    for number, where in enumerate(symmetries((3, 3)).tolist()):
+        turns = torch.tensor([[bool(number & bit) for bit in (1, 2, 4)]])
+        torch.testing.assert_close(data._turned(image, turns).flatten()[where], image.flatten())

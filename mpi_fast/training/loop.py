@@ -21,6 +21,7 @@ from mpi_fast.training.checkpoint import FORMAT
 from mpi_fast.training.data import SIGMA, training_phantoms
 from mpi_fast.training.deq import DeqConfig
 from mpi_fast.training.dernet import DernetConfig
+from mpi_fast.training.mixed import has_bfloat16
 from mpi_fast.training.network import NetworkConfig
 from mpi_fast.training.recipes import RECIPES, method_of
 from mpi_fast.training.scanners import make_scanners
@@ -191,6 +192,7 @@ def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], de
         "package": f"mpi-fast {mpi_fast.__version__}",
         "torch": str(torch.__version__),
         "hardware": f"{hardware}, {torch.get_num_threads()} threads",
+        "precision": "bfloat16" if has_bfloat16(device.type) else "float32",
         "command": command(config),
         "seed": config.seed,
         "steps": step,
