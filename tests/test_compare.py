@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from mpi_fast import comparison
 from mpi_fast.cli import app
+from mpi_fast.cli.options import with_commas
 from mpi_fast.comparison import Duel, Setup, assess, compare, duels, frames, interval
 from mpi_fast.errors import InputError
 
@@ -109,7 +110,7 @@ def test_a_duel_is_undecided_where_the_interval_holds_zero():
 def test_the_command_writes_figure_json_and_csv(tmp_path):
     outputs = tmp_path / "figure.png", tmp_path / "all.json", tmp_path / "frames.csv"
     result = run(
-        *("--snr", "15 25", "--methods", "tikhonov,mean,samples-2", "--phantoms", 7, "--workers", 1),
+        *("--snr", 15, 25, "--methods", "tikhonov", "mean,samples-2", "--phantoms", 7, "--workers", 1),
         *("-o", outputs[0], "--json", outputs[1], "--csv", outputs[2]),
     )
     assert result.exit_code == 0, result.output
@@ -125,6 +126,20 @@ def test_the_command_writes_figure_json_and_csv(tmp_path):
     psnr = np.mean([float(one["psnr"]) for one in lines if one["method"] == "tikhonov" and one["snr_db"] == "15"])
     assert psnr == pytest.approx(content["results"][0]["merits"]["psnr"]["mean"], rel=1e-4)
     assert f"{psnr:.1f}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--snr 5 15 --seed 1", "--snr 5,15 --seed 1"),
+        ("--snr -5 -2.5 --methods art tv", "--snr -5,-2.5 --methods art,tv"),
+        ("--snr 5,15 25 -o x.png", "--snr 5,15,25 -o x.png"),
+        ("--snr -o x.png y", "--snr -o x.png y"),
+        ("x --phantoms 8 9 --snr", "x --phantoms 8 9 --snr"),
+    ],
+)
+def test_values_of_lists_may_follow_each_other(given, expected):
+    assert with_commas(given.split(), ("--snr", "--methods")) == expected.split()
 
 
 def test_processes_give_what_one_gives(setup, outcomes):

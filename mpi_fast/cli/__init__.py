@@ -11,7 +11,7 @@ import typer
 from mpi_fast import __version__
 from mpi_fast.cli.bench import bench
 from mpi_fast.cli.calibrate import calibrate
-from mpi_fast.cli.compare import compare
+from mpi_fast.cli.compare import ListsCommand, compare
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
 from mpi_fast.cli.reconstruct import reconstruct
@@ -42,7 +42,7 @@ def common(
 
 
 for command in (demo, simulate, calibrate, reconstruct, train, compare, bench, info):
-    app.command()(command)
+    app.command(cls=ListsCommand if command is compare else None)(command)
 
 
 def main() -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import typer
 from rich.table import Table
+from typer.core import TyperCommand
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.cli.options import JsonFile, Model, Seed
+from mpi_fast.cli.options import JsonFile, Model, Seed, with_commas
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.machine import cores
@@ -26,14 +27,22 @@ SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent 
 other frames of the same scanner and families; mpi-fast is told nothing. Time: of one processor core."""
 
 
+class ListsCommand(TyperCommand):
+    """Lets values of lists follow each other, with commas between or spaces."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `with_commas`."""
+        return super().parse_args(ctx, with_commas(args, ("--snr", "--methods")))
+
+
 def compare(
     snr: Annotated[
-        str, typer.Option(metavar="DB,DB", help="SNRs of the signals, in dB, with commas or spaces between.")
+        str, typer.Option(metavar="DB DB", help="SNRs of the signals, in dB, with spaces or commas between.")
     ] = "5,10,15,20,25,30,35",
     methods: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,NAME",
+            metavar="NAME NAME",
             show_default="all that take less than a second",
             help="Names; an unknown one shows which there are.",
         ),
@@ -72,7 +81,8 @@ def compare(
         duels = {merit: comparison.duels(outcomes, OURS, merit) for merit in ("psnr", "ssim")}
         for merit, places in (("psnr", 1), ("ssim", 3)):
             console.print(_table(outcomes, duels[merit], merit, places))
-        console.print(_coverage(outcomes))
+        if any(one.spread is not None for one in outcomes.values()):
+            console.print(_coverage(outcomes))
         families, named = len(FAMILIES), comparison.SCANNERS[scanner].name
         caption = CAPTION.format(
             frames=phantoms, families=families, scanner=named, noise=noise, validation=setup.validation

@@ -1,6 +1,7 @@
 """Options that several commands share, and the reading of those that are more than a number."""
 
 import re
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,6 +73,21 @@ def parse_numbers(text: str, option: str) -> tuple[float, float]:
     if len(values) not in (1, 2):
         raise InputError(f"{option} {text}: expected one number, or two for x and y, such as 12,14")
     return values[0], values[-1]
+
+
+def with_commas(arguments: Iterable[str], options: Container[str]) -> list[str]:
+    """``--snr 5 15 25 --seed 1`` -> ``--snr 5,15,25 --seed 1``, for the options that take lists."""
+    joined: list[str] = []
+    values: int | None = None  # of the list that arguments belong to
+    for argument in arguments:
+        is_value = not argument.startswith("-") or re.fullmatch(r"-[\d.][\d.,-]*", argument)
+        if values is not None and is_value:
+            joined[-1:] = [f"{joined[-1]},{argument}"] if values else [joined[-1], argument]
+            values += 1
+        else:
+            joined.append(argument)
+            values = 0 if argument in options else None
+    return joined
 
 
 def parse_average(text: str) -> int | Literal["all"]:
