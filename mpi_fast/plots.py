@@ -110,7 +110,7 @@ def comparison_figure(
     The first three rows share one colour scale, from zero to the largest true concentration; the others have one each.
     """
     stack = {name: np.stack([getattr(c, name) for c in columns]) for name in ("truth", "baseline", "image", "std")}
-    error, top, spread = stack["image"] - stack["truth"], _top(stack["truth"]), 0.5 * _top(stack["std"])
+    error, top, spread = stack["image"] - stack["truth"], _top(stack["truth"]), _top(stack["std"])
     rows = [
         _Row("truth", stack["truth"], CONCENTRATION, 0.0, top),
         _Row(baseline, stack["baseline"], CONCENTRATION, 0.0, top),
