@@ -106,10 +106,10 @@ def test_one_graph_serves_every_calibration_and_equals_the_step_loop(bundle, cal
 
 
 def test_on_a_square_grid_images_are_transposed_on_their_way_to_consensus():
-    grid, torch_seed = (8, 8), torch.manual_seed(2)
+    grid, rng = (8, 8), torch.manual_seed(2)
     network = ScoreNetwork(CONFIG).eval()
     for value in network.parameters():
-        torch.nn.init.normal_(value, std=0.1, generator=torch_seed)
+        torch.nn.init.normal_(value, std=0.1, generator=rng)
     checkpoint = Checkpoint(network, grid, (0.02, 10.0), {})
     scanner = Scanner(grid=grid, sub_voxels=1)
     calibration = Calibration.from_arrays(scanner.system_matrix(), scanner.frequencies, grid, scanner.field_of_view)

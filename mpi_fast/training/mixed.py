@@ -1,6 +1,6 @@
 """Mixed precision in training: bfloat16 convolutions where they are known to be fast, float32 elsewhere.
 
-A processor without bfloat16 instructions emulates them: there a training step takes twelve times as long as in float32.
+A processor without bfloat16 instructions emulates them: there a training step takes ten times as long as in float32.
 Known to have them are CUDA GPUs of the last years, and of processors those with AVX512-BF16 or AMX.
 """
 
