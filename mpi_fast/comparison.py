@@ -22,6 +22,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
 from mpi_fast.methods import check, get
+from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
 
@@ -135,27 +136,34 @@ def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.co
     return Receiver(matrix, calibration.selection, snr_db, rng, setup.noise).frames(truth), truth
 
 
+@lru_cache(maxsize=1)  # one without parameters serves all SNRs, and to load a network takes longer than to use it
+def _built(setup: Setup, method: str, **parameters: Any) -> Method:
+    entry, (_, calibration) = get(method), _scanner(setup.scanner)
+    network = {"model": setup.model, "threads": 1} if entry.network else {}
+    return entry(calibration, **network, **parameters)
+
+
 def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
     """Tune a method, reconstruct, and judge."""
-    entry, (_, calibration) = get(method), _scanner(setup.scanner)
+    space, (_, calibration) = get(method).space, _scanner(setup.scanner)
 
-    def build(calibration: Calibration, **parameters: Any) -> Any:
-        network = {"model": setup.model, "threads": 1} if entry.network else {}
-        return entry(calibration, **network, **parameters)
+    def build(_: Calibration, **parameters: Any) -> Method:
+        return _built(setup, method, **parameters)
 
     with threadpool_limits(limits=1):
         signals, truth = frames(setup, snr_db, VALIDATION)
-        tuned = tune(build, entry.space, calibration, signals, truth) if entry.space else Tuned({}, np.nan)
-        run = build(calibration, **tuned.parameters)
+        tuned = tune(build, space, calibration, signals, truth) if space else Tuned({}, np.nan)
+        run = _built(setup, method, **tuned.parameters)
         trial = run(signals)
-        samples, covered = trial.std is not None and bool(trial.std.any()), setup.covered()
-        spread = metrics.spread_factor(trial.image, trial.std, truth, inside=covered) if samples else None
+        covered, spread = setup.covered(), None
+        if trial.std is not None and trial.std.any():
+            spread = metrics.spread_factor(trial.image, trial.std, truth, inside=covered)
         signals, truth = frames(setup, snr_db, TEST)
         began = time.process_time()
         result = run(signals)
         cpu_ms = 1e3 * (time.process_time() - began) / len(truth)
     merits = {name: merit(result.image, truth) for name, merit in MERITS.items()}
-    if spread is not None:
+    if spread is not None and result.std is not None:
         for name, std in (("coverage", result.std), ("calibrated", spread * result.std)):
             for level in metrics.LEVELS:
                 merits[f"{name}_{100 * level:.0f}"] = metrics.coverage(result.image, std, truth, level, covered)

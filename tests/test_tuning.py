@@ -43,6 +43,20 @@ def test_two_axes_and_a_choice():
     assert found.interior == {"a": True, "b": True}
 
 
+@pytest.mark.parametrize(("handicap", "best"), [(0.02, "late"), (0.5, "early")])
+def test_a_choice_that_is_close_behind_is_refined_and_one_far_behind_is_not(handicap, best):
+    """The late one's optimum is at half a step, where it wins, if its handicap lets it come so far."""
+    tried = []
+
+    def error(k, kind):
+        tried.append((k, kind))
+        return 0.5 + abs(np.log2(k)) if kind == "early" else 0.4 + handicap + 0.2 * abs(np.log2(k) - 0.5)
+
+    found = tuned(error, k=Axis((0.5, 1.0)), kind=("early", "late"))
+    assert found.parameters["kind"] == best
+    assert ((1.414, "late") in tried) == (best == "late")
+
+
 def test_limits_hold_and_whole_numbers_stay_whole():
     found = tuned(lambda n: 1 / n, n=Axis((1, 4), low=1, high=20, whole=True))
     assert found.parameters == {"n": 16}

@@ -1,7 +1,8 @@
 """The parameters of a method that come closest to the truth on frames for which it is known.
 
 No opponent is to lose for want of care, so the search ends only where every neighbour is worse: on a coarse grid first,
-which grows where the best lies at its end, then from the best to whichever neighbour is better, then at half the step.
+then from its best to whichever neighbour is better, beyond the grid's end, too, and then at half the step. Of several
+choices, such as two algorithms, those are left out of the last part that are far behind by then.
 """
 
 import itertools
@@ -17,8 +18,9 @@ from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Method
 from mpi_fast.metrics import psnr
 
+FINEST = 0.5  # of the coarse grid's step, in the logarithm
 TOLERANCE = 0.005  # dB: a neighbour that is better by less is no reason to move
-HALVINGS = 1  # of the grid's step, in the logarithm
+FAR_BEHIND = 1.0  # dB: more than half a step has ever gained
 MOST_STEPS = 40  # from the grid's best to the optimum: a method that never gets worse has none
 
 
@@ -110,7 +112,7 @@ def tune(
         raise InputError("tuning: no frames, expected some whose true image is known")
     axes = {name: axis for name, axis in space.items() if isinstance(axis, Axis)}
     choices = {name: choice for name, choice in space.items() if not isinstance(choice, Axis)}
-    found = []
+    searches = []
     for chosen in itertools.product(*choices.values()):
         fixed = dict(zip(choices, chosen, strict=True))
 
@@ -119,57 +121,75 @@ def tune(
             report()
             return float(mean) if np.isfinite(mean) else -np.inf
 
-        best = _climb(axes, score)
-        found.append(Tuned({**fixed, **best.parameters}, best.score, best.curves, best.interior))
-    return max(found, key=lambda one: one.score)
+        searches.append(_Search(axes, fixed, score))
+    for search in searches:
+        search.climb(1.0)
+    leading = max(search.best_score for search in searches)
+    for search in searches:
+        if search.best_score > leading - FAR_BEHIND:
+            search.climb(FINEST)
+    return max(searches, key=lambda search: search.best_score).found()
 
 
-def _climb(axes: Mapping[str, Axis], score: Callable[[dict[str, Any]], float]) -> Tuned:
-    """The best place on the axes' grids: coarse grid, neighbours of the best, neighbours at half the step."""
-    scores: dict[Place, float] = {}
-    values: dict[tuple[Any, ...], float] = {}
+class _Search:
+    """From the best place of the axes' coarse grid to the best place nearby; no place is tried twice."""
 
-    def at(place: Place) -> float:
-        if place not in scores:
-            if not all(axis.allows(step) for axis, step in zip(axes.values(), place, strict=True)):
-                return -np.inf
-            parameters = _parameters(axes, place)
-            key = tuple(parameters.values())
-            if key not in values:  # whole numbers: several places may mean the same
-                values[key] = score(parameters)
-            scores[place] = values[key]
-        return scores[place]
+    def __init__(
+        self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], score: Callable[[dict[str, Any]], float]
+    ) -> None:
+        self._axes, self._fixed, self._score = axes, fixed, score
+        self._scores: dict[Place, float] = {}
+        self._values: dict[tuple[Any, ...], float] = {}
+        grid = itertools.product(*(map(float, range(len(axis.start))) for axis in axes.values()))
+        self._best = max(grid, key=self._at)
 
-    best = max(itertools.product(*(map(float, range(len(axis.start))) for axis in axes.values())), key=at)
-    for halving in range(HALVINGS + 1):
+    @property
+    def best_score(self) -> float:
+        return self._at(self._best)
+
+    def climb(self, step: float) -> None:
+        """Go to the first neighbour that is better, as long as there is one."""
         for _ in range(MOST_STEPS):
-            better = max(_neighbours(best, 0.5**halving), key=at, default=best)
-            if at(better) <= at(best) + TOLERANCE:
-                break
-            best = better
-    curves, interior = {}, {}
-    for index, (name, axis) in enumerate(axes.items()):
-        along = {
-            axis.value(place[index]): value
-            for place, value in scores.items()
-            if place[:index] + place[index + 1 :] == best[:index] + best[index + 1 :]
-        }
-        curves[name] = sorted(along.items())
-        sides = [_moved(best, index, sign * 0.5**HALVINGS) for sign in (-1, 1)]
-        interior[name] = all(
-            not axis.allows(side[index]) or scores.get(side, np.inf) <= scores[best] + TOLERANCE for side in sides
-        )
-    return Tuned(_parameters(axes, best), scores[best], curves, interior)
+            better = (place for place in self._neighbours(step) if self._at(place) > self.best_score + TOLERANCE)
+            if (place := next(better, None)) is None:
+                return
+            self._best = place
 
+    def found(self) -> Tuned:
+        """The best place, and what lies on both sides of it along each axis."""
+        curves, interior = {}, {}
+        for index, (name, axis) in enumerate(self._axes.items()):
+            along = {
+                axis.value(place[index]): score
+                for place, score in self._scores.items()
+                if place[:index] + place[index + 1 :] == self._best[:index] + self._best[index + 1 :]
+            }
+            curves[name] = sorted(along.items())
+            sides = [_moved(self._best, index, sign * FINEST) for sign in (-1, 1)]
+            interior[name] = all(
+                not axis.allows(side[index]) or self._scores.get(side, np.inf) <= self.best_score + TOLERANCE
+                for side in sides
+            )
+        return Tuned({**self._fixed, **self._parameters(self._best)}, self.best_score, curves, interior)
 
-def _parameters(axes: Mapping[str, Axis], place: Place) -> dict[str, Any]:
-    values = {name: axis.value(step) for (name, axis), step in zip(axes.items(), place, strict=True)}
-    return {name: int(value) if axes[name].whole else value for name, value in values.items()}
+    def _at(self, place: Place) -> float:
+        if place not in self._scores:
+            if not all(axis.allows(step) for axis, step in zip(self._axes.values(), place, strict=True)):
+                return -np.inf
+            parameters = self._parameters(place)
+            key = tuple(parameters.values())
+            if key not in self._values:  # whole numbers: several places may mean the same
+                self._values[key] = self._score(parameters)
+            self._scores[place] = self._values[key]
+        return self._scores[place]
 
+    def _parameters(self, place: Place) -> dict[str, Any]:
+        values = {name: axis.value(step) for (name, axis), step in zip(self._axes.items(), place, strict=True)}
+        return {name: int(value) if self._axes[name].whole else value for name, value in values.items()}
 
-def _neighbours(place: Place, step: float) -> list[Place]:
-    """Places one step away along one axis."""
-    return [_moved(place, index, sign * step) for index in range(len(place)) for sign in (-1, 1)]
+    def _neighbours(self, step: float) -> list[Place]:
+        """Places one step away along one axis."""
+        return [_moved(self._best, index, sign * step) for index in range(len(self._best)) for sign in (-1, 1)]
 
 
 def _moved(place: Place, index: int, step: float) -> Place:
