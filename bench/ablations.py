@@ -30,7 +30,7 @@ from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration, ReducedFrames
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
-from mpi_fast.consensus import DOUBTFUL, FIRST, LAST, SHARE, falling, settle, spread_about
+from mpi_fast.consensus import DAMPING, DOUBTFUL, FIRST, LAST, NOISY, SHARE, WIDENING, falling, settle, spread_about
 from mpi_fast.console import progress_bar, write_json
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
@@ -159,21 +159,21 @@ def groups() -> list[Group]:
         Variant("x - D as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
         Variant("x - D by the ratio's square", change=consensus_with(falling=multiplied_by_ratio_to(2))),
     )
-    shares = (
-        Variant(f"{SHARE:g} (level - {DOUBTFUL:g}), `consensus.share_of`", default=True),
-        *(
-            Variant(f"{slope:g} (level - {DOUBTFUL:g})", change=consensus_with(SHARE=slope))
-            for slope in (0.0, 0.75, 2.0)
-        ),
+    doubt, noise = f"(level - {DOUBTFUL:g})", f"(level - {NOISY:g})"
+    noisy = (
+        Variant("as it is", default=True),
+        *(Variant(f"share: {slope:g} {doubt}", change=consensus_with(SHARE=slope)) for slope in (0, 1.6)),
+        *(Variant(f"widening: 1 + {slope:g} {doubt}", change=consensus_with(WIDENING=slope)) for slope in (0, 3.2)),
+        *(Variant(f"damping: 1 - {slope:g} {noise}", change=consensus_with(DAMPING=slope)) for slope in (0, 4)),
     )
     uncertainty = (
         Variant("`consensus.settle`", default=True),
         Variant("samples' deviation, (1 + share) times", change=multiple_of_deviation),
     )
-    noise = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
+    estimate = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
     way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
-    wider = "By 1 + share the proximal step towards the signals is wider."
+    strong = f"By default share {SHARE:g} {doubt}, widening 1 + {WIDENING:g} {doubt}, damping 1 - {DAMPING:g} {noise}."
     level = "About which the denoiser's falls; the mean's share and std stay those of the frame's own level."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
@@ -184,10 +184,10 @@ def groups() -> list[Group]:
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
         Group("Level of consensus", level, (own, *fixed)),
         Group("Path of the steps of consensus", way, path),
-        Group("Share of the samples' mean in the image", wider, shares),
+        Group("Where signals are noisy", strong, noisy),
         Group("Uncertainty", "What std is made of; the image is the same.", uncertainty),
         Group("Uncertainty, outside training", "The same on scanner C.", uncertainty, "out"),
-        Group("Noise level", told, noise),
+        Group("Noise level", told, estimate),
     ]
 
 

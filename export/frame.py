@@ -16,7 +16,18 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, falling
+from mpi_fast.consensus import (
+    DAMPING,
+    DOUBTFUL,
+    HIGHEST,
+    LEAST,
+    LEVEL,
+    LOWEST,
+    NOISY,
+    SHARE,
+    WIDENING,
+    falling,
+)
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared
@@ -38,7 +49,7 @@ from mpi_fast.training.unrolled import Unrolled
 OUTPUTS = ("image", "std", "noise_floor")
 FRAMES = {0: "frames"}
 AXES = {
-    **dict.fromkeys(("x", "denoised", "level", "spread", "features"), FRAMES),
+    **dict.fromkeys(("x", "denoised", "level", "spread", "damping", "features"), FRAMES),
     "y": {0: "frames", 1: "rank"},
     "noise": {0: "frames"},
     "singular_values": {0: "rank"},
@@ -170,15 +181,17 @@ class Agreement(nn.Module):
         x: Tensor,
         denoised: Tensor,
         spread: Tensor,
+        damping: Tensor,
         y: Tensor,
         noise: Tensor,
         singular_values: Tensor,
         basis: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The next x, and what is agreed on, (F, 1, N); spread (F, 1), the others as in `Signals`."""
+        """The next x, and what is agreed on, (F, 1, N); spread and damping (F, 1), the others as in `Signals`."""
         signals = Signals(y, noise, singular_values, basis)
-        agreed = signals.combine(2.0 * denoised - x, signals.gain(spread))
-        return agreed + self.ratio * (x - denoised), agreed
+        multiplier = damping[:, None] * (x - denoised)
+        agreed = signals.combine(denoised - multiplier, signals.gain(spread))
+        return agreed + self.ratio * multiplier, agreed
 
 
 def correct(
@@ -307,13 +320,15 @@ class FrameGraph(nn.Module):
         ratio = noise * torch.sqrt(self.voxels / torch.square(singular_values).sum())
         level = torch.clamp(LEVEL * torch.sqrt(ratio), LOWEST, HIGHEST)  # consensus.level_of
         share = SHARE * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.share_of
-        agreed = self._agree(signals, mean, level, share)
+        agreed = self._agree(signals, mean, level)
         middle = agreed + share[:, None] * (mean - agreed)
         apart, settled = _spread_about(middle, images), middle[:, 0]
         return settled, (LEAST + level) * torch.sqrt(apart * (apart + torch.clamp(settled, min=0.0)))
 
-    def _agree(self, signals: Signals, x: Tensor, level: Tensor, share: Tensor) -> Tensor:
-        """See `consensus.agree`; x and the result (F, 1, N), level and share (F, 1)."""
+    def _agree(self, signals: Signals, x: Tensor, level: Tensor) -> Tensor:
+        """See `consensus.agree`; x and the result (F, 1, N), level (F, 1)."""
+        widening = 1.0 + WIDENING * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.widening_of
+        damping = 1.0 - DAMPING * torch.clamp(level - NOISY, min=0.0)  # consensus.damping_of
         sigmas = level * self.factors
         modulations = [
             [part.reshape(-1, self.consensus, *part.shape[1:]) for part in pair]
@@ -326,7 +341,7 @@ class FrameGraph(nn.Module):
             symmetry = number % len(self.place_of)
             shown = x.index_select(2, self.voxel_at[symmetry])
             denoised = self.ordinary(shown, sigma, these).index_select(2, self.place_of[symmetry])
-            x, agreed = self.agreement(x, denoised, (1.0 + share) * sigma, *signals.tensors)
+            x, agreed = self.agreement(x, denoised, widening * sigma, damping, *signals.tensors)
         return agreed
 
 

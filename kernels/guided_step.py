@@ -72,7 +72,7 @@ def guided_step(
     ----------
     device, basis
         Where, and the calibration there.
-    table : (steps, 96) uint8
+    table : (steps, 104) uint8
         Rows of `table.step_table` or `table.consensus_table`, as bytes.
     number : int
         Row of the table.
@@ -192,10 +192,10 @@ def reference(
     grid : (ny, nx)
         Image size.
     """
-    _, shrink, spread, guide_spread = of_frames(likelihood, row)
-    where = symmetries(grid)
+    _, shrink, spread, guide_spread, damping = of_frames(likelihood, row)
+    where, damped = symmetries(grid), damping[:, None, None]
     raw = denoised[..., where[row["came"]]]
-    denoised = raw + row["reflection"] * (raw - x)
+    denoised = raw + damped * row["reflection"] * (raw - x)
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * guide_spread) ** 2 + likelihood.noise**2
         ascent = likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values
@@ -203,8 +203,8 @@ def reference(
         denoised = denoised + ascent * (row["guide_strength"] * guide_spread**2 / curvature)[:, None, None]
     elif row["guide_strength"]:
         denoised = likelihood.combine(denoised, guide_spread)
-    new = sum(row[f"x_from_{name}"] * value for name, value in (("x", x), ("denoised", denoised), ("raw", raw)))
-    new = new + row["x_from_saved"] * saved + row["x_from_noise"] * noise
+    new = row["x_from_denoised"] * denoised + row["x_from_saved"] * saved + row["x_from_noise"] * noise
+    new = new + damped * (row["x_from_x"] * x + row["x_from_raw"] * raw)
     kept = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
     if not any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):
         kept = saved
@@ -219,13 +219,14 @@ def reference(
 
 
 def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating[Any]], ...]:
-    """sigma, shrink, spread and guide_spread of a row for each frame, (F,): see `consensus.level_of`."""
+    """sigma, shrink, spread, guide_spread and damping of a row for each frame, (F,): see `consensus.level_of`."""
     if not row["level_factor"]:
-        given = (row[name] for name in ("sigma", "shrink", "spread", "guide_spread"))
+        given = (*(row[name] for name in ("sigma", "shrink", "spread", "guide_spread")), 1.0)
         return tuple(np.full(len(likelihood.noise), number) for number in given)
     unit = np.sqrt(likelihood.basis.shape[0] / np.square(likelihood.singular_values, dtype=np.float64).sum())
     level = row["level_factor"] * np.sqrt(likelihood.noise * unit)
     sigma = np.clip(level, row["level_lowest"], row["level_highest"])
     shrink, spread = tweedie(sigma)
-    share = row["level_share"] * np.maximum(sigma - row["level_doubtful"], 0)
-    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma * (1 + share)
+    widening = 1 + row["level_widening"] * np.maximum(sigma - row["level_doubtful"], 0)
+    damping = 1 - row["level_damping"] * np.maximum(sigma - row["level_noisy"], 0)
+    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma * widening, damping

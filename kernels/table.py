@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEVEL, LOWEST, SHARE, falling
+from mpi_fast.consensus import DAMPING, DOUBTFUL, HIGHEST, LEVEL, LOWEST, NOISY, WIDENING, falling
 from mpi_fast.denoiser import GUIDANCE
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import tweedie
@@ -32,11 +32,12 @@ _FLOATS = (
     *("saved_from_x", "saved_from_denoised", "saved_from_saved"),
     *("reflection", "guide_spread", "guide_strength", "guide_uniform"),
     *("sigma", "shrink", "spread", "sees"),
-    *("level_factor", "level_lowest", "level_highest", "level_doubtful", "level_share"),
+    *("level_factor", "level_lowest", "level_highest"),
+    *("level_doubtful", "level_widening", "level_noisy", "level_damping"),
 )
 _WHOLE = ("draw", "came", "goes")
 STEP: Final = np.dtype([*((name, np.float32) for name in _FLOATS), *((name, np.uint32) for name in _WHOLE)])
-"""One row: ``struct Step`` of guided_step.cu, 96 bytes."""
+"""One row: ``struct Step`` of guided_step.cu, 104 bytes."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +151,11 @@ def consensus_table(steps: int, grid: tuple[int, int]) -> NDArray[np.void]:
     before, after = table[:-1], table[1:]
     factors, ratio = falling(steps)
     levels = np.append(factors, ratio * factors[-1])  # of the next evaluation; after the last there is none
-    for name, number in (("factor", LEVEL), ("lowest", LOWEST), ("highest", HIGHEST), ("doubtful", DOUBTFUL)):
+    limits = {"factor": LEVEL, "lowest": LOWEST, "highest": HIGHEST, "doubtful": DOUBTFUL, "noisy": NOISY}
+    for name, number in limits.items():
         table[f"level_{name}"] = levels * np.float32(number)
-    table["level_share"] = SHARE / levels
+    table["level_widening"] = WIDENING / levels
+    after["level_damping"] = DAMPING / levels[1:]
     before["spread"], before[:1]["x_from_x"] = 1.0, 1.0
     after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
     after["guide_spread"] = 1.0 / ratio  # the level was that of the row before

@@ -49,7 +49,7 @@ from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
 
-FORMAT = 4
+FORMAT = 5
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
 

@@ -4,8 +4,8 @@ The samples' mean is a little too smooth, the more so for scanners unlike those 
 Douglas-Rachford splitting (ADMM, in other words) make up for it. They alternate between the exact proximal step towards
 the signals, and the network as an ordinary denoiser that is told nothing of them, which no scanner can mislead:
 
-    D = denoise(x; level),    image = argmin ||S V^T z - y||^2 / sigma^2 + ||z - (2 D - x)||^2 / r^2,
-    x = image + ratio (x - D)
+    D = denoise(x; level),    m = g (x - D),    image = argmin ||S V^T z - y||^2 / sigma^2 + ||z - (D - m)||^2 / r^2,
+    x = image + ratio m
 
 The noisier the signals, the more the prior should decide, so the level follows the frame's noise (`level_of`). From
 step to step it falls by a constant ratio, from seven times that to a third of it (`falling`): high levels come fast to
@@ -13,15 +13,16 @@ what is right at large, low ones keep what is fine. This is plug-and-play recons
 for MPI Askin et al., "PP-MPI", 2022) from an image that is nearly right already. A step costs one evaluation of one
 image.
 
-x - D is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets
-it grow while the level falls, which is 0.2 to 0.4 dB better up to an SNR of 25 dB.
+m is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets it
+grow while the level falls, which is 0.2 to 0.4 dB better up to an SNR of 25 dB. Where the signals are noisy it gathers
+their noise, and is damped by g (`damping_of`); with g = 0 this would be half-quadratic splitting, which has none.
 
 From step to step the network sees the image in another of its `symmetry.symmetries`, so that what it does wrong differs
 (as in "Equivariant plug-and-play image reconstruction", Terris et al. 2024).
 
 Where the signals are so noisy that many images agree with them as well, the samples' mean says more than any one of
 these: it keeps a share in the image (`share_of`). And the denoiser is then sure of too much, so what it says counts as
-1 + share times less certain: r = (1 + share) level.
+a little less certain: r = widening level (`widening_of`).
 """
 
 from itertools import cycle
@@ -36,7 +37,8 @@ from mpi_fast.symmetry import symmetries
 Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
 FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
-DOUBTFUL, SHARE = 0.17, 1.25  # see `share_of`: likewise
+DOUBTFUL, SHARE, WIDENING = 0.17, 0.8, 1.6  # see `share_of` and `widening_of`: likewise
+NOISY, DAMPING = 0.3, 2.0  # see `damping_of`: likewise
 LEAST = 0.3  # see `width_of`: on frames of random scanners
 STEPS = 16  # half as many lose 0.1 to 0.8 dB, twice as many gain as much, but only from 25 dB on
 
@@ -75,11 +77,24 @@ def falling(steps: int) -> tuple[Array, float]:
 
 
 def share_of(level: NDArray[np.floating[Any]]) -> Array:
-    """Share of the samples' mean in the image, ``1.25 (level - 0.17)`` or nothing, for the level of each frame.
+    """Share of the samples' mean in the image, ``0.8 (level - 0.17)`` or nothing, for the level of each frame.
 
-    At an SNR of 5 dB it is 0.25 or so; from 20 dB on it is nothing.
+    At an SNR of 5 dB it is 0.2 or so; from 20 dB on it is nothing.
     """
     return np.asarray(SHARE * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
+
+
+def widening_of(level: NDArray[np.floating[Any]]) -> Array:
+    """Spread of the proximal step relative to its noise level, ``1 + 1.6 (level - 0.17)`` or one, for each frame."""
+    return np.asarray(1.0 + WIDENING * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
+
+
+def damping_of(level: NDArray[np.floating[Any]]) -> Array:
+    """What is kept of the multiplier, ``1 - 2 (level - 0.3)`` or all, for the level of each frame.
+
+    At an SNR of 5 dB it is 0.8 or so; from 10 dB on it is all.
+    """
+    return np.asarray(1.0 - DAMPING * np.maximum(level - NOISY, 0.0), dtype=np.float32)
 
 
 def width_of(level: NDArray[np.floating[Any]]) -> Array:
@@ -148,13 +163,14 @@ def agree(
     """
     x: Array = np.array(image, dtype=np.float32)
     agreed, level = x, level_of(likelihood)
-    spread = 1 + share_of(level)
+    widening, damping = widening_of(level), damping_of(level)[:, None]
     factors, ratio = falling(steps)
     for factor, where in zip(factors, cycle(symmetries(grid)), strict=False):
         sigma = factor * level
         shown = np.empty_like(x)
         shown[:, where] = x
         denoised = np.asarray(denoise(shown, sigma), dtype=np.float32)[:, where]
-        agreed = likelihood.combine((2 * denoised - x)[:, None], spread * sigma)[:, 0]
-        x = agreed + np.float32(ratio) * (x - denoised)
+        multiplier: Array = damping * (x - denoised)
+        agreed = likelihood.combine((denoised - multiplier)[:, None], widening * sigma)[:, 0]
+        x = agreed + np.float32(ratio) * multiplier
     return agreed

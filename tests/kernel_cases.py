@@ -177,7 +177,7 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     wanted = expected[2].reshape(image.shape)
     close(image[:, 0], wanted[:, 0], 1e-5 + rounding)
     # 1 minus what is explained: the difference has the precision of its terms.
-    sigma, _, spread, _ = (np.repeat(number, case.samples) for number in guided_step.of_frames(likelihood, row))
+    sigma, _, spread, *_ = (np.repeat(number, case.samples) for number in guided_step.of_frames(likelihood, row))
     explained, expected = (np.square(one[:, 1] / spread[:, None]) for one in (image, wanted))
     np.testing.assert_allclose(explained, expected, rtol=3 * rounding, atol=5e-6)
     close(image[:, 2], wanted[:, 2], 2e-6 + rounding)

@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mpi_fast import consensus
 from mpi_fast.bundle import Bundle
 from mpi_fast.consensus import (
+    DAMPING,
     DOUBTFUL,
     ENOUGH,
     FIRST,
@@ -14,12 +16,16 @@ from mpi_fast.consensus import (
     LAST,
     LEAST,
     LOWEST,
+    NOISY,
     SHARE,
+    WIDENING,
     agree,
+    damping_of,
     falling,
     level_of,
     settle,
     share_of,
+    widening_of,
     width_of,
 )
 from mpi_fast.guidance import Likelihood
@@ -41,13 +47,34 @@ def gaussian(x, sigma):
 
 
 def test_with_a_gaussian_prior_it_converges_to_the_posterior_mean():
-    likelihood = problem()
-    wider = 1 + share_of(level_of(likelihood))  # than the prior, as far as it is doubted
-    exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), wider)[:, 0]
+    likelihood = replace(problem(), noise=problem().noise / 8)
+    level = level_of(likelihood)
+    assert (damping_of(level) == 1).all()
+    assert widening_of(level).max() > 1  # wider than the prior, as far as it is doubted
+    exact = likelihood.combine(np.zeros((FRAMES, 1, VOXELS), np.float32), widening_of(level))[:, 0]
     start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
     errors = [np.abs(agree(gaussian, likelihood, start, steps, GRID) - exact).max() for steps in (1, 30, 1500)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-3  # a step multiplies the multiplier by 1 / ratio, which tends to 1 the more there are
+
+
+def test_all_of_the_multiplier_damped_makes_it_half_quadratic_splitting(monkeypatch):
+    likelihood, steps = problem(), 5
+    monkeypatch.setattr(consensus, "damping_of", np.zeros_like)
+    start = np.random.default_rng(1).standard_normal((FRAMES, VOXELS)).astype(np.float32)
+    image, level = start, level_of(likelihood)
+    for factor in falling(steps)[0]:
+        denoised = gaussian(image, factor * level)
+        image = likelihood.combine(denoised[:, None], widening_of(level) * factor * level)[:, 0]
+    np.testing.assert_allclose(agree(gaussian, likelihood, start, steps, GRID), image, rtol=1e-4, atol=1e-5)
+
+
+def test_the_multiplier_is_kept_but_where_signals_are_noisy():
+    levels = np.array([LOWEST, NOISY, NOISY + 0.1, HIGHEST], np.float32)
+    np.testing.assert_allclose(
+        damping_of(levels), [1, 1, 1 - 0.1 * DAMPING, 1 - DAMPING * (HIGHEST - NOISY)], rtol=1e-6
+    )
+    assert damping_of(levels).min() > 0
 
 
 def test_no_steps_leave_the_image_and_the_start_is_not_written_to():
@@ -122,6 +149,11 @@ def test_the_mean_of_the_samples_keeps_a_share_where_the_signals_are_noisy():
     samples, agreed = np.array([[[1.0], [3.0]]] * 4), np.full((4, 1), 4.0)
     image, _ = settle(samples, agreed, shares, width_of(levels))
     np.testing.assert_allclose(image[:, 0], 4 - 2 * shares, rtol=1e-6)
+
+
+def test_the_denoiser_counts_less_where_the_signals_are_noisy():
+    levels = np.array([LOWEST, DOUBTFUL, HIGHEST], np.float32)
+    np.testing.assert_allclose(widening_of(levels), [1, 1, 1 + WIDENING * (HIGHEST - DOUBTFUL)], rtol=1e-6)
 
 
 def test_uncertainty_grows_with_what_samples_say_with_the_image_and_with_noise():
