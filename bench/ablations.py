@@ -97,18 +97,18 @@ def seen_in(*numbers: int) -> Change:
     return consensus_with(symmetries=lambda grid: symmetries(grid)[[*numbers]])
 
 
-def multiple_of_deviation(setup: Setup, snr: float) -> AbstractContextManager[Any]:
-    """As std the samples' deviation from the image, widened where signals are noisy."""
+def plain_deviation(setup: Setup, snr: float) -> AbstractContextManager[Any]:
+    """As std the samples' deviation from the image, and nothing else."""
 
     def plain(samples: Array, agreed: Array, share: Array, width: Array) -> tuple[Array, Array]:
         image, _ = settle(samples, agreed, share, width)
-        return image, (1 + share[:, None]) * spread_about(image, samples)
+        return image, spread_about(image, samples)
 
     return patch("mpi_fast.pipelines.steps.settle", plain)
 
 
 def multiplied_by_ratio_to(power: int) -> Callable[[int], tuple[NDArray[np.float32], float]]:
-    """Levels that fall as by default, and another factor of x - D."""
+    """Levels that fall as by default, and another factor of m."""
     return lambda steps: (falling(steps)[0], falling(steps)[1] ** power)
 
 
@@ -156,25 +156,29 @@ def groups() -> list[Group]:
         Variant("four symmetries, none transposed", change=seen_in(0, 1, 2, 3)),
         Variant("1 throughout", change=consensus_with(FIRST=1.0, LAST=1.0)),
         Variant(f"{LAST:.2g} throughout", change=consensus_with(FIRST=LAST)),
-        Variant("x - D as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
-        Variant("x - D by the ratio's square", change=consensus_with(falling=multiplied_by_ratio_to(2))),
+        Variant("m as it is", change=consensus_with(falling=multiplied_by_ratio_to(0))),
+        Variant("m by the ratio's square", change=consensus_with(falling=multiplied_by_ratio_to(2))),
     )
     doubt, noise = f"(level - {DOUBTFUL:g})", f"(level - {NOISY:g})"
     noisy = (
-        Variant("as it is", default=True),
+        Variant("`consensus`", default=True),
         *(Variant(f"share: {slope:g} {doubt}", change=consensus_with(SHARE=slope)) for slope in (0, 1.6)),
         *(Variant(f"widening: 1 + {slope:g} {doubt}", change=consensus_with(WIDENING=slope)) for slope in (0, 3.2)),
         *(Variant(f"damping: 1 - {slope:g} {noise}", change=consensus_with(DAMPING=slope)) for slope in (0, 4)),
     )
     uncertainty = (
         Variant("`consensus.settle`", default=True),
-        Variant("samples' deviation, (1 + share) times", change=multiple_of_deviation),
+        Variant("samples' deviation", change=plain_deviation),
     )
     estimate = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "What is done to the network's output at each step; its input holds the signals in each of these rows."
-    way = "The denoiser's noise levels, relative to the frame's; what becomes of x - D: see `consensus.agree`."
-    strong = f"By default share {SHARE:g} {doubt}, widening 1 + {WIDENING:g} {doubt}, damping 1 - {DAMPING:g} {noise}."
-    level = "About which the denoiser's falls; the mean's share and std stay those of the frame's own level."
+    way = "The denoiser's noise levels, relative to the frame's; what m is multiplied by: see `consensus`."
+    defaults = (
+        f"By default share {SHARE:g} {doubt}, widening 1 + {WIDENING:g} {doubt}, damping 1 - {DAMPING:g} {noise}."
+    )
+    level = (
+        "About which the denoiser's falls; widening and damping follow, the mean's share and std stay the frame's own."
+    )
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     return [
         Group("Guidance", seen, guidance),
@@ -184,7 +188,7 @@ def groups() -> list[Group]:
         Group("Steps of consensus", "", counts("consensus", 0, 4, 8, 16, 32)),
         Group("Level of consensus", level, (own, *fixed)),
         Group("Path of the steps of consensus", way, path),
-        Group("Where signals are noisy", strong, noisy),
+        Group("Where signals are noisy", defaults, noisy),
         Group("Uncertainty", "What std is made of; the image is the same.", uncertainty),
         Group("Uncertainty, outside training", "The same on scanner C.", uncertainty, "out"),
         Group("Noise level", told, estimate),

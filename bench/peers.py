@@ -234,7 +234,7 @@ def run(
         tuning_rows = measure(scanner, truth, calibration, known, snr, folder / "t.mdf")
         for name, (build, space, evaluations) in track(CONTESTANTS.items(), f"{snr:.0f} dB", console=console):
             if (name, snr) not in earlier:
-                found = tune(build, space, calibration, tuning_rows, known)
+                found = tune(partial(build, calibration), space, tuning_rows, known)
                 earlier[name, snr] = found.parameters, found.interior
             parameters, interior = earlier[name, snr]
             methods[name] = build(calibration, **parameters)

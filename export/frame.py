@@ -49,7 +49,7 @@ from mpi_fast.training.unrolled import Unrolled
 OUTPUTS = ("image", "std", "noise_floor")
 FRAMES = {0: "frames"}
 AXES = {
-    **dict.fromkeys(("x", "denoised", "level", "spread", "damping", "features"), FRAMES),
+    **dict.fromkeys(("x", "denoised", "level", "spread", "kept", "features"), FRAMES),
     "y": {0: "frames", 1: "rank"},
     "noise": {0: "frames"},
     "singular_values": {0: "rank"},
@@ -181,15 +181,15 @@ class Agreement(nn.Module):
         x: Tensor,
         denoised: Tensor,
         spread: Tensor,
-        damping: Tensor,
+        kept: Tensor,
         y: Tensor,
         noise: Tensor,
         singular_values: Tensor,
         basis: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The next x, and what is agreed on, (F, 1, N); spread and damping (F, 1), the others as in `Signals`."""
+        """The next x, and what is agreed on, (F, 1, N); spread and kept (F, 1), the others as in `Signals`."""
         signals = Signals(y, noise, singular_values, basis)
-        multiplier = damping[:, None] * (x - denoised)
+        multiplier = kept[:, None] * (x - denoised)
         agreed = signals.combine(denoised - multiplier, signals.gain(spread))
         return agreed + self.ratio * multiplier, agreed
 
@@ -328,7 +328,7 @@ class FrameGraph(nn.Module):
     def _agree(self, signals: Signals, x: Tensor, level: Tensor) -> Tensor:
         """See `consensus.agree`; x and the result (F, 1, N), level (F, 1)."""
         widening = 1.0 + WIDENING * torch.clamp(level - DOUBTFUL, min=0.0)  # consensus.widening_of
-        damping = 1.0 - DAMPING * torch.clamp(level - NOISY, min=0.0)  # consensus.damping_of
+        kept = 1.0 - DAMPING * torch.clamp(level - NOISY, min=0.0)  # consensus.kept_of
         sigmas = level * self.factors
         modulations = [
             [part.reshape(-1, self.consensus, *part.shape[1:]) for part in pair]
@@ -341,7 +341,7 @@ class FrameGraph(nn.Module):
             symmetry = number % len(self.place_of)
             shown = x.index_select(2, self.voxel_at[symmetry])
             denoised = self.ordinary(shown, sigma, these).index_select(2, self.place_of[symmetry])
-            x, agreed = self.agreement(x, denoised, widening * sigma, damping, *signals.tensors)
+            x, agreed = self.agreement(x, denoised, widening * sigma, kept, *signals.tensors)
         return agreed
 
 

@@ -12,10 +12,10 @@
 // numbers only, so another sampler, schedule or strength needs neither compilation nor a new capture of the graph.
 //   Row 0 makes x = sigma_max z from nothing, or keeps the x that consensus starts from. The last row makes x = D and no
 //   further input.
-//   The steps towards consensus (consensus.py) are rows with h = 1, x <- D + ratio (x - D0); only they have h and i.
-//   Their noise level follows the frame's own, and so do the damping of h, a and i, and their spreads, which are in units
-//   of it. At every step the network gets its input in another of the grid's symmetries (symmetry.py), and gives its
-//   output in the same.
+//   The steps towards consensus (consensus.py) are rows with h = kept, x <- D + ratio kept (x - D0); only they have h
+//   and i. Their noise level follows the frame's own, and so does what is kept; their spreads are in units of the level.
+//   At every step the network gets its input in another of the grid's symmetries (symmetry.py), and gives its output in
+//   the same.
 //
 // Why fast. Done one after the other these are four products with V. But V^T V = 1, so V^T x_new follows from V^T D and
 // V^T u, u = a x + c saved + d z + i D0:
@@ -49,7 +49,7 @@ struct Step {  // table.STEP in table.py
     float sees;                                         // 1 if it is given the signals, 0 if not
     float level_factor, level_lowest, level_highest;    // of the frame's level; 0 where the row has the numbers
     float level_doubtful, level_widening;               // of guide_spread: consensus.widening_of
-    float level_noisy, level_damping;                   // consensus.damping_of; 0 where x is only found
+    float level_noisy, level_damping;                   // of what is kept: consensus.kept_of; 0 keeps all
     unsigned draw;
     unsigned came, goes;                                // the symmetry of D0, and that of the next input
 };
@@ -95,10 +95,10 @@ guided_step(const Step* __restrict__ table, int number, unsigned long long seed,
         step.shrink = 1.0f / (1.0f + step.sigma * step.sigma);
         step.spread *= step.sigma * sqrtf(step.shrink);
         step.guide_spread *= step.sigma * (1.0f + step.level_widening * fmaxf(step.sigma - step.level_doubtful, 0.0f));
-        const float damping = 1.0f - step.level_damping * fmaxf(step.sigma - step.level_noisy, 0.0f);
-        step.reflection *= damping;
-        step.x_from_x *= damping;
-        step.x_from_raw *= damping;
+        const float kept = 1.0f - step.level_damping * fmaxf(step.sigma - step.level_noisy, 0.0f);
+        step.reflection *= kept;
+        step.x_from_x *= kept;
+        step.x_from_raw *= kept;
     }
     const bool saves = step.saved_from_x != 0.0f || step.saved_from_denoised != 0.0f || step.saved_from_saved != 0.0f;
     const bool has_x = step.x_from_x != 0.0f || step.reflection != 0.0f;

@@ -1,7 +1,7 @@
 """Launcher of guided_step.cu and its reference: all that happens between two evaluations of the network."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -192,10 +192,10 @@ def reference(
     grid : (ny, nx)
         Image size.
     """
-    _, shrink, spread, guide_spread, damping = of_frames(likelihood, row)
-    where, damped = symmetries(grid), damping[:, None, None]
+    (_, shrink, spread, guide_spread, kept), where = of_frames(likelihood, row), symmetries(grid)
+    kept = kept[:, None, None]
     raw = denoised[..., where[row["came"]]]
-    denoised = raw + damped * row["reflection"] * (raw - x)
+    denoised = raw + kept * row["reflection"] * (raw - x)
     if row["guide_uniform"]:
         curvature = (likelihood.singular_values[0] * guide_spread) ** 2 + likelihood.noise**2
         ascent = likelihood.y[:, None] - (denoised @ likelihood.basis) * likelihood.singular_values
@@ -204,10 +204,9 @@ def reference(
     elif row["guide_strength"]:
         denoised = likelihood.combine(denoised, guide_spread)
     new = row["x_from_denoised"] * denoised + row["x_from_saved"] * saved + row["x_from_noise"] * noise
-    new = new + damped * (row["x_from_x"] * x + row["x_from_raw"] * raw)
-    kept = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
-    if not any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):
-        kept = saved
+    new = new + kept * (row["x_from_x"] * x + row["x_from_raw"] * raw)
+    if any(row[f"saved_from_{name}"] for name in ("x", "denoised", "saved")):
+        saved = row["saved_from_x"] * x + row["saved_from_denoised"] * denoised + row["saved_from_saved"] * saved
     estimate, deviation = shrink[:, None, None] * new, np.broadcast_to(spread[:, None, None], new.shape)
     if row["sees"]:
         estimate = likelihood.combine(estimate, spread)
@@ -215,18 +214,28 @@ def reference(
     image = np.stack([estimate, deviation, new], axis=2)
     shown = np.empty_like(image)
     shown[..., where[row["goes"]]] = image
-    return new, kept, shown
+    return new, saved, shown
 
 
-def of_frames(likelihood: Likelihood, row: np.void) -> tuple[NDArray[np.floating[Any]], ...]:
-    """sigma, shrink, spread, guide_spread and damping of a row for each frame, (F,): see `consensus.level_of`."""
+class Levels(NamedTuple):
+    """What a row has for each frame, (F,) all: see `consensus.level_of` and `consensus.kept_of`."""
+
+    sigma: NDArray[np.floating[Any]]
+    shrink: NDArray[np.floating[Any]]
+    spread: NDArray[np.floating[Any]]
+    guide_spread: NDArray[np.floating[Any]]
+    kept: NDArray[np.floating[Any]]
+
+
+def of_frames(likelihood: Likelihood, row: np.void) -> Levels:
+    """The row's own numbers, or what follows from the frames' noise."""
     if not row["level_factor"]:
         given = (*(row[name] for name in ("sigma", "shrink", "spread", "guide_spread")), 1.0)
-        return tuple(np.full(len(likelihood.noise), number) for number in given)
+        return Levels(*(np.full(len(likelihood.noise), number) for number in given))
     unit = np.sqrt(likelihood.basis.shape[0] / np.square(likelihood.singular_values, dtype=np.float64).sum())
     level = row["level_factor"] * np.sqrt(likelihood.noise * unit)
     sigma = np.clip(level, row["level_lowest"], row["level_highest"])
     shrink, spread = tweedie(sigma)
     widening = 1 + row["level_widening"] * np.maximum(sigma - row["level_doubtful"], 0)
-    damping = 1 - row["level_damping"] * np.maximum(sigma - row["level_noisy"], 0)
-    return sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma * widening, damping
+    kept = 1 - row["level_damping"] * np.maximum(sigma - row["level_noisy"], 0)
+    return Levels(sigma, shrink, row["spread"] * spread, row["guide_spread"] * sigma * widening, kept)

@@ -151,11 +151,10 @@ def consensus_table(steps: int, grid: tuple[int, int]) -> NDArray[np.void]:
     before, after = table[:-1], table[1:]
     factors, ratio = falling(steps)
     levels = np.append(factors, ratio * factors[-1])  # of the next evaluation; after the last there is none
-    limits = {"factor": LEVEL, "lowest": LOWEST, "highest": HIGHEST, "doubtful": DOUBTFUL, "noisy": NOISY}
-    for name, number in limits.items():
+    scaled = {"factor": LEVEL, "lowest": LOWEST, "highest": HIGHEST, "doubtful": DOUBTFUL, "noisy": NOISY}
+    for name, number in scaled.items():
         table[f"level_{name}"] = levels * np.float32(number)
-    table["level_widening"] = WIDENING / levels
-    after["level_damping"] = DAMPING / levels[1:]
+    after["level_widening"], after["level_damping"] = WIDENING / levels[1:], DAMPING / levels[1:]
     before["spread"], before[:1]["x_from_x"] = 1.0, 1.0
     after["reflection"], after["guide_strength"], after["x_from_denoised"] = 1.0, 1.0, 1.0
     after["guide_spread"] = 1.0 / ratio  # the level was that of the row before

@@ -1,7 +1,7 @@
 """A bundle: an exported model on disk, as a folder.
 
 ``manifest.json``
-    ``format``          version of this layout and of what its graphs compute, 4
+    ``format``          version of this layout and of what its graphs compute, see `FORMAT`
     ``kind``            "mpi-fast model"
     ``grid``            [ny, nx]
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for

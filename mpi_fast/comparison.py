@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -145,15 +145,11 @@ def _built(setup: Setup, method: str, **parameters: Any) -> Method:
 
 def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
     """Tune a method, reconstruct, and judge."""
-    space, (_, calibration) = get(method).space, _scanner(setup.scanner)
-
-    def build(_: Calibration, **parameters: Any) -> Method:
-        return _built(setup, method, **parameters)
-
+    space, build = get(method).space, partial(_built, setup, method)
     with threadpool_limits(limits=1):
         signals, truth = frames(setup, snr_db, VALIDATION)
-        tuned = tune(build, space, calibration, signals, truth) if space else Tuned({}, np.nan)
-        run = _built(setup, method, **tuned.parameters)
+        tuned = tune(build, space, signals, truth) if space else Tuned({}, np.nan)
+        run = build(**tuned.parameters)
         trial = run(signals)
         covered, spread = setup.covered(), None
         if trial.std is not None and trial.std.any():

@@ -15,7 +15,7 @@ image.
 
 m is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets it
 grow while the level falls, which is 0.2 to 0.4 dB better up to an SNR of 25 dB. Where the signals are noisy it gathers
-their noise, and is damped by g (`damping_of`); with g = 0 this would be half-quadratic splitting, which has none.
+their noise, and only g of it is kept (`kept_of`); with g = 0 this would be half-quadratic splitting, which has none.
 
 From step to step the network sees the image in another of its `symmetry.symmetries`, so that what it does wrong differs
 (as in "Equivariant plug-and-play image reconstruction", Terris et al. 2024).
@@ -38,7 +38,7 @@ Array = NDArray[np.float32]
 LEVEL, LOWEST, HIGHEST = 0.45, 0.06, 0.5  # see `level_of`: best on validation frames
 FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is as low as training goes
 DOUBTFUL, SHARE, WIDENING = 0.17, 0.8, 1.6  # see `share_of` and `widening_of`: likewise
-NOISY, DAMPING = 0.3, 2.0  # see `damping_of`: likewise
+NOISY, DAMPING = 0.3, 2.0  # see `kept_of`: likewise
 LEAST = 0.3  # see `width_of`: on frames of random scanners
 STEPS = 16  # half as many lose 0.1 to 0.8 dB, twice as many gain as much, but only from 25 dB on
 
@@ -89,8 +89,8 @@ def widening_of(level: NDArray[np.floating[Any]]) -> Array:
     return np.asarray(1.0 + WIDENING * np.maximum(level - DOUBTFUL, 0.0), dtype=np.float32)
 
 
-def damping_of(level: NDArray[np.floating[Any]]) -> Array:
-    """What is kept of the multiplier, ``1 - 2 (level - 0.3)`` or all, for the level of each frame.
+def kept_of(level: NDArray[np.floating[Any]]) -> Array:
+    """What each step keeps of the multiplier, ``1 - 2 (level - 0.3)`` or all, for the level of each frame.
 
     At an SNR of 5 dB it is 0.8 or so; from 10 dB on it is all.
     """
@@ -163,14 +163,14 @@ def agree(
     """
     x: Array = np.array(image, dtype=np.float32)
     agreed, level = x, level_of(likelihood)
-    widening, damping = widening_of(level), damping_of(level)[:, None]
+    widening, kept = widening_of(level), kept_of(level)[:, None]
     factors, ratio = falling(steps)
     for factor, where in zip(factors, cycle(symmetries(grid)), strict=False):
         sigma = factor * level
         shown = np.empty_like(x)
         shown[:, where] = x
         denoised = np.asarray(denoise(shown, sigma), dtype=np.float32)[:, where]
-        multiplier: Array = damping * (x - denoised)
+        multiplier: Array = kept * (x - denoised)
         agreed = likelihood.combine((denoised - multiplier)[:, None], widening * sigma)[:, 0]
         x = agreed + np.float32(ratio) * multiplier
     return agreed

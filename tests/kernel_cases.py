@@ -6,13 +6,14 @@ bench/sanitize.sh.
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.consensus import LEVEL, kept_of, level_of
 from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS, Likelihood
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.table import STEP
@@ -153,13 +154,14 @@ def check_prepare(device, case, scalar="float32", channels_last=False):
 
 def check_step(device, case, table, number, scalar="float32", channels_last=False, group=None):
     calibration = case.calibration()
-    likelihood = case.likelihood(calibration)
+    likelihood, row = case.likelihood(calibration), table[number]
+    if row["level_factor"]:
+        likelihood = at_all_levels(likelihood)
     rng = np.random.default_rng(case.seed + 3)
     shape = case.frames, case.samples, case.voxels
-    denoised, x, saved = (rng.standard_normal(shape) * size for size in (1.0, 1.0 + table[number]["sigma"], 1.0))
+    denoised, x, saved = (rng.standard_normal(shape) * size for size in (1.0, 1.0 + row["sigma"], 1.0))
     denoised, x, saved = denoised.astype(TYPES[scalar]), x.astype(np.float32), saved.astype(np.float32)
-    drawn = draw(11, case.samples, int(table[number]["draw"]), case.voxels)
-    row = table[number]
+    drawn = draw(11, case.samples, int(row["draw"]), case.voxels)
     expected = guided_step.reference(
         likelihood, row, *(a.astype(np.float64) for a in (denoised, x, saved)), np.broadcast_to(drawn, shape), case.grid
     )
@@ -177,11 +179,20 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     wanted = expected[2].reshape(image.shape)
     close(image[:, 0], wanted[:, 0], 1e-5 + rounding)
     # 1 minus what is explained: the difference has the precision of its terms.
-    sigma, _, spread, *_ = (np.repeat(number, case.samples) for number in guided_step.of_frames(likelihood, row))
+    sigma, _, spread, *_ = (np.repeat(level, case.samples) for level in guided_step.of_frames(likelihood, row))
     explained, expected = (np.square(one[:, 1] / spread[:, None]) for one in (image, wanted))
     np.testing.assert_allclose(explained, expected, rtol=3 * rounding, atol=5e-6)
     close(image[:, 2], wanted[:, 2], 2e-6 + rounding)
     np.testing.assert_allclose(host(state.sigma), sigma, rtol=1e-6)
+
+
+def at_all_levels(likelihood):
+    """The same at noise for which consensus keeps a part of the multiplier, all, all, and as little as it ever does."""
+    levels = np.resize([0.4, 0.2, 0.03, 0.6], len(likelihood.noise))
+    unit = np.sqrt(likelihood.basis.shape[0] / np.square(likelihood.singular_values).sum())
+    noisy = replace(likelihood, noise=((levels / LEVEL) ** 2 / unit).astype(np.float32).astype(np.float64))
+    assert kept_of(level_of(noisy))[0] < 1
+    return noisy
 
 
 def step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group):

@@ -73,8 +73,17 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
     np.testing.assert_allclose(usual, ablations.metrics.psnr(image, truth), atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["SHARE", "WIDENING", "DAMPING"])
+def test_what_is_for_noisy_signals_changes_their_images(name):
+    engine, before = OnnxEngine(Bundle.open(), threads=1), getattr(consensus, name)
+    without = ablations.Variant("", change=ablations.consensus_with(**{name: 0.0}))
+    usual, changed = (ablations.assess(one, SETUP, 5.0, engine)["psnr"] for one in (ablations.Variant(""), without))
+    assert (np.abs(usual - changed) > 1e-3).all()
+    assert getattr(consensus, name) == before
+
+
 def test_another_uncertainty_changes_nothing_but_the_intervals():
-    engine, other = OnnxEngine(Bundle.open(), threads=1), ablations.Variant("", change=ablations.multiple_of_deviation)
+    engine, other = OnnxEngine(Bundle.open(), threads=1), ablations.Variant("", change=ablations.plain_deviation)
     usual, changed = (ablations.assess(one, SETUP, 35.0, engine) for one in (ablations.Variant(""), other))
     np.testing.assert_array_equal(usual["psnr"], changed["psnr"])
     assert (usual["coverage"] != changed["coverage"]).any()

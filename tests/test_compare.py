@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mpi_fast.cli import app
 from mpi_fast.cli.options import with_commas
 from mpi_fast.comparison import Duel, Setup, assess, compare, duels, frames, interval
 from mpi_fast.errors import InputError
+from mpi_fast.methods import REGISTRY
 
 METHODS = "tikhonov", "nnls", "samples-2"
 SNRS = 15.0, 25.0
@@ -73,6 +75,21 @@ def test_more_signal_gives_better_images(outcomes):
 def test_a_job_repeats_itself(setup, outcomes):
     again = assess(setup, "nnls", 15.0)
     np.testing.assert_array_equal(again.image, outcomes["nnls", 15.0].image)
+
+
+def test_a_method_without_parameters_is_built_once_and_serves_every_snr(setup, monkeypatch):
+    entry, built = REGISTRY["mean"], []
+
+    def build(*calibration, **options):
+        built.append(entry.build(*calibration, **options))
+        return built[-1]
+
+    monkeypatch.setitem(REGISTRY, "mean", replace(entry, build=build))
+    comparison._built.cache_clear()
+    _, second = (assess(setup, "mean", snr) for snr in SNRS)
+    assert len(built) == 1
+    comparison._built.cache_clear()
+    np.testing.assert_array_equal(assess(setup, "mean", SNRS[1]).image, second.image)
 
 
 def test_the_trajectory_covers_the_middle():

@@ -5,6 +5,7 @@ import pytest
 from shim import COMPILER, ShimDevice
 
 from mpi_fast.bundle import Bundle
+from mpi_fast.consensus import kept_of, level_of
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
@@ -33,10 +34,11 @@ def device(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(calibration, true_rows):
-    """Two phantoms, a frame of zeros and one of noise."""
+    """A phantom in little noise, one in much, a frame of zeros and one of noise."""
     rng = np.random.default_rng(4)
     phantoms = generate(["tumours", "resolution"], 2, seed=21).reshape(2, -1)
-    rows = add_noise(phantoms @ true_rows.T, 25.0, rng)
+    signals = phantoms @ true_rows.T
+    rows = np.concatenate([add_noise(signals[:1], 25.0, rng), add_noise(signals[1:], 5.0, rng)])
     empty = rng.standard_normal((1, calibration.num_rows)) / calibration.weights
     return np.concatenate([rows, 0 * rows[:1], empty.astype(np.complex64)])
 
@@ -81,6 +83,7 @@ def test_images_are_those_of_the_step_loop(device, calibration, engine, rows, sa
     device.check_guards()
 
     likelihood = Likelihood(loop._y, calibration.singular_values, calibration.basis, loop.statistics[0])
+    assert (kept_of(level_of(likelihood))[:2] < 1).tolist() == [False, True]
     samples = reconstruct.sample(likelihood)
     np.testing.assert_allclose(loop.state.x, samples, rtol=0, atol=1e-5 * np.abs(samples).max())
     expected = reconstruct(rows)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mpi_fast.consensus import agree, damping_of, level_of
+from mpi_fast.consensus import agree, kept_of, level_of
 from mpi_fast.errors import InputError
 from mpi_fast.guidance import Likelihood
 from mpi_fast.kernels import guided_step
@@ -75,7 +75,7 @@ def test_rows_are_the_steps_towards_consensus(steps, grid):
     basis = np.linalg.qr(rng.standard_normal((voxels, 4)))[0]
     y, singular_values = rng.standard_normal((2, 4)) * 20, np.array([50.0, 9.0, 2.0, 0.5])
     likelihood, start = Likelihood(y, singular_values, basis, np.array([0.7, 20.0])), rng.standard_normal((2, voxels))
-    assert damping_of(level_of(likelihood)).tolist() == [1, pytest.approx(0.6, abs=0.1)]
+    assert kept_of(level_of(likelihood)).tolist() == [1, pytest.approx(0.6, abs=0.1)]
     expected = agree(lambda x, sigma: denoise(x, sigma[:, None]), likelihood, start, steps, grid)
 
     nothing, table = np.zeros((2, 1, voxels)), consensus_table(steps, grid)

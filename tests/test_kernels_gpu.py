@@ -122,7 +122,8 @@ class HostNetwork:
 @pytest.fixture(scope="module")
 def rows(calibration, true_rows):
     phantoms = generate(["tumours", "resolution", "dots"], 6, seed=5).reshape(6, -1)
-    return add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(6))
+    signals, rng = phantoms @ true_rows.T, np.random.default_rng(6)
+    return np.concatenate([add_noise(signals[:3], 25.0, rng), add_noise(signals[3:], 5.0, rng)])
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS])

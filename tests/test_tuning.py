@@ -5,7 +5,7 @@ import pytest
 
 from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Estimate
-from mpi_fast.methods.tuning import Axis, tune
+from mpi_fast.methods.tuning import FAR_BEHIND, Axis, tune
 
 TRUTH = np.ones((1, 4, 4), dtype=np.float32)
 
@@ -13,14 +13,14 @@ TRUTH = np.ones((1, 4, 4), dtype=np.float32)
 def surface(error):
     """A method whose images are off by error(parameters)."""
 
-    def build(calibration, **parameters):
+    def build(**parameters):
         return lambda signals: Estimate(TRUTH + np.float32(error(**parameters)))
 
     return build
 
 
 def tuned(error, **space):
-    return tune(surface(error), space, None, np.zeros((1, 1)), TRUTH)
+    return tune(surface(error), space, np.zeros((1, 1)), TRUTH)
 
 
 @pytest.mark.parametrize("optimum", [1e-5, 0.3, 1.0, 3000.0])
@@ -43,18 +43,17 @@ def test_two_axes_and_a_choice():
     assert found.interior == {"a": True, "b": True}
 
 
-@pytest.mark.parametrize(("handicap", "best"), [(0.02, "late"), (0.5, "early")])
-def test_a_choice_that_is_close_behind_is_refined_and_one_far_behind_is_not(handicap, best):
-    """The late one's optimum is at half a step, where it wins, if its handicap lets it come so far."""
-    tried = []
+@pytest.mark.parametrize(("behind", "best"), [(FAR_BEHIND - 0.1, "late"), (FAR_BEHIND + 0.1, "early")])
+def test_of_two_choices_the_one_far_behind_is_not_refined_even_where_that_would_make_it_win(behind, best):
+    """The late one is so many dB behind on the grid, and wins at half a step, where it ends, if it gets there."""
+    start = 0.5 * 10 ** (behind / 20)
 
     def error(k, kind):
-        tried.append((k, kind))
-        return 0.5 + abs(np.log2(k)) if kind == "early" else 0.4 + handicap + 0.2 * abs(np.log2(k) - 0.5)
+        return 0.5 + abs(np.log2(k)) if kind == "early" else 0.3 + 2 * (start - 0.3) * abs(np.log2(k) - 0.5)
 
     found = tuned(error, k=Axis((0.5, 1.0)), kind=("early", "late"))
-    assert found.parameters["kind"] == best
-    assert ((1.414, "late") in tried) == (best == "late")
+    assert found.parameters == {"kind": best, "k": 1.414 if best == "late" else 1.0}
+    assert found.interior == {"k": True}
 
 
 def test_limits_hold_and_whole_numbers_stay_whole():
@@ -70,4 +69,4 @@ def test_a_method_that_never_gets_worse_has_no_interior_optimum():
 
 def test_without_frames_there_is_nothing_to_tune_on():
     with pytest.raises(InputError, match="no frames"):
-        tune(surface(lambda: 0), {}, None, np.zeros((0, 1)), TRUTH[:0])
+        tune(surface(lambda: 0), {}, np.zeros((0, 1)), TRUTH[:0])

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Method
 from mpi_fast.metrics import psnr
 
 FINEST = 0.5  # of the coarse grid's step, in the logarithm
 TOLERANCE = 0.005  # dB: a neighbour that is better by less is no reason to move
-FAR_BEHIND = 1.0  # dB: more than half a step has ever gained
+FAR_BEHIND = 1.0  # dB: on scanner A's validation frames nothing that far behind wins by half steps
 MOST_STEPS = 40  # from the grid's best to the optimum: a method that never gets worse has none
 
 
@@ -84,7 +83,6 @@ class Tuned:
 def tune(
     build: Callable[..., Method],
     space: Space,
-    calibration: Calibration,
     signals: NDArray[Any],
     truth: NDArray[np.floating],
     report: Callable[[], None] = lambda: None,
@@ -94,10 +92,9 @@ def tune(
     Parameters
     ----------
     build : callable
-        ``build(calibration, **parameters)`` makes the method.
+        ``build(**parameters)`` makes the method.
     space : mapping
         Name of each parameter to an `Axis` or a tuple of choices; empty: nothing to tune.
-    calibration : Calibration
     signals, truth : (F, ...), (F, ny, nx)
         Frames and their true images. Not those that the method will be judged by.
     report : callable
@@ -112,21 +109,19 @@ def tune(
         raise InputError("tuning: no frames, expected some whose true image is known")
     axes = {name: axis for name, axis in space.items() if isinstance(axis, Axis)}
     choices = {name: choice for name, choice in space.items() if not isinstance(choice, Axis)}
-    searches = []
-    for chosen in itertools.product(*choices.values()):
-        fixed = dict(zip(choices, chosen, strict=True))
 
-        def score(parameters: dict[str, Any], fixed: dict[str, Any] = fixed) -> float:
-            mean = psnr(build(calibration, **parameters, **fixed)(signals).image, truth).mean()
-            report()
-            return float(mean) if np.isfinite(mean) else -np.inf
+    def score(parameters: dict[str, Any]) -> float:
+        mean = psnr(build(**parameters)(signals).image, truth).mean()
+        report()
+        return float(mean) if np.isfinite(mean) else -np.inf
 
-        searches.append(_Search(axes, fixed, score))
+    fixed = (dict(zip(choices, chosen, strict=True)) for chosen in itertools.product(*choices.values()))
+    searches = [_Search(axes, one, score) for one in fixed]
     for search in searches:
         search.climb(1.0)
     leading = max(search.best_score for search in searches)
     for search in searches:
-        if search.best_score > leading - FAR_BEHIND:
+        if search.best_score >= leading - FAR_BEHIND:
             search.climb(FINEST)
     return max(searches, key=lambda search: search.best_score).found()
 
@@ -170,7 +165,7 @@ class _Search:
                 not axis.allows(side[index]) or self._scores.get(side, np.inf) <= self.best_score + TOLERANCE
                 for side in sides
             )
-        return Tuned({**self._fixed, **self._parameters(self._best)}, self.best_score, curves, interior)
+        return Tuned(self._parameters(self._best), self.best_score, curves, interior)
 
     def _at(self, place: Place) -> float:
         if place not in self._scores:
@@ -185,7 +180,8 @@ class _Search:
 
     def _parameters(self, place: Place) -> dict[str, Any]:
         values = {name: axis.value(step) for (name, axis), step in zip(self._axes.items(), place, strict=True)}
-        return {name: int(value) if self._axes[name].whole else value for name, value in values.items()}
+        numbers = {name: int(value) if self._axes[name].whole else value for name, value in values.items()}
+        return {**self._fixed, **numbers}
 
     def _neighbours(self, step: float) -> list[Place]:
         """Places one step away along one axis."""
