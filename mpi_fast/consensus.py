@@ -14,7 +14,7 @@ for MPI Askin et al., "PP-MPI", 2022) from an image that is nearly right already
 image.
 
 m is ADMM's multiplier times level^2, so the ratio's square would keep the multiplier as it is. Its first power lets it
-grow while the level falls, which is 0.2 and 0.4 dB better at SNRs of 15 and 25 dB. Where the signals are noisy it gathers
+grow while the level falls, which is 0.2 and 0.4 dB better at SNRs of 15 and 25 dB. Where signals are noisy it gathers
 their noise, and only g of it is kept (`kept_of`); with g = 0 this would be half-quadratic splitting, which has none.
 
 From step to step the network sees the image in another of its `symmetry.symmetries`, so that what it does wrong differs
