@@ -89,7 +89,7 @@ REGISTRY: dict[str, Entry] = {
     "plug-and-play": Entry(
         "plug and play",
         PlugAndPlay,
-        {"level": Axis((0.1, 0.2)), "strength": Axis((1.0, 2.0)), "scheme": SCHEMES},
+        {"level": Axis((0.1, 0.2)), "strength": Axis((0.5, 1.0)), "scheme": SCHEMES},
         network=True,
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),

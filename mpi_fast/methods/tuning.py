@@ -1,7 +1,7 @@
 """The parameters of a method that come closest to the truth on frames for which it is known.
 
 No opponent is to lose for want of care, so the search ends only where every neighbour is worse: on a coarse grid first,
-then from its best to whichever neighbour is better, beyond the grid's end, too, and then at half the step. Of several
+then from its best to whichever neighbour is best, beyond the grid's end, too, and then at half the step. Of several
 choices, such as two algorithms, those are left out of the last part that are far behind by then.
 """
 
@@ -143,10 +143,10 @@ class _Search:
         return self._at(self._best)
 
     def climb(self, step: float) -> None:
-        """Go to the first neighbour that is better, as long as there is one."""
+        """Go to the best neighbour, as long as it is better; the first better one leads to lower summits."""
         for _ in range(MOST_STEPS):
-            better = (place for place in self._neighbours(step) if self._at(place) > self.best_score + TOLERANCE)
-            if (place := next(better, None)) is None:
+            place = max(self._neighbours(step), key=self._at, default=self._best)
+            if self._at(place) <= self.best_score + TOLERANCE:
                 return
             self._best = place
 
