@@ -16,18 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.consensus import (
-    DAMPING,
-    DOUBTFUL,
-    HIGHEST,
-    LEAST,
-    LEVEL,
-    LOWEST,
-    NOISY,
-    SHARE,
-    WIDENING,
-    falling,
-)
+from mpi_fast.consensus import DAMPING, DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, NOISY, SHARE, WIDENING, falling
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
 from mpi_fast.export.shared import Shared

@@ -40,7 +40,7 @@ FIRST, LAST, ENOUGH = 7.0, 1 / 3, 8  # see `falling`: likewise; LOWEST * LAST is
 DOUBTFUL, SHARE, WIDENING = 0.17, 0.8, 1.6  # see `share_of` and `widening_of`: likewise
 NOISY, DAMPING = 0.3, 2.0  # see `kept_of`: likewise
 LEAST = 0.3  # see `width_of`: on frames of random scanners
-STEPS = 16  # half as many lose 0.5 to 0.9 dB, twice as many gain as much as 0.6, but only from 25 dB on
+STEPS = 16  # half as many lose 0.5 to 0.9 dB, twice as many gain 0.2 and 0.6 dB, from 25 dB on only
 
 
 class Denoiser(Protocol):

@@ -143,7 +143,7 @@ class _Search:
         return self._at(self._best)
 
     def climb(self, step: float) -> None:
-        """Go to the best neighbour, as long as it is better; the first better one leads to lower summits."""
+        """Go to the best neighbour, as long as it is better; the first better one may lead to a lower summit."""
         for _ in range(MOST_STEPS):
             place = max(self._neighbours(step), key=self._at, default=self._best)
             if self._at(place) <= self.best_score + TOLERANCE:
