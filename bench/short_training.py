@@ -14,22 +14,21 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.engines.torch import TorchEngine
 from mpi_fast.experiment import MeasuredMatrix
 from mpi_fast.training.checkpoint import load_checkpoint
-from mpi_fast.training.loop import TrainingConfig, train
-from mpi_fast.training.scanners import ReducedScanners, reduced_scanner
+from mpi_fast.training.config import TrainingConfig
+from mpi_fast.training.loop import train
+from mpi_fast.training.operators import Operators, reduced_known, stack
 
 SCANNERS, PHANTOMS = 256, 20_000
 
 
-def one_scanner(matrix: MeasuredMatrix, calibration: Calibration) -> ReducedScanners:
+def one_scanner(matrix: MeasuredMatrix, calibration: Calibration) -> Operators:
     """A scanner as training wants it: its calibration, its true matrix, white noise."""
-    known = calibration, matrix.truth[calibration.selection], np.ones(calibration.num_rows)
-    with patch("mpi_fast.training.scanners.random_calibration", return_value=known):
-        reduced = reduced_scanner((0, 0), calibration.grid)
-    return ReducedScanners(**{name: torch.from_numpy(np.asarray(array)[None]) for name, array in reduced.items()})
+    truth, alike = matrix.truth[calibration.selection], np.ones(calibration.num_rows)
+    return stack([reduced_known(np.random.default_rng(0), calibration, truth, alike)])
 
 
 def short_training(
-    minutes: float, only: ReducedScanners | None, output: Path, report: Callable[[int], None]
+    minutes: float, only: Operators | None, output: Path, report: Callable[[int], None]
 ) -> tuple[TorchEngine, int]:
     """Train on random scanners, or on one only, for minutes of one core; the network, and the steps it took.
 
@@ -39,7 +38,7 @@ def short_training(
     torch.set_num_threads(1)
     config = TrainingConfig(minutes=minutes, scanners=SCANNERS, phantoms=PHANTOMS)
     clock = SimpleNamespace(monotonic=time.process_time, process_time=time.process_time)
-    scanners = patch("mpi_fast.training.loop.make_scanners", return_value=only) if only else nullcontext()
+    scanners = patch("mpi_fast.training.recipes.make_operators", return_value=only) if only else nullcontext()
     # Training turns its scanners about; one that is known has one orientation.
     turns = patch("mpi_fast.training.data._turned", lambda images, turns: images) if only else nullcontext()
     with patch("mpi_fast.training.loop.time", clock), scanners, turns:

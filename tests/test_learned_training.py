@@ -12,18 +12,18 @@ from mpi_fast.cli import app
 from mpi_fast.errors import ModelError
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import load_checkpoint, load_trained
+from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.deq import DeqConfig, Equilibrium
-from mpi_fast.training.loop import TrainingConfig, command, train
-from mpi_fast.training.network import NetworkConfig
+from mpi_fast.training.loop import command, train
+from mpi_fast.training.operators import make_operators
 from mpi_fast.training.recipes import RECIPES
-from mpi_fast.training.scanners import make_scanners
 
 METHODS = tuple(CONFIGS)
 
 
 @pytest.fixture(scope="module")
 def scanners():
-    return make_scanners(2, 5, GRID)
+    return make_operators(2, 5, GRID)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_networks_learn(scanners, phantoms, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_makes_a_checkpoint_of_its_method(tmp_path, method):
     config = TrainingConfig(
-        minutes=0.02, grid=GRID, scanners=2, phantoms=14, groups=2, frames=2, network=CONFIGS[method]
+        minutes=0.02, grid=GRID, scanners=2, phantoms=14, groups=2, frames=2, processes=1, network=CONFIGS[method]
     )
     path = train(config, tmp_path / "model.pt", device="cpu")
     found = load_trained(path)
@@ -108,16 +108,18 @@ def test_the_command_trains_at_the_rate_of_its_recipe(tmp_path, monkeypatch, cho
     options = "train", "--method", "deq", "--minutes", "5", "-o", str(tmp_path / "deq.pt"), *chosen
     result = CliRunner().invoke(app, options)
     assert result.exit_code == 0, result.output
-    assert ran[0].chosen() == (3, rate)
+    complete = RECIPES["deq"].complete(ran[0])
+    assert (complete.frames, complete.learning_rate) == (3, rate)
     assert ran[0].network == DeqConfig()
     assert command(ran[0]).split() == ["mpi-fast", "train", "--method", "deq", "--minutes", "5", "--seed", "0", *chosen]
 
 
 def test_a_configuration_takes_from_its_recipe_what_it_is_not_given():
     config = TrainingConfig(network=DeqConfig())
-    assert config.chosen() == (3, 2e-4)
-    assert replace(config, network=NetworkConfig()).chosen() == (6, 1e-3)
-    assert replace(config, frames=5, learning_rate=2e-3).chosen() == (5, 2e-3)
+    assert RECIPES["deq"].complete(config) == replace(config, frames=3, learning_rate=2e-4)
+    assert RECIPES["score"].complete(config) == replace(config, frames=6, learning_rate=1e-3)
+    given = replace(config, frames=5, learning_rate=2e-3)
+    assert RECIPES["deq"].complete(given) == given
 
 
 @pytest.mark.parametrize("change", [{"groups": 4}, {"frames": 6}, {"ema": 0.99}, {"network": CONFIGS["deq"]}])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def train(
     minutes: Annotated[float, typer.Option(help="Minutes to train, all resumed runs together.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
-    method: Annotated[str, typer.Option(help="score; dernet and deq are what it is compared with.")] = "score",
+    method: Annotated[str, typer.Option(help="score; posterior, its successor; dernet or deq, to compare.")] = "score",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     grid: Annotated[str, typer.Option(help="Voxels of the images, rows x columns.")] = "19x19",
     seed: Seed = 0,
@@ -39,7 +39,8 @@ def train(
         check_outputs(output, json_file)
         shape = parse_grid(grid)
         try:
-            from mpi_fast.training.loop import Progress, TrainingConfig
+            from mpi_fast.training.config import TrainingConfig
+            from mpi_fast.training.loop import Progress
             from mpi_fast.training.loop import train as run
             from mpi_fast.training.recipes import RECIPES
         except ImportError as error:

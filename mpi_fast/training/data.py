@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mpi_fast.guidance import DETECTION, SIGNAL_PER_IMAGE, WIDTHS
 from mpi_fast.phantoms import TRAINING_FAMILIES, generate
-from mpi_fast.training.scanners import ReducedScanners
+from mpi_fast.training.operators import SPIKES, Operators
 
 SNR_DB = (-5.0, 45.0)
 EMPTY, NEAR_EMPTY = 0.04, 0.06  # shares of frames without particles, and with fewer than the noise shows
 SIGMA = (0.02, 10.0)
 DRAWS = 2  # noise levels for each frame; the first is the largest, that of the first step of every reconstruction
+SPIKY = 0.1  # share of frames with spikes
 BLIND = 1 / 8  # share of scanners that measure nothing: consensus needs an ordinary denoiser
 
 
@@ -34,6 +35,11 @@ class Batch:
     image: Tensor
     sigma: Tensor
     target: Tensor
+
+    @property
+    def frames(self) -> int:
+        """F."""
+        return len(self.condition)
 
 
 def combine(
@@ -71,15 +77,20 @@ class Frames:
     basis: Tensor
     image: Tensor
 
+    @property
+    def frames(self) -> int:
+        """G K."""
+        return self.noise.numel()
 
-def draw_frames(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Frames:
+
+def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Frames:
     """Signals of random phantoms through ``groups`` random scanners, ``frames`` each.
 
     Parameters
     ----------
-    scanners : ReducedScanners
+    scanners : Operators
         To choose from.
-    phantoms : (P, ny, nx)
+    phantoms : (P, ny, nx) or (P, nz, ny, nx)
         To choose from.
     """
     device = phantoms.device
@@ -96,7 +107,7 @@ def draw_frames(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames
 
     # Signals, their noise, and the noise level that the residual shows.
     clean = x @ scanners.signal[which].transpose(1, 2)
-    missed = ((x @ scanners.mismatch[which]) * x).sum(-1)
+    missed = (x @ scanners.outside[which].transpose(1, 2)).square().sum(-1)
     rank, freedom = scanners.rank[which][:, None], scanners.freedom[which][:, None]
     snr = SNR_DB[0] + (SNR_DB[1] - SNR_DB[0]) * uniform(groups, frames)
     kind = uniform(groups, frames)
@@ -107,7 +118,13 @@ def draw_frames(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames
     x, clean, missed = x * ~empty, clean * ~empty, missed * ~empty[..., 0]
     y = clean + level[..., None] * (normal(*clean.shape) @ scanners.noise_factor[which].transpose(1, 2))
     fluctuation = 1 + normal(groups, frames) * (2 / freedom).sqrt()
-    noise = (level.square() * fluctuation.clamp_min(0.1) + missed / freedom).sqrt()
+    # Now and then a few rows are hit by spikes of some deviations.
+    height = normal(groups, frames, SPIKES) * torch.exp(3.0 * uniform(groups, frames, 1))
+    height = level[..., None] * height * (uniform(groups, frames, 1) < SPIKY) * (uniform(groups, frames, SPIKES) < 0.5)
+    spiked = height @ scanners.spikes[which]
+    y = y + spiked
+    outliers = (height.square().sum(-1) - spiked.square().sum(-1)).clamp_min(0.0)
+    noise = (level.square() * fluctuation.clamp_min(0.1) + (missed + outliers) / freedom).sqrt()
 
     # The frame's scale (see `guidance.signal_scale`).
     signal_energy = y.square().sum(-1) - rank * noise.square()
@@ -116,7 +133,7 @@ def draw_frames(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames
     return Frames(y / scale[..., None], noise / scale, s, v, x / scale[..., None])
 
 
-def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Batch:
+def draw_batch(scanners: Operators, phantoms: Tensor, groups: int, frames: int, rng: torch.Generator) -> Batch:
     """`draw_frames` as input and target of the score network."""
     device = phantoms.device
     ny, nx = phantoms.shape[1:]
@@ -148,23 +165,30 @@ def draw_batch(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames:
     return Batch(condition, image[:, :3], sigma.reshape(-1), image[:, 3:])
 
 
-def turned_frames(frames: Frames, grid: tuple[int, int], rng: torch.Generator) -> Frames:
-    """The same signals of flipped and transposed scanners and images: what `draw_batch` does to its images."""
-    groups, count, voxels = frames.image.shape
-    turns = torch.rand(groups, 3, generator=rng, device=frames.image.device) < 0.5
-    stacked = torch.cat([frames.image, frames.basis.transpose(1, 2)], dim=1).reshape(groups, -1, *grid)
-    stacked = _turned(stacked, turns).reshape(groups, -1, voxels)
-    image, basis = stacked[:, :count], stacked[:, count:].transpose(1, 2)
-    return replace(frames, image=image, basis=basis)
+def turned_frames(frames: Frames, grid: tuple[int, ...], rng: torch.Generator) -> Frames:
+    """The same signals of flipped and transposed scanners and images, on grids of any number of axes.
+
+    All scanners of a batch are turned alike, with the images' axes of equal length in a random order.
+    """
+    device, voxels = frames.image.device, frames.image.shape[-1]
+    index = torch.arange(voxels, device=device).reshape(grid)
+    flips = torch.rand(len(grid), generator=rng, device=device) < 0.5
+    index = index.flip([axis for axis, flip in enumerate(flips.tolist()) if flip])
+    order = torch.randperm(len(grid), generator=rng, device=device).tolist()
+    if tuple(grid[axis] for axis in order) == tuple(grid):
+        index = index.permute(order)
+    flat = index.reshape(-1)
+    return replace(frames, image=frames.image[..., flat], basis=frames.basis[:, flat])
 
 
 def _random_images(phantoms: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """Phantoms, one in four laid over another one, with random amplitude."""
     device = phantoms.device
     first, second = torch.randint(len(phantoms), (2, count), generator=rng, device=device)
-    share = torch.rand(count, 1, 1, generator=rng, device=device)
-    over = (torch.rand(count, 1, 1, generator=rng, device=device) < 0.25) * share
-    amplitude = torch.exp(torch.rand(count, 1, 1, generator=rng, device=device) * 3.0 - 2.0)
+    each = count, *[1] * (phantoms.ndim - 1)
+    share = torch.rand(each, generator=rng, device=device)
+    over = (torch.rand(each, generator=rng, device=device) < 0.25) * share
+    amplitude = torch.exp(torch.rand(each, generator=rng, device=device) * 3.0 - 2.0)
     return amplitude * torch.maximum(phantoms[first], over * phantoms[second])
 
 
@@ -184,7 +208,7 @@ def training_phantoms(count: int, seed: int, grid: tuple[int, int]) -> Tensor:
     return torch.from_numpy(generate(list(TRAINING_FAMILIES), count, grid, seed))
 
 
-def batches(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, seed: int) -> Iterator[Batch]:
+def batches(scanners: Operators, phantoms: Tensor, groups: int, frames: int, seed: int) -> Iterator[Batch]:
     """Endless batches of ``groups * frames`` frames."""
     rng = torch.Generator(device=phantoms.device)
     rng.manual_seed(seed)
@@ -192,7 +216,7 @@ def batches(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: in
         yield draw_batch(scanners, phantoms, groups, frames, rng)
 
 
-def frame_batches(scanners: ReducedScanners, phantoms: Tensor, groups: int, frames: int, seed: int) -> Iterator[Frames]:
+def frame_batches(scanners: Operators, phantoms: Tensor, groups: int, frames: int, seed: int) -> Iterator[Frames]:
     """Endless batches of `Frames`, for methods that take the signals as they are."""
     rng = torch.Generator(device=phantoms.device)
     rng.manual_seed(seed)

@@ -5,10 +5,11 @@ Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: th
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,56 +18,14 @@ import mpi_fast
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.machine import processor
-from mpi_fast.training.checkpoint import FORMAT
-from mpi_fast.training.data import SIGMA, training_phantoms
-from mpi_fast.training.deq import DeqConfig
-from mpi_fast.training.dernet import DernetConfig
+from mpi_fast.training.checkpoint import FORMAT, load_trained
+from mpi_fast.training.config import TrainingConfig
+from mpi_fast.training.data import SIGMA
 from mpi_fast.training.mixed import has_bfloat16
-from mpi_fast.training.network import NetworkConfig
 from mpi_fast.training.recipes import RECIPES, method_of
-from mpi_fast.training.scanners import make_scanners
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a training run computes; the checkpoint records it.
-
-    Attributes
-    ----------
-    minutes : float
-        Wall-clock time of training, all resumed runs together.
-    grid : (ny, nx)
-        Image size.
-    scanners, phantoms : int
-        How many random scanners and phantoms to draw samples from.
-    groups, frames : int
-        A batch is ``frames`` frames of each of ``groups`` scanners; of frames by default as many as in the recipe.
-    learning_rate : float
-        Highest one, by default the recipe's; cosine decay over the given minutes, after 1 % of linear warm-up.
-    ema : float
-        Decay per step of the moving average of the weights.
-    seed : int
-        For scanners, phantoms, batches and initial weights.
-    network : NetworkConfig, DernetConfig or DeqConfig
-        What to train.
-    """
-
-    minutes: float = 60.0
-    grid: tuple[int, int] = (19, 19)
-    scanners: int = 256
-    phantoms: int = 60_000
-    groups: int = 8
-    frames: int | None = None
-    learning_rate: float | None = None
-    ema: float = 0.9995
-    seed: int = 0
-    network: NetworkConfig | DernetConfig | DeqConfig = field(default_factory=NetworkConfig)
-
-    def chosen(self) -> tuple[int, float]:
-        """Frames and learning rate, the recipe's own where none are given."""
-        recipe = RECIPES[method_of(self.network)]
-        frames = recipe.frames if self.frames is None else self.frames
-        return frames, recipe.learning_rate if self.learning_rate is None else self.learning_rate
+REFERENCE = 2000  # steps of an open-ended run at the highest learning rate
+MEMORY = 7  # of its average: weights of step t count as t^7, so the last tenth of the run makes most of it
 
 
 @dataclass(frozen=True)
@@ -79,10 +38,27 @@ class Progress:
     learning_rate: float
 
 
+class Done(NamedTuple):
+    """What a run has done so far: steps, frames, and seconds by the clock and of the processor."""
+
+    step: int
+    frames: int
+    seconds: float
+    cpu_seconds: float
+
+
 def learning_rate(highest: float, progress: float) -> float:
-    """Learning rate after a fraction ``progress`` of the run."""
+    """Learning rate after a fraction ``progress`` of a run of given length: cosine decay after 1 % of warm-up."""
     warm = min(1.0, progress / 0.01 + 1e-2)
     return highest * warm * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * min(progress, 1.0)))))
+
+
+def open_ended_rate(highest: float, step: int, resumed: int) -> float:
+    """Learning rate at a step of an open-ended run: inverse square root decay, with 100 steps of warm-up.
+
+    ``resumed`` steps were taken since the run was started or resumed.
+    """
+    return highest * min(1.0, (resumed + 1) / 100) / sqrt(max(1.0, step / REFERENCE))
 
 
 def train(
@@ -105,7 +81,8 @@ def train(
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     resume : bool
-        Go on from ``output + ".resume"``.
+        Go on from ``output + ".resume"``, or where it is gone from ``output``: the averaged weights, with optimisers
+        that remember nothing.
     save_every : float
         Seconds between checkpoints.
     report : callable
@@ -125,32 +102,40 @@ def train(
     target = _device(device)
     torch.manual_seed(config.seed)
     recipe = RECIPES[method_of(config.network)]
-    frames, highest = config.chosen()
+    complete = recipe.complete(config)
+    assert complete.learning_rate is not None
+    highest = complete.learning_rate
     network = recipe.build(config.network, config.grid)
     network.to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, betas=(0.9, 0.99), weight_decay=1e-3)
-    step, spent, computed = 0, 0.0, 0.0
+    optimisers = recipe.optimisers(network, 1.0)  # each with its own share of the learning rate
+    shares = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
     resume_file = output.with_name(output.name + ".resume")
-    if resume:
-        step, spent, computed = _restore(resume_file, config, network, average, optimiser, target)
-    scanners = make_scanners(config.scanners, config.seed, config.grid).to(target)
-    phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(target)
-    data = recipe.batches(scanners, phantoms, config.groups, frames, seed=config.seed + 1_000_003 * (step + 1))
+    done = _restore(output, resume_file, config, network, average, optimisers, target) if resume else Done(0, 0, 0, 0)
+    step, frames, spent, computed = first, *_ = done
+    data = recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
 
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
-        rate = learning_rate(highest, seconds / (60 * config.minutes))
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        loss = recipe.loss(network, next(data))
-        optimiser.zero_grad(set_to_none=True)
+        if recipe.open_ended:
+            rate = open_ended_rate(highest, step, step - first)
+        else:
+            rate = learning_rate(highest, seconds / (60 * config.minutes))
+        groups = (group for optimiser in optimisers for group in optimiser.param_groups)
+        for group, share in zip(groups, shares, strict=True):
+            group["lr"] = share * rate
+        batch = next(data)
+        loss = recipe.loss(network, batch)
+        network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step()
-        step += 1
-        _update_average(average, network, min(config.ema, 1 - 1 / (step + 1)))
+        for optimiser in optimisers:
+            optimiser.step()
+        step, frames = step + 1, frames + batch.frames
+        # In long runs the power's decay, early in short ones the mean of all weights so far.
+        decay = (1 - 1 / (step + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))
+        _update_average(average, network, decay)
         now = time.monotonic()
         if now - told > 1.0:
             told = now
@@ -158,11 +143,11 @@ def train(
             report(Progress(step, seconds, smooth, rate))
         if now - saved > save_every:
             saved = now
-            used = seconds, time.process_time() - computing
-            _save(output, resume_file, config, network, average, optimiser, step, used)
+            done = Done(step, frames, seconds, time.process_time() - computing)
+            _save(output, resume_file, config, network, average, optimisers, done)
     seconds = time.monotonic() - began
-    used = seconds, time.process_time() - computing
-    _save(output, resume_file, config, network, average, optimiser, step, used)
+    done = Done(step, frames, seconds, time.process_time() - computing)
+    _save(output, resume_file, config, network, average, optimisers, done)
     report(Progress(step, seconds, smooth, 0.0))
     return output
 
@@ -184,9 +169,9 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
     torch._foreach_lerp_(list(average.values()), [values[name].float() for name in average], 1 - decay)
 
 
-def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], device: torch.device) -> dict[str, Any]:
+def _provenance(config: TrainingConfig, done: Done, device: torch.device) -> dict[str, Any]:
     """Who made this network, from what, where: plain strings and numbers."""
-    frames, highest = config.chosen()
+    recipe = RECIPES[method_of(config.network)]
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "package": f"mpi-fast {mpi_fast.__version__}",
@@ -195,13 +180,12 @@ def _provenance(config: TrainingConfig, step: int, used: tuple[float, float], de
         "precision": "bfloat16" if has_bfloat16(device.type) else "float32",
         "command": command(config),
         "seed": config.seed,
-        "steps": step,
-        "frames": step * config.groups * frames,
-        "minutes": round(used[0] / 60, 2),
-        "cpu_minutes": round(used[1] / 60, 2),
-        "scanners": config.scanners,
-        "phantoms": config.phantoms,
-        "learning_rate": highest,
+        "steps": done.step,
+        "frames": done.frames,
+        "minutes": round(done.seconds / 60, 2),
+        "cpu_minutes": round(done.cpu_seconds / 60, 2),
+        **(asdict(config.mixture) if recipe.open_ended else {"scanners": config.scanners, "phantoms": config.phantoms}),
+        "learning_rate": recipe.complete(config).learning_rate,
     }
 
 
@@ -211,10 +195,11 @@ def command(config: TrainingConfig) -> str:
     It has no options for batches, the moving average and the size of a network. Where these are others than by default,
     the configuration itself, as Python writes it.
     """
-    method, default = method_of(config.network), TrainingConfig(network=type(config.network)())
-    (frames, rate), (own_frames, own_rate) = config.chosen(), default.chosen()
-    own = default.groups, own_frames, default.ema, default.network
-    if (config.groups, frames, config.ema, config.network) != own:
+    method = method_of(config.network)
+    recipe = RECIPES[method]
+    complete, default = recipe.complete(config), recipe.complete(TrainingConfig(network=type(config.network)()))
+    said_by_none = "groups", "frames", "ema", "mixture", "network"
+    if any(getattr(complete, name) != getattr(default, name) for name in said_by_none):
         return f"mpi_fast.training.loop.train({config})"
     options = {  # and what they are unless told otherwise
         "method": (method, "score"),
@@ -223,7 +208,7 @@ def command(config: TrainingConfig) -> str:
         "grid": ("x".join(map(str, config.grid)), "x".join(map(str, default.grid))),
         "scanners": (config.scanners, default.scanners),
         "phantoms": (config.phantoms, default.phantoms),
-        "learning-rate": (rate, own_rate),
+        "learning-rate": (complete.learning_rate, default.learning_rate),
     }
     chosen = (f"--{name} {value}" for name, (value, unless) in options.items() if value != unless)
     return " ".join(["mpi-fast train", *chosen])
@@ -235,11 +220,10 @@ def _save(
     config: TrainingConfig,
     network: nn.Module,
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    used: tuple[float, float],
+    optimisers: Sequence[torch.optim.Optimizer],
+    done: Done,
 ) -> None:
-    """Write both files; ``used`` are the seconds by the clock and of the processor."""
+    """Write both files."""
     device = next(network.parameters()).device
     model = {
         "format": FORMAT,
@@ -248,15 +232,13 @@ def _save(
         "network": config.network.to_dict(),
         "sigma_range": list(SIGMA),
         "state": {name: value.cpu().contiguous() for name, value in average.items()},
-        "provenance": _provenance(config, step, used, device),
+        "provenance": _provenance(config, done, device),
     }
     state = {
         "network": network.state_dict(),
         "average": average,
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "seconds": used[0],
-        "cpu_seconds": used[1],
+        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
+        **done._asdict(),
         "identity": _identity(config),
     }
     for path, content in ((output, model), (resume_file, state)):
@@ -266,26 +248,26 @@ def _save(
 
 def _identity(config: TrainingConfig) -> dict[str, Any]:
     """What a resumed run must share with the one it goes on from."""
-    return {
-        "network": config.network.to_dict(),
-        "grid": list(config.grid),
-        "seed": config.seed,
-        "scanners": config.scanners,
-        "phantoms": config.phantoms,
-    }
+    identity: dict[str, Any] = {"network": config.network.to_dict(), "seed": config.seed}
+    if not RECIPES[method_of(config.network)].open_ended:  # what that is trained on may grow from run to run
+        identity |= {"grid": list(config.grid), "scanners": config.scanners, "phantoms": config.phantoms}
+    return identity
 
 
 def _restore(
+    output: Path,
     file: Path,
     config: TrainingConfig,
     network: nn.Module,
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimisers: Sequence[torch.optim.Optimizer],
     device: torch.device,
-) -> tuple[int, float, float]:
-    """Steps so far, and the seconds by the clock and of the processor that they took."""
+) -> Done:
+    """Set weights, averages and optimisers to what they were."""
     if not file.is_file():
-        raise ModelError(f"{file}: nothing to resume from; train without --resume first")
+        if not output.is_file():
+            raise ModelError(f"{file}: nothing to resume from; train without --resume first")
+        return _restore_average(output, config, network, average)
     try:
         state = torch.load(file, map_location=device, weights_only=True)
         identity = state["identity"]
@@ -296,7 +278,19 @@ def _restore(
     try:
         network.load_state_dict(state["network"])
         average.update(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        return int(state["step"]), float(state["seconds"]), float(state["cpu_seconds"])
+        for optimiser, before in zip(optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(before)
+        return Done(*(state[name] for name in Done._fields))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{file}: incomplete: {str(error).splitlines()[0]}") from error
+
+
+def _restore_average(output: Path, config: TrainingConfig, network: nn.Module, average: dict[str, Tensor]) -> Done:
+    """Go on from a checkpoint, which has the averaged weights alone."""
+    trained = load_trained(output)
+    if type(trained.network) is not type(network) or trained.network.config != config.network:
+        raise ModelError(f"{output}: another network than {config.network}; expected the one to go on with")
+    network.load_state_dict(trained.network.state_dict())
+    average.update({name: value.detach().clone().float() for name, value in network.state_dict().items()})
+    made = trained.provenance
+    return Done(made["steps"], made["frames"], 60 * made["minutes"], 60 * made["cpu_minutes"])

@@ -1,21 +1,26 @@
 """The networks that can be trained, and what differs between them: configuration, data and loss.
 
-``score`` is ours; ``dernet`` and ``deq`` are what it is compared with. All are trained by one loop on the same
-scanners, phantoms and noise, and judged by the same error.
+``posterior`` and ``score`` are ours; ``dernet`` and ``deq`` are what they are compared with. All are trained by one
+loop; the last three on the same scanners, phantoms and noise, and judged by the same error.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.training.data import Batch, Frames, batches, combine, frame_batches
+from mpi_fast.training.config import TrainingConfig
+from mpi_fast.training.data import Batch, Frames, batches, combine, frame_batches, training_phantoms
 from mpi_fast.training.deq import DEPTH, DeqConfig, Equilibrium
 from mpi_fast.training.dernet import Dernet, DernetConfig
 from mpi_fast.training.mixed import mixed
+from mpi_fast.training.mixture import PosteriorBatch, make_settings, posterior_batches
+from mpi_fast.training.muon import Muon
 from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.operators import make_operators
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
 
 OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less
 
@@ -50,6 +55,56 @@ def _deq_loss(network: Equilibrium, batch: Frames) -> Tensor:
     return _frames_loss(network.images(batch, int(torch.randint(DEPTH + 1, ()))), batch)
 
 
+EARLIER, UNCERTAINTY = 0.1, 0.1  # shares in the posterior network's loss: blocks before the last one, and its error
+
+
+def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
+    """Squared error of each frame in units of what the network itself expects, and how well it expects it.
+
+    A weight that depends on the signals alone changes nothing in the minimiser, the posterior mean; this one makes
+    frames of all noise levels count alike, as their PSNR does. The expected error has a likelihood of its own.
+    """
+    with mixed(batch.image.device):
+        image, log_error, earlier = network(batch.signals, batch.noisy, batch.precision, batch.grid)
+    squared = (image - batch.image).square()
+    expected = torch.exp(2 * log_error.detach()).mean(dim=-1).clamp_min(1e-6)
+    size = batch.image.square().mean(dim=-1)
+    weight = OUTLIER**2 / (expected * size.clamp_min(OUTLIER**2))
+    last = (weight * squared.mean(dim=-1)).mean()
+    before = sum(((weight * (one - batch.image).square().mean(dim=-1)).mean() for one in earlier), last.new_zeros(()))
+    surprise = (log_error + 0.5 * squared.detach() * torch.exp(-2 * log_error)).mean()
+    loss: Tensor = last + EARLIER * before / max(len(earlier), 1) + UNCERTAINTY * surprise
+    return loss
+
+
+def adamw(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """One rule for all weights."""
+    return [torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)]
+
+
+def muon(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """`muon.Muon` for convolutions between features, AdamW at a tenth of its rate for all other weights."""
+    kernels = [p for p in network.parameters() if p.ndim == 4 and len(p) > 2]
+    others = [p for p in network.parameters() if p.ndim != 4 or len(p) <= 2]
+    adam = torch.optim.AdamW(others, lr=0.1 * learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    return [Muon(kernels, lr=learning_rate), adam]
+
+
+def _one_grid(make: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Batches of one grid's scanners."""
+
+    def data(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[Any]:
+        scanners = make_operators(config.scanners, config.seed, config.grid, config.processes).to(device)
+        phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(device)
+        return make(scanners, phantoms, config.groups, config.frames, seed)
+
+    return data
+
+
+def _mixture(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[PosteriorBatch]:
+    return posterior_batches(make_settings(config.mixture, config.seed, config.processes), seed, device)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one kind of network is trained.
@@ -60,29 +115,52 @@ class Recipe:
         Its widths and depths.
     build : callable
         A network from a configuration and a grid (ny, nx).
-    batches : callable
-        Endless batches, as `data.batches`.
+    data : callable
+        Endless batches, from a complete `TrainingConfig`, a device and a seed.
     loss : callable
         Of a network on a batch.
     frames : int
-        Of each scanner in a batch.
+        Of each scanner in a batch, unless told otherwise.
     learning_rate : float
-        Highest one, unless told otherwise.
+        Highest one, likewise.
+    optimisers : callable
+        Of a network, from it and the learning rate.
+    open_ended : bool
+        The learning rate falls, and the average of the weights grows longer, with the number of steps, so that a run
+        may end or go on at any time (Karras et al., "Analyzing and improving the training dynamics of diffusion
+        models", CVPR 2024); otherwise the minutes decide.
     """
 
     config: type[Any]
     build: Callable[[Any, tuple[int, int]], nn.Module]
-    batches: Callable[..., Iterator[Any]]
+    data: Callable[[TrainingConfig, torch.device, int], Iterator[Any]]
     loss: Callable[[Any, Any], Tensor]
     frames: int = 6
     learning_rate: float = 1e-3
+    optimisers: Callable[[nn.Module, float], list[torch.optim.Optimizer]] = adamw
+    open_ended: bool = False
+
+    def complete(self, config: TrainingConfig) -> TrainingConfig:
+        """What the configuration leaves to the recipe, filled in."""
+        frames = self.frames if config.frames is None else config.frames
+        rate = self.learning_rate if config.learning_rate is None else config.learning_rate
+        return replace(config, frames=frames, learning_rate=rate)
 
 
 RECIPES: dict[str, Recipe] = {
-    "score": Recipe(NetworkConfig, lambda config, grid: ScoreNetwork(config), batches, loss_of),
-    "dernet": Recipe(DernetConfig, Dernet, frame_batches, _dernet_loss),
+    "score": Recipe(NetworkConfig, lambda config, grid: ScoreNetwork(config), _one_grid(batches), loss_of),
+    "posterior": Recipe(
+        PosteriorConfig,
+        lambda config, grid: PosteriorNetwork(config),
+        _mixture,
+        posterior_loss,
+        learning_rate=1e-2,
+        optimisers=muon,
+        open_ended=True,
+    ),
+    "dernet": Recipe(DernetConfig, Dernet, _one_grid(frame_batches), _dernet_loss),
     # At learning rates of 4e-4 and above it leaves its minimum now and then, for minutes.
-    "deq": Recipe(DeqConfig, Equilibrium, frame_batches, _deq_loss, frames=3, learning_rate=2e-4),
+    "deq": Recipe(DeqConfig, Equilibrium, _one_grid(frame_batches), _deq_loss, frames=3, learning_rate=2e-4),
 }
 
 

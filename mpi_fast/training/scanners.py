@@ -1,37 +1,38 @@
-"""Random scanners to train with: simulated, calibrated with the code that users run, and reduced to small matrices.
+"""Random scanners to train with, as simulated and calibrated by the code that users run.
 
 Each has its own particles, fields, receive chain and noise. It is calibrated from a noisy matrix, while its signals
-come from the true one. What of it a frame needs is small:
-
-    y = T x + sigma L xi          T = U^T A_true (R, N),  L L^T = covariance of the reduced noise
-    ||residual||^2 = x^T E x + sigma^2 chi^2(2M - R)
+come from the true one.
 """
 
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
-from torch import Tensor
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
 from mpi_fast.noise import complex_noise, row_profile
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import ReceiveChain, Scanner
 
 BACKGROUND_EVERY = 19  # voxels between two blocks of background frames of a calibration
+DEAD_CHANNEL = 0.03  # share of scanners that lose a receive channel after their calibration
 
 
-def random_scanner(rng: np.random.Generator, grid: tuple[int, int] = (19, 19)) -> Scanner:
-    """A plausible 2D scanner and tracer: what users' systems may look like."""
+def random_scanner(rng: np.random.Generator, grid: tuple[int, int] = (19, 19), aspect: float = 1.0) -> Scanner:
+    """A plausible 2D scanner and tracer: what users' systems may look like.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    grid : (ny, nx)
+    aspect : float
+        Height over width of a voxel.
+    """
     voxel = float(rng.uniform(1e-3, 3e-3))
-    voxel_size = voxel, voxel
+    voxel_size = voxel * aspect, voxel
     gradient = float(np.exp(rng.uniform(np.log(0.7), np.log(2.0)))) * 2e-3 / voxel
+    if grid != (19, 19):  # finer grids are finer than the fields are stronger
+        gradient *= float((19 / max(grid[1], grid[0] * aspect)) ** rng.uniform(0.3, 1.1))
     # The trajectory covers between 45 % and 105 % of the grid, in x and y nearly alike.
-    extent = np.asarray(grid[::-1]) * voxel / 2
+    extent = np.array([grid[1] * voxel, grid[0] * voxel * aspect]) / 2
     coverage = rng.uniform(0.45, 1.05) * rng.uniform(0.85, 1.15, 2)
     amplitude = gradient * coverage * extent
     coupling = np.diag(np.exp(rng.normal(0.0, 0.3, 2)) * 50.0) + rng.normal(0.0, 1.0, (2, 2))
@@ -65,7 +66,8 @@ def random_calibration(
     calibration : Calibration
         From the noisy matrix and its background frames.
     truth : (M, N) complex64
-        The selected rows without noise.
+        The selected rows without noise, as they are when phantoms are measured: now and then a receive channel is dead
+        by then.
     deviation : (M,) float64
         True relative noise deviation of the selected rows in measurements: that of the calibration, or another.
     """
@@ -80,13 +82,18 @@ def random_calibration(
     level = np.sort((strength / coloured).ravel())[::-1][min(wanted_rows, strength.size - 1)] / 5.0
     deviation = coloured * max(level, 1e-9 * float(strength.max()))
 
+    # Rows that are weak beyond hope are neither measured nor kept: of a fine grid they are most of the matrix.
+    hopeful = strength > 0.5 * deviation
     voxels = truth.shape[2]
     size = int(rng.integers(1, 5))  # background frames in each block
     blocks = np.arange(voxels + (voxels // BACKGROUND_EVERY + 1) * size) % (BACKGROUND_EVERY + size) < size
     order = np.flatnonzero(~blocks)[:voxels], np.flatnonzero(blocks)
-    noise = complex_noise((voxels + len(order[1]), *deviation.shape), rng) * deviation
     drift = rng.normal(0.0, 2.0) * deviation * np.exp(2j * np.pi * rng.random(deviation.shape))
-    noise = noise.transpose(1, 2, 0) + drift[..., None]
+    noise = np.zeros((*deviation.shape, voxels + len(order[1])), dtype=np.complex64)
+    white = complex_noise((int(hopeful.sum()), noise.shape[2]), rng)
+    noise[hopeful] = white * deviation[hopeful][:, None] + drift[hopeful][:, None]
+    snr = np.full(deviation.shape, -np.inf)
+    snr[hopeful] = (strength / deviation)[hopeful]
     calibration = Calibration.from_arrays(
         truth + noise[..., :voxels],
         frequencies,
@@ -94,95 +101,13 @@ def random_calibration(
         scanner.field_of_view,
         background=noise[..., voxels:],
         order=order,
+        snr=snr,
         rows=RowFilter(snr_threshold=float(rng.uniform(2.0, 8.0))),
     )
     selected = deviation[calibration.selection]
     measured = [selected, np.ones_like(selected), selected * np.exp(rng.normal(0.0, 0.5, len(selected)))]
-    return calibration, truth[calibration.selection], measured[rng.choice(3, p=[0.5, 0.35, 0.15])]
-
-
-@dataclass
-class ReducedScanners:
-    """Reduced scanners, stacked and padded with zeros to a common rank R, all float32 tensors on one device.
-
-    Attributes
-    ----------
-    singular_values, basis : (P, R), (P, N, R)
-        S and V of each calibration.
-    signal : (P, R, N)
-        T: the reduced signal of an image, by the true system matrix.
-    noise_factor : (P, R, R)
-        L.
-    mismatch : (P, N, N)
-        E: the energy of an image's signal outside the calibration's range.
-    rank, freedom : (P,)
-        R and 2M - R of each.
-    """
-
-    singular_values: Tensor
-    basis: Tensor
-    signal: Tensor
-    noise_factor: Tensor
-    mismatch: Tensor
-    rank: Tensor
-    freedom: Tensor
-
-    def to(self, device: torch.device) -> "ReducedScanners":
-        """On another device."""
-        return ReducedScanners(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    def __len__(self) -> int:
-        return len(self.rank)
-
-
-def reduced_scanner(seed: tuple[int, int], grid: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
-    """One random scanner as `ReducedScanners` needs it, unpadded."""
-    rng = np.random.default_rng(seed)
-    while True:
-        try:
-            calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid))
-            break
-        except InputError:  # a scanner so bad that nothing of it rises above its noise
-            continue
-    whitened = truth * calibration.weights[:, None]
-    stacked = np.concatenate([whitened.real, whitened.imag])
-    unwhitened = calibration.projection / calibration.weights
-    u = np.concatenate([unwhitened.real, -unwhitened.imag], axis=1).T  # (2M, R)
-    spread = np.tile(deviation * calibration.weights, 2)
-    spread = spread / np.sqrt(np.mean(spread**2))
-    covariance = (u.T * spread**2) @ u
-    signal = u.T @ stacked
-    outside = stacked - u @ signal
-    return {
-        "singular_values": calibration.singular_values,
-        "basis": calibration.basis,
-        "signal": signal.astype(np.float32),
-        "noise_factor": np.linalg.cholesky(covariance).astype(np.float32),
-        "mismatch": (outside.T @ outside).astype(np.float32),
-        "rank": np.float32(calibration.rank),
-        "freedom": np.float32(len(stacked) - calibration.rank),
-    }
-
-
-def make_scanners(count: int, seed: int, grid: tuple[int, int], workers: int = 2) -> ReducedScanners:
-    """Simulate and calibrate ``count`` random scanners; scanner i depends on (seed, i) alone."""
-    seeds = [(seed, index) for index in range(count)]
-    # One thread each: small matrices are no work for several, and they would wait for each other.
-    with ProcessPoolExecutor(workers, initializer=threadpool_limits, initargs=(1,)) as pool:
-        each = list(pool.map(reduced_scanner, seeds, [grid] * count, chunksize=4))
-    rank = int(max(one["rank"] for one in each))
-
-    def stack(name: str, padded: tuple[int, ...]) -> Tensor:
-        arrays = [one[name] for one in each]
-        widths = [[(0, rank - a.shape[d] if d in padded else 0) for d in range(a.ndim)] for a in arrays]
-        return torch.from_numpy(np.stack([np.pad(a, w) for a, w in zip(arrays, widths, strict=True)]))
-
-    return ReducedScanners(
-        singular_values=stack("singular_values", (0,)),
-        basis=stack("basis", (1,)),
-        signal=stack("signal", (0,)),
-        noise_factor=stack("noise_factor", (0, 1)),
-        mismatch=stack("mismatch", ()),
-        rank=torch.tensor([float(one["rank"]) for one in each]),
-        freedom=torch.tensor([float(one["freedom"]) for one in each]),
-    )
+    kept = truth[calibration.selection]
+    if rng.random() < DEAD_CHANNEL:
+        channel = np.nonzero(calibration.selection)[0]
+        kept = kept * (channel != rng.choice(channel))[:, None]
+    return calibration, kept, measured[rng.choice(3, p=[0.5, 0.35, 0.15])]

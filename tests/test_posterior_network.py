@@ -1,0 +1,227 @@
+"""The posterior network: its exact half against float64 NumPy, its symmetries, and what it is trained on."""
+
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+
+from mpi_fast.training.mixture import Mixture, draw_posterior, make_settings, random_plane
+from mpi_fast.training.muon import Muon, orthogonal
+from mpi_fast.training.operators import SKETCH, reduced_abstract
+from mpi_fast.training.posterior import (
+    PLANES,
+    PosteriorConfig,
+    PosteriorNetwork,
+    Signals,
+    combine,
+    from_slices,
+    to_slices,
+)
+from mpi_fast.training.recipes import RECIPES, posterior_loss
+
+SMALL = PosteriorConfig(blocks=3, width=8, inner=8, embedding=8)
+
+
+def signals(grid, groups=2, frames=3, rank=6, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    basis = torch.linalg.qr(torch.randn(groups, prod(grid), rank, generator=rng))[0]
+    y, noise = torch.randn(groups, frames, rank, generator=rng), 0.1 + torch.rand(groups, frames, generator=rng)
+    return Signals.of(y, noise, 3 * torch.rand(groups, rank, generator=rng), basis)
+
+
+def network(config=SMALL, seed=0):
+    """A network whose every output counts, as after training."""
+    torch.manual_seed(seed)
+    made = PosteriorNetwork(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return made.eval()
+
+
+def evaluate(net, given, grid, noisy=None, precision=None):
+    groups, frames, _ = given.y.shape
+    noisy = torch.zeros(groups, frames, prod(grid)) if noisy is None else noisy
+    precision = torch.zeros(groups, frames) if precision is None else precision
+    with torch.no_grad():
+        return net(given, noisy, precision, grid)[:2]
+
+
+def test_the_combination_is_that_of_gaussians():
+    given = signals((1, 5, 4))
+    mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3)
+    for view, factor in zip(combine(given, mean, spread, (1.0, 4.0)), (1.0, 4.0), strict=True):
+        for g in range(2):
+            for k in range(3):
+                a = (given.singular_values[g, :, None] * given.basis[g].T).double().numpy()
+                prior = np.eye(20) / (factor * float(spread[g, k])) ** 2
+                noise = float(given.noise[g, k]) ** 2
+                covariance = np.linalg.inv(a.T @ a / noise + prior)
+                m = covariance @ (a.T @ given.y[g, k].double().numpy() / noise + prior @ mean[g, k].double().numpy())
+                np.testing.assert_allclose(view.mean[g, k], m, atol=1e-4)
+                np.testing.assert_allclose(view.deviation[g, k], np.sqrt(np.diag(covariance)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("grid", [(1, 4, 4), (1, 19, 19), (1, 26, 13), (5, 6, 7)])
+def test_one_network_serves_planes_of_every_grid_and_volumes(grid):
+    given = signals(grid)
+    image, log_error = evaluate(network(), given, grid)
+    assert image.shape == log_error.shape == (2, 3, prod(grid))
+    assert torch.isfinite(image).all()
+    assert torch.isfinite(log_error).all()
+
+
+def test_frames_and_scanners_of_a_batch_do_not_know_of_each_other():
+    given, net, grid = signals((1, 7, 6)), network(), (1, 7, 6)
+    together = evaluate(net, given, grid)
+    for g in range(2):
+        alone = Signals(*(part[g : g + 1] for part in given))
+        alone = alone._replace(y=alone.y[:, 1:2], noise=alone.noise[:, 1:2])
+        for one, all_of_them in zip(evaluate(net, alone, grid), together, strict=True):
+            torch.testing.assert_close(one[0, 0], all_of_them[g, 1], atol=1e-5, rtol=1e-4)
+
+
+def test_components_of_strength_zero_say_nothing():
+    given, net, grid = signals((1, 7, 6)), network(), (1, 7, 6)
+    noise = torch.randn(2, 3, 4)
+    padded = Signals.of(
+        torch.cat([given.y, noise], dim=2),
+        given.noise,
+        torch.cat([given.singular_values, torch.zeros(2, 4)], dim=1),
+        torch.cat([given.basis, torch.randn(2, 42, 4)], dim=2),
+    )
+    for wide, narrow in zip(evaluate(net, padded, grid), evaluate(net, given, grid), strict=True):
+        torch.testing.assert_close(wide, narrow, atol=1e-5, rtol=1e-4)
+
+
+def test_without_a_noisy_image_none_is_looked_at():
+    given, net, grid = signals((1, 7, 6)), network(), (1, 7, 6)
+    for one, other in zip(
+        evaluate(net, given, grid), evaluate(net, given, grid, noisy=torch.randn(2, 3, 42)), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_noisy_image_almost_without_noise_is_the_image():
+    given, grid = signals((1, 7, 6)), (1, 7, 6)
+    noisy = torch.rand(2, 3, 42)
+    image, _ = evaluate(PosteriorNetwork(SMALL), given, grid, noisy, torch.full((2, 3), 1e8))
+    torch.testing.assert_close(image, noisy, atol=1e-3, rtol=0)
+
+
+def test_before_training_blocks_fit_the_signals_ever_better():
+    given, grid = signals((1, 7, 6), rank=12), (1, 7, 6)
+    net = PosteriorNetwork(PosteriorConfig(blocks=8, width=8, inner=8, embedding=8))
+    for corrector in net.correctors:
+        torch.nn.init.zeros_(corrector.head.bias)
+    with torch.no_grad():
+        image, _, earlier = net(given, torch.zeros(2, 3, 42), torch.zeros(2, 3), grid)
+    s = given.singular_values[:, None]
+    misfits = [float((given.y - s * (one @ given.basis)).norm()) for one in (*earlier, image)]
+    assert misfits == sorted(misfits, reverse=True)
+
+
+def test_slices_of_every_orientation_can_be_put_together_again():
+    grid = (4, 5, 6)
+    volume = torch.arange(2.0 * 3 * prod(grid)).reshape(2, 3, *grid)
+    for turn in PLANES:
+        slices = to_slices(volume, turn)
+        assert slices.shape == (2 * grid[turn[0] - 1], 3, grid[turn[1] - 1], grid[turn[2] - 1])
+        assert torch.equal(from_slices(slices, turn, grid), volume)
+    assert torch.equal(to_slices(volume, PLANES[0])[5], volume[1, :, 1])
+    assert torch.equal(to_slices(volume, PLANES[1])[6], volume[1, :, :, 1])
+    assert torch.equal(to_slices(volume, PLANES[2])[7], volume[1, :, :, :, 1])
+
+
+# -- data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def settings():
+    return make_settings(Mixture(scanners=3, phantoms=56, planes=3, each=3), seed=2, processes=1)
+
+
+def test_settings_are_planes_of_many_grids(settings):
+    assert settings[0].grid == (1, 19, 19)
+    assert sum(setting.share for setting in settings) == pytest.approx(1 - Mixture().volume)
+    rng = np.random.default_rng(0)
+    grids = [random_plane(rng) for _ in range(300)]
+    assert min(min(grid) for grid, _ in grids) >= 5
+    assert max(max(grid) for grid, _ in grids) >= 60
+    assert len({grid for grid, _ in grids}) > 100
+    assert {aspect > 1 for _, aspect in grids} == {True, False}
+
+
+def test_batches_hold_what_they_say(settings):
+    rng = torch.Generator().manual_seed(0)
+    for setting in settings:
+        batch = draw_posterior(setting, rng)
+        alone = batch.precision == 0
+        assert batch.image.shape[2] == prod(setting.grid)
+        assert float(batch.image.min()) >= 0
+        assert not batch.noisy[alone].any()
+        noise = (batch.noisy - batch.image)[~alone] * batch.precision[~alone].sqrt()[:, None]
+        assert float(noise.std()) == pytest.approx(1, abs=0.05)
+        blind = (batch.signals.singular_values == 0).all(dim=1)
+        assert not batch.signals.y[blind].any()
+        assert (~alone[blind]).all()
+
+
+def test_signals_of_settings_agree_with_their_images(settings):
+    """Where the calibration is nearly free of noise, what is left of the signals is their stated noise."""
+    operators, rng = settings[0].operators, torch.Generator().manual_seed(3)
+    batch = draw_posterior(settings[0], rng)
+    given = batch.signals
+    left = given.y - given.singular_values[:, None] * (batch.image @ given.basis)
+    seen = given.singular_values > 0
+    ratio = left.square().sum(-1) / (seen.sum(-1, keepdim=True) * given.noise.square()).clamp_min(1e-20)
+    assert 0.3 < float(ratio[seen.any(dim=1)].median()) < 3
+    assert operators.outside.shape[1] == SKETCH
+
+
+def test_abstract_operators_measure_between_one_and_hundreds_of_dimensions():
+    ranks = [int(reduced_abstract((0, n), (11, 10), (1.0, 1.0))["rank"]) for n in range(40)]
+    assert min(ranks) <= 4
+    assert max(ranks) >= 40
+    assert int(reduced_abstract((0, 1), (5, 6, 7), (1.0, 1.0, 2.0))["rank"]) >= 1
+
+
+def test_the_network_learns_image_and_error_alike(settings):
+    torch.manual_seed(0)
+    net, batch = PosteriorNetwork(SMALL), draw_posterior(settings[0], torch.Generator().manual_seed(1))
+    optimisers = RECIPES["posterior"].optimisers(net, 3e-3)
+    losses = []
+    for _ in range(60):
+        net.zero_grad()
+        loss = posterior_loss(net, batch)
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+    image, log_error = evaluate(net, batch.signals, batch.grid, batch.noisy, batch.precision)
+    ratio = (image - batch.image).square().mean(dim=-1) / torch.exp(2 * log_error).mean(dim=-1)
+    assert 0.2 < float(ratio.median()) < 5
+
+
+# -- the optimiser --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (64, 16), (30, 30)])
+def test_steps_are_orthogonal(shape):
+    strength = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    assert 0.6 < float(strength.min()) <= float(strength.max()) < 1.3
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_muon_converges_whatever_the_scale_of_the_loss(scale):
+    torch.manual_seed(0)
+    kernel, target = torch.nn.Parameter(torch.randn(8, 8, 3, 3)), torch.randn(8, 8, 3, 3)
+    optimiser = Muon([kernel], lr=0.2, weight_decay=0.0)
+    for step in range(200):
+        optimiser.param_groups[0]["lr"] = 0.2 * (1 - step / 200)
+        optimiser.zero_grad()
+        (scale * (kernel - target).square().sum()).backward()
+        optimiser.step()
+    assert float((kernel.detach() - target).abs().max()) < 0.05
