@@ -90,8 +90,7 @@ def random_calibration(
     calibration = Calibration.from_arrays(
         truth + noise[..., :voxels],
         frequencies,
-        scanner.grid,
-        scanner.field_of_view,
+        *scanner.plane,
         background=noise[..., voxels:],
         order=order,
         rows=RowFilter(snr_threshold=float(rng.uniform(2.0, 8.0))),
