@@ -159,8 +159,7 @@ def _scanner(grid: tuple[int, int]) -> Calibration:
     return Calibration.from_arrays(
         scanner.system_matrix(),
         scanner.frequencies,
-        scanner.grid,
-        scanner.field_of_view,
+        *scanner.plane,
         rows=RowFilter(max_frequency=4e5),
     )
 

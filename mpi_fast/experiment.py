@@ -52,8 +52,7 @@ class MeasuredMatrix:
         return Calibration.from_arrays(
             self.foreground,
             self.scanner.frequencies,
-            self.scanner.grid,
-            self.scanner.field_of_view,
+            *self.scanner.plane,
             background=self.background,
             order=(self.foreground_index, self.background_index),
             rows=rows,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.experiment import MeasuredMatrix
 from mpi_fast.noise import complex_noise
-from mpi_fast.phantoms import OPENMPI_FAMILIES, Canvas, Family, ellipse, polyline
+from mpi_fast.phantoms import OPENMPI_FAMILIES, Canvas, Family
+from mpi_fast.phantoms.shapes import ellipse, polyline
 from mpi_fast.simulation import ReceiveChain, Scanner
 
 Array = NDArray[np.float32]

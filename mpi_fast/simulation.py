@@ -1,22 +1,38 @@
-"""A Lissajous field-free-point scanner: from its physics to a system matrix.
+"""A Lissajous field-free-point scanner: from its physics to a system matrix, of planes and volumes.
 
 The particles follow the equilibrium (Langevin) model of magnetisation: a particle of moment m in the field H points
 along H with mean magnetisation ``m L(beta |H|)``, ``L(a) = coth(a) - 1/a``. The receive coils see the time derivative
 of the total magnetisation (Knopp and Buzug, "Magnetic Particle Imaging", 2012, chapters 2 and 4). Relaxation and
 anisotropy are left out. Defaults are those of the 2D acquisitions of the OpenMPI data set.
+
+No voxel's signal is computed over time. With L as a sum of Gaussians (`langevin`), the magnetisation is
+
+    M_d(r, t) = sum_q w_q u_d exp(-e_q u_d^2) prod_(c != d) exp(-e_q u_c^2)
+    u_d(r, t) = beta (G_d r_d + A_d cos(2 pi f_d t))
+
+whose factors know one coordinate and one drive frequency each. Factor d repeats after ``dividers[d]`` samples, so a
+short FFT gives its harmonics, and the spectrum at frequency k sums their products over all mixtures m of harmonics with
+``m . f = k`` (modulo the sampling rate; aliasing is part of it). This equals the FFT of the signals over time to the
+precision of the Gaussians, for any wanted frequencies alone; sub-voxel averages are averages of factors. Cosines are
+even, so spectra of M are real.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.langevin import gaussian_sum
 
 MU_0 = 4e-7 * np.pi  # T m / A
 BOLTZMANN = 1.380649e-23  # J / K
 MAGNETITE_MOLAR_VOLUME = 44.7e-6 / 3  # m^3 per mol of iron in Fe3O4
+BLOCK_BYTES = 16 << 20  # of intermediate products at once
+NEGLIGIBLE = 1e-11  # harmonics, and mixtures of them, below this share of the strongest are left out
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,9 @@ class ReceiveChain:
 
     Attributes
     ----------
-    coupling : (C, 2) tuple of tuples
-        Coil sensitivity of each channel to magnetisation along x and y, in 1/m. Off-diagonal entries are
-        cross-talk; a third row is a z coil, which sees a 2D experiment through its misalignment only.
+    coupling : (C, 2) or (C, 3) tuple of tuples
+        Coil sensitivity of each channel to magnetisation along x, y and, in volumes, z, in 1/m. Off-diagonal entries
+        are cross-talk; the third row of a 2D experiment is a z coil, which sees it through its misalignment only.
     resonance : (C,) tuple
         Resonance frequency of each channel in Hz.
     quality : float
@@ -36,7 +52,7 @@ class ReceiveChain:
         Delay of each channel in s.
     """
 
-    coupling: tuple[tuple[float, float], ...] = ((50.0, 0.5), (-0.4, 45.0), (1.5, 1.0))
+    coupling: tuple[tuple[float, ...], ...] = ((50.0, 0.5), (-0.4, 45.0), (1.5, 1.0))
     resonance: tuple[float, ...] = (1.1e6, 0.9e6, 1.4e6)
     quality: float = 2.0
     delay: tuple[float, ...] = (0.4e-6, 0.5e-6, 0.3e-6)
@@ -52,20 +68,20 @@ class ReceiveChain:
 
 @dataclass(frozen=True)
 class Scanner:
-    """A 2D field-free-point scanner, its tracer and its imaging grid. All lengths in m, fields in T (mu_0 H).
+    """A field-free-point scanner, its tracer and its imaging grid. All lengths in m, fields in T (mu_0 H).
 
     Attributes
     ----------
-    grid : (ny, nx)
+    grid : (ny, nx) or (nz, ny, nx)
         Number of voxels.
-    voxel_size : (dy, dx)
+    voxel_size : (dy, dx) or (dz, dy, dx)
         Size of a voxel, which is also the size of the delta sample, in m.
-    gradient : (Gx, Gy)
-        Selection-field gradient along x and y in T/m.
-    drive_amplitude : (Ax, Ay)
+    gradient : (Gx, Gy) or (Gx, Gy, Gz)
+        Selection-field gradient in T/m.
+    drive_amplitude : (Ax, Ay) or (Ax, Ay, Az)
         Drive-field amplitude in T.
     base_frequency, dividers
-        The drive frequencies are ``base_frequency / dividers``, for x and y, in Hz.
+        The drive frequencies are ``base_frequency / dividers``, for x, y and, in volumes, z, in Hz.
     core_diameter : float
         Diameter of the particles' magnetic core in m.
     saturation_magnetisation : float
@@ -75,19 +91,19 @@ class Scanner:
     concentration : float
         Iron concentration of the delta sample in mol/l; images are in multiples of it.
     sample_height : float
-        Extent of the delta sample along z in m.
+        Extent of the delta sample along z in m, where the grid is a plane.
     sub_voxels : int
         Points per axis over which a voxel's signal is averaged.
     receive : ReceiveChain
         What happens between magnetisation and volts.
     """
 
-    grid: tuple[int, int] = (19, 19)
-    voxel_size: tuple[float, float] = (2e-3, 2e-3)
-    gradient: tuple[float, float] = (-1.0, -1.0)
-    drive_amplitude: tuple[float, float] = (12e-3, 12e-3)
+    grid: tuple[int, ...] = (19, 19)
+    voxel_size: tuple[float, ...] = (2e-3, 2e-3)
+    gradient: tuple[float, ...] = (-1.0, -1.0)
+    drive_amplitude: tuple[float, ...] = (12e-3, 12e-3)
     base_frequency: float = 2.5e6
-    dividers: tuple[int, int] = (102, 96)
+    dividers: tuple[int, ...] = (102, 96)
     core_diameter: float = 24e-9
     saturation_magnetisation: float = 474e3
     temperature: float = 293.0
@@ -97,6 +113,15 @@ class Scanner:
     receive: ReceiveChain = field(default_factory=ReceiveChain)
 
     def __post_init__(self) -> None:
+        if self.dimensions not in (2, 3):
+            raise InputError(f"scanner: grid is {self.grid}, expected (ny, nx) or (nz, ny, nx)")
+        for name in ("voxel_size", "gradient", "drive_amplitude", "dividers"):
+            value = getattr(self, name)
+            if len(value) != self.dimensions:
+                raise InputError(f"scanner: {name} is {value}, expected {self.dimensions} numbers for grid {self.grid}")
+        shape, channels = np.shape(self.receive.coupling), len(self.receive.resonance)
+        if shape != (channels, self.dimensions):
+            raise InputError(f"scanner: coupling has shape {shape}, expected {(channels, self.dimensions)}")
         positive = {
             "grid": self.grid,
             "voxel_size": self.voxel_size,
@@ -115,13 +140,31 @@ class Scanner:
                 raise InputError(f"scanner: {name} is {value}, expected positive numbers")
         if 0.0 in self.gradient:
             raise InputError(f"scanner: gradient is {self.gradient} T/m, expected no zero component")
-        if self.dividers[0] == self.dividers[1]:
-            raise InputError(f"scanner: dividers are {self.dividers}, expected two different ones")
+        if len(set(self.dividers)) < self.dimensions:
+            raise InputError(f"scanner: dividers are {self.dividers}, expected different ones")
+
+    @classmethod
+    def volume(cls, **changes: Any) -> "Scanner":
+        """A scanner of volumes, by default as in the 3D acquisitions of the OpenMPI data set, 21.5 ms a period."""
+        defaults: dict[str, Any] = {
+            "grid": (19, 19, 19),
+            "voxel_size": (1e-3, 2e-3, 2e-3),
+            "gradient": (-1.0, -1.0, 2.0),
+            "drive_amplitude": (12e-3, 12e-3, 12e-3),
+            "dividers": (102, 96, 99),
+            "receive": ReceiveChain(((50.0, 0.5, -0.8), (-0.4, 45.0, 0.6), (1.5, 1.0, 40.0))),
+        }
+        return cls(**{**defaults, **changes})
+
+    @property
+    def dimensions(self) -> int:
+        """2 for planes, 3 for volumes."""
+        return len(self.grid)
 
     @property
     def num_samples(self) -> int:
         """Samples V of one period: the cycle is the least common multiple of the dividers, at the base frequency."""
-        return int(np.lcm(*self.dividers))
+        return int(np.lcm.reduce(self.dividers))
 
     @property
     def cycle(self) -> float:
@@ -129,71 +172,148 @@ class Scanner:
         return self.num_samples / self.base_frequency
 
     @property
-    def field_of_view(self) -> tuple[float, float]:
-        """(height, width) of the grid in m."""
-        return self.grid[0] * self.voxel_size[0], self.grid[1] * self.voxel_size[1]
+    def field_of_view(self) -> tuple[float, ...]:
+        """Extent of the grid in m: (height, width) or (depth, height, width)."""
+        return tuple(count * size for count, size in zip(self.grid, self.voxel_size, strict=True))
+
+    @property
+    def plane(self) -> tuple[tuple[int, int], tuple[float, float]]:
+        """Grid (ny, nx) and field of view (height, width) for what takes planes alone; InputError for a volume."""
+        if self.dimensions != 2:
+            raise InputError(f"scanner: grid is {self.grid}, expected a plane (ny, nx)")
+        (ny, nx), (height, width) = self.grid, self.field_of_view
+        return (ny, nx), (height, width)
+
+    @property
+    def sample_volume(self) -> float:
+        """Volume of the delta sample in m^3."""
+        return float(np.prod(self.voxel_size)) * (self.sample_height if self.dimensions == 2 else 1.0)
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
         """The K = V/2 + 1 frequencies of a spectrum in Hz."""
         return np.asarray(np.fft.rfftfreq(self.num_samples, 1.0 / self.base_frequency), dtype=np.float64)
 
-    def drive_field(self) -> NDArray[np.float64]:
-        """Drive field over one period, (2, V) in T: components x and y."""
-        time = np.arange(self.num_samples) / self.base_frequency
-        frequency = self.base_frequency / np.asarray(self.dividers)
-        amplitude = np.asarray(self.drive_amplitude)
-        return np.asarray(amplitude[:, None] * np.cos(2 * np.pi * frequency[:, None] * time))
-
     def positions(self, axis: int) -> NDArray[np.float64]:
-        """Coordinates of the sub-voxel points along an axis (0: x, 1: y) in m, ascending, centre at zero."""
-        count = self.grid[1 - axis] * self.sub_voxels
-        step = self.voxel_size[1 - axis] / self.sub_voxels
+        """Coordinates of the sub-voxel points along an axis (0: x, 1: y, 2: z) in m, ascending, centre at zero."""
+        count = self.grid[-1 - axis] * self.sub_voxels
+        step = self.voxel_size[-1 - axis] / self.sub_voxels
         return np.asarray((np.arange(count) - (count - 1) / 2) * step, dtype=np.float64)
 
-    def system_matrix(self) -> NDArray[np.complex64]:
-        """Signals of a delta sample at each voxel: (C, K, N) complex64 in V, voxels in MDF order (x fastest).
+    def system_matrix(self, frequency_index: NDArray[np.integer] | None = None) -> NDArray[np.complex64]:
+        """Signals of a delta sample at each voxel: (C, K', N) complex64 in V, voxels in MDF order (x fastest).
 
-        The spectrum is the plain ``rfft`` of one period, as MDF files have it. Costs V * N * sub_voxels^2 Langevin
-        functions: about half a second for the defaults.
+        Parameters
+        ----------
+        frequency_index : (K',) int, optional
+            The frequencies wanted, 0 to K - 1; all K by default. What a matrix costs is proportional to their number.
+
+        Raises
+        ------
+        InputError
+            There is no such frequency.
+
+        Notes
+        -----
+        The spectrum is the plain ``rfft`` of one period, as MDF files have it.
         """
-        volume = self.voxel_size[0] * self.voxel_size[1] * self.sample_height
-        iron_volume_fraction = self.concentration * 1e3 * MAGNETITE_MOLAR_VOLUME
-        moment = self.saturation_magnetisation * iron_volume_fraction * volume
-        magnetisation = self._magnetisation()  # (2, N, V)
-        spectra = np.fft.rfft(magnetisation, axis=-1)
-        derivative = 2j * np.pi * self.frequencies
-        coupling = np.asarray(self.receive.coupling)
-        transfer = -MU_0 * moment * derivative * self.receive.transfer(self.frequencies)
-        signals = np.tensordot(coupling, spectra, axes=1) * transfer[:, None, :]
-        return np.ascontiguousarray(signals.transpose(0, 2, 1), dtype=np.complex64)
+        wanted = np.arange(len(self.frequencies)) if frequency_index is None else np.asarray(frequency_index)
+        shape = len(self.receive.resonance), len(wanted), int(np.prod(self.grid))
+        result = np.empty(shape, dtype=np.complex64)
+        for part, signals in self.blocks(wanted):
+            result[:, part] = signals
+        return result
 
-    def _magnetisation(self) -> NDArray[np.float32]:
-        """Mean magnetisation of each voxel's particles relative to saturation, (2, N, V)."""
+    def blocks(self, frequency_index: NDArray[np.integer]) -> Iterator[tuple[slice, NDArray[np.complex64]]]:
+        """The system matrix a few frequencies at a time: which of the wanted ones, and their signals (C, k, N)."""
+        wanted = np.asarray(frequency_index)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self.frequencies):
+            raise InputError(f"frequency_index: expected numbers from 0 to {len(self.frequencies) - 1}")
+        moment = self.saturation_magnetisation * self.concentration * 1e3 * MAGNETITE_MOLAR_VOLUME * self.sample_volume
+        derivative = 2j * np.pi * self.frequencies[wanted]
+        transfer = -MU_0 * moment * derivative * self.receive.transfer(self.frequencies[wanted])
+        coupling = np.asarray(self.receive.coupling, dtype=np.float32)
+        for part, spectra in self._spectra(wanted):
+            signals = np.tensordot(coupling, spectra, axes=1) * transfer[:, part, None].astype(np.complex64)
+            yield part, np.asarray(signals, dtype=np.complex64)
+
+    def _spectra(self, wanted: NDArray[np.integer]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Spectra of each voxel's mean magnetisation relative to saturation, (dimensions, k, N) at a time."""
+        even, odd = self._harmonics()
+        mixtures, counts = self._mixtures(even, odd, wanted)
+        # Products over all axes but the last are the largest arrays: (k, P Q, voxels of a plane).
+        item = 4 * mixtures.shape[2] * even[0].shape[2] * int(np.prod(self.grid[1:]))
+        step = max(1, BLOCK_BYTES // item)
+        for start in range(0, len(wanted), step):
+            part = slice(start, min(start + step, len(wanted)))
+            harmonic = mixtures[:, part, : counts[part].max()]
+            spectra = [
+                _mixed([(odd if axis == along else even)[axis][harmonic[axis]] for axis in range(self.dimensions)])
+                for along in range(self.dimensions)
+            ]
+            yield part, np.stack(spectra) * np.float32(self.num_samples)
+
+    def _harmonics(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
+        """Harmonics of each axis' factors, averaged over sub-voxels: per axis (dividers[axis], n, Q) float32.
+
+        Returns
+        -------
+        even : of ``exp(-e_q u^2)``, with the weight w_q in the first axis' factors
+        odd : of ``u exp(-e_q u^2)``, likewise
+        """
         particle_moment = self.saturation_magnetisation * np.pi / 6 * self.core_diameter**3
         beta = particle_moment / (BOLTZMANN * self.temperature)  # 1/T
-        drive = self.drive_field()
-        field_x = beta * (self.gradient[0] * self.positions(0)[:, None] + drive[0])  # (nx*s, V)
-        field_y = beta * (self.gradient[1] * self.positions(1)[:, None] + drive[1])  # (ny*s, V)
-        field_x, field_y = field_x.astype(np.float32), field_y.astype(np.float32)
-        (ny, nx), s = self.grid, self.sub_voxels
-        result = np.zeros((2, ny, nx, self.num_samples), dtype=np.float32)
-        for row, along_y in enumerate(field_y):  # a row at a time keeps the intermediate arrays in cache
-            response = langevin_over_argument(field_x**2 + along_y**2)
-            result[0, row // s] += (response * field_x).reshape(nx, s, -1).mean(axis=1)
-            result[1, row // s] += (response * along_y).reshape(nx, s, -1).mean(axis=1)
-        result /= s
-        return result.reshape(2, ny * nx, -1)
+        fields = []
+        for axis, divider in enumerate(self.dividers):
+            drive = self.drive_amplitude[axis] * np.cos(2 * np.pi * np.arange(divider) / divider)
+            fields.append(beta * (self.gradient[axis] * self.positions(axis)[:, None] + drive))  # (n s, D)
+        exponents, weights = gaussian_sum(float(np.sqrt(sum(np.abs(u).max() ** 2 for u in fields))))
+        even: list[NDArray[np.float32]] = []
+        odd: list[NDArray[np.float32]] = []
+        for axis, u in enumerate(fields):
+            gaussian = np.exp(-exponents[:, None, None] * u**2)
+            if axis == 0:
+                gaussian *= weights[:, None, None]
+            for factors, factor in ((even, gaussian), (odd, u * gaussian)):
+                mean = factor.reshape(len(weights), -1, self.sub_voxels, u.shape[1]).mean(axis=2)
+                spectrum = np.fft.fft(mean, axis=-1).real / u.shape[1]
+                # Products of what rounding leaves would be denormal numbers, with which processors are slow.
+                spectrum[np.abs(spectrum) < NEGLIGIBLE * np.abs(spectrum).max()] = 0.0
+                factors.append(np.ascontiguousarray(spectrum.transpose(2, 1, 0), dtype=np.float32))
+        return even, odd
+
+    def _mixtures(
+        self, even: list[NDArray[np.float32]], odd: list[NDArray[np.float32]], wanted: NDArray[np.integer]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which harmonics of the drive frequencies make each wanted frequency.
+
+        Returns
+        -------
+        mixtures : (dimensions, K', P)
+            All that fall on a frequency, the strongest first.
+        counts : (K',)
+            How many of each frequency are not negligible, one at least.
+        """
+        samples = self.num_samples
+        cycles = samples // np.asarray(self.dividers)  # of each drive frequency in a period
+        harmonics = np.indices(self.dividers).reshape(self.dimensions, -1)
+        # Harmonics to frequency is a homomorphism of groups: equally many mixtures fall on each.
+        of_frequency = np.argsort(cycles @ harmonics % samples, kind="stable").reshape(samples, -1)[wanted]
+        mixtures = harmonics[:, of_frequency]
+        strength = [np.maximum(np.abs(a).max(axis=1), np.abs(b).max(axis=1)) for a, b in zip(even, odd, strict=True)]
+        bound = np.zeros(mixtures.shape[1:], dtype=np.float32)
+        for node in range(strength[0].shape[1]):
+            bound += np.prod([s[m, node] for s, m in zip(strength, mixtures, strict=True)], axis=0)
+        order = np.argsort(-bound, axis=1)
+        counts = np.maximum(1, (bound > NEGLIGIBLE * bound.max(initial=0.0)).sum(axis=1))
+        return np.take_along_axis(mixtures, order[None, :, : counts.max(initial=1)], axis=2), counts
 
 
-def langevin_over_argument(square: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``L(a) / a`` for ``a = sqrt(square)``, finite at zero (1/3); square must be non-negative.
-
-    Near zero ``coth(a) - 1/a`` cancels, so the Taylor series ``1/3 - a^2/45 + 2 a^4/945`` takes over there.
-    """
-    small = square < 0.04
-    safe = np.where(small, np.float32(1.0), square)
-    argument = np.sqrt(safe)
-    value = (1.0 / np.tanh(argument) - 1.0 / argument) / argument
-    series = 1.0 / 3.0 - square / 45.0 + square**2 * (2.0 / 945.0)
-    return np.where(small, series, value).astype(np.float32)
+def _mixed(factors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Sum over mixtures and Gaussians of the product over axes: factors (k, P, n, Q), x first, to (k, N)."""
+    rows = len(factors[0])
+    flat = [f.transpose(0, 2, 1, 3).reshape(rows, f.shape[2], -1) for f in factors]  # (k, n, P Q)
+    product = flat[0]
+    for factor in flat[1:-1]:
+        product = (factor[:, :, None] * product[:, None]).reshape(rows, -1, factor.shape[2])
+    return np.asarray(flat[-1] @ product.transpose(0, 2, 1)).reshape(rows, -1)

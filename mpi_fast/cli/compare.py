@@ -210,4 +210,4 @@ def _figure(setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", phanto
     title = (
         f"Scanner {heldout.name}, {setup.noise} noise: one phantom, and curves over {setup.phantoms} (95 % intervals)"
     )
-    return plots.methods_figure(truth, strips, snrs, heldout.scanner.field_of_view, title=title)
+    return plots.methods_figure(truth, strips, snrs, heldout.scanner.plane[1], title=title)

@@ -97,8 +97,7 @@ def random_calibration(
     calibration = Calibration.from_arrays(
         truth + noise[..., :voxels],
         frequencies,
-        scanner.grid,
-        scanner.field_of_view,
+        *scanner.plane,
         background=noise[..., voxels:],
         order=order,
         snr=snr,
