@@ -41,17 +41,18 @@ def network(config=SMALL, seed=0):
 
 
 def evaluate(net, given, grid, noisy=None, precision=None):
-    groups, frames, _ = given.y.shape
-    noisy = torch.zeros(groups, frames, prod(grid)) if noisy is None else noisy
-    precision = torch.zeros(groups, frames) if precision is None else precision
     with torch.no_grad():
-        return net(given, noisy, precision, grid)[:2]
+        return net(given, grid, noisy, precision)[:2]
 
 
 def test_the_combination_is_that_of_gaussians():
     given = signals((1, 5, 4))
     mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3)
-    for view, factor in zip(combine(given, mean, spread, (1.0, 4.0)), (1.0, 4.0), strict=True):
+    both = combine(given, mean, spread, (4.0,))[1]
+    for index, factor in enumerate((1.0, 4.0)):
+        view, changes = combine(given, mean, factor * spread)
+        torch.testing.assert_close(both[:, :, index], changes[:, :, 0])
+        torch.testing.assert_close(view.mean, mean + changes[:, :, 0])
         for g in range(2):
             for k in range(3):
                 a = (given.singular_values[g, :, None] * given.basis[g].T).double().numpy()
@@ -97,9 +98,8 @@ def test_components_of_strength_zero_say_nothing():
 
 def test_without_a_noisy_image_none_is_looked_at():
     given, net, grid = signals((1, 7, 6)), network(), (1, 7, 6)
-    for one, other in zip(
-        evaluate(net, given, grid), evaluate(net, given, grid, noisy=torch.randn(2, 3, 42)), strict=True
-    ):
+    unseen = evaluate(net, given, grid, torch.randn(2, 3, 42), torch.zeros(2, 3))
+    for one, other in zip(evaluate(net, given, grid), unseen, strict=True):
         torch.testing.assert_close(one, other)
 
 
@@ -116,7 +116,7 @@ def test_before_training_blocks_fit_the_signals_ever_better():
     for corrector in net.correctors:
         torch.nn.init.zeros_(corrector.head.bias)
     with torch.no_grad():
-        image, _, earlier = net(given, torch.zeros(2, 3, 42), torch.zeros(2, 3), grid)
+        image, _, earlier = net(given, grid)
     s = given.singular_values[:, None]
     misfits = [float((given.y - s * (one @ given.basis)).norm()) for one in (*earlier, image)]
     assert misfits == sorted(misfits, reverse=True)

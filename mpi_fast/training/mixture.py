@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpi_fast.phantoms import generate
+from mpi_fast.phantoms import TRAINING_FAMILIES, TRAINING_VOLUMES, WIDE_FAMILIES, Array, generate
 from mpi_fast.training.data import BLIND, SIGMA, draw_frames, turned_frames
 from mpi_fast.training.operators import Operators, Reduced, reduced_abstract, reduced_scanner, stack, workers
 from mpi_fast.training.posterior import Signals
@@ -43,7 +43,7 @@ class Mixture:
     scanners: int = 320
     phantoms: int = 60_000
     planes: int = 48
-    volumes: int = 24
+    volumes: int = 16
     each: int = 6
     standard: float = 0.45
     volume: float = 0.2
@@ -75,27 +75,44 @@ class PosteriorBatch:
         return self.precision.numel()
 
 
-def random_plane(rng: np.random.Generator) -> tuple[tuple[int, int], float]:
-    """A grid (ny, nx) of 5 to 72 voxels a side and the height over width of its voxels."""
+def random_plane(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """A grid (ny, nx) of 5 to 72 voxels a side, and the sides of its voxels next to their width."""
     longest = int(np.exp(rng.uniform(log(8), log(72))))
     other = longest if rng.random() < 0.4 else max(5, round(longest * rng.uniform(0.3, 1.0)))
-    sides = (longest, other) if rng.random() < 0.5 else (other, longest)
-    aspect = 1.0 if rng.random() < 0.6 else float(np.exp(rng.uniform(-log(3), log(3))))
-    return sides, aspect
+    grid = (longest, other) if rng.random() < 0.5 else (other, longest)
+    return grid, (_aspect(rng), 1.0)
+
+
+def random_volume(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """A grid (nz, ny, nx) of 5 to 24 voxels a side, at most 8000, and the sides of its voxels next to their width."""
+    if rng.random() < 0.25:
+        return (19, 19, 19), (_aspect(rng), 1.0, 1.0)
+    while True:
+        longest = int(np.exp(rng.uniform(log(8), log(25))))
+        grid = tuple(longest if rng.random() < 0.5 else max(5, round(longest * rng.uniform(0.4, 1.0))) for _ in "zyx")
+        if prod(grid) <= 8000:
+            return grid, (_aspect(rng), _aspect(rng), 1.0)
+
+
+def _aspect(rng: np.random.Generator) -> float:
+    return 1.0 if rng.random() < 0.6 else float(np.exp(rng.uniform(-log(3), log(3))))
 
 
 def make_settings(mixture: Mixture, seed: int, processes: int = 1) -> list[Setting]:
-    """Draw grids, scanners and phantoms: some minutes of one processor."""
+    """Draw grids, scanners and phantoms: some ten minutes of one processor."""
     rng = np.random.default_rng([seed, 1])
+    square, planes = ((19, 19), (1.0, 1.0)), [random_plane(rng) for _ in range(mixture.planes)]
+    volumes = [random_volume(rng) for _ in range(mixture.volumes)]
     with workers(processes) as pool:
-        standard = _plane(pool, mixture.scanners, mixture.phantoms, (19, 19), 1.0, (seed, 0))
-        others = [
-            _plane(pool, mixture.each, max(500, min(4000, 10**6 // prod(grid))), grid, aspect, (seed, 1 + index))
-            for index, (grid, aspect) in enumerate(random_plane(rng) for _ in range(mixture.planes))
-        ]
-        share = (1 - mixture.standard - mixture.volume) / max(len(others), 1)
-        plans = [(mixture.standard, standard), *((share, plan) for plan in others)]
-        return [plan.made(share) for share, plan in plans]
+        plans = [_planned(pool, square, mixture.scanners, mixture.phantoms, (seed, 0))]
+        for index, place in enumerate([*planes, *volumes]):
+            phantoms = int(np.clip(10**6 // prod(place[0]), 300, 4000))
+            plans.append(_planned(pool, place, mixture.each, phantoms, (seed, 1 + index)))
+        volume = mixture.volume if volumes else 0.0
+        plane = 1 - mixture.standard - volume if planes else 0.0
+        shares = [mixture.standard]
+        shares += [plane / len(planes) for _ in planes] + [volume / len(volumes) for _ in volumes]
+        return [plan.made(share) for plan, share in zip(plans, shares, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ class _Plan:
 
     grid: tuple[int, int, int]
     operators: list["Future[Reduced]"]
-    phantoms: list["Future[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]"]
+    phantoms: list["Future[Array]"]
 
     def made(self, share: float) -> Setting:
         phantoms = torch.from_numpy(np.concatenate([one.result() for one in self.phantoms]))
@@ -113,27 +130,28 @@ class _Plan:
         return Setting(self.grid, stack([one.result() for one in self.operators]), kept, share)
 
 
-def _plane(
-    pool: Executor, scanners: int, phantoms: int, grid: tuple[int, int], aspect: float, seed: tuple[int, int]
+def _planned(
+    pool: Executor,
+    place: tuple[tuple[int, ...], tuple[float, ...]],
+    scanners: int,
+    phantoms: int,
+    seed: tuple[int, int],
 ) -> _Plan:
-    """A plane's setting: two scanners in three have a field-free point, the others are abstract."""
+    """A setting's parts: two scanners in three have a field-free point, the others are abstract."""
+    grid, voxel = place
     operators = [
-        pool.submit(reduced_abstract, (*seed, index), grid, (aspect, 1.0))
-        if index % 3 == 2
-        else pool.submit(reduced_scanner, (*seed, index), grid, aspect)
+        pool.submit(reduced_abstract if index % 3 == 2 else reduced_scanner, (*seed, index), grid, voxel)
         for index in range(scanners)
     ]
-    parts = -(-phantoms // 4000)
-    drawn = [pool.submit(_phantoms, phantoms // parts, grid, aspect, (*seed, part)) for part in range(parts)]
-    return _Plan((1, *grid), operators, drawn)
+    parts = -(-phantoms // 2000)
+    drawn = [pool.submit(_phantoms, phantoms // parts, grid, voxel, (*seed, part)) for part in range(parts)]
+    nz, ny, nx = (1,) * (3 - len(grid)) + grid
+    return _Plan((nz, ny, nx), operators, drawn)
 
 
-def _phantoms(
-    count: int, grid: tuple[int, int], aspect: float, seed: Sequence[int]
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
-    from mpi_fast.phantoms import TRAINING_FAMILIES
-
-    return generate(list(TRAINING_FAMILIES), count, grid, np.random.default_rng(seed), aspect)
+def _phantoms(count: int, grid: tuple[int, ...], voxel: tuple[float, ...], seed: Sequence[int]) -> Array:
+    families = [*TRAINING_FAMILIES, *WIDE_FAMILIES] if len(grid) == 2 else [*TRAINING_VOLUMES]
+    return generate(families, count, grid, np.random.default_rng(seed), [side / voxel[-1] for side in voxel[:-1]])
 
 
 def posterior_batches(settings: Sequence[Setting], seed: int, device: torch.device) -> Iterator[PosteriorBatch]:

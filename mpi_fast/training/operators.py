@@ -93,12 +93,12 @@ def _reduced(
     return {name: np.asarray(value, dtype=np.float32) for name, value in reduced.items()}
 
 
-def reduced_scanner(seed: tuple[int, ...], grid: tuple[int, int], aspect: float = 1.0) -> Reduced:
-    """One random scanner with a field-free point, simulated and calibrated as a real one."""
+def reduced_scanner(seed: tuple[int, ...], grid: tuple[int, ...], voxel: tuple[float, ...] | None = None) -> Reduced:
+    """One random scanner with a field-free point, simulated and calibrated as a real one; see `random_scanner`."""
     rng = np.random.default_rng(seed)
     while True:
         try:
-            calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid, aspect))
+            calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid, voxel))
             break
         except InputError:  # a scanner so bad that nothing of it rises above its noise
             continue

@@ -30,10 +30,12 @@ from torch.nn import functional
 
 from mpi_fast.guidance import WIDTHS
 
-VIEWS = (1.0, 4.0)  # spreads, next to r_k, under which a block sees what the signals would change
-INJECTED = 2 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
+VIEWS = (4.0,)  # spreads, next to r_k, under which a block also sees what the signals would change
+INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
 DESCRIPTORS = 2 + len(WIDTHS)
 FIRST_SPREAD, LAST_SPREAD = 3.0, 0.4  # of the blocks at the start of training, next to sqrt(relative noise) / 2
+# Of `white_views`, to be of about one size: means of wide priors are noisy, and deviations count by their square root.
+FIRST_SCALES = (*(width**-0.5 for width in WIDTHS), *(0.5 for _ in WIDTHS))
 UNSURE = 4.0  # the size of the error is within a factor exp(4) of d
 PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a volume [., z, y, x]: xy, xz, yz
 
@@ -87,8 +89,8 @@ class View(NamedTuple):
     deviation: Tensor
 
 
-def combine(signals: Signals, mean: Tensor, spread: Tensor, views: tuple[float, ...] = (1.0,)) -> list[View]:
-    """Gaussians N(mean, (view * spread)^2 I), each combined with the signals: section 2.1 of the design, eq. 1.
+def combine(signals: Signals, mean: Tensor, spread: Tensor, views: tuple[float, ...] = ()) -> tuple[View, Tensor]:
+    """A Gaussian N(mean, spread^2 I), combined with the signals: see `guidance`.
 
     Parameters
     ----------
@@ -97,20 +99,24 @@ def combine(signals: Signals, mean: Tensor, spread: Tensor, views: tuple[float, 
     spread : (G, K) float32
         Positive.
     views : tuple of float
-        Multiples of the spread.
+        Multiples of the spread under which to see, too, what the signals would change.
+
+    Returns
+    -------
+    view : View
+    changes : (G, K, 1 + views, N)
+        Its mean's difference from ``mean``, and then those of the wider or narrower views.
     """
-    s, noise = signals.singular_values[:, None, :], signals.noise[..., None]
-    residual = signals.y - s * (mean @ signals.basis)
-    back, square = signals.basis.transpose(1, 2), signals.square.transpose(1, 2)
-    found = []
-    for view in views:
-        wide = view * spread[..., None]
-        strength = wide * s
-        share = wide / (strength.square() + noise.square())
-        change = (share * strength * residual) @ back
-        explained = (share * strength * s) @ square
-        found.append(View(mean + change, wide * (1 - explained).clamp_min(1e-6).sqrt()))
-    return found
+    s, noise = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None]
+    wide = spread[:, :, None, None] * mean.new_tensor((1.0, *views))[:, None]
+    strength = wide * s
+    gain = wide * strength / (strength * strength + noise * noise)  # (G, K, 1 + views, R)
+    residual = signals.y - signals.singular_values[:, None, :] * (mean @ signals.basis)
+    changes = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
+    changes = changes.reshape(*gain.shape[:3], -1)
+    explained = (gain[:, :, 0] * signals.singular_values[:, None, :]) @ signals.square.transpose(1, 2)
+    deviation = spread[..., None] * (1 - explained).clamp_min(1e-6).sqrt()
+    return View(mean + changes[:, :, 0], deviation), changes
 
 
 class Conditioner(nn.Module):
@@ -137,17 +143,32 @@ class Conditioner(nn.Module):
         falling = torch.linspace(log(FIRST_SPREAD), log(LAST_SPREAD), config.blocks)
         self.spread.bias.data.copy_(falling)
 
-    def forward(self, signals: Signals, seen: list[View], precision: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Spreads (G, K, blocks), and for each residual block gain and shift, (G * K, 2 * channels)."""
+    def forward(self, signals: Signals, unseen: Tensor, precision: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Spreads and modulations of frames.
+
+        Parameters
+        ----------
+        signals : Signals
+        unseen : (G, K, WIDTHS, N)
+            Logarithm of what the signals leave of the deviation of white images.
+        precision : (G, K)
+            Of x_t; zero where there is none.
+
+        Returns
+        -------
+        spreads : (G, K, blocks)
+        modulations : list of (G * K, 2 * channels, 1, 1)
+            Gain and shift of each residual block.
+        """
         voxels = signals.basis.shape[1]
         power = signals.singular_values.square().sum(dim=1, keepdim=True)
         noise = (signals.noise * (voxels / power.clamp_min(1e-12)).sqrt()).clamp(1e-4, 1e3)
-        unseen = [torch.log(view.deviation / width).mean(dim=2) for view, width in zip(seen, WIDTHS, strict=True)]
-        known = torch.stack([0.5 * noise.log(), 0.5 * torch.log1p(precision), *unseen], dim=2)
-        hidden = self.embed(known)
+        known = torch.stack([0.5 * noise.log(), 0.5 * torch.log1p(precision)], dim=2)
+        hidden = self.embed(torch.cat([known, unseen.mean(dim=3)], dim=2))
         certain = (4 / noise.clamp_max(4.0) + precision).rsqrt()  # sqrt(noise) / 2, or what x_t leaves of it
         spreads = certain[..., None] * torch.exp(self.spread(hidden).clamp(-6, 6))
-        return spreads, list(self.modulation(hidden).flatten(0, 1).split([2 * w for w in self.widths], dim=1))
+        modulations = self.modulation(hidden).flatten(0, 1)[:, :, None, None]
+        return spreads, list(modulations.split([2 * width for width in self.widths], dim=1))
 
 
 class ResidualBlock(nn.Module):
@@ -160,8 +181,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """(B, width, rows, columns), and gain and shift of each channel (B, 2 * width) -> the features' shape."""
-        gain, shift = modulation[:, :, None, None].to(x.dtype).chunk(2, dim=1)
+        """(B, width, rows, columns), and gain and shift of each channel (B, 2 * width, 1, 1) -> the features' shape."""
+        gain, shift = modulation.to(x.dtype).chunk(2, dim=1)
         hidden = self.first(functional.silu(x)) * (1 + gain) + shift
         out: Tensor = x + self.second(functional.silu(hidden))
         return out
@@ -205,19 +226,23 @@ class PosteriorNetwork(nn.Module):
         )
 
     def forward(
-        self, signals: Signals, noisy: Tensor, precision: Tensor, grid: tuple[int, int, int]
+        self,
+        signals: Signals,
+        grid: tuple[int, int, int],
+        noisy: Tensor | None = None,
+        precision: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Estimate images.
 
         Parameters
         ----------
         signals : Signals
-        noisy : (G, K, N) float32
-            x_t.
-        precision : (G, K) float32
-            ``1 / sigma_t^2``; zero where there is no noisy image.
         grid : (nz, ny, nx)
             Number of voxels, ``nz = 1`` for planes; voxels are in MDF order, x fastest.
+        noisy : (G, K, N) float32, optional
+            x_t.
+        precision : (G, K) float32
+            ``1 / sigma_t^2``; zero for frames without a noisy image.
 
         Returns
         -------
@@ -228,40 +253,65 @@ class PosteriorNetwork(nn.Module):
         earlier : list of (G, K, N) float32
             What the blocks before the last one made.
         """
-        groups, frames, _ = noisy.shape
-        white = [combine(signals, torch.zeros_like(noisy), torch.full_like(signals.noise, w))[0] for w in WIDTHS]
-        spreads, modulations = self.conditioner(signals, white, precision)
+        groups, frames, _ = signals.y.shape
+        voxels = signals.basis.shape[1]
         # Before the first block nothing is known but images of root-mean-square one.
-        image, certainty = torch.zeros_like(noisy), torch.ones_like(precision)
+        image = signals.y.new_zeros(groups, frames, voxels)
+        certainty = torch.ones_like(signals.noise)
+        white = white_views(signals)
+        spreads, modulations = self.conditioner(signals, white[:, :, len(WIDTHS) :], _or_none(precision, certainty))
         features, earlier = None, []
-        log_error = noisy
+        log_error = image
         for k, corrector in enumerate(self.correctors):
             if k:
                 certainty = spreads[..., k] ** -2
-            total = certainty + precision
-            mean = (certainty / total)[..., None] * image + (precision / total)[..., None] * noisy
-            spread = total.rsqrt()
-            views = combine(signals, mean, spread, VIEWS)
-            m, d = views[0]
-            changes = [torch.asinh((view.mean - mean) / d) for view in views]
-            shown = [mean, *changes, 0.5 * torch.log(d / spread[..., None])]
+            mean, spread = image, certainty.rsqrt()
+            if noisy is not None and precision is not None:
+                total = certainty + precision
+                mean = (certainty / total)[..., None] * image + (precision / total)[..., None] * noisy
+                spread = total.rsqrt()
+            (m, d), changes = combine(signals, mean, spread, VIEWS)
+            shown = [mean[:, :, None], torch.asinh(changes / d[:, :, None])]
+            shown.append(0.5 * torch.log(d / spread[..., None])[:, :, None])
             if k == 0:
-                shown += [view.mean * w**-0.5 for view, w in zip(white, WIDTHS, strict=True)]
-                shown += [0.5 * torch.log(view.deviation / w) for view, w in zip(white, WIDTHS, strict=True)]
+                shown.append(white * torch.tensor(FIRST_SCALES).to(white)[:, None])
             turn = PLANES[k % 3] if grid[0] > 1 else PLANES[0]
-            injected = to_slices(torch.stack(shown, dim=2).reshape(groups * frames, len(shown), *grid), turn)
-            slices = len(injected) // (groups * frames)
-            fine, coarse = (one.repeat_interleave(slices, dim=0) for one in modulations[2 * k : 2 * k + 2])
+            slices = grid[turn[0] - 1]
+            injected = torch.cat(shown, dim=2)
+            injected = to_slices(injected.reshape(groups * frames, -1, *grid), turn)
+            fine, coarse = modulations[2 * k : 2 * k + 2]
+            if slices > 1:
+                fine, coarse = fine.repeat_interleave(slices, dim=0), coarse.repeat_interleave(slices, dim=0)
             flat = None if features is None else to_slices(features, turn)
             out, flat = corrector(injected, flat, fine, coarse)
             features = from_slices(flat, turn, grid)
-            out = from_slices(out, turn, grid).reshape(groups, frames, -1, noisy.shape[2])
+            out = from_slices(out, turn, grid).reshape(groups, frames, -1, voxels)
             image = m + d * out[:, :, 0]
             if k < len(self.correctors) - 1:
                 earlier.append(image)
             else:
                 log_error = torch.log(d) + UNSURE * torch.tanh(out[:, :, 1] / UNSURE)
         return image, log_error, earlier
+
+
+def _or_none(precision: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if precision is None else precision
+
+
+def white_views(signals: Signals) -> Tensor:
+    """What the signals alone say of white images of `guidance.WIDTHS`, (G, K, 2 * WIDTHS, N).
+
+    First the posterior means, then the logarithms of what is left of the deviations.
+    """
+    s, noise = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None]
+    widths = signals.y.new_tensor(WIDTHS)[:, None]
+    strength = widths * s
+    gain = widths * strength / (strength * strength + noise * noise)
+    back, square = signals.basis.transpose(1, 2), signals.square.transpose(1, 2)
+    means = (gain * signals.y[:, :, None]).flatten(1, 2) @ back
+    explained = (gain * s).flatten(1, 2) @ square
+    left = 0.5 * torch.log((1 - explained).clamp_min(1e-6))
+    return torch.cat([one.reshape(*gain.shape[:3], -1) for one in (means, left)], dim=2)
 
 
 def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:

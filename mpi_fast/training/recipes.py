@@ -57,6 +57,8 @@ def _deq_loss(network: Equilibrium, batch: Frames) -> Tensor:
 
 EARLIER, UNCERTAINTY = 0.1, 0.1  # shares in the posterior network's loss: blocks before the last one, and its error
 
+SURPRISING = 50.0  # times the expected squared error
+
 
 def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     """Squared error of each frame in units of what the network itself expects, and how well it expects it.
@@ -65,16 +67,24 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     frames of all noise levels count alike, as their PSNR does. The expected error has a likelihood of its own.
     """
     with mixed(batch.image.device):
-        image, log_error, earlier = network(batch.signals, batch.noisy, batch.precision, batch.grid)
+        image, log_error, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
     squared = (image - batch.image).square()
     expected = torch.exp(2 * log_error.detach()).mean(dim=-1).clamp_min(1e-6)
     size = batch.image.square().mean(dim=-1)
     weight = OUTLIER**2 / (expected * size.clamp_min(OUTLIER**2))
-    last = (weight * squared.mean(dim=-1)).mean()
-    before = sum(((weight * (one - batch.image).square().mean(dim=-1)).mean() for one in earlier), last.new_zeros(()))
-    surprise = (log_error + 0.5 * squared.detach() * torch.exp(-2 * log_error)).mean()
+    last = _tamed(weight * squared.mean(dim=-1)).mean()
+    others = (_tamed(weight * (one - batch.image).square().mean(dim=-1)).mean() for one in earlier)
+    before = sum(others, last.new_zeros(()))
+    surprise = (log_error + 0.5 * _tamed(squared.detach() * torch.exp(-2 * log_error))).mean()
     loss: Tensor = last + EARLIER * before / max(len(earlier), 1) + UNCERTAINTY * surprise
     return loss
+
+
+def _tamed(ratio: Tensor) -> Tensor:
+    """The identity up to `SURPRISING`, growing with the logarithm beyond: one frame must not outweigh a batch."""
+    return torch.where(
+        ratio < SURPRISING, ratio, SURPRISING * (1 + torch.log(ratio.clamp_min(SURPRISING) / SURPRISING))
+    )
 
 
 def adamw(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:

@@ -13,42 +13,55 @@ from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import ReceiveChain, Scanner
 
 BACKGROUND_EVERY = 19  # voxels between two blocks of background frames of a calibration
+# Dividers to choose from and base frequency in Hz, by number of axes. Real trajectories in three dimensions have
+# periods of 50 000 samples; shorter ones are as good to learn from, and their matrices are small.
+DIVIDERS: dict[int, tuple[list[tuple[int, ...]], float]] = {
+    2: ([(102, 96), (96, 102), (96, 90), (102, 99), (64, 60)], 2.5e6),
+    3: ([(28, 27, 24), (27, 24, 28), (24, 21, 20), (22, 20, 24)], 0.75e6),
+}
+ROWS = {2: (120, 1200), 3: (200, 1000)}  # above the calibration's noise, by number of axes
 DEAD_CHANNEL = 0.03  # share of scanners that lose a receive channel after their calibration
 
 
-def random_scanner(rng: np.random.Generator, grid: tuple[int, int] = (19, 19), aspect: float = 1.0) -> Scanner:
-    """A plausible 2D scanner and tracer: what users' systems may look like.
+def random_scanner(
+    rng: np.random.Generator, grid: tuple[int, ...] = (19, 19), voxel: tuple[float, ...] | None = None
+) -> Scanner:
+    """A plausible scanner of planes or volumes, and its tracer: what users' systems may look like.
 
     Parameters
     ----------
     rng : numpy Generator
-    grid : (ny, nx)
-    aspect : float
-        Height over width of a voxel.
+    grid : (ny, nx) or (nz, ny, nx)
+    voxel : tuple of float, optional
+        Sides of a voxel next to its width, in the grid's order; a square or a cube by default.
     """
-    voxel = float(rng.uniform(1e-3, 3e-3))
-    voxel_size = voxel * aspect, voxel
-    gradient = float(np.exp(rng.uniform(np.log(0.7), np.log(2.0)))) * 2e-3 / voxel
+    axes = len(grid)
+    sides = np.asarray(voxel or (1.0,) * axes)
+    size = sides * float(rng.uniform(1e-3, 3e-3))
+    gradient = float(np.exp(rng.uniform(np.log(0.7), np.log(2.0)))) * 2e-3 / float(size[-1])
     if grid != (19, 19):  # finer grids are finer than the fields are stronger
-        gradient *= float((19 / max(grid[1], grid[0] * aspect)) ** rng.uniform(0.3, 1.1))
-    # The trajectory covers between 45 % and 105 % of the grid, in x and y nearly alike.
-    extent = np.array([grid[1] * voxel, grid[0] * voxel * aspect]) / 2
-    coverage = rng.uniform(0.45, 1.05) * rng.uniform(0.85, 1.15, 2)
+        gradient *= float((19 / max(n * side for n, side in zip(grid, sides, strict=True))) ** rng.uniform(0.3, 1.1))
+    # The trajectory covers between 45 % and 105 % of the grid, in all directions nearly alike.
+    extent = (np.asarray(grid) * size / 2)[::-1]
+    coverage = rng.uniform(0.45, 1.05) * rng.uniform(0.85, 1.15, axes)
     amplitude = gradient * coverage * extent
-    coupling = np.diag(np.exp(rng.normal(0.0, 0.3, 2)) * 50.0) + rng.normal(0.0, 1.0, (2, 2))
-    z_channel = rng.normal(0.0, 2.0, (1, 2))
-    dividers = [(102, 96), (96, 102), (96, 90), (102, 99), (64, 60)][rng.integers(5)]
+    coupling = np.diag(np.exp(rng.normal(0.0, 0.3, axes)) * 50.0) + rng.normal(0.0, 1.0, (axes, axes))
+    if axes == 2:  # the z coil of a 2D experiment
+        coupling = np.concatenate([coupling, rng.normal(0.0, 2.0, (1, 2))])
+    dividers, base = DIVIDERS[axes]
+    last = float(rng.choice([1.0, 1.0, -2.0]))
     return Scanner(
         grid=grid,
-        voxel_size=voxel_size,
-        gradient=(-gradient, -gradient * float(rng.choice([1.0, 1.0, -2.0]))),
-        drive_amplitude=(float(amplitude[0]), float(amplitude[1])),
-        dividers=dividers,
+        voxel_size=tuple(float(s) for s in size),
+        gradient=(-gradient,) * (axes - 1) + (-gradient * last,),
+        drive_amplitude=tuple(float(a) for a in amplitude),
+        dividers=dividers[rng.integers(len(dividers))],
+        base_frequency=base,
         core_diameter=float(rng.uniform(17e-9, 30e-9)),
         saturation_magnetisation=float(rng.uniform(420e3, 480e3)),
         sub_voxels=2,
         receive=ReceiveChain(
-            coupling=tuple((float(a), float(b)) for a, b in np.concatenate([coupling, z_channel])),
+            coupling=tuple(tuple(float(c) for c in row) for row in coupling),
             resonance=tuple(float(f) for f in np.exp(rng.uniform(np.log(0.4e6), np.log(3e6), 3))),
             quality=float(rng.uniform(0.7, 4.0)),
             delay=tuple(float(d) for d in rng.uniform(0.0, 2e-6, 3)),
@@ -78,7 +91,7 @@ def random_calibration(
     coloured = np.broadcast_to(profile ** rng.uniform(0.0, 1.0), truth.shape[:2])
     strength = np.linalg.norm(truth, axis=2) / np.sqrt(truth.shape[2])
     strength = np.where(frequencies >= 80e3, strength, 0.0)
-    wanted_rows = int(np.exp(rng.uniform(np.log(120), np.log(1200))))
+    wanted_rows = int(np.exp(rng.uniform(*np.log(ROWS[scanner.dimensions]))))
     level = np.sort((strength / coloured).ravel())[::-1][min(wanted_rows, strength.size - 1)] / 5.0
     deviation = coloured * max(level, 1e-9 * float(strength.max()))
 
@@ -97,7 +110,8 @@ def random_calibration(
     calibration = Calibration.from_arrays(
         truth + noise[..., :voxels],
         frequencies,
-        *scanner.plane,
+        (voxels // scanner.grid[-1], scanner.grid[-1]),  # to a calibration a volume's planes are side by side
+        (1.0, 1.0),
         background=noise[..., voxels:],
         order=order,
         snr=snr,

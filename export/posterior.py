@@ -1,0 +1,80 @@
+"""A frame of the posterior network as one torch module, for export: reduced signals in, image and uncertainty out.
+
+The network works on images of root-mean-square about one; here its input is scaled so, and its output scaled back. In
+units of the noise float32 suffices for that. The same graph serves every calibration, rank and grid of its kind, planes
+or volumes; with S and V frozen into it, it serves one scanner.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from mpi_fast.export.onnx import Graph, to_onnx
+from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
+from mpi_fast.training.posterior import PosteriorNetwork, Signals
+
+OUTPUTS = ("image", "std")
+AXES = {
+    "y": {0: "frames", 1: "rank"},
+    "noise": {0: "frames"},
+    "singular_values": {0: "rank"},
+    "basis": {3: "rank"},
+}
+
+
+class Frame(nn.Module):
+    """The image of each frame, and how uncertain it is."""
+
+    def __init__(self, network: PosteriorNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruct frames.
+
+        Parameters
+        ----------
+        y : (F, R) float32
+            Reduced signals (`Calibration.reduce`).
+        noise : (F,) float32
+            Their noise level; zero for a frame of zeros.
+        singular_values : (R,) float32
+            S of the calibration.
+        basis : (nz, ny, nx, R) float32
+            V of the calibration, ``nz = 1`` for planes.
+
+        Returns
+        -------
+        image, std : (F, nz, ny, nx) float32
+            The image is not negative, and zero where noise alone explains the signals.
+        """
+        nz, ny, nx, rank = basis.shape
+        scale, presence = self._scale(y, noise[:, None], singular_values)
+        visible = scale > 0  # a frame of zeros has no scale: its signals stay zero, and so does its image
+        unit = torch.where(visible, scale, 1.0)
+        level = torch.where(visible, noise[:, None] / unit, 1.0)
+        signals = Signals.of((y / unit)[None], level[:, 0][None], singular_values[None], basis.reshape(1, -1, rank))
+        image, log_error, _ = self.network(signals, (nz, ny, nx))
+        image = torch.clamp(image[0], min=0.0) * (presence * scale)
+        std = torch.exp(log_error[0]) * scale
+        return image.reshape(-1, nz, ny, nx), std.reshape(-1, nz, ny, nx)
+
+    @staticmethod
+    def _scale(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:
+        """`guidance.signal_scale` and `guidance.signal_presence`, (F, 1)."""
+        spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # of the noise's own energy
+        relative = y / torch.where(noise > 0, noise, 1.0)
+        excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
+        power = torch.square(singular_values).sum()
+        scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
+        return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
+
+
+def posterior_onnx(network: PosteriorNetwork, grid: tuple[int, int, int]) -> Graph:
+    """``posterior.onnx`` of one grid, its axes of frames and of R free."""
+    inputs = {
+        "y": torch.ones(2, 7),
+        "noise": torch.ones(2),
+        "singular_values": torch.ones(7),
+        "basis": torch.ones(*grid, 7),
+    }
+    return to_onnx(Frame(network), inputs, OUTPUTS, AXES)
