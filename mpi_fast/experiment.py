@@ -113,12 +113,12 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
 
 def row_strength(scanner: Scanner) -> NDArray[np.float64]:
     """Root mean square of each row over the voxels, (C, K) in V; fine volumes are surveyed at fewer voxels."""
-    if scanner.dimensions == 3:
+    if scanner.dimensions == 3 and max(scanner.grid) > SURVEY:
         grid = tuple(min(count, SURVEY) for count in scanner.grid)
         voxel_size = tuple(size / count for size, count in zip(scanner.field_of_view, grid, strict=True))
         # As much tracer in a voxel as before.
         concentration = scanner.concentration * scanner.sample_volume / float(np.prod(voxel_size))
-        scanner = replace(scanner, grid=grid, voxel_size=voxel_size, concentration=concentration)
+        scanner = replace(scanner, grid=grid, voxel_size=voxel_size, concentration=concentration, sub_voxels=1)
     strength = np.empty((len(scanner.receive.resonance), len(scanner.frequencies)))
     for part, signals in scanner.blocks(np.arange(len(scanner.frequencies))):
         strength[:, part] = np.linalg.norm(signals, axis=2) / np.sqrt(signals.shape[2])
