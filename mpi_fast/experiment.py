@@ -1,12 +1,13 @@
 """Simulated measurements as a scanner delivers them: calibration scans and frames, with noise and background.
 
 `measure_matrix` moves a delta sample through a `Scanner`, with background scans in between; `Receiver` measures
-phantoms; `save_matrix` and `save_frames` write what they deliver as MDF files. Spectra are (C, K, frames) where they
-belong to a matrix and (frames, C, K) elsewhere, as MDF files have them.
+phantoms; `save_matrix` and `save_frames` write what they deliver as MDF files. Spectra are (C, K', frames) where they
+belong to a matrix and (frames, C, K') elsewhere, as MDF files have them. K' are all K frequencies where a matrix of
+them fits `MATRIX_BYTES`, as planes' do; of larger ones, as volumes', the strongest are kept.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ Spectra = NDArray[np.complex64]
 BACKGROUND_EVERY, BACKGROUND_BLOCK = 19, 2  # voxels between two background scans, and frames of each scan
 CHUNK = 64  # frames simulated at once
 FEED_THROUGH = 5.0  # strength of the empty scanner's signal, in noise deviations
+MATRIX_BYTES = 512 << 20  # of the frequencies that are kept of a matrix: 3262 of 19^3 voxels and three channels
+NOISE_BYTES = 256 << 20  # simulated at once
+SURVEY = 11  # voxels per axis of a volume that show how strong a row is
 
 
 @dataclass(frozen=True)
@@ -32,26 +36,34 @@ class MeasuredMatrix:
     Attributes
     ----------
     scanner : Scanner
-    truth : (C, K, N) complex64
+    frequency_index : (K',) int
+        Which of the scanner's frequencies are in the matrix.
+    truth : (C, K', N) complex64
         Without noise or background.
-    foreground, background : (C, K, N), (C, K, B) complex64
+    foreground, background : (C, K', N), (C, K', B) complex64
         Spectra with and without the delta sample.
     foreground_index, background_index : (N,), (B,) int
         When each was acquired, counted over all frames.
     """
 
     scanner: Scanner
+    frequency_index: NDArray[np.int64]
     truth: Spectra
     foreground: Spectra
     background: Spectra
     foreground_index: NDArray[np.int64]
     background_index: NDArray[np.int64]
 
+    @property
+    def frequencies(self) -> NDArray[np.float64]:
+        """Those of the matrix, (K',) in Hz."""
+        return self.scanner.frequencies[self.frequency_index]
+
     def calibrate(self, rows: RowFilter = RowFilter()) -> Calibration:  # noqa: B008 (frozen)
         """Calibrate from the measured matrix, as from a file."""
         return Calibration.from_arrays(
             self.foreground,
-            self.scanner.frequencies,
+            self.frequencies,
             *self.scanner.plane,
             background=self.background,
             order=(self.foreground_index, self.background_index),
@@ -77,12 +89,13 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
     """
     if not np.isfinite(snr_db):
         raise InputError(f"calibration SNR {snr_db} dB: expected a number")
-    truth = scanner.system_matrix()
-    voxels = truth.shape[2]
-    profile = np.broadcast_to(noise_profile(scanner), truth.shape[:2])
+    strength = row_strength(scanner)
+    profile = np.broadcast_to(noise_profile(scanner), strength.shape)
     band = scanner.frequencies >= RowFilter().min_frequency
-    signal = np.linalg.norm(truth[:, band]) / np.sqrt(voxels)
-    deviation = profile * (signal / np.linalg.norm(profile[:, band]) * 10 ** (-snr_db / 20))
+    level = np.linalg.norm(strength[:, band]) / np.linalg.norm(profile[:, band]) * 10 ** (-snr_db / 20)
+    index = kept_frequencies(scanner, np.where(band, strength / profile, 0.0))
+    truth, deviation = scanner.system_matrix(index), profile[:, index] * level
+    voxels = truth.shape[2]
 
     blocks = -(-voxels // BACKGROUND_EVERY) + 1
     starts = np.minimum(np.arange(blocks) * BACKGROUND_EVERY, voxels) + np.arange(blocks) * BACKGROUND_BLOCK
@@ -92,16 +105,57 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
 
     empty = FEED_THROUGH * complex_noise((1, *deviation.shape), rng)[0] * deviation
     drift = 1.0 + np.linspace(0.0, rng.normal(0.0, 0.5), total)
-    frames = complex_noise((total, *deviation.shape), rng) * deviation + drift[:, None, None] * empty
-    frames = np.ascontiguousarray(frames.transpose(1, 2, 0), dtype=np.complex64)
-    return MeasuredMatrix(
-        scanner=scanner,
-        truth=truth,
-        foreground=truth + frames[..., foreground_index],
-        background=frames[..., background_index],
-        foreground_index=foreground_index,
-        background_index=background_index,
-    )
+    foreground, background = noisy(truth, deviation, foreground_index, background_index, rng)
+    foreground += empty[..., None] * drift[foreground_index]
+    background += empty[..., None] * drift[background_index]
+    return MeasuredMatrix(scanner, index, truth, foreground, background, foreground_index, background_index)
+
+
+def row_strength(scanner: Scanner) -> NDArray[np.float64]:
+    """Root mean square of each row over the voxels, (C, K) in V; fine volumes are surveyed at fewer voxels."""
+    if scanner.dimensions == 3 and max(scanner.grid) > SURVEY:
+        grid = tuple(min(count, SURVEY) for count in scanner.grid)
+        voxel_size = tuple(size / count for size, count in zip(scanner.field_of_view, grid, strict=True))
+        # As much tracer in a voxel as before.
+        concentration = scanner.concentration * scanner.sample_volume / float(np.prod(voxel_size))
+        scanner = replace(scanner, grid=grid, voxel_size=voxel_size, concentration=concentration, sub_voxels=1)
+    strength = np.empty((len(scanner.receive.resonance), len(scanner.frequencies)))
+    for part, signals in scanner.blocks(np.arange(len(scanner.frequencies))):
+        strength[:, part] = np.linalg.norm(signals, axis=2) / np.sqrt(signals.shape[2])
+    return strength
+
+
+def kept_frequencies(scanner: Scanner, merit: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Frequencies of which a matrix is kept, ascending: all, or those whose best row has the highest merit (C, K)."""
+    channels, count = merit.shape
+    limit = max(1, MATRIX_BYTES // (8 * channels * int(np.prod(scanner.grid))))
+    return np.sort(np.argsort(-merit.max(axis=0), kind="stable")[:limit]) if limit < count else np.arange(count)
+
+
+def noisy(
+    truth: Spectra,
+    deviation: NDArray[np.float64],
+    foreground_index: NDArray[np.int64],
+    background_index: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> tuple[Spectra, Spectra]:
+    """Measure a matrix and background frames with white noise: foreground (C, K', N) and background (C, K', B).
+
+    The noise of a row has the ``deviation`` (C, K'); the indices say which of the noise's frames are which. Some rows
+    at once keep memory small.
+    """
+    channels, count, _ = truth.shape
+    total = len(foreground_index) + len(background_index)
+    foreground = np.empty_like(truth)
+    background = np.empty((channels, count, len(background_index)), dtype=np.complex64)
+    step = max(1, NOISE_BYTES // (16 * channels * total))
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
+        noise = complex_noise((total, channels, part.stop - start), rng) * deviation[:, part]
+        frames = np.ascontiguousarray(noise.transpose(1, 2, 0), dtype=np.complex64)
+        foreground[:, part] = truth[:, part] + frames[..., foreground_index]
+        background[:, part] = frames[..., background_index]
+    return foreground, background
 
 
 class Receiver:
@@ -111,7 +165,7 @@ class Receiver:
     ----------
     matrix : MeasuredMatrix
         Signals come from its true value.
-    selection : (C, K) bool
+    selection : (C, K') bool
         The rows over which the SNR is meant: those of a calibration.
     snr_db : float
         ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame.
@@ -137,14 +191,15 @@ class Receiver:
         self.scanner, self._truth = matrix.scanner, matrix.truth
         self._selection, self._rng, self._kind = selection, rng, kind
         self._amplitude = 10 ** (-snr_db / 20)
-        self._profile = np.broadcast_to(noise_profile(self.scanner), selection.shape)
+        self.frequency_index = matrix.frequency_index
+        self._profile = np.broadcast_to(noise_profile(self.scanner)[self.frequency_index], selection.shape)
         self._level = 0.0  # noise deviation per row of the last frames
         pattern = complex_noise((1, *selection.shape), rng)[0] * FEED_THROUGH
         self._pattern = pattern if feed_through else np.zeros_like(pattern)
         self._empty: Spectra | None = None
 
     def frames(self, images: NDArray[np.float32]) -> Spectra:
-        """Measure images (F, ny, nx): spectra (F, C, K) complex64. An empty image gives a frame without noise."""
+        """Measure images (F, *grid): spectra (F, C, K') complex64. An empty image gives a frame without noise."""
         signals = np.tensordot(images.reshape(len(images), -1), self._truth, axes=(1, 2))
         noise = complex_noise(signals.shape, self._rng, self._kind, self._profile)
         loudness = np.linalg.norm(signals[:, self._selection], axis=1)
@@ -155,7 +210,7 @@ class Receiver:
         return np.asarray(signals + scale[:, None, None] * noise + self._empty, dtype=np.complex64)
 
     def background(self, count: int) -> Spectra:
-        """Measure nothing, with the noise of a typical frame: (count, C, K) complex64; call `frames` first."""
+        """Measure nothing, with the noise of a typical frame: (count, C, K') complex64; call `frames` first."""
         if self._empty is None:
             raise InputError("background: measure frames first, whose noise level it takes")
         noise = complex_noise((count, *self._selection.shape), self._rng, self._kind, self._profile)
@@ -167,13 +222,16 @@ class Receiver:
 
 def acquisition_of(scanner: Scanner) -> Acquisition:
     """How a simulated scanner acquires, in MDF's words."""
-    gx, gy = scanner.gradient
+    gx, gy = scanner.gradient[:2]
+    gz = scanner.gradient[2] if scanner.dimensions == 3 else -gx - gy
     return Acquisition(
         base_frequency=scanner.base_frequency,
         divider=np.array(scanner.dividers, dtype=np.int64)[:, None],
         strength=np.array(scanner.drive_amplitude)[None, :, None],
-        phase=np.full((1, 2, 1), np.pi / 2),  # MDF's drive fields are sines, the simulation's are cosines
-        gradient=np.diag([gx, gy, -gx - gy]),
+        phase=np.full(
+            (1, scanner.dimensions, 1), np.pi / 2
+        ),  # MDF's drive fields are sines, the simulation's are cosines
+        gradient=np.diag([gx, gy, gz]),
         bandwidth=scanner.base_frequency / 2,
         num_samples=scanner.num_samples,
         num_channels=len(scanner.receive.resonance),
@@ -189,25 +247,32 @@ def metadata_of(scanner: Scanner, description: str = "") -> Metadata:
         scanner="mpi-fast simulation",
         tracer="Langevin model",
         concentration=scanner.concentration,
-        volume=1e3 * scanner.voxel_size[0] * scanner.voxel_size[1] * scanner.sample_height,
+        volume=1e3 * scanner.sample_volume,
     )
 
 
 def save_matrix(path: str | Path, matrix: MeasuredMatrix, description: str = "") -> None:
     """Write a measured matrix as an MDF system matrix, background frames where they were acquired."""
     scanner = matrix.scanner
-    (ny, nx), (dy, dx), height = scanner.grid, scanner.voxel_size, scanner.sample_height
+    nx, ny, nz = (*scanner.grid[::-1], 1)[:3]
+    dx, dy, dz = (*scanner.voxel_size[::-1], scanner.sample_height)[:3]
     write_system_matrix(
         path,
         matrix.foreground,
-        size=(nx, ny, 1),
-        field_of_view=(nx * dx, ny * dy, height),
+        size=(nx, ny, nz),
+        field_of_view=(nx * dx, ny * dy, nz * dz),
         acquisition=acquisition_of(scanner),
         background=matrix.background,
         background_index=matrix.background_index,
-        delta_sample_size=(dx, dy, height),
+        frequency_index=_selection(scanner, matrix.frequency_index),
+        delta_sample_size=(dx, dy, dz),
         metadata=metadata_of(scanner, description),
     )
+
+
+def _selection(scanner: Scanner, frequency_index: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Frequencies as MDF files name them: none if all are stored."""
+    return frequency_index if len(frequency_index) < len(scanner.frequencies) else None
 
 
 def save_frames(
@@ -220,13 +285,13 @@ def save_frames(
     description: str = "",
     report: Callable[[int], None] = lambda frames: None,
 ) -> None:
-    """Measure images (F, ny, nx) and write them as an MDF measurement, a few frames at a time.
+    """Measure images (F, *grid) and write them as an MDF measurement, a few frames at a time.
 
     Parameters
     ----------
     path : str or Path
     receiver : Receiver
-    images : (F, ny, nx)
+    images : (F, *grid)
     background : int
         Background frames to measure; without any the file says that it is background-corrected.
     time_domain : bool
@@ -235,8 +300,19 @@ def save_frames(
         Kept in the file.
     report : callable
         Called with the number of frames just measured.
+
+    Raises
+    ------
+    InputError
+        Samples are wanted of a matrix that holds some frequencies only.
     """
     scanner = receiver.scanner
+    index = _selection(scanner, receiver.frequency_index)
+    if time_domain and index is not None:
+        raise InputError(
+            f"the matrix holds {len(index)} of {len(scanner.frequencies)} frequencies: no samples over time can be "
+            "made of them, spectra were expected"
+        )
 
     def stored(spectra: Spectra) -> NDArray[np.float32] | Spectra:
         return np.fft.irfft(spectra, scanner.num_samples).astype(np.float32) if time_domain else spectra
@@ -256,6 +332,7 @@ def save_frames(
         measured(),
         acquisition=acquisition_of(scanner),
         background=empty(),
+        frequency_index=index,
         background_corrected=background == 0,
         metadata=metadata_of(scanner, description),
     )

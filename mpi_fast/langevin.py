@@ -5,7 +5,7 @@
     L(a) / a = integral of theta(s) exp(-s^2 a^2) ds,    theta(s) = 4 s sum_n exp(-n^2 pi^2 s^2)
 
 The integrand is smooth, so a Gauss-Legendre rule converges exponentially. A Gaussian of a vector's length is a product
-over its components, which is what makes the magnetisation of a whole grid cheap, see `simulation`.
+over its components, which is what makes the magnetisation of a whole grid cheap, see `lissajous`.
 """
 
 import numpy as np

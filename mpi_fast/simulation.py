@@ -5,16 +5,7 @@ along H with mean magnetisation ``m L(beta |H|)``, ``L(a) = coth(a) - 1/a``. The
 of the total magnetisation (Knopp and Buzug, "Magnetic Particle Imaging", 2012, chapters 2 and 4). Relaxation and
 anisotropy are left out. Defaults are those of the 2D acquisitions of the OpenMPI data set.
 
-No voxel's signal is computed over time. With L as a sum of Gaussians (`langevin`), the magnetisation is
-
-    M_d(r, t) = sum_q w_q u_d exp(-e_q u_d^2) prod_(c != d) exp(-e_q u_c^2)
-    u_d(r, t) = beta (G_d r_d + A_d cos(2 pi f_d t))
-
-whose factors know one coordinate and one drive frequency each. Factor d repeats after ``dividers[d]`` samples, so a
-short FFT gives its harmonics, and the spectrum at frequency k sums their products over all mixtures m of harmonics with
-``m . f = k`` (modulo the sampling rate; aliasing is part of it). This equals the FFT of the signals over time to the
-precision of the Gaussians, for any wanted frequencies alone; sub-voxel averages are averages of factors. Cosines are
-even, so spectra of M are real.
+No voxel's signal is computed over time, see `lissajous`.
 """
 
 from collections.abc import Iterator
@@ -26,13 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
-from mpi_fast.langevin import gaussian_sum
+from mpi_fast.lissajous import magnetisation_spectra
 
 MU_0 = 4e-7 * np.pi  # T m / A
 BOLTZMANN = 1.380649e-23  # J / K
 MAGNETITE_MOLAR_VOLUME = 44.7e-6 / 3  # m^3 per mol of iron in Fe3O4
-BLOCK_BYTES = 16 << 20  # of intermediate products at once
-NEGLIGIBLE = 1e-11  # harmonics, and mixtures of them, below this share of the strongest are left out
 
 
 @dataclass(frozen=True)
@@ -233,87 +222,19 @@ class Scanner:
         derivative = 2j * np.pi * self.frequencies[wanted]
         transfer = -MU_0 * moment * derivative * self.receive.transfer(self.frequencies[wanted])
         coupling = np.asarray(self.receive.coupling, dtype=np.float32)
-        for part, spectra in self._spectra(wanted):
+        for part, spectra in magnetisation_spectra(self._fields(), self.sub_voxels, wanted):
             signals = np.tensordot(coupling, spectra, axes=1) * transfer[:, part, None].astype(np.complex64)
             yield part, np.asarray(signals, dtype=np.complex64)
 
-    def _spectra(self, wanted: NDArray[np.integer]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Spectra of each voxel's mean magnetisation relative to saturation, (dimensions, k, N) at a time."""
-        even, odd = self._harmonics()
-        mixtures, counts = self._mixtures(even, odd, wanted)
-        # Products over all axes but the last are the largest arrays: (k, P Q, voxels of a plane).
-        item = 4 * mixtures.shape[2] * even[0].shape[2] * int(np.prod(self.grid[1:]))
-        step = max(1, BLOCK_BYTES // item)
-        for start in range(0, len(wanted), step):
-            part = slice(start, min(start + step, len(wanted)))
-            harmonic = mixtures[:, part, : counts[part].max()]
-            spectra = [
-                _mixed([(odd if axis == along else even)[axis][harmonic[axis]] for axis in range(self.dimensions)])
-                for along in range(self.dimensions)
-            ]
-            yield part, np.stack(spectra) * np.float32(self.num_samples)
+    def _fields(self) -> list[NDArray[np.float64]]:
+        """Energy of a particle in the field's component along x, y and z over that of heat.
 
-    def _harmonics(self) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-        """Harmonics of each axis' factors, averaged over sub-voxels: per axis (dividers[axis], n, Q) float32.
-
-        Returns
-        -------
-        even : of ``exp(-e_q u^2)``, with the weight w_q in the first axis' factors
-        odd : of ``u exp(-e_q u^2)``, likewise
+        At each sub-voxel of an axis, over one period of that axis' drive field: (n * sub_voxels, dividers[axis]).
         """
         particle_moment = self.saturation_magnetisation * np.pi / 6 * self.core_diameter**3
         beta = particle_moment / (BOLTZMANN * self.temperature)  # 1/T
         fields = []
         for axis, divider in enumerate(self.dividers):
             drive = self.drive_amplitude[axis] * np.cos(2 * np.pi * np.arange(divider) / divider)
-            fields.append(beta * (self.gradient[axis] * self.positions(axis)[:, None] + drive))  # (n s, D)
-        exponents, weights = gaussian_sum(float(np.sqrt(sum(np.abs(u).max() ** 2 for u in fields))))
-        even: list[NDArray[np.float32]] = []
-        odd: list[NDArray[np.float32]] = []
-        for axis, u in enumerate(fields):
-            gaussian = np.exp(-exponents[:, None, None] * u**2)
-            if axis == 0:
-                gaussian *= weights[:, None, None]
-            for factors, factor in ((even, gaussian), (odd, u * gaussian)):
-                mean = factor.reshape(len(weights), -1, self.sub_voxels, u.shape[1]).mean(axis=2)
-                spectrum = np.fft.fft(mean, axis=-1).real / u.shape[1]
-                # Products of what rounding leaves would be denormal numbers, with which processors are slow.
-                spectrum[np.abs(spectrum) < NEGLIGIBLE * np.abs(spectrum).max()] = 0.0
-                factors.append(np.ascontiguousarray(spectrum.transpose(2, 1, 0), dtype=np.float32))
-        return even, odd
-
-    def _mixtures(
-        self, even: list[NDArray[np.float32]], odd: list[NDArray[np.float32]], wanted: NDArray[np.integer]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which harmonics of the drive frequencies make each wanted frequency.
-
-        Returns
-        -------
-        mixtures : (dimensions, K', P)
-            All that fall on a frequency, the strongest first.
-        counts : (K',)
-            How many of each frequency are not negligible, one at least.
-        """
-        samples = self.num_samples
-        cycles = samples // np.asarray(self.dividers)  # of each drive frequency in a period
-        harmonics = np.indices(self.dividers).reshape(self.dimensions, -1)
-        # Harmonics to frequency is a homomorphism of groups: equally many mixtures fall on each.
-        of_frequency = np.argsort(cycles @ harmonics % samples, kind="stable").reshape(samples, -1)[wanted]
-        mixtures = harmonics[:, of_frequency]
-        strength = [np.maximum(np.abs(a).max(axis=1), np.abs(b).max(axis=1)) for a, b in zip(even, odd, strict=True)]
-        bound = np.zeros(mixtures.shape[1:], dtype=np.float32)
-        for node in range(strength[0].shape[1]):
-            bound += np.prod([s[m, node] for s, m in zip(strength, mixtures, strict=True)], axis=0)
-        order = np.argsort(-bound, axis=1)
-        counts = np.maximum(1, (bound > NEGLIGIBLE * bound.max(initial=0.0)).sum(axis=1))
-        return np.take_along_axis(mixtures, order[None, :, : counts.max(initial=1)], axis=2), counts
-
-
-def _mixed(factors: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Sum over mixtures and Gaussians of the product over axes: factors (k, P, n, Q), x first, to (k, N)."""
-    rows = len(factors[0])
-    flat = [f.transpose(0, 2, 1, 3).reshape(rows, f.shape[2], -1) for f in factors]  # (k, n, P Q)
-    product = flat[0]
-    for factor in flat[1:-1]:
-        product = (factor[:, :, None] * product[:, None]).reshape(rows, -1, factor.shape[2])
-    return np.asarray(flat[-1] @ product.transpose(0, 2, 1)).reshape(rows, -1)
+            fields.append(beta * (self.gradient[axis] * self.positions(axis)[:, None] + drive))
+        return fields
