@@ -24,7 +24,7 @@ from mpi_fast.training.data import SIGMA
 from mpi_fast.training.mixed import has_bfloat16
 from mpi_fast.training.recipes import RECIPES, method_of
 
-REFERENCE = 2000  # steps of an open-ended run at the highest learning rate
+REFERENCE = 1000  # steps of an open-ended run at the highest learning rate
 MEMORY = 7  # of its average: weights of step t count as t^7, so the last tenth of the run makes most of it
 
 
@@ -129,9 +129,10 @@ def train(
         loss = recipe.loss(network, batch)
         network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
+        steepness = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if torch.isfinite(steepness):  # a step along NaN would end the run
+            for optimiser in optimisers:
+                optimiser.step()
         step, frames = step + 1, frames + batch.frames
         # In long runs the power's decay, early in short ones the mean of all weights so far.
         decay = (1 - 1 / (step + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))

@@ -36,8 +36,8 @@ class Mixture:
         Of the standard grid, 19 x 19; it makes up ``standard`` of all batches.
     planes, volumes : int
         How many other grids; volumes make up ``volume`` of all batches.
-    each : int
-        Scanners of each of them.
+    each, drawn : int
+        Scanners and, at most, phantoms of each of them.
     """
 
     scanners: int = 320
@@ -45,6 +45,7 @@ class Mixture:
     planes: int = 48
     volumes: int = 16
     each: int = 6
+    drawn: int = 4000
     standard: float = 0.45
     volume: float = 0.2
 
@@ -106,7 +107,7 @@ def make_settings(mixture: Mixture, seed: int, processes: int = 1) -> list[Setti
     with workers(processes) as pool:
         plans = [_planned(pool, square, mixture.scanners, mixture.phantoms, (seed, 0))]
         for index, place in enumerate([*planes, *volumes]):
-            phantoms = int(np.clip(10**6 // prod(place[0]), 300, 4000))
+            phantoms = min(mixture.drawn, max(300, 10**6 // prod(place[0])))
             plans.append(_planned(pool, place, mixture.each, phantoms, (seed, 1 + index)))
         volume = mixture.volume if volumes else 0.0
         plane = 1 - mixture.standard - volume if planes else 0.0
