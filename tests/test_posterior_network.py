@@ -14,9 +14,11 @@ from mpi_fast.training.posterior import (
     PosteriorConfig,
     PosteriorNetwork,
     Signals,
-    combine,
+    changes,
     from_slices,
+    gains,
     to_slices,
+    unseen,
 )
 from mpi_fast.training.recipes import RECIPES, posterior_loss
 
@@ -47,21 +49,17 @@ def evaluate(net, given, grid, noisy=None, precision=None):
 
 def test_the_combination_is_that_of_gaussians():
     given = signals((1, 5, 4))
-    mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3)
-    both = combine(given, mean, spread, (4.0,))[1]
-    for index, factor in enumerate((1.0, 4.0)):
-        view, changes = combine(given, mean, factor * spread)
-        torch.testing.assert_close(both[:, :, index], changes[:, :, 0])
-        torch.testing.assert_close(view.mean, mean + changes[:, :, 0])
-        for g in range(2):
-            for k in range(3):
-                a = (given.singular_values[g, :, None] * given.basis[g].T).double().numpy()
-                prior = np.eye(20) / (factor * float(spread[g, k])) ** 2
-                noise = float(given.noise[g, k]) ** 2
-                covariance = np.linalg.inv(a.T @ a / noise + prior)
-                m = covariance @ (a.T @ given.y[g, k].double().numpy() / noise + prior @ mean[g, k].double().numpy())
-                np.testing.assert_allclose(view.mean[g, k], m, atol=1e-4)
-                np.testing.assert_allclose(view.deviation[g, k], np.sqrt(np.diag(covariance)), rtol=1e-3)
+    mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3, 2)
+    gain = gains(given, spread)
+    found, deviation = mean[:, :, None] + changes(given, mean, gain), spread[..., None] * torch.exp(unseen(given, gain))
+    for g, k, w in np.ndindex(2, 3, 2):
+        a = (given.singular_values[g, :, None] * given.basis[g].T).double().numpy()
+        prior = np.eye(20) / float(spread[g, k, w]) ** 2
+        noise = float(given.noise[g, k]) ** 2
+        covariance = np.linalg.inv(a.T @ a / noise + prior)
+        m = covariance @ (a.T @ given.y[g, k].double().numpy() / noise + prior @ mean[g, k].double().numpy())
+        np.testing.assert_allclose(found[g, k, w], m, atol=1e-4)
+        np.testing.assert_allclose(deviation[g, k, w], np.sqrt(np.diag(covariance)), rtol=1e-3)
 
 
 @pytest.mark.parametrize("grid", [(1, 4, 4), (1, 19, 19), (1, 26, 13), (5, 6, 7)])

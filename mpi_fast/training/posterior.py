@@ -34,8 +34,6 @@ VIEWS = (4.0,)  # spreads, next to r_k, under which a block also sees what the s
 INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
 DESCRIPTORS = 2 + len(WIDTHS)
 FIRST_SPREAD, LAST_SPREAD = 3.0, 0.4  # of the blocks at the start of training, next to sqrt(relative noise) / 2
-# Of `white_views`, to be of about one size: means of wide priors are noisy, and deviations count by their square root.
-FIRST_SCALES = (*(width**-0.5 for width in WIDTHS), *(0.5 for _ in WIDTHS))
 UNSURE = 4.0  # the size of the error is within a factor exp(4) of d
 PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a volume [., z, y, x]: xy, xz, yz
 
@@ -82,41 +80,25 @@ class Signals(NamedTuple):
         return cls(y, noise, singular_values, basis, basis.square())
 
 
-class View(NamedTuple):
-    """Mean and standard deviation of an image given the signals, (G, K, N) each."""
-
-    mean: Tensor
-    deviation: Tensor
-
-
-def combine(signals: Signals, mean: Tensor, spread: Tensor, views: tuple[float, ...] = ()) -> tuple[View, Tensor]:
-    """A Gaussian N(mean, spread^2 I), combined with the signals: see `guidance`.
-
-    Parameters
-    ----------
-    signals : Signals
-    mean : (G, K, N) float32
-    spread : (G, K) float32
-        Positive.
-    views : tuple of float
-        Multiples of the spread under which to see, too, what the signals would change.
-
-    Returns
-    -------
-    view : View
-    changes : (G, K, 1 + views, N)
-        Its mean's difference from ``mean``, and then those of the wider or narrower views.
-    """
-    s, noise = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None]
-    wide = spread[:, :, None, None] * mean.new_tensor((1.0, *views))[:, None]
+def gains(signals: Signals, spread: Tensor) -> Tensor:
+    """``S r^2 / (S^2 r^2 + sigma^2)`` for spreads r (G, K, W), (G, K, W, R): see `guidance`."""
+    s, noise, wide = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None], spread[..., None]
     strength = wide * s
-    gain = wide * strength / (strength * strength + noise * noise)  # (G, K, 1 + views, R)
+    return wide * strength / (strength * strength + noise * noise)
+
+
+def unseen(signals: Signals, gain: Tensor) -> Tensor:
+    """Logarithm of what the signals leave of the standard deviation, for gains (G, K, W, R): (G, K, W, N)."""
+    explained = (gain * signals.singular_values[:, None, None, :]).flatten(1, 2) @ signals.square.transpose(1, 2)
+    left = 0.5 * torch.log((1 - explained).clamp_min(1e-6))
+    return left.reshape(*gain.shape[:3], -1)
+
+
+def changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
+    """What the signals change in a mean (G, K, N), for gains (G, K, W, R): (G, K, W, N)."""
     residual = signals.y - signals.singular_values[:, None, :] * (mean @ signals.basis)
-    changes = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
-    changes = changes.reshape(*gain.shape[:3], -1)
-    explained = (gain[:, :, 0] * signals.singular_values[:, None, :]) @ signals.square.transpose(1, 2)
-    deviation = spread[..., None] * (1 - explained).clamp_min(1e-6).sqrt()
-    return View(mean + changes[:, :, 0], deviation), changes
+    changed = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
+    return changed.reshape(*gain.shape[:3], -1)
 
 
 class Conditioner(nn.Module):
@@ -253,65 +235,67 @@ class PosteriorNetwork(nn.Module):
         earlier : list of (G, K, N) float32
             What the blocks before the last one made.
         """
-        groups, frames, _ = signals.y.shape
-        voxels = signals.basis.shape[1]
-        # Before the first block nothing is known but images of root-mean-square one.
-        image = signals.y.new_zeros(groups, frames, voxels)
-        certainty = torch.ones_like(signals.noise)
-        white = white_views(signals)
-        spreads, modulations = self.conditioner(signals, white[:, :, len(WIDTHS) :], _or_none(precision, certainty))
+        frames, voxels = signals.noise.numel(), signals.basis.shape[1]
+        first, spread, modulations, share = self._plan(signals, precision)
+        gain = gains(signals, (spread[..., None] * spread.new_tensor((1.0, *VIEWS))).flatten(2))
+        gain = gain.reshape(*spread.shape, 1 + len(VIEWS), -1)
+        left = unseen(signals, gain[:, :, :, 0])
+        deviation = spread[..., None] * torch.exp(left)
+
+        image = signals.y.new_zeros(*signals.noise.shape, voxels)
         features, earlier = None, []
         log_error = image
         for k, corrector in enumerate(self.correctors):
-            if k:
-                certainty = spreads[..., k] ** -2
-            mean, spread = image, certainty.rsqrt()
-            if noisy is not None and precision is not None:
-                total = certainty + precision
-                mean = (certainty / total)[..., None] * image + (precision / total)[..., None] * noisy
-                spread = total.rsqrt()
-            (m, d), changes = combine(signals, mean, spread, VIEWS)
-            shown = [mean[:, :, None], torch.asinh(changes / d[:, :, None])]
-            shown.append(0.5 * torch.log(d / spread[..., None])[:, :, None])
-            if k == 0:
-                shown.append(white * torch.tensor(FIRST_SCALES).to(white)[:, None])
+            mean, d = image, deviation[:, :, k]
+            if noisy is not None:
+                mean = noisy + share[:, :, k, None] * (image - noisy)
+            changed = changes(signals, mean, gain[:, :, k])
+            shown = [mean[:, :, None], torch.asinh(changed / d[:, :, None]), 0.5 * left[:, :, k : k + 1]]
             turn = PLANES[k % 3] if grid[0] > 1 else PLANES[0]
             slices = grid[turn[0] - 1]
-            injected = torch.cat(shown, dim=2)
-            injected = to_slices(injected.reshape(groups * frames, -1, *grid), turn)
+            injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *grid)
             fine, coarse = modulations[2 * k : 2 * k + 2]
             if slices > 1:
                 fine, coarse = fine.repeat_interleave(slices, dim=0), coarse.repeat_interleave(slices, dim=0)
             flat = None if features is None else to_slices(features, turn)
-            out, flat = corrector(injected, flat, fine, coarse)
+            out, flat = corrector(to_slices(injected, turn), flat, fine, coarse)
             features = from_slices(flat, turn, grid)
-            out = from_slices(out, turn, grid).reshape(groups, frames, -1, voxels)
-            image = m + d * out[:, :, 0]
+            out = from_slices(out, turn, grid).reshape(*signals.noise.shape, -1, voxels)
+            image = mean + changed[:, :, 0] + d * out[:, :, 0]
             if k < len(self.correctors) - 1:
                 earlier.append(image)
             else:
                 log_error = torch.log(d) + UNSURE * torch.tanh(out[:, :, 1] / UNSURE)
         return image, log_error, earlier
 
+    def _plan(self, signals: Signals, precision: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
+        """What is known of frames before their images.
 
-def _or_none(precision: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if precision is None else precision
-
-
-def white_views(signals: Signals) -> Tensor:
-    """What the signals alone say of white images of `guidance.WIDTHS`, (G, K, 2 * WIDTHS, N).
-
-    First the posterior means, then the logarithms of what is left of the deviations.
-    """
-    s, noise = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None]
-    widths = signals.y.new_tensor(WIDTHS)[:, None]
-    strength = widths * s
-    gain = widths * strength / (strength * strength + noise * noise)
-    back, square = signals.basis.transpose(1, 2), signals.square.transpose(1, 2)
-    means = (gain * signals.y[:, :, None]).flatten(1, 2) @ back
-    explained = (gain * s).flatten(1, 2) @ square
-    left = 0.5 * torch.log((1 - explained).clamp_min(1e-6))
-    return torch.cat([one.reshape(*gain.shape[:3], -1) for one in (means, left)], dim=2)
+        Returns
+        -------
+        first : (G, K, 2 * WIDTHS, N)
+            What the signals alone say: means of white images, and the logarithms of what is left of their deviations.
+        spread : (G, K, blocks)
+            Of what each block combines with the signals: the current image and x_t.
+        modulations : list
+            See `Conditioner`.
+        share : (G, K, blocks)
+            Of the current image in it.
+        """
+        widths = signals.noise.new_tensor(WIDTHS)
+        white = gains(signals, widths.expand(*signals.noise.shape, -1))
+        means = ((white * signals.y[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)).reshape(
+            *white.shape[:3], -1
+        )
+        left = unseen(signals, white)
+        precision = torch.zeros_like(signals.noise) if precision is None else precision
+        spreads, modulations = self.conditioner(signals, left, precision)
+        # Before the first block nothing is known but images of root-mean-square one.
+        certainty = torch.cat([torch.ones_like(spreads[..., :1]), spreads[..., 1:] ** -2], dim=2)
+        total = certainty + precision[..., None]
+        # Means of wide priors are noisy, and deviations count by their square root.
+        first = torch.cat([means * widths.rsqrt()[:, None], 0.5 * left], dim=2)
+        return first, total.rsqrt(), modulations, certainty / total
 
 
 def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:
