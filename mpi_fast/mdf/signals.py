@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.file import MDFFile
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray
+from mpi_fast.mdf.specification import TYPES
+from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
 
 # Bytes of one read from disk, after conversion: large enough to stream, small beside any result.
 _BLOCK_BYTES = 8 << 20
 
 # Names of the two parts of a complex number in the wild; h5py turns only the first into complex by itself.
 _COMPLEX_FIELDS = (("r", "i"), ("real", "imag"), ("re", "im"))
+
+# The groups that say what was measured where, by whom and why.
+_DESCRIPTIVE = ("study", "experiment", "tracer", "scanner")
 
 
 class SignalFile(MDFFile, ABC):
@@ -66,14 +70,22 @@ class SignalFile(MDFFile, ABC):
             periods_per_frame=periods,
             cycle=self._float(f"{drive}/cycle", default=0.0),
             num_averages=self._int("/acquisition/numAverages", default=1),
+            gradients=self._gradients("/acquisition/gradient", periods),
+            offset_field=self._offset_field("/acquisition/offsetField", periods),
+            waveform=self._waveform(f"{drive}/waveform", divider.shape),
+            unit=self._stated(f"{receiver}/unit"),
+            induction_factor=self._per_channel(f"{receiver}/inductionFactor", channels),
+            transfer_function=self._transfer_function(receiver, channels),
+            start_time=self._stated("/acquisition/startTime"),
+            description=self._description(),
         )
 
     def _divider(self, name: str) -> IntArray:
         divider = self._integers(name)
         while divider.ndim > 2 and len(divider) == 1:
             divider = divider[0]
-        if divider.ndim > 2 or divider.size == 0 or divider.min() < 1:
-            self._fail(name, f"has shape {divider.shape}; D x F whole numbers of at least 1 were expected")
+        if divider.ndim > 2 or divider.size == 0 or divider.min() < 0:
+            self._fail(name, f"has shape {divider.shape}; D x F whole numbers from 0 were expected")
         # A bare list has one entry for each of the D drive channels.
         return divider if divider.ndim == 2 else divider.reshape(-1, 1)
 
@@ -98,6 +110,67 @@ class SignalFile(MDFFile, ABC):
             self._fail(name, f"has shape {values.shape}; J x Y x 3 x 3 was expected")
         first = values.reshape(-1)[: 9 if is_matrix else 3]
         return first.reshape(3, 3) if is_matrix else np.diag(first)
+
+    # What follows is compared with other files and copied, never computed with: an odd shape is no reason to refuse.
+
+    def _gradients(self, name: str, periods: int) -> FloatArray | None:
+        """Read the gradient matrix of every period and patch, (J, Y, 3, 3), from one to four axes."""
+        if self._find(name) is None:
+            return None
+        values = self._numbers(name)
+        is_matrix = values.shape[-2:] == (3, 3) or values.shape == (9,)
+        matrices = values.reshape(-1, 3, 3) if is_matrix else np.apply_along_axis(np.diag, -1, values.reshape(-1, 3))
+        return self._patches(matrices, periods)
+
+    def _offset_field(self, name: str, periods: int) -> FloatArray | None:
+        """Read the offset field of every period and patch, (J, Y, 3), from one to three axes."""
+        values = self._numbers(name) if self._find(name) is not None else np.empty(0)
+        return self._patches(values.reshape(-1, 3), periods) if values.size and values.shape[-1] == 3 else None
+
+    @staticmethod
+    def _patches(values: FloatArray, periods: int) -> FloatArray:
+        """Turn (J * Y, ...) into (J, Y, ...), with J = 1 where the count is none of that many periods."""
+        return values.reshape(periods if len(values) % periods == 0 else 1, -1, *values.shape[1:])
+
+    def _waveform(self, name: str, shape: tuple[int, ...]) -> TextArray | None:
+        if self._find(name) is None:
+            return None
+        texts = _as_texts(self._array(name))
+        if texts.size == 1 or texts.size == math.prod(shape):
+            return np.broadcast_to(texts.reshape(-1), math.prod(shape)).reshape(shape)
+        return None
+
+    def _per_channel(self, name: str, channels: int) -> FloatArray | None:
+        values = self._numbers(name) if self._find(name) is not None else np.empty(0)
+        return values.reshape(channels) if values.size == channels else None
+
+    def _transfer_function(self, receiver: str, channels: int) -> ComplexArray | None:
+        """Read the transfer function at all frequencies, (C, K), or only at the stored ones."""
+        names = f"{receiver}/transferFunction", f"{receiver}/transferfunction"
+        if self._find(*names) is None:
+            return None
+        values = self._array(*names)
+        values = _as_complex(values) if values.dtype.names in _COMPLEX_FIELDS else values
+        full = channels, self._int(f"{receiver}/numSamplingPoints") // 2 + 1
+        if values.dtype.kind == "f" and values.shape == (*full, 2):
+            values = values[..., 0] + 1j * values[..., 1]
+        if values.dtype.kind not in "fc" or values.shape not in (full, (channels, self.frequency_index.size)):
+            return None
+        found = np.full(full, np.nan, np.complex128)
+        found[:, slice(None) if values.shape == full else self.frequency_index] = values
+        return found
+
+    def _stated(self, name: str) -> str | None:
+        return self._text(name) if self._find(name) is not None else None
+
+    def _description(self) -> dict[str, Any]:
+        """Read what the specification knows of study, experiment, tracer and scanner, whatever type it has."""
+        stated = {}
+        for name in TYPES:
+            if name.split("/")[1] in _DESCRIPTIVE and self._find(name) is not None:
+                values = self._array(name)
+                stated[name] = (_as_texts(values) if values.dtype.kind in "OSU" else values).tolist()
+        return stated
 
     @abstractmethod
     def _check_kind(self) -> None:
@@ -227,6 +300,12 @@ def _as_complex(raw: NDArray[Any]) -> ComplexArray:
     out = np.empty(raw.shape, np.complex64 if raw.dtype[0].itemsize <= 4 else np.complex128)
     out.real, out.imag = raw[real], raw[imaginary]
     return out
+
+
+def _as_texts(values: NDArray[Any]) -> TextArray:
+    """Decode byte strings as UTF-8, as far as they are."""
+    texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in values.reshape(-1)]
+    return np.asarray(texts, np.str_).reshape(values.shape)
 
 
 def run_length(index: IntArray) -> int:
