@@ -1,5 +1,7 @@
 """MDF files for tests: a small calibration and measurement, and the quirks files have in the wild."""
 
+import itertools
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,16 @@ def change(path: Path, values: dict[str, Any]) -> None:
                 del h5[name]
             if value is not None:
                 h5[name] = value
+
+
+def fill(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> None:
+    """Replace the data by ones, compressed so well that much takes little."""
+    chunk = zlib.compress(np.ones(chunks, dtype).tobytes())
+    with h5py.File(path, "r+") as h5:
+        del h5[DATA]
+        data = h5.create_dataset(DATA, shape, dtype, chunks=chunks, compression="gzip")
+        for start in itertools.product(*(range(0, n, step) for n, step in zip(shape, chunks, strict=True))):
+            data.id.write_direct_chunk(start, chunk)
 
 
 def rename(path: Path, old: str, new: str) -> None:

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +20,7 @@ from mdf_files import (
     change,
     compound,
     convert,
+    fill,
     frames_last,
     measurement,
     permute_frames,
@@ -169,15 +169,14 @@ def test_measured_frequency_selection(path):
 
 
 def test_streaming_a_measurement_is_lazy(path):
-    """The file would take 246 MB."""
+    """The data take 246 MB."""
     measurement(path, frames=2, periods=3, background=0)
-    with h5py.File(path, "r+") as h5:
-        del h5[DATA]
-        h5.create_dataset(DATA, (2, 3000, CHANNELS, 5120), np.float32)
+    fill(path, (2, 3000, CHANNELS, 5120), (1, 100, 1, 5120), np.float32)
     change(
         path,
         {
             f"{RECEIVER}/numSamplingPoints": 5120,
+            f"{RECEIVER}/bandwidth": 5120 / (2 * CYCLE),
             "/acquisition/numPeriodsPerFrame": 3000,
             "/measurement/isBackgroundFrame": np.array([0, 1]),
         },

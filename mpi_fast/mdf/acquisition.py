@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
 
@@ -81,8 +82,8 @@ class Acquisition:
             object.__setattr__(self, "gradients", self.gradient.reshape(1, 1, 3, 3))
 
     def _common_period(self) -> float:
-        """Return what all dividers have in common, or the time sampled where nothing is driven, in s."""
-        used = self.divider[self.divider > 0].tolist()
+        """Return the cycle of all driven tones in s, or the time sampled where nothing is driven."""
+        used = self.divider[self.driven].tolist()
         return math.lcm(*used) / self.base_frequency if used else self.num_samples / (2 * self.bandwidth)
 
     @property
@@ -96,10 +97,15 @@ class Acquisition:
         return np.asarray(np.fft.rfftfreq(self.num_samples, 0.5 / self.bandwidth), np.float64)
 
     @property
+    def driven(self) -> NDArray[np.bool_]:
+        """Which tones have a divider and any strength, bool array (D, F)."""
+        strong = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
+        return strong & (self.divider > 0)
+
+    @property
     def drive_frequencies(self) -> tuple[float, ...]:
         """Frequencies in Hz of the tones that have any strength, of all drive channels."""
-        driven = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
-        return tuple(self.base_frequency / divider for divider in self.divider[driven & (self.divider > 0)].tolist())
+        return tuple(self.base_frequency / divider for divider in self.divider[self.driven].tolist())
 
     @property
     def is_simulation(self) -> bool | None:
