@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpi_fast.cli.calibrate import describe
-from mpi_fast.cli.options import JsonFile
+from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
 from mpi_fast.errors import FileFormatError, ModelError
 from mpi_fast.machine import machine
@@ -22,9 +22,13 @@ def info(
         list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, model.pt.")
     ] = None,
     json_file: JsonFile = None,
+    external: External = False,
+    untrusted: Untrusted = False,
 ) -> None:
     """Show versions, hardware and the default model, or what the given files are."""
-    with friendly():
+    from mpi_fast.mdf import access
+
+    with friendly(), access(external=external, untrusted=untrusted):
         check_outputs(json_file, inputs=tuple(files or ()))
         facts: dict[str, dict[str, Any]] = {}
         for path in files or ():

@@ -111,11 +111,12 @@ class HDF5File:
             self.fail(name, "is a group; a dataset was expected")
         return None if item.shape is None else Stored(file, name, item)
 
-    def resolve(self, name: str, links: int = 0) -> tuple[HDF5File, Any] | None:
+    def resolve(self, name: str, asked: str = "", links: int = 0) -> tuple[HDF5File, Any] | None:
         """Walk to a name step by step, so that HDF5 follows no link itself; return its file and h5py's item."""
         node: Any = self._h5
+        asked = asked or name
         steps = [step for step in name.split("/") if step not in ("", ".")]
-        with self.guard(name):
+        with self.guard(asked):
             for number, step in enumerate(steps):
                 here = step.encode("utf-8", "surrogateescape")
                 if not isinstance(node, h5py.Group) or not node.id.links.exists(here):
@@ -123,8 +124,8 @@ class HDF5File:
                 kind = node.id.links.get_info(here).type
                 if kind != h5py.h5l.TYPE_HARD:
                     if links == _MOST_LINKS:
-                        self.fail(name, "leads through links in a circle; a dataset was expected")
-                    return self._follow(name, node, here, "/".join(steps[number + 1 :]), links + 1)
+                        self.fail(asked, "leads through links in a circle; a dataset was expected")
+                    return self._follow(asked, node, here, "/".join(steps[number + 1 :]), links + 1)
                 node = self._open(node, here)
         return self, node
 
@@ -133,11 +134,11 @@ class HDF5File:
         if kind == h5py.h5l.TYPE_SOFT:
             file, target = self, os.fsdecode(value)
             target = target if target.startswith("/") else f"{group.name}/{target}"
-            found = self.resolve(f"{target}/{rest}", links)
+            found = self.resolve(f"{target}/{rest}", name, links)
         elif kind == h5py.h5l.TYPE_EXTERNAL:
             named, target = map(os.fsdecode, value)
             file = self.linked(name, named)
-            found = file.resolve(f"{target}/{rest}", links)
+            found = file.resolve(f"{target}/{rest}", name, links)
         else:
             self.fail(name, "is a link of a kind that is not known; a dataset was expected")
         if found is None:
@@ -172,19 +173,18 @@ class HDF5File:
             return h5py.Group(h5py.h5g.open(group.id, step))
         if kind != _DATASET:
             return None
-        # HDF5 looks for external raw data in the working directory, unless it is told where the file is.
-        properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
-        properties.set_efile_prefix(os.fsencode(self.path.resolve().parent))
-        return h5py.Dataset(h5py.h5d.open(group.id, step, properties))
+        dataset = h5py.h5d.open(group.id, step)
+        if dataset.get_create_plist().get_external_count():
+            del dataset  # HDF5 looks for raw data in the working directory, unless it is told where the file is
+            properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+            properties.set_efile_prefix(os.fsencode(self.path.resolve().parent))
+            dataset = h5py.h5d.open(group.id, step, properties)
+        return h5py.Dataset(dataset)
 
-    @cached_property
-    def size(self) -> int:
-        """Bytes of the file."""
-        return self._state[0]
-
-    def total_size(self) -> int:
-        """Bytes of the file and of those it links to."""
-        return self.size + sum(linked.total_size() for linked in self._linked.values())
+    def most(self) -> int:
+        """Return how many bytes the file, and those it links to, can expand to."""
+        own = max(_SMALL, _MOST_COMPRESSED * self._state[0])
+        return own + sum(linked.most() for linked in self._linked.values())
 
     def _stat(self) -> tuple[int, int]:
         with self.guard("the file"):
@@ -242,7 +242,7 @@ class Stored:
         declared = self.size * self.dtype.itemsize
         held = 0 if self.hole else _MOST_COMPRESSED * max(self._dataset.id.get_storage_size(), 1)
         if self._dataset.is_virtual:
-            held = _MOST_COMPRESSED * self.file.total_size()
+            held = self.file.most()
         elif self._dataset.external:
             held = declared  # and checked
         if declared > max(_SMALL, held):

@@ -8,6 +8,7 @@ from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.datasets import Datasets
 
 _BANDWIDTH, _CYCLE = "/acquisition/receiver/bandwidth", "/acquisition/drivefield/cycle"
+_MOST_CYCLES = 1000  # in one period: a factor of 1000 is a wrong unit
 _TOLERANCE = 1e-3  # relative: cycles are stated to a few digits
 
 
@@ -31,15 +32,16 @@ def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
             f"{1e6 * common:.6g} us in common: a multiple of it was expected",
         )
     sampled = acquisition.num_samples / (2 * acquisition.bandwidth)
-    if _is_multiple(sampled, cycle):
+    most = min(_MOST_CYCLES, acquisition.num_samples / 2)
+    if _is_multiple(sampled, cycle, most):
         return
     # Some software counts channels without any drive into the cycle.
     everything = acquisition.divider[acquisition.divider > 0].tolist()
-    if _is_multiple(sampled, common) and abs(math.lcm(*everything) / base - cycle) < _TOLERANCE * cycle:
+    if _is_multiple(sampled, common, most) and abs(math.lcm(*everything) / base - cycle) < _TOLERANCE * cycle:
         datasets.warn(_CYCLE, f"of {1e6 * cycle:.6g} us counts channels without drive; {1e6 * common:.6g} us is right")
         return
     for factor, unit in ((1e6, "MHz"), (1e3, "kHz")):
-        if _is_multiple(sampled / factor, cycle):
+        if _is_multiple(sampled / factor, cycle, most):
             hertz = acquisition.bandwidth * factor
             datasets.fail(_BANDWIDTH, f"is {acquisition.bandwidth:g}, as if in {unit}; {hertz:g} Hz was expected")
     datasets.fail(
@@ -49,6 +51,6 @@ def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
     )
 
 
-def _is_multiple(duration: float, of: float) -> bool:
+def _is_multiple(duration: float, of: float, most: float = 2.0**31) -> bool:
     ratio = duration / of
-    return 1 - _TOLERANCE < ratio < 2**31 and abs(ratio - round(ratio)) < _TOLERANCE * ratio
+    return 1 - _TOLERANCE < ratio < most and abs(ratio - round(ratio)) < _TOLERANCE * ratio

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 Hole = tuple[tuple[int, ...], str]
 Place = tuple[Path, int]
+# As registered with the HDF Group; a file need not say.
+_FILTERS = {
+    4: "szip",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
 _LARGEST_CHUNK = 1 << 30  # bytes; HDF5 holds a chunk in memory as a whole
 
 
@@ -32,8 +44,10 @@ def check_storage(file: HDF5File, name: str, dataset: Any) -> None:
         _check_sources(file, name, dataset, (), set())
     for part in dataset.external or ():
         _check_raw_file(file, name, part)
-    if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _LARGEST_CHUNK:
-        file.fail(name, f"has chunks of {dataset.chunks} values; at most {_LARGEST_CHUNK >> 20} MiB were expected")
+    if dataset.chunks:
+        size, largest = math.prod(dataset.chunks) * dataset.dtype.itemsize, min(_LARGEST_CHUNK, file.most())
+        if size > largest:
+            file.fail(name, f"has chunks of {size / 2**20:.0f} MiB; at most {largest / 2**20:.0f} MiB were expected")
 
 
 def find_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
@@ -67,7 +81,7 @@ def _check_filters(file: HDF5File, name: str, dataset: Any) -> None:
     for number in range(properties.get_nfilters()):
         code, _, _, label = properties.get_filter(number)
         if not h5py.h5z.filter_avail(code):
-            called = label.decode("utf-8", "replace").split(";")[0].strip() or "of no name"
+            called = _FILTERS.get(code) or label.decode("utf-8", "replace").split(";")[0].strip() or "of no known name"
             file.fail(
                 name,
                 f"is compressed by the HDF5 filter {called} (number {code}), which is not installed: name the folder "
@@ -107,6 +121,10 @@ def _check_sources(file: HDF5File, name: str, dataset: Any, above: tuple[Place, 
         _check_filters(owner, origin.name, origin)
         for part in origin.external or ():
             _check_raw_file(owner, origin.name, part)
+            if not Path(part[0]).is_absolute() and owner.path.resolve().parent != Path.cwd():
+                file.fail(
+                    name, f"takes values from raw data in {part[0]}: HDF5 finds it only if run in {owner.path.parent}"
+                )
         if origin.is_virtual:
             _check_sources(owner, origin.name, origin, above, done)
         done.add(place)
