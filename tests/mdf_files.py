@@ -8,9 +8,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 
-from mpi_fast.mdf import Acquisition, write_measurement, write_system_matrix
+from mpi_fast.errors import FileFormatError
+from mpi_fast.mdf import Acquisition, MeasurementFile, SystemMatrixFile, write_measurement, write_system_matrix
 
 CHANNELS, SAMPLES = 2, 16
 POINTS = SAMPLES // 2 + 1
@@ -97,6 +99,22 @@ def fill(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any
         data = h5.create_dataset(DATA, shape, dtype, chunks=chunks, compression="gzip")
         for start in itertools.product(*(range(0, n, step) for n, step in zip(shape, chunks, strict=True))):
             data.id.write_direct_chunk(start, chunk)
+
+
+def replace(path: Path, make: Callable[[Any, Any], Any]) -> Any:
+    """Replace the data by what `make(h5, old)` creates."""
+    with h5py.File(path, "r+") as h5:
+        old = h5[DATA][()]
+        del h5[DATA]
+        make(h5, old)
+    return old
+
+
+def refused(path: Path, message: str, kind: type[MeasurementFile] | type[SystemMatrixFile] = MeasurementFile) -> None:
+    """Assert that opening or reading raises FileFormatError, with the file's name and a message."""
+    with pytest.raises(FileFormatError, match=message) as caught, kind(path) as file:
+        list(file.frames()) if isinstance(file, MeasurementFile) else file.foreground(file.grid())
+    assert path.name in str(caught.value)
 
 
 def rename(path: Path, old: str, new: str) -> None:

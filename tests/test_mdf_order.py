@@ -1,4 +1,4 @@
-"""Order of rows, order and place of voxels: where the file says it, it counts; where it contradicts itself, it is refused."""
+"""Order of rows, order and place of voxels: what a file says counts, and is refused where it contradicts itself."""
 
 import h5py
 import numpy as np
@@ -101,7 +101,7 @@ def test_positions_beside_background_frames_solve_a_meandering_grid(path):
 
 def test_positions_alone_say_the_middle(path):
     system_matrix(path)
-    change(path, {POSITIONS: middles() + (0.1, 0.2, 0.3), "/calibration/fieldOfViewCenter": None})
+    change(path, {POSITIONS: middles() + np.array([0.1, 0.2, 0.3]), "/calibration/fieldOfViewCenter": None})
     with SystemMatrixFile(path) as file:
         np.testing.assert_allclose(file.grid().center, (0.1, 0.2, 0.3))
 
@@ -110,7 +110,7 @@ def test_positions_alone_say_the_middle(path):
     ("positions", "message"),
     [
         (1e3 * middles(), r"position 0 is \(-15, -10, 0\) m, no middle"),
-        (middles() + (0.005, 0, 0), "contradicts the grid: position"),
+        (middles() + np.array([0.005, 0, 0]), "contradicts the grid: position"),
         (middles()[np.arange(12) // 2], "no position lies in voxel"),
         (middles()[:7], "has 7 positions; the grid has 12 voxels"),
         (middles().T, r"has shape \(3, 12\)"),

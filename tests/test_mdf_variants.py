@@ -122,7 +122,7 @@ def store(
         change(path, {"/measurement/frequencySelection": index + 1, "/measurement/isFrequencySelection": np.int8(1)})
     stored_as = rng.permutation(len(data))
     if fourier:
-        part = np.dtype(kind if not integers else kind)
+        part = np.dtype(kind)
         pairs = names or (("r", "i") if integers else None)
         values = compound_of(data, pairs, part) if pairs else data.astype("c8" if part.itemsize == 4 else "c16")
     else:
