@@ -157,3 +157,14 @@ def test_untrusted_files_that_do_no_harm_read_as_usual(path, monkeypatch):
             with MeasurementFile(path) as file:
                 np.testing.assert_allclose(next(file.frames()), np.fft.rfft(old[:6, 0]), rtol=1e-5, atol=1e-5)
     assert len(runs) == 1, "one child process for one state of a file"
+
+
+def test_a_link_to_a_file_finds_what_lies_beside_the_file(tmp_path):
+    (tmp_path / "archive").mkdir()
+    path = tmp_path / "archive" / "file.mdf"
+    old = measurement(path)
+    (tmp_path / "archive" / "raw.bin").write_bytes(old.tobytes())
+    replace(path, lambda h5, _: h5.create_dataset(DATA, old.shape, "f4", external=[("raw.bin", 0, old.nbytes)]))
+    (tmp_path / "link.mdf").symlink_to(path)
+    with MeasurementFile(tmp_path / "link.mdf") as file:
+        np.testing.assert_allclose(next(file.frames()), np.fft.rfft(old[:6, 0]), rtol=1e-5, atol=1e-5)

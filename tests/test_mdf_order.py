@@ -215,3 +215,13 @@ def test_voltages_are_left_as_they_are(path):
     write_measurement(path, voltages(2, 1, CHANNELS, 16), acquisition=acquisition())
     with MeasurementFile(path) as file:
         assert file.notes == ()
+
+
+@pytest.mark.parametrize(("size", "shape"), [((12, 1, 1), (1, 12)), ((1, 12, 1), (12, 1)), ((1, 1, 12), (12, 1))])
+def test_a_line_is_a_plane(path, size, shape):
+    """A calibration along one axis, as prototypes have them, needs no plane to be named."""
+    matrix, _ = system_matrix(path, size)
+    with SystemMatrixFile(path) as file:
+        grid = file.grid()
+        assert grid.shape == shape
+        np.testing.assert_array_equal(file.foreground(grid), matrix.reshape(-1, 12))

@@ -87,8 +87,8 @@ def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, in
     """Return axis number and index of the plane asked for, or of the only one there is."""
     grid = " x ".join(map(str, size))
     if plane is None:
-        if size.count(1) == 1:
-            return size.index(1), 0
+        if 1 in size:  # a line is a plane, too: of one row, if it runs along x
+            return max(axis for axis in range(3) if size[axis] == 1), 0
         middle = size[2] // 2
         raise MismatchError(
             f"{datasets.path}: the grid of {grid} voxels is not a plane, and images are two-dimensional; "

@@ -155,12 +155,13 @@ class HDF5File:
 
     def allowed(self, name: str, named: str) -> Path:
         """Return the path of a file that this one names, if it is there and may be read."""
-        folder = self.path.parent
-        path = locate(named, folder)
-        if not current_access().external and not is_inside(path or folder / named, folder):
+        # The file may be a link itself; what it names may lie beside the link or beside the file.
+        folders = self.path.parent, self.path.resolve().parent
+        path = next((found for folder in folders if (found := locate(named, folder))), None)
+        if not current_access().external and not any(is_inside(path or folder / named, folder) for folder in folders):
             self.fail(
                 name,
-                f"lies in another file, {_short(named)}, outside of the folder {folder}; allow it with "
+                f"lies in another file, {_short(named)}, outside of the folder {folders[0]}; allow it with "
                 "access(external=True), --external on the command line, if you trust this file",
             )
         if path is None:

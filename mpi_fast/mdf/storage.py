@@ -93,7 +93,7 @@ def _check_raw_file(file: HDF5File, name: str, part: Sequence[Any]) -> None:
     named, offset, length = str(part[0]), int(part[1]), int(part[2])
     path = file.allowed(name, named)
     # Told where the file is, HDF5 looks for its raw data there only.
-    expected = Path(named) if Path(named).is_absolute() else file.path.parent / named
+    expected = Path(named) if Path(named).is_absolute() else file.path.resolve().parent / named
     if not expected.exists():
         file.fail(name, f"lies in another file, {expected}, which does not exist")
     found = regular_size(path)
