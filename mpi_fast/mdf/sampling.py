@@ -8,7 +8,7 @@ from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.datasets import Datasets
 
 _BANDWIDTH, _CYCLE = "/acquisition/receiver/bandwidth", "/acquisition/drivefield/cycle"
-_MOST_CYCLES = 1000  # in one period: a factor of 1000 is a wrong unit
+_MOST_CYCLES = 999  # in one period; a factor of 1000 is a wrong unit
 _TOLERANCE = 1e-3  # relative: cycles are stated to a few digits
 
 
@@ -53,4 +53,4 @@ def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
 
 def _is_multiple(duration: float, of: float, most: float = 2.0**31) -> bool:
     ratio = duration / of
-    return 1 - _TOLERANCE < ratio < most and abs(ratio - round(ratio)) < _TOLERANCE * ratio
+    return 1 - _TOLERANCE < ratio <= most * (1 + _TOLERANCE) and abs(ratio - round(ratio)) < _TOLERANCE * ratio
