@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import FileFormatError, FileWarning, MPIFastError
 from mpi_fast.mdf.access import current_access, is_inside, locate, open_hdf5
+from mpi_fast.mdf.storage import check_storage, find_hole
 
 _MOST_LINKS = 16  # on the way to one dataset
 _GROUP, _DATASET = 0, 1  # of H5O_type_t
@@ -210,8 +211,6 @@ class Stored:
     """
 
     def __init__(self, file: HDF5File, name: str, dataset: Any) -> None:
-        from mpi_fast.mdf.storage import check_storage  # which finds the datasets that virtual ones refer to
-
         self.file, self.name, self._dataset = file, name, dataset
         self.shape: tuple[int, ...] = tuple(dataset.shape)
         self.dtype: np.dtype[Any] = dataset.dtype
@@ -225,8 +224,6 @@ class Stored:
     @cached_property
     def hole(self) -> tuple[tuple[int, ...], str] | None:
         """Where the first value is that nobody ever wrote, and why; None if all were written."""
-        from mpi_fast.mdf.storage import find_hole
-
         with self.file.guard(self.name):
             return find_hole(self.file, self.name, self._dataset)
 
