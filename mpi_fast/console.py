@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.errors import FileWarning, InputError, MPIFastError
 
 # No markup: what is printed are people's file names, and [brackets] in them are brackets.
 console = Console(highlight=False, markup=False)
@@ -24,9 +25,15 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Turn the package's errors, and those of the operating system, into one line and exit code 2."""
+    """Turn the package's errors, and the system's, into one line and exit code 2, and its warnings into notes."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", FileWarning)
+            shown = warnings.showwarning
+            warnings.showwarning = lambda message, category, *place, **more: (
+                note(str(message)) if issubclass(category, FileWarning) else shown(message, category, *place, **more)
+            )
+            yield
     except MPIFastError as error:
         _fail(str(error))
     except OSError as error:

@@ -27,3 +27,7 @@ class DeviceError(MPIFastError):
 
 class ModelError(MPIFastError):
     """A checkpoint or a bundle is broken: bad hash, missing keys, unknown version."""
+
+
+class FileWarning(UserWarning):
+    """Something in a file is odd, but may be meant: frames of zeros, say. `mpi-fast` shows it as a note."""

@@ -249,6 +249,17 @@ MATRIX, MEASUREMENT, SAVED = "system-matrix.mdf", "measurement.mdf", "scanner.h5
         (lambda path: convert(path, DATA, silence_channel), "C = 3 channels"),
         (
             lambda path: change(path, {"/acquisition/receiver/bandwidth": 1.0e6}),
+            "1632 samples last 816 us, but a cycle of the drive field is 652.8 us",
+        ),
+        (
+            lambda path: change(
+                path,
+                {
+                    "/acquisition/receiver/bandwidth": 1.0e6,
+                    "/acquisition/drivefield/baseFrequency": 2.0e6,
+                    "/acquisition/drivefield/cycle": 816e-6,
+                },
+            ),
             "bandwidth 1 MHz, but the calibration has 1.25",
         ),
         (

@@ -141,7 +141,7 @@ BROKEN = [
     ("/calibration/order", "xxy", "letters x, y and z"),
     ("/calibration/fieldOfView", "wide", "real numbers"),
     ("/acquisition/gradient", np.ones(4), "J x Y x 3 x 3"),
-    (f"{DRIVE}/divider", [[0], [96]], "at least 1"),
+    (f"{DRIVE}/divider", [[-1], [96]], "from 0"),
     (f"{DRIVE}/phase", np.ones(0), "J x D x F = 1 x 2 x 1"),
     (f"{DRIVE}/strength", np.ones(3), "J x D x F = 1 x 2 x 1"),
     (f"{RECEIVER}/bandwidth", 1j, "a number was expected"),

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +9,9 @@ from hypothesis import strategies as st
 from mdf_files import (
     CHANNELS,
     CLOSE,
+    CYCLE,
     DATA,
+    DRIVE,
     POINTS,
     RECEIVER,
     SAMPLES,
@@ -19,6 +20,7 @@ from mdf_files import (
     change,
     compound,
     convert,
+    fill,
     frames_last,
     measurement,
     permute_frames,
@@ -167,15 +169,14 @@ def test_measured_frequency_selection(path):
 
 
 def test_streaming_a_measurement_is_lazy(path):
-    """The file would take 246 MB."""
+    """The data take 246 MB."""
     measurement(path, frames=2, periods=3, background=0)
-    with h5py.File(path, "r+") as h5:
-        del h5[DATA]
-        h5.create_dataset(DATA, (2, 3000, CHANNELS, 5120), np.float32)
+    fill(path, (2, 3000, CHANNELS, 5120), (1, 100, 1, 5120), np.float32)
     change(
         path,
         {
             f"{RECEIVER}/numSamplingPoints": 5120,
+            f"{RECEIVER}/bandwidth": 5120 / (2 * CYCLE),
             "/acquisition/numPeriodsPerFrame": 3000,
             "/measurement/isBackgroundFrame": np.array([0, 1]),
         },
@@ -206,3 +207,52 @@ def test_empty_selections_are_refused_at_once(path, options):
     measurement(path)
     with MeasurementFile(path) as file, pytest.raises(InputError, match=r"file\.mdf: .*select"):
         file.frames(**options)
+
+
+def test_every_fact_that_a_file_states(tmp_path):
+    """Per period and patch, from whichever shapes; what is not stated is None."""
+    path = tmp_path / "facts.mdf"
+    periods, channels, points = 2, CHANNELS, POINTS
+    measurement(path, periods=periods)
+    gradients = np.arange(12.0).reshape(periods, 2, 3, 1) * np.eye(3)
+    offset, transfer = np.arange(12.0).reshape(periods, 2, 3), spectra(channels, points, dtype=np.complex128)
+    stated = {
+        "/acquisition/gradient": gradients,
+        "/acquisition/offsetField": offset,
+        f"{DRIVE}/strength": np.array([[[0.012], [0.011]], [[0.010], [0.009]]]),
+        f"{DRIVE}/phase": np.array([[[0.0], [0.1]], [[0.2], [0.3]]]),
+        f"{DRIVE}/waveform": np.array([[b"sine"], [b"triangle"]]),
+        f"{RECEIVER}/unit": "A",
+        f"{RECEIVER}/inductionFactor": [1.5, 2.5],
+        f"{RECEIVER}/transferFunction": transfer,
+        "/acquisition/startTime": "2018-04-19T09:49:08.814",
+        "/tracer/name": np.array([b"Perimag", b"Synomag"]),
+        "/experiment/isSimulation": np.int8(1),
+    }
+    change(path, stated)
+    with MeasurementFile(path) as file:
+        found = file.acquisition
+    np.testing.assert_array_equal(found.gradients, gradients)
+    np.testing.assert_array_equal(found.gradient, gradients[0, 0])
+    np.testing.assert_array_equal(found.offset_field, offset)
+    np.testing.assert_array_equal(found.strength[:, :, 0], [[0.012, 0.011], [0.010, 0.009]])
+    np.testing.assert_array_equal(found.phase[:, :, 0], [[0.0, 0.1], [0.2, 0.3]])
+    assert found.waveform.tolist() == [["sine"], ["triangle"]]
+    assert (found.unit, found.start_time, found.is_simulation) == ("A", "2018-04-19T09:49:08.814", True)
+    np.testing.assert_array_equal(found.induction_factor, [1.5, 2.5])
+    np.testing.assert_array_equal(found.transfer_function, transfer)
+    assert found.description["/tracer/name"] == ["Perimag", "Synomag"]
+    assert found.description["/study/name"] == "mpi-fast"
+    assert found.cycle == CYCLE
+
+    copy = tmp_path / "copy.mdf"
+    write_measurement(copy, voltages(1, periods, channels, SAMPLES), acquisition=found)
+    with MeasurementFile(copy) as file:
+        assert_same_acquisition(file.acquisition, found)
+
+    change(path, dict.fromkeys(stated) | {f"{DRIVE}/strength": np.full((1, 2, 1), 0.012)})
+    with MeasurementFile(path) as file:
+        found = file.acquisition
+    for name in ("gradient", "gradients", "offset_field", "waveform", "unit", "induction_factor", "transfer_function"):
+        assert getattr(found, name) is None, name
+    assert found.start_time is found.is_simulation is None

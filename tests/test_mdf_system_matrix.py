@@ -3,7 +3,6 @@
 import tracemalloc
 from itertools import permutations
 
-import h5py
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,16 +10,17 @@ from hypothesis import strategies as st
 from mdf_files import (
     CHANNELS,
     CLOSE,
+    CYCLE,
     DATA,
     DRIVE,
     POINTS,
     RECEIVER,
-    SAMPLES,
     acquisition,
     assert_same_acquisition,
     change,
     compound,
     convert,
+    fill,
     frames_first,
     frames_last,
     permute_frames,
@@ -203,12 +203,17 @@ def test_frequency_selection(path):
 
 
 def test_reading_a_plane_is_lazy(path):
-    """The file would take 128 MB; HDF5 allocates none of it, as nothing is written."""
+    """The data take 128 MB."""
     system_matrix(path, (20, 20, 20), background_index=None)
-    with h5py.File(path, "r+") as h5:
-        del h5[DATA]
-        h5.create_dataset(DATA, (1, CHANNELS, 1001, 8004), np.complex64)
-    change(path, {"/acquisition/receiver/numSamplingPoints": 2000, "/calibration/snr": None})
+    fill(path, (1, CHANNELS, 1001, 8004), (1, 1, 7, 8004), np.complex64)
+    change(
+        path,
+        {
+            f"{RECEIVER}/numSamplingPoints": 2000,
+            f"{RECEIVER}/bandwidth": 2000 / (2 * CYCLE),
+            "/calibration/snr": None,
+        },
+    )
     rows = np.arange(0, 2002, 20)
     with SystemMatrixFile(path) as file:
         grid = file.grid(("y", 9))
@@ -247,7 +252,7 @@ def test_acquisition_facts_in_any_form(path, quirk):
     FACTS[quirk](path)
     with SystemMatrixFile(path) as file:
         assert_same_acquisition(file.acquisition, acquisition())
-        np.testing.assert_allclose(file.acquisition.frequencies, np.arange(POINTS) * 2.5e6 / SAMPLES)
+        np.testing.assert_allclose(file.acquisition.frequencies, np.arange(POINTS) / CYCLE)
 
 
 def test_absent_optional_facts(path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpi_fast.cli.options import JsonFile, Plane, parse_integers, parse_plane
+from mpi_fast.cli.options import External, JsonFile, Plane, Untrusted, parse_integers, parse_plane
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, spinner, write_json
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ def calibrate(
     ] = None,
     max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
     json_file: JsonFile = None,
+    external: External = False,
+    untrusted: Untrusted = False,
 ) -> None:
     """Select the rows of a system matrix, reduce it, and save what reconstruction needs."""
-    with friendly():
+    from mpi_fast.mdf import access
+
+    with friendly(), access(external=external, untrusted=untrusted):
         check_outputs(output, json_file, inputs=(matrix,))
         options: dict[str, Any] = {
             "plane": parse_plane(plane),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpi_fast.cli.calibrate import describe
-from mpi_fast.cli.options import JsonFile
+from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
 from mpi_fast.errors import FileFormatError, ModelError
 from mpi_fast.machine import machine
@@ -22,9 +22,13 @@ def info(
         list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, model.pt.")
     ] = None,
     json_file: JsonFile = None,
+    external: External = False,
+    untrusted: Untrusted = False,
 ) -> None:
     """Show versions, hardware and the default model, or what the given files are."""
-    with friendly():
+    from mpi_fast.mdf import access
+
+    with friendly(), access(external=external, untrusted=untrusted):
         check_outputs(json_file, inputs=tuple(files or ()))
         facts: dict[str, dict[str, Any]] = {}
         for path in files or ():
@@ -50,10 +54,11 @@ def about(path: Path) -> dict[str, Any]:
         return _bundle(path)
     if path.is_file() and zipfile.is_zipfile(path):
         return _checkpoint(path)
-    from mpi_fast.mdf import open_hdf5
+    from mpi_fast.mdf import Datasets
 
-    with open_hdf5(path) as h5:
-        kind = next((name for name in _READERS if name in h5), None)
+    datasets = Datasets(path)
+    kind = next((name for name in _READERS if datasets.has(name)), None)
+    datasets.close()
     if kind is None:
         raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of {', '.join(_READERS)}")
     return _READERS[kind](path)
@@ -169,6 +174,7 @@ def _system_matrix(path: Path) -> dict[str, Any]:
             "kind": "MDF system matrix",
             "grid": "{} x {} x {} voxels".format(*file.size),
             "field of view": "{:.4g} x {:.4g} x {:.4g} mm".format(*(1e3 * size for size in file.volume_extent)),
+            "order of voxels": file.voxel_order,
             "background frames": len(file.background_index),
             "SNR of the rows": "not stored" if file.snr is None else f"stored, best {file.snr.max():.4g}",
             **_signals(file),
@@ -187,8 +193,8 @@ def _signals(file: "SystemMatrixFile | MeasurementFile") -> dict[str, Any]:
     """What both kinds of signals have."""
     acquisition = file.acquisition
     strength = acquisition.strength.reshape(len(acquisition.strength), -1)[0]
-    frequencies = acquisition.base_frequency / acquisition.divider.reshape(-1)
-    drive = (f"{1e3 * s:.4g} mT at {f / 1e3:.5g} kHz" for s, f in zip(strength, frequencies, strict=False))
+    tones = zip(strength, acquisition.divider.reshape(-1), strict=True)
+    drive = (f"{1e3 * s:.4g} mT at {acquisition.base_frequency / d / 1e3:.5g} kHz" for s, d in tones if d)
     stored, highest = len(file.frequency_index), acquisition.bandwidth / 1e6
     return {
         "periods per frame": acquisition.periods_per_frame,
@@ -200,6 +206,8 @@ def _signals(file: "SystemMatrixFile | MeasurementFile") -> dict[str, Any]:
         "period": f"{1e6 * acquisition.cycle:.5g} us",
         "background corrected": file.background_corrected,
         "transfer function corrected": file.transfer_function_corrected,
+        "scale": file.scale.reason,
+        "odd": "\n".join(file.notes) or "nothing",
         **_deviations(file.path),
     }
 

@@ -16,6 +16,8 @@ Steps = Annotated[int | None, typer.Option(min=1, show_default="the sampler's ow
 Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads of the network.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Of the network: auto, tensorrt, torch or onnx.")]
+External = Annotated[bool, typer.Option("--external", help="Follow what files refer to out of their own folder.")]
+Untrusted = Annotated[bool, typer.Option("--untrusted", help="Let a child process read the files first, for a while.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
 

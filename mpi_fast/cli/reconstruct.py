@@ -12,6 +12,7 @@ import mpi_fast
 from mpi_fast.cli.options import (
     Device,
     EngineName,
+    External,
     JsonFile,
     Model,
     Plane,
@@ -19,6 +20,7 @@ from mpi_fast.cli.options import (
     Seed,
     Steps,
     Threads,
+    Untrusted,
     parse_average,
     parse_plane,
     parse_range,
@@ -59,9 +61,13 @@ def reconstruct(
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
+    external: External = False,
+    untrusted: Untrusted = False,
 ) -> None:
     """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
-    with friendly():
+    from mpi_fast.mdf import access
+
+    with friendly(), access(external=external, untrusted=untrusted):
         output = output or measurement.with_name(measurement.stem + ".reco.mdf")
         check_outputs(output, png, json_file, inputs=(measurement, calibration))
         wanted = parse_range(frames, "--frames")

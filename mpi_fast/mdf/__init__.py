@@ -12,14 +12,21 @@ Each module uses only those further down::
 
     system_matrix  measurement  reconstruction    one kind of file each: its reader and its writer
     signals                                       reading: frames, layout, spectra
+    facts  sampling  scale  geometry              reading: acquisition, conversion to volts, grids
     write                                         writing: what all kinds of files contain
     specification                                 MDF v2.1 as a table, and `validate`
-    file                                          an HDF5 file: datasets, their quirks, errors that name them
+    file                                          an MDF file
+    datasets                                      named datasets as numbers, flags, texts and lists
+    hdf5  storage  access  rehearsal              HDF5: the only place that reads it; links, what may be opened
     acquisition  grid  types                      facts that all of them exchange
+
+Nothing in a file is believed unchecked: whatever HDF5 makes of a damaged or malicious one is a `FileFormatError` that
+names the file and the dataset, and what is odd but may be meant is a `FileWarning`, also kept in `notes`.
 """
 
+from mpi_fast.mdf.access import Access, access, open_hdf5
 from mpi_fast.mdf.acquisition import Acquisition
-from mpi_fast.mdf.file import open_hdf5
+from mpi_fast.mdf.datasets import Datasets
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.measurement import MeasurementFile, write_measurement
 from mpi_fast.mdf.reconstruction import ReconstructionWriter, read_reconstruction, write_reconstruction
@@ -28,12 +35,15 @@ from mpi_fast.mdf.system_matrix import SystemMatrixFile, write_system_matrix
 from mpi_fast.mdf.write import Metadata
 
 __all__ = [
+    "Access",
     "Acquisition",
+    "Datasets",
     "Grid",
     "MeasurementFile",
     "Metadata",
     "ReconstructionWriter",
     "SystemMatrixFile",
+    "access",
     "open_hdf5",
     "read_reconstruction",
     "validate",

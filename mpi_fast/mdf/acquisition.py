@@ -1,24 +1,30 @@
-"""How data were acquired: drive fields, receiver and counts."""
+"""How data were acquired: every fact about drive fields, receiver and circumstances that a file states."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mpi_fast.mdf.types import FloatArray, IntArray
+from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
     """How the data were acquired; fields are in T and T/m (MDF's T/mu0).
 
+    What a file does not state is None, unless said otherwise.
+
     Attributes
     ----------
     base_frequency : float
         Clock in Hz; drive channel d oscillates at `base_frequency / divider[d]`.
     divider : int64 array (D, F)
+        0 where a channel has no drive.
     strength, phase : float64 arrays (J, D, F)
         Drive-field amplitudes in T and phases in rad; J may be 1 where all periods share them.
     gradient : float64 array (3, 3), or None
@@ -31,6 +37,22 @@ class Acquisition:
         J periods in each frame; drive-field periods averaged into each of them.
     cycle : float
         Duration of the trajectory in s; unless positive, it is computed from the dividers.
+    gradients : float64 array (J, Y, 3, 3), or None
+        Selection-field gradients of every period and patch in T/m, as many as are stated; by default `gradient`.
+    offset_field : float64 array (J, Y, 3), or None
+        Offset field of every period and patch in T, as many as are stated.
+    waveform : str array (D, F), or None
+        "sine", "triangle", "custom"...
+    unit : str, or None
+        Of the received signals: "V".
+    induction_factor : float64 array (C,), or None
+    transfer_function : complex128 array (C, K), or None
+        Of the receive chain, at `frequencies`; NaN at frequencies that the file does not hold.
+    start_time : str, or None
+        ISO 8601.
+    description : mapping of str to str, int, float, or a list of these
+        What is stated in the groups /study, /experiment, /tracer and /scanner, by the dataset's name, such as
+        "/study/name"; empty if nothing is.
     """
 
     base_frequency: float
@@ -44,11 +66,25 @@ class Acquisition:
     periods_per_frame: int = 1
     cycle: float = 0.0
     num_averages: int = 1
+    gradients: FloatArray | None = None
+    offset_field: FloatArray | None = None
+    waveform: TextArray | None = None
+    unit: str | None = None
+    induction_factor: FloatArray | None = None
+    transfer_function: ComplexArray | None = None
+    start_time: str | None = None
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cycle > 0:
-            computed = math.lcm(*self.divider.reshape(-1).tolist()) / self.base_frequency
-            object.__setattr__(self, "cycle", computed)
+            object.__setattr__(self, "cycle", self._common_period())
+        if self.gradients is None and self.gradient is not None:
+            object.__setattr__(self, "gradients", self.gradient.reshape(1, 1, 3, 3))
+
+    def _common_period(self) -> float:
+        """Return the cycle of all driven tones in s, or the time sampled where nothing is driven."""
+        used = self.divider[self.driven].tolist()
+        return math.lcm(*used) / self.base_frequency if used else self.num_samples / (2 * self.bandwidth)
 
     @property
     def num_frequencies(self) -> int:
@@ -61,7 +97,18 @@ class Acquisition:
         return np.asarray(np.fft.rfftfreq(self.num_samples, 0.5 / self.bandwidth), np.float64)
 
     @property
+    def driven(self) -> NDArray[np.bool_]:
+        """Which tones have a divider and any strength, bool array (D, F)."""
+        strong = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
+        return strong & (self.divider > 0)
+
+    @property
     def drive_frequencies(self) -> tuple[float, ...]:
         """Frequencies in Hz of the tones that have any strength, of all drive channels."""
-        driven = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
-        return tuple(self.base_frequency / divider for divider in self.divider[driven].tolist())
+        return tuple(self.base_frequency / divider for divider in self.divider[self.driven].tolist())
+
+    @property
+    def is_simulation(self) -> bool | None:
+        """Whether the file says that nobody measured this."""
+        stated = self.description.get("/experiment/isSimulation")
+        return None if stated is None else bool(stated)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError
 from mpi_fast.mdf.acquisition import Acquisition
-from mpi_fast.mdf.signals import SignalFile, run_length
+from mpi_fast.mdf.signals import SignalFile, run_length, unusable
 from mpi_fast.mdf.types import ComplexArray, IntArray
 from mpi_fast.mdf.write import (
     GrowingDataset,
@@ -23,6 +23,8 @@ from mpi_fast.mdf.write import (
     put_flags,
     require_shape,
 )
+
+_DATA = "/measurement/data"
 
 
 class MeasurementFile(SignalFile):
@@ -43,13 +45,21 @@ class MeasurementFile(SignalFile):
     """
 
     def _check_kind(self) -> None:
-        if self._has_group("/calibration"):
-            self._fail("/calibration", "is there: this is a system matrix; a measurement was expected")
+        # A group that says what will be measured, or how, is no matrix yet.
+        of_matrix = {"size", "positions", "offsetFields"}.intersection(self.datasets.members("/calibration"))
+        if of_matrix:
+            name = f"/calibration/{min(of_matrix)}"
+            self.datasets.fail(name, "is there: this is a system matrix; a measurement was expected")
+
+    def _called(self, stored: int) -> str:
+        if stored in self._background:
+            return f"background frame {int(np.searchsorted(self._background, stored))}"
+        return f"frame {int(np.searchsorted(self._foreground, stored))}"
 
     def _check(self) -> None:
         super()._check()
         if not self._foreground.size:
-            self._fail("/measurement/isBackgroundFrame", "marks every frame as background; nothing is left")
+            self.datasets.fail("/measurement/isBackgroundFrame", "marks every frame as background; nothing is left")
         self._foreground = self._by_time(self._foreground)
         self._background = self._by_time(self._background)
 
@@ -92,14 +102,20 @@ class MeasurementFile(SignalFile):
         Raises
         ------
         InputError
-            The selection is empty, or shorter than `average`.
+            The selection is empty, shorter than `average`, or reaches beyond the last frame.
         """
         wanted = self._periods(periods)
-        items = range(self._foreground.size * len(wanted))[start:stop]
+        count = self._foreground.size * len(wanted)
+        if start < count < (stop or 0):
+            raise InputError(
+                f"{self.path}: frames {_colon(slice(start, stop))} reach beyond the end: there are {count} frames, "
+                f"{self._foreground.size} in the foreground with {len(wanted)} selected periods each"
+            )
+        items = range(count)[start:stop]
         group = len(items) if average == "all" else average
         if not items or group < 1 or chunk < 1 or len(items) < group:
             raise InputError(
-                f"{self.path}: start={start}, stop={stop}, average={average}, chunk={chunk} selects nothing: "
+                f"{self.path}: frames {_colon(slice(start, stop))}, average={average}, chunk={chunk} selects nothing: "
                 f"there are {self._foreground.size} foreground frames of {len(wanted)} selected periods"
             )
         return _averaged(self._blocks(self._foreground, wanted, items), group, chunk)
@@ -131,11 +147,11 @@ class MeasurementFile(SignalFile):
         return mean.squeeze(0)
 
     def _periods(self, periods: slice) -> range:
-        wanted = range(self.acquisition.periods_per_frame)[periods]
-        if not wanted or wanted.step < 1:
+        count = self.acquisition.periods_per_frame
+        wanted = range(count)[periods]
+        if not wanted or wanted.step < 1 or max(periods.start or 0, periods.stop or 0) > count:
             raise InputError(
-                f"{self.path}: periods={periods} selects no ascending range of the "
-                f"{self.acquisition.periods_per_frame} periods in each frame"
+                f"{self.path}: periods {_colon(periods)} select no ascending range of the {count} periods in each frame"
             )
         return wanted
 
@@ -151,8 +167,33 @@ class MeasurementFile(SignalFile):
                 count, part = 1, periods[first : first + min(limit, items.stop - position)]
             begin = int(stored[frame])
             block = self._spectra(slice(begin, begin + count), slice(part.start, part.stop, part.step))
-            yield block.reshape(-1, *block.shape[2:])
+            block = block.reshape(-1, *block.shape[2:])
+            kind = "frame" if stored is self._foreground else "background frame"
+            yield self._checked(block if self._sorted else block[..., self._order], kind, position)
             position += count * len(part)
+
+    def _checked(self, block: ComplexArray, kind: str, first: int) -> ComplexArray:
+        """Say where frames are empty, and turn what would overflow later into NaN; block[0] has the number `first`."""
+        empty = np.flatnonzero(~block.any(axis=(1, 2)))
+        if empty.size:
+            self.datasets.warn(_DATA, f"is exactly zero in {kind} {first + empty[0]}, maybe in others")
+        bad = unusable(block)
+        if bad is None:
+            return block
+        bad &= np.isfinite(block)
+        if bad.any():
+            frame, channel, _ = np.argwhere(bad)[0]
+            size = np.abs(block[frame, channel][bad[frame, channel]]).max()
+            problem = f"reaches {size:.3g} in {kind} {first + frame}, channel {channel}"
+            self.datasets.warn(_DATA, f"{problem}, too large to compute with: it is taken as NaN")
+            block = np.where(bad, np.nan, block)
+        return block
+
+
+def _colon(part: slice) -> str:
+    """A slice as people write it."""
+    start, stop = part.start or 0, "" if part.stop is None else part.stop
+    return f"{start}:{stop}" + ("" if part.step in (None, 1) else f":{part.step}")
 
 
 def _averaged(blocks: Iterator[ComplexArray], group: int, chunk: int) -> Iterator[NDArray[np.complex64]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.file import MDFFile
+from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.write import GrowingDataset, Metadata, put, put_common, put_grid, require_shape
 
@@ -42,14 +44,20 @@ def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[np.floa
         The grid is not a plane.
     """
     with MDFFile(path) as file:
-        grid = file._grid("/reconstruction", None)
-        images = file._array(f"/reconstruction/{name}")
-        if images.ndim != 3 or images.shape[1:] != (grid.voxels.size, 1):
-            file._fail(
-                f"/reconstruction/{name}",
-                f"has shape {images.shape}; Q x {grid.voxels.size} x 1 was expected",
+        datasets, dataset = file.datasets, f"/reconstruction/{name}"
+        count = math.prod(read_size(datasets, "/reconstruction"))
+        stored = datasets.find(dataset)
+        if stored is None:
+            datasets.fail(dataset, "is missing: the file holds no images of that name")
+        if len(stored.shape) != 3 or stored.shape[1:] != (count, 1) or stored.dtype.kind not in "biuf":
+            datasets.fail(
+                dataset,
+                f"has shape {stored.shape} and type {stored.dtype}; real numbers, Q x {count} x 1, were expected",
             )
-        return np.asarray(images[:, grid.voxels, 0], np.float32).reshape(-1, *grid.shape)
+        grid = read_grid(datasets, "/reconstruction", None)
+        if stored.hole is not None:
+            datasets.fail(dataset, f"{stored.hole[1]}, from image {stored.hole[0][0]} on")
+        return np.asarray(stored.read()[:, grid.voxels, 0], np.float32).reshape(-1, *grid.shape)
 
 
 class ReconstructionWriter:

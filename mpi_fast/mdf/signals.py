@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.datasets import as_complex, is_complex
+from mpi_fast.mdf.facts import read_acquisition
 from mpi_fast.mdf.file import MDFFile
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray
+from mpi_fast.mdf.hdf5 import Stored
+from mpi_fast.mdf.scale import read_scale
+from mpi_fast.mdf.types import ComplexArray, IntArray
 
 # Bytes of one read from disk, after conversion: large enough to stream, small beside any result.
 _BLOCK_BYTES = 8 << 20
+_MOST_SAMPLES = 1 << 24  # per period; 53 856 is what 3D scanners have
 
-# Names of the two parts of a complex number in the wild; h5py turns only the first into complex by itself.
-_COMPLEX_FIELDS = (("r", "i"), ("real", "imag"), ("re", "im"))
+# Nothing that a receiver delivers is larger, in whatever unit; squares of it still fit into single precision.
+LARGEST = 1e15
+
+_DATA, _RECEIVER = "/measurement/data", "/acquisition/receiver"
 
 
 class SignalFile(MDFFile, ABC):
@@ -27,8 +34,10 @@ class SignalFile(MDFFile, ABC):
     ----------
     acquisition : Acquisition
     frequency_index : int64 array (K',)
-        0-based index into `acquisition.frequencies` of each stored frequency.
+        0-based index into `acquisition.frequencies` of each frequency in the file; ascending, however it is stored.
     background_corrected, transfer_function_corrected : bool
+    scale : Scale
+        How stored numbers become physical ones.
     """
 
     acquisition: Acquisition
@@ -38,153 +47,134 @@ class SignalFile(MDFFile, ABC):
 
     def _check(self) -> None:
         super()._check()
-        if self._find("/measurement/data") is None:
-            self._fail("/measurement/data", "is missing: the file holds no signals")
+        data = self.datasets.find(_DATA)
+        if data is None:
+            self.datasets.fail(_DATA, "is missing: the file holds no signals")
+        self._data: Stored = data
         self._check_kind()
-        if self._flag("/measurement/isSparsityTransformed"):
-            self._fail(
+        if self.datasets.flag("/measurement/isSparsityTransformed"):
+            self.datasets.fail(
                 "/measurement/isSparsityTransformed",
                 "is set: compressed system matrices are not supported; store it uncompressed",
             )
-        self.background_corrected = self._flag("/measurement/isBackgroundCorrected")
-        self.transfer_function_corrected = self._flag("/measurement/isTransferFunctionCorrected")
+        self.background_corrected = self.datasets.flag("/measurement/isBackgroundCorrected")
+        self.transfer_function_corrected = self.datasets.flag("/measurement/isTransferFunctionCorrected")
         self._find_layout()
         self._find_frames()
-
-    def _read_acquisition(self, periods: int, channels: int) -> Acquisition:
-        drive, receiver = "/acquisition/drivefield", "/acquisition/receiver"
-        divider = self._divider(f"{drive}/divider")
-        return Acquisition(
-            base_frequency=self._positive(f"{drive}/baseFrequency"),
-            divider=divider,
-            strength=self._per_period(f"{drive}/strength", periods, divider.shape),
-            phase=self._per_period(f"{drive}/phase", periods, divider.shape, default=0.0),
-            gradient=self._gradient("/acquisition/gradient"),
-            bandwidth=self._positive(f"{receiver}/bandwidth", f"{receiver}/bandwidthSampling"),
-            num_samples=self._int(f"{receiver}/numSamplingPoints"),
-            num_channels=channels,
-            periods_per_frame=periods,
-            cycle=self._float(f"{drive}/cycle", default=0.0),
-            num_averages=self._int("/acquisition/numAverages", default=1),
-        )
-
-    def _divider(self, name: str) -> IntArray:
-        divider = self._integers(name)
-        while divider.ndim > 2 and len(divider) == 1:
-            divider = divider[0]
-        if divider.ndim > 2 or divider.size == 0 or divider.min() < 1:
-            self._fail(name, f"has shape {divider.shape}; D x F whole numbers of at least 1 were expected")
-        # A bare list has one entry for each of the D drive channels.
-        return divider if divider.ndim == 2 else divider.reshape(-1, 1)
-
-    def _per_period(self, name: str, periods: int, shape: tuple[int, ...], default: float | None = None) -> FloatArray:
-        if default is not None and self._find(name) is None:
-            return np.full((1, *shape), default)
-        values = self._numbers(name)
-        if not values.size or values.size % math.prod(shape):
-            expected = f"J x D x F = {periods} x {shape[0]} x {shape[1]}"
-            self._fail(name, f"has shape {values.shape}; {expected} was expected")
-        sets = values.reshape(-1, *shape)
-        # A count of its own here, patches say, is no reason to refuse a file: nothing is computed from it.
-        return sets if len(sets) == periods else sets[:1]
-
-    def _gradient(self, name: str) -> FloatArray | None:
-        """Read the first gradient matrix; older files store its diagonal, per period or not."""
-        if self._find(name) is None:
-            return None
-        values = self._numbers(name)
-        is_matrix = values.shape[-2:] == (3, 3) or values.shape == (9,)
-        if not values.size or not (is_matrix or values.shape[-1:] == (3,)):
-            self._fail(name, f"has shape {values.shape}; J x Y x 3 x 3 was expected")
-        first = values.reshape(-1)[: 9 if is_matrix else 3]
-        return first.reshape(3, 3) if is_matrix else np.diag(first)
+        self._check_written()
 
     @abstractmethod
     def _check_kind(self) -> None:
         """Refuse a file of the other kind before any detail of it is read."""
 
+    @abstractmethod
+    def _called(self, stored: int) -> str:
+        """Say what people call a stored frame."""
+
     def _find_layout(self) -> None:
         """Find out which axis of /measurement/data is which, and check that all sizes fit."""
-        receiver = "/acquisition/receiver"
-        channels, samples = self._int(f"{receiver}/numChannels"), self._int(f"{receiver}/numSamplingPoints")
-        self._data = self._h5["/measurement/data"]
-        self._fourier = self._flag("/measurement/isFourierTransformed")
-        self.frequency_index = self._frequency_index(samples // 2 + 1)
-        points = self.frequency_index.size if self._fourier else samples
+        channels = self.datasets.count(f"{_RECEIVER}/numChannels")
+        samples = self.datasets.count(f"{_RECEIVER}/numSamplingPoints")
+        if samples > _MOST_SAMPLES:
+            name = f"{_RECEIVER}/numSamplingPoints"
+            self.datasets.fail(name, f"is {samples}; at most {_MOST_SAMPLES} per period were expected")
+        self._fourier = self.datasets.flag("/measurement/isFourierTransformed")
+        stored = self._stored_frequencies(samples // 2 + 1)
+        points = stored.size if self._fourier else samples
         self._fast, periods, self._num_frames = self._axes(channels, points)
+        # The point k in ascending order is stored as number _order[k].
+        self._order: IntArray = np.argsort(stored)
+        self._sorted, self._at_zero = bool((np.diff(stored) > 0).all()), stored == 0
+        self.frequency_index = stored[self._order]
         self._check_type()
-        self._conversion = self._conversion_factor(channels)
-        self.acquisition = self._read_acquisition(periods, channels)
+        self.scale = read_scale(
+            self.datasets,
+            channels,
+            fourier=self._fourier,
+            raw_integers=(self._data.dtype[0] if self._data.dtype.names else self._data.dtype).kind in "iu",
+            processed=self._is_processed(),
+            background_corrected=self.background_corrected,
+            transfer_function_corrected=self.transfer_function_corrected,
+        )
+        self.acquisition = read_acquisition(self.datasets, periods, channels, samples, stored)
 
-    def _frequency_index(self, limit: int) -> IntArray:
+    def _is_processed(self) -> bool | None:
+        """Whether spectra are no raw data any more, whatever conversion factor is stated; None if nobody can tell."""
+        return False
+
+    def _stored_frequencies(self, limit: int) -> IntArray:
         flag = "/measurement/isFrequencySelection"
-        index = self._indices(flag, "/measurement/frequencySelection", limit)
+        index = self.datasets.indices(flag, "/measurement/frequencySelection", limit)
         if index is None:
             return np.arange(limit, dtype=np.int64)
         if not self._fourier:
-            self._fail(flag, "is set, but the data are in the time domain (isFourierTransformed is 0)")
+            self.datasets.fail(flag, "is set, but the data are in the time domain (isFourierTransformed is 0)")
         return index
 
     def _axes(self, channels: int, points: int) -> tuple[bool, int, int]:
         """Return whether frames are the last axis, the number of periods J, and of frames N."""
         shape = self._data.shape[-4:]
-        if len(shape) != 4 or math.prod(self._data.shape[:-4]) != 1 or 0 in shape:
-            self._fail("/measurement/data", f"has shape {self._data.shape}; four axes were expected")
+        if len(shape) != 4 or math.prod(self._data.shape[:-4]) != 1:
+            self._fail_data(f"has shape {self._data.shape}; four axes were expected")
         inner = (channels, points)
-        flag = self._find("/measurement/isFastFrameAxis", "/measurement/isTransposed")
+        flag = self.datasets.first("/measurement/isFastFrameAxis", "/measurement/isTransposed")
         # Early files lack the flag; only then may the shape decide.
-        fast = shape[2:] != inner and shape[1:3] == inner if flag is None else self._flag(flag.name)
+        fast = shape[2:] != inner and shape[1:3] == inner if flag is None else self.datasets.flag(flag.name)
         found, layout = (shape[1:3], "J x C x {0} x N") if fast else (shape[2:], "N x J x C x {0}")
         periods, frames = (shape[0], shape[3]) if fast else (shape[1], shape[0])
         if found != inner:
             letter = "K" if self._fourier else "V"
-            self._fail(
-                "/measurement/data",
+            self._fail_data(
                 f"has shape {shape}; {layout.format(letter)} with C = {channels} channels and {letter} = "
                 f"{points} was expected",
             )
+        if not frames or not periods:
+            self._fail_data(f"has shape {shape}: it holds no frames; at least one was expected")
         names = "/acquisition/numPeriodsPerFrame", "/acquisition/numPeriods"
-        stated = self._int(*names, default=periods)
+        stated = self.datasets.count(*names, default=periods)
         if stated != periods:
-            self._fail("/measurement/data", f"has {periods} periods per frame, but {names[0]} is {stated}")
+            self._fail_data(f"has {periods} periods per frame, but {names[0]} is {stated}")
         return fast, periods, frames
 
     def _check_type(self) -> None:
         dtype = self._data.dtype
-        is_complex = dtype.kind == "c" or dtype.names in _COMPLEX_FIELDS
-        if is_complex != self._fourier or not (is_complex or dtype.kind in "iuf"):
+        complex_ = is_complex(dtype)
+        parts = [dtype[0], dtype[1]] if complex_ and dtype.names else [dtype]
+        if complex_ != self._fourier or any(part.kind not in "iufc" for part in parts):
             expected = "complex numbers {r, i}" if self._fourier else "real numbers"
-            self._fail(
-                "/measurement/data",
+            self._fail_data(
                 f"has type {dtype}; {expected} were expected, as isFourierTransformed is {self._fourier:d}",
             )
-        part = dtype[0].itemsize if dtype.names else dtype.itemsize // 2 if is_complex else dtype.itemsize
-        self._dtype = np.dtype(np.complex64 if part <= 4 else np.complex128)
-
-    def _conversion_factor(self, channels: int) -> FloatArray | None:
-        """Return (C, 2), scale and offset of raw samples; Fourier data are physical already."""
-        name = "/acquisition/receiver/dataConversionFactor"
-        if self._fourier or self._find(name) is None:
-            return None
-        factor = self._numbers(name)
-        if factor.shape[-2:] != (channels, 2) or factor.size != 2 * channels:
-            self._fail(name, f"has shape {factor.shape}; C x 2 = {channels} x 2 was expected")
-        return factor.reshape(channels, 2)
+        size = parts[0].itemsize // 2 if dtype.kind == "c" else parts[0].itemsize
+        self._dtype = np.dtype(np.complex64 if size <= 4 else np.complex128)
 
     def _find_frames(self) -> None:
         """Read which stored frames are background, and when each was acquired."""
         count, name = self._num_frames, "/measurement/isBackgroundFrame"
-        background = self._numbers(name).reshape(-1) if self._find(name) is not None else np.zeros(count)
+        known = self.datasets.find(name) is not None
+        background = self.datasets.numbers(name).reshape(-1) if known else np.zeros(count)
         if background.size != count:
-            self._fail(name, f"has {background.size} entries; one for each of the {count} frames was expected")
+            self.datasets.fail(name, f"has {background.size} entries; one for each of the {count} frames was expected")
+        odd = np.flatnonzero((background != 0) & (background != 1))
+        if odd.size:
+            self.datasets.fail(name, f"is {background[odd[0]]:g} for frame {odd[0]}; 0 or 1 was expected")
         name = "/measurement/framePermutation"
-        acquired = self._indices("/measurement/isFramePermutation", name, count)
+        acquired = self.datasets.indices("/measurement/isFramePermutation", name, count)
         if acquired is not None and acquired.size != count:
-            self._fail(name, f"has {acquired.size} entries; one for each of the {count} frames was expected")
+            self.datasets.fail(name, f"has {acquired.size} entries; one for each of the {count} frames was expected")
         # The stored frame i was acquired as number _acquired[i].
         self._permuted = acquired is not None
         self._acquired = np.arange(count) if acquired is None else acquired
         self._foreground, self._background = np.flatnonzero(background == 0), np.flatnonzero(background)
+
+    def _check_written(self) -> None:
+        if self._data.hole is not None:
+            index, problem = self._data.hole
+            stored = index[-1] if self._fast else index[-4]
+            self._fail_data(f"{problem}; the first is in {self._called(stored)}")
+
+    def _fail_data(self, problem: str) -> NoReturn:
+        self.datasets.fail(_DATA, problem)
 
     def _by_time(self, stored: IntArray) -> IntArray:
         return stored[np.argsort(self._acquired[stored])]
@@ -192,21 +182,28 @@ class SignalFile(MDFFile, ABC):
     def _spectra(
         self, frames: slice, periods: slice, channels: slice = slice(None), points: slice = slice(None)
     ) -> ComplexArray:
-        """Read one block from disk: complex array (frames, periods, channels, frequencies)."""
-        leading = (0,) * (self._data.ndim - 4)
+        """Read one block from disk: complex array (frames, periods, channels, frequencies), as stored."""
+        leading = (0,) * (len(self._data.shape) - 4)
         # A transform needs all samples, so time-domain data are cut to `points` only after it.
         stored = points if self._fourier else slice(None)
         if self._fast:
-            raw = np.moveaxis(self._select(self._data, (*leading, periods, channels, stored, frames)), -1, 0)
+            raw = np.moveaxis(self._data.read((*leading, periods, channels, stored, frames)), -1, 0)
         else:
-            raw = self._select(self._data, (*leading, frames, periods, channels, stored))
+            raw = self._data.read((*leading, frames, periods, channels, stored))
+        factor = None if self.scale.factor is None else self.scale.factor[channels].T[..., None]
         if self._fourier:
-            return _as_complex(raw).astype(self._dtype, copy=False)
-        volts = raw.astype(np.float64)
-        if self._conversion is not None:
-            scale, offset = self._conversion[channels].T[..., None]
-            volts = scale * volts + offset
-        return np.fft.rfft(volts, axis=-1)[..., points].astype(self._dtype, copy=False)
+            spectra = as_complex(raw)
+            if factor is not None:
+                # The spectrum of a constant offset is V times it, at frequency zero.
+                constant = self._at_zero[points] * self.acquisition.num_samples
+                spectra = factor[0] * spectra + factor[1] * constant
+        else:
+            volts = raw.astype(np.float64)
+            if factor is not None:
+                volts = factor[0] * volts + factor[1]
+            spectra = np.fft.rfft(volts, axis=-1)[..., points]
+        with np.errstate(over="ignore"):  # what is too large is found by its reader
+            return spectra.astype(self._dtype, copy=False)
 
     def _frames_per_block(self) -> int:
         """Return how many frames of one period fit into a block."""
@@ -218,15 +215,12 @@ def items_per_block(size: int) -> int:
     return max(1, _BLOCK_BYTES // (16 * size))
 
 
-def _as_complex(raw: NDArray[Any]) -> ComplexArray:
-    """Turn compounds of real and imaginary part into complex numbers."""
-    if raw.dtype.names is None:
-        return raw
-    real, imaginary = raw.dtype.names
-    # Not real + 1j * imaginary: that would turn an infinite part into NaN.
-    out = np.empty(raw.shape, np.complex64 if raw.dtype[0].itemsize <= 4 else np.complex128)
-    out.real, out.imag = raw[real], raw[imaginary]
-    return out
+def unusable(spectra: ComplexArray) -> NDArray[np.bool_] | None:
+    """Find numbers that nobody can compute with: NaN, Inf, and beyond `LARGEST`; None if there are none."""
+    extremes = [end for part in (spectra.real, spectra.imag) for end in (part.min(initial=0), part.max(initial=0))]
+    if max(map(abs, extremes)) <= LARGEST and not np.isnan(extremes).any():
+        return None
+    return ~((np.abs(spectra.real) <= LARGEST) & (np.abs(spectra.imag) <= LARGEST))
 
 
 def run_length(index: IntArray) -> int:

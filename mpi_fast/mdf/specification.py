@@ -8,7 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mpi_fast.mdf.file import find_dataset, open_hdf5
+from mpi_fast.errors import FileFormatError
+from mpi_fast.mdf.datasets import Datasets
+from mpi_fast.mdf.hdf5 import Stored
 
 # Dataset, type, and axes as symbols that must agree all over the file ("*" fits any;
 # K counts stored frequencies). After the type, "?": optional; "?flag": optional unless that flag is set.
@@ -123,44 +125,58 @@ def validate(path: str | Path) -> list[str]:
     FileFormatError
         The file cannot be opened as HDF5.
     """
-    with open_hdf5(path) as h5:
-        lengths = {letter: n for letter, name in _LENGTHS.items() if (n := _whole_number(h5, name)) is not None}
-        selection = find_dataset(h5, "/measurement/frequencySelection")
-        if _is_set(h5, "isFrequencySelection") and selection is not None:
+    datasets = Datasets(path)
+    try:
+        lengths = {letter: n for letter, name in _LENGTHS.items() if (n := _whole_number(datasets, name)) is not None}
+        selection = _find(datasets, "/measurement/frequencySelection")
+        if _is_set(datasets, "isFrequencySelection") and selection is not None:
             lengths["K"] = selection.size
         elif "V" in lengths:
             lengths["K"] = lengths["V"] // 2 + 1
-        table = _SPECIFICATION.format(data=_data_line(h5)).strip().split("\n")
-        return [deviation for line in table for deviation in _deviations(h5, line.split(), lengths)]
+        table = _SPECIFICATION.format(data=_data_line(datasets)).strip().split("\n")
+        return [deviation for line in table for deviation in _deviations(datasets, line.split(), lengths)]
+    finally:
+        datasets.close()
 
 
-def _whole_number(h5: Any, name: str) -> int | None:
-    item = find_dataset(h5, name)
+def _find(datasets: Datasets, name: str) -> Stored | None:
+    """Return a dataset, or None also where it cannot be read."""
+    try:
+        return datasets.find(name)
+    except FileFormatError:
+        return None
+
+
+def _whole_number(datasets: Datasets, name: str) -> int | None:
+    item = _find(datasets, name)
     if item is None or item.size != 1 or item.dtype.kind not in "iub":
         return None
-    return int(np.asarray(item[()]).reshape(-1)[0])
+    return int(item.read().reshape(-1)[0])
 
 
-def _is_set(h5: Any, flag: str) -> bool:
-    return bool(_whole_number(h5, f"/measurement/{flag}"))
+def _is_set(datasets: Datasets, flag: str) -> bool:
+    return bool(_whole_number(datasets, f"/measurement/{flag}"))
 
 
-def _data_line(h5: Any) -> str:
+def _data_line(datasets: Datasets) -> str:
     """Return type and axes of /measurement/data, which depend on flags."""
-    kind, points = ("complex", "K") if _is_set(h5, "isFourierTransformed") else ("number", "V")
-    frames = "*" if _is_set(h5, "isSparsityTransformed") else "N"
-    axes = f"J C {points} {frames}" if _is_set(h5, "isFastFrameAxis") else f"{frames} J C {points}"
+    kind, points = ("complex", "K") if _is_set(datasets, "isFourierTransformed") else ("number", "V")
+    frames = "*" if _is_set(datasets, "isSparsityTransformed") else "N"
+    axes = f"J C {points} {frames}" if _is_set(datasets, "isFastFrameAxis") else f"{frames} J C {points}"
     return f"{kind} {axes}"
 
 
-def _deviations(h5: Any, line: list[str], lengths: dict[str, int]) -> list[str]:
+def _deviations(datasets: Datasets, line: list[str], lengths: dict[str, int]) -> list[str]:
     """Compare one dataset with its line of the table."""
     name, mark, *axes = line
     kind, optional, unless = mark.partition("?")
-    item, group = find_dataset(h5, name), name.split("/")[1]
+    try:
+        item, group = datasets.find(name), name.split("/")[1]
+    except FileFormatError as error:
+        return [f"{name}: {str(error).removeprefix(f'{datasets.path}: {name} ')}"]
     if item is None:
-        absent = group in _OPTIONAL_GROUPS and group not in h5
-        return [] if absent or (optional and not _is_set(h5, unless)) else [f"{name}: is missing"]
+        absent = group in _OPTIONAL_GROUPS and not datasets.has(group)
+        return [] if absent or (optional and not _is_set(datasets, unless)) else [f"{name}: is missing"]
     found = []
     if not _is_kind(item.dtype, kind):
         found.append(f"{name}: has type {item.dtype}; {kind} was expected")

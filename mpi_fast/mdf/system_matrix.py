@@ -11,8 +11,9 @@ import numpy as np
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
-from mpi_fast.mdf.signals import SignalFile, items_per_block, run_length
+from mpi_fast.mdf.signals import SignalFile, items_per_block, run_length, unusable
 from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.write import (
     Metadata,
@@ -24,6 +25,8 @@ from mpi_fast.mdf.write import (
     require_distinct,
     require_shape,
 )
+
+_DATA = "/measurement/data"
 
 
 class SystemMatrixFile(SignalFile):
@@ -53,9 +56,12 @@ class SystemMatrixFile(SignalFile):
     """
 
     def _check_kind(self) -> None:
-        if self._find("/calibration/size") is None:
-            kind = "" if self._has_group("/calibration") else ": this is a measurement"
-            self._fail("/calibration/size", f"is missing{kind}; a system matrix on a regular grid was expected")
+        if self.datasets.find("/calibration/size") is None:
+            kind = "" if self.datasets.members("/calibration") else ": this is a measurement"
+            self.datasets.fail("/calibration/size", f"is missing{kind}; a system matrix on a regular grid was expected")
+
+    def _is_processed(self) -> bool | None:
+        return True if self._fast else None
 
     def _check(self) -> None:
         super()._check()
@@ -64,16 +70,16 @@ class SystemMatrixFile(SignalFile):
                 f"{self.path}: /measurement/data has {self.acquisition.periods_per_frame} periods per frame; "
                 "only single-patch system matrices, with one period per frame, are supported"
             )
-        self.size = self._size("/calibration")
+        self.size = read_size(self.datasets, "/calibration")
         if self._foreground.size != math.prod(self.size):
-            self._fail(
-                "/measurement/data",
+            self._fail_data(
                 f"has {self._foreground.size} foreground frames; /calibration/size {self.size} needs "
                 f"{math.prod(self.size)}",
             )
-        if self._flag("/calibration/isMeanderingGrid") and not self._permuted:
-            self._fail(
-                "/calibration/isMeanderingGrid",
+        name = "/calibration/isMeanderingGrid"
+        if self.datasets.flag(name) and not self._permuted and self.datasets.find("/calibration/positions") is None:
+            self.datasets.fail(
+                name,
                 "is set without a framePermutation: the frames are raw, in the order of the robot; convert "
                 "the file with MPIFiles.saveasMDF first",
             )
@@ -83,15 +89,23 @@ class SystemMatrixFile(SignalFile):
 
     def _read_snr(self) -> FloatArray | None:
         name = "/calibration/snr"
-        if self._find(name) is None:
+        if self.datasets.find(name) is None:
             return None
-        snr = self._numbers(name)
+        snr = self.datasets.numbers(name)
         channels, rows = self.acquisition.num_channels, self.frequency_index.size
         if snr.shape[-2:] == (channels, self.acquisition.num_frequencies) != (channels, rows):
             snr = snr[..., self.frequency_index]
+        elif snr.shape[-2:] == (channels, rows):
+            snr = snr[..., self._order]
         if snr.shape[-2:] != (channels, rows) or snr.size != channels * rows:
-            self._fail(name, f"has shape {snr.shape}; J x C x K = 1 x {channels} x {rows} was expected")
+            self.datasets.fail(name, f"has shape {snr.shape}; J x C x K = 1 x {channels} x {rows} was expected")
         return snr.reshape(channels, rows)
+
+    def _called(self, stored: int) -> str:
+        """Say which voxel a stored frame is of, counted in the order of storage."""
+        if stored in self._background:
+            return f"background frame {stored}, as stored"
+        return f"voxel {int(np.searchsorted(self._foreground, stored))} of {self._foreground.size}, as stored"
 
     @property
     def num_rows(self) -> int:
@@ -102,12 +116,22 @@ class SystemMatrixFile(SignalFile):
     def delta_sample_size(self) -> Triple | None:
         """Size of the delta sample along x, y, z in m, where the file says it."""
         name = "/calibration/deltaSampleSize"
-        return None if self._find(name) is None else self._triple(name)
+        return None if self.datasets.find(name) is None else self.datasets.triple(name)
 
     @property
     def volume_extent(self) -> Triple:
         """The field of view of all planes together: size along x, y, z in m."""
-        return self._triple("/calibration/fieldOfView")
+        return self.datasets.triple("/calibration/fieldOfView")
+
+    @property
+    def voxel_order(self) -> str:
+        """How the voxels are ordered, for people."""
+        if self.datasets.find("/calibration/positions") is not None:
+            return "as /calibration/positions says"
+        mirrored = [axis for axis, width in zip("xyz", self.volume_extent, strict=True) if width < 0]
+        against = f", mirrored along {' and '.join(mirrored)}" if mirrored else ""
+        order = "/calibration/order"
+        return (self.datasets.text(order) if self.datasets.find(order) is not None else "xyz") + against
 
     def grid(self, plane: Plane | None = None) -> Grid:
         """Return the grid of one plane of voxels.
@@ -121,8 +145,10 @@ class SystemMatrixFile(SignalFile):
         ------
         MismatchError
             The grid is three-dimensional and no plane is given, or it has no such plane.
+        FileFormatError
+            A field of view in the plane is zero or not finite, or /calibration/positions contradicts the grid.
         """
-        return self._grid("/calibration", plane)
+        return read_grid(self.datasets, "/calibration", plane, self._background)
 
     def foreground(self, grid: Grid, rows: IntArray | None = None) -> ComplexArray:
         """Read the matrix for one plane.
@@ -138,8 +164,20 @@ class SystemMatrixFile(SignalFile):
         -------
         complex64 or complex128 array (rows, voxels)
             As precise as the file. Not background-corrected beyond what `background_corrected` says.
+
+        Raises
+        ------
+        FileFormatError
+            There is NaN or Inf in these rows, or what is too large to compute with; every voxel is zero.
         """
-        return self._read(self._frames_of(grid), rows)
+        matrix = self._read(self._frames_of(grid), rows)
+        empty = np.flatnonzero(~matrix.any(axis=0)) if matrix.size else np.empty(0)
+        if empty.size:
+            problem = f"is exactly zero in {empty.size} of {matrix.shape[1]} voxels, from voxel {empty[0]} on"
+            if empty.size == matrix.shape[1]:
+                self._fail_data(f"{problem}; a delta sample gives a signal in most")
+            self.datasets.warn(_DATA, f"{problem}; was the calibration stopped?")
+        return matrix
 
     def foreground_index(self, grid: Grid) -> IntArray:
         """Return when each voxel was acquired: int64 array (voxels,), 0-based among all frames."""
@@ -159,14 +197,30 @@ class SystemMatrixFile(SignalFile):
         if rows.ndim != 1 or (rows.size and not 0 <= rows.min() <= rows.max() < self.num_rows):
             raise InputError(f"rows: a list of numbers from 0 to {self.num_rows - 1} was expected")
         out = np.empty((rows.size, frames.size), self._dtype)
+        channel, point = np.divmod(rows, self.frequency_index.size)
+        stored = channel * self.frequency_index.size + self._order[point]
         if frames.size and self._fourier and self._fast:
-            self._read_rows(frames, rows, out)
+            self._read_rows(frames, stored, out)
         elif frames.size:
-            self._read_frames(frames, rows, out)
+            self._read_frames(frames, stored, out)
+        self._refuse_unusable(out, frames, channel, point)
         return out
 
+    def _refuse_unusable(self, values: ComplexArray, frames: IntArray, channel: IntArray, point: IntArray) -> None:
+        bad = unusable(values)
+        if bad is None:
+            return
+        row, column = np.argwhere(bad)[0]
+        hertz = self.acquisition.frequencies[self.frequency_index[point[row]]]
+        value = values[row, column]
+        found = f"{abs(value):.3g}, too large to compute with," if np.isfinite(value) else "NaN or Inf"
+        self._fail_data(
+            f"holds {found} in channel {channel[row]} at {hertz / 1e3:.6g} kHz, {self._called(int(frames[column]))}, "
+            f"and in {int(bad.sum()) - 1} more places; finite numbers were expected"
+        )
+
     def _read_rows(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
-        """Fill `out` where all frames of one row lie side by side: channel by channel, a few rows at once."""
+        """Fill `out` where all frames of one row, as stored, lie side by side: by channels, a few rows at once."""
         channel, point = np.divmod(rows, self.frequency_index.size)
         first, last = int(frames.min()), int(frames.max()) + 1
         step = items_per_block(last - first)
@@ -178,7 +232,7 @@ class SystemMatrixFile(SignalFile):
             out[hit] = spectra[frames - first, 0, 0][:, point[hit] - low].T
 
     def _read_frames(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
-        """Fill `out` where each frame lies in one piece: a few consecutive frames at once."""
+        """Fill `out`, with rows as stored, where each frame lies in one piece: a few consecutive frames at once."""
         ascending = np.argsort(frames)
         frames = frames[ascending]
         limit, start = self._frames_per_block(), 0

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
+TextArray: TypeAlias = NDArray[np.str_]
 ComplexArray: TypeAlias = NDArray[np.complexfloating[Any, Any]]
 
 # Values along x, y and z.

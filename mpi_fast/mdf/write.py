@@ -14,9 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from mpi_fast.errors import InputError
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.specification import TYPES
-from mpi_fast.mdf.types import IntArray, Triple
+from mpi_fast.mdf.types import FloatArray, IntArray, Triple
 
 _CHUNK_BYTES = 1 << 20
+_NUMPY = {"complex": "complex128"}  # types of the specification that NumPy calls otherwise
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def put(h5: Any, name: str, value: ArrayLike | None) -> None:
     if kind == "str":
         h5.create_dataset(name, data=np.asarray(value, object), dtype=h5py.string_dtype("utf-8"))
     else:
-        h5.create_dataset(name, data=np.asarray(value).astype(kind))
+        h5.create_dataset(name, data=np.asarray(value).astype(_NUMPY.get(kind, kind)))
 
 
 def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames: int) -> None:
@@ -87,7 +88,8 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames
     a, m, now = acquisition, metadata, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     drive_channels, tones = a.divider.shape
     periods = (a.periods_per_frame, drive_channels, tones)
-    gradient = None if a.gradient is None else np.broadcast_to(a.gradient, (a.periods_per_frame, 1, 3, 3))
+    gradient = None if a.gradients is None else _for_each(a.gradients, a.periods_per_frame)
+    offset = None if a.offset_field is None else _for_each(a.offset_field, a.periods_per_frame)
     values: dict[str, ArrayLike | None] = {
         "/version": "2.1.0",
         "/uuid": str(uuid.uuid4()),
@@ -113,8 +115,9 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames
         "/scanner/name": m.scanner,
         "/scanner/operator": m.operator,
         "/scanner/topology": m.topology,
-        "/acquisition/startTime": now,
+        "/acquisition/startTime": a.start_time or now,
         "/acquisition/gradient": gradient,
+        "/acquisition/offsetField": offset,
         "/acquisition/numAverages": a.num_averages,
         "/acquisition/numFrames": num_frames,
         "/acquisition/numPeriodsPerFrame": a.periods_per_frame,
@@ -124,14 +127,21 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames
         "/acquisition/drivefield/numChannels": drive_channels,
         "/acquisition/drivefield/phase": np.broadcast_to(a.phase, periods),
         "/acquisition/drivefield/strength": np.broadcast_to(a.strength, periods),
-        "/acquisition/drivefield/waveform": np.full(a.divider.shape, "sine"),
+        "/acquisition/drivefield/waveform": np.full(a.divider.shape, "sine") if a.waveform is None else a.waveform,
         "/acquisition/receiver/bandwidth": a.bandwidth,
         "/acquisition/receiver/numChannels": a.num_channels,
         "/acquisition/receiver/numSamplingPoints": a.num_samples,
-        "/acquisition/receiver/unit": "V",
+        "/acquisition/receiver/unit": a.unit or "V",
+        "/acquisition/receiver/inductionFactor": a.induction_factor,
+        "/acquisition/receiver/transferFunction": a.transfer_function,
     }
     for name, value in values.items():
         put(h5, name, value)
+
+
+def _for_each(values: FloatArray, periods: int) -> FloatArray:
+    """Repeat what is stated once, (1, Y, ...), for each period: (J, Y, ...)."""
+    return np.broadcast_to(values, (periods, *values.shape[1:])) if len(values) == 1 else values
 
 
 def put_flags(

@@ -1,0 +1,177 @@
+"""Where voxels lie: the grid of /calibration or /reconstruction, and which stored value belongs to which voxel."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.mdf.datasets import Datasets, shown
+from mpi_fast.mdf.grid import Grid
+from mpi_fast.mdf.types import FloatArray, IntArray, Plane, Triple
+
+Size = tuple[int, int, int]
+_OFF_GRID = 0.25  # of a voxel: how far a position may lie from the middle of its voxel
+
+
+def read_size(datasets: Datasets, group: str) -> Size:
+    """Read the number of voxels along x, y and z."""
+    size = datasets.triple(f"{group}/size")
+    if any(not 1 <= n < 2**31 or n != int(n) for n in size):
+        datasets.fail(f"{group}/size", f"is {size}; three whole numbers of at least 1 were expected")
+    x, y, z = map(int, size)
+    return x, y, z
+
+
+def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: IntArray | None = None) -> Grid:
+    """Select a plane of the 3D grid in `group`.
+
+    An axis whose field of view is negative is mirrored: it was stored against its direction. The grid returned is
+    the right way round, every axis ascending.
+
+    Parameters
+    ----------
+    datasets : Datasets
+    group : str
+        /calibration or /reconstruction.
+    plane : (str, int), optional
+        Axis and 0-based index; not needed where one axis has a single voxel.
+    background : int64 array, optional
+        The stored frames that are no voxels, for positions that include them.
+
+    Raises
+    ------
+    FileFormatError
+        A field of view in the plane is zero or not finite, or positions contradict the grid.
+    MismatchError
+        The grid is three-dimensional and no plane is given, or it has no such plane.
+    """
+    size = read_size(datasets, group)
+    extent = datasets.triple(f"{group}/fieldOfView")
+    center = _center(datasets, group)
+    axis, index = _plane(datasets, size, plane)
+    for other in range(3):
+        if other != axis and not 0 < abs(extent[other]) < math.inf:
+            datasets.fail(
+                f"{group}/fieldOfView",
+                f"is {extent[other]:g} m along {'xyz'[other]}; a size other than zero was expected in the plane",
+            )
+    voxels = _volume(datasets, group, size, extent, center, background)
+    n, width = size[axis], abs(extent[axis]) if math.isfinite(extent[axis]) else 0.0
+    return Grid(
+        normal="xyz"[axis],
+        size=_replaced(size, axis, 1),
+        extent=_replaced(tuple(map(abs, extent)), axis, width / n),
+        center=_replaced(center, axis, center[axis] + ((index + 0.5) / n - 0.5) * width),
+        # The volume is indexed [z, y, x]; taking one axis out leaves the image [row, column].
+        voxels=np.take(voxels, index, axis=2 - axis).reshape(-1),
+    )
+
+
+def _center(datasets: Datasets, group: str) -> Triple:
+    """Read the middle of the grid; where only positions are stated, it is theirs."""
+    name, positions = f"{group}/fieldOfViewCenter", _positions(datasets, group)
+    if datasets.find(name) is None and positions is not None:
+        x, y, z = ((positions.min(axis=0) + positions.max(axis=0)) / 2).tolist()
+        return x, y, z
+    center = datasets.triple(name, (0.0, 0.0, 0.0))
+    if not all(map(math.isfinite, center)):
+        datasets.warn(name, f"is {center}; taken as the origin, for finite numbers were expected")
+        return 0.0, 0.0, 0.0
+    return center
+
+
+def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, int]:
+    """Return axis number and index of the plane asked for, or of the only one there is."""
+    grid = " x ".join(map(str, size))
+    if plane is None:
+        if 1 in size:  # a line is a plane, too: of one row, if it runs along x
+            return max(axis for axis in range(3) if size[axis] == 1), 0
+        middle = size[2] // 2
+        raise MismatchError(
+            f"{datasets.path}: the grid of {grid} voxels is not a plane, and images are two-dimensional; "
+            f"select a plane, for example --plane z={middle} (plane=('z', {middle}))"
+        )
+    letter, index = plane
+    if letter not in ("x", "y", "z"):
+        raise InputError(f"plane: the axis is {letter!r}; x, y or z was expected")
+    axis = "xyz".index(letter)
+    if not 0 <= index < size[axis]:
+        raise MismatchError(
+            f"{datasets.path}: there is no plane {letter}={index}: the grid has {grid} voxels, "
+            f"so {letter} goes from 0 to {size[axis] - 1}"
+        )
+    return axis, index
+
+
+def _volume(
+    datasets: Datasets, group: str, size: Size, extent: Triple, center: Triple, background: IntArray | None
+) -> IntArray:
+    """Return the storage index of every voxel, an array [z, y, x] with all axes ascending, however it is stored."""
+    positions = _positions(datasets, group)
+    if positions is not None:
+        return _sorted(datasets, f"{group}/positions", positions, size, extent, center, background)
+    name = f"{group}/order"
+    order = datasets.text(name).lower() if datasets.find(name) is not None else "xyz"
+    if sorted(order) != ["x", "y", "z"]:
+        datasets.fail(name, f"is {shown(order)}; an order of the letters x, y and z was expected")
+    slowest_first = order[::-1]
+    stored = np.arange(math.prod(size), dtype=np.int64).reshape([size["xyz".index(a)] for a in slowest_first])
+    volume: IntArray = stored.transpose([slowest_first.index(a) for a in "zyx"])
+    return np.flip(volume, tuple(2 - axis for axis in range(3) if extent[axis] < 0))
+
+
+def _positions(datasets: Datasets, group: str) -> FloatArray | None:
+    name = f"{group}/positions"
+    if datasets.find(name) is None:
+        return None
+    positions = datasets.numbers(name)
+    if positions.ndim != 2 or positions.shape[1] != 3 or not positions.size:
+        datasets.fail(name, f"has shape {positions.shape}; x, y and z of every voxel were expected")
+    if not np.isfinite(positions).all():
+        datasets.fail(name, "holds NaN or Inf; x, y and z of every voxel were expected, in m")
+    return positions
+
+
+def _sorted(
+    datasets: Datasets,
+    name: str,
+    positions: FloatArray,
+    size: Size,
+    extent: Triple,
+    center: Triple,
+    background: IntArray | None,
+) -> IntArray:
+    """Find the voxel of every position; FileFormatError unless they are the grid's, in whatever order."""
+    count = math.prod(size)
+    if background is not None and len(positions) == count + background.size:
+        positions = np.delete(positions, background, axis=0)
+    if len(positions) != count:
+        datasets.fail(name, f"has {len(positions)} positions; the grid has {count} voxels")
+    place = np.zeros((count, 3))
+    for axis in range(3):
+        if size[axis] > 1:
+            width = abs(extent[axis]) or math.nan
+            place[:, axis] = ((positions[:, axis] - center[axis]) / width + 0.5) * size[axis] - 0.5
+    nearest = np.rint(np.nan_to_num(place, nan=-1.0, posinf=-1.0, neginf=-1.0)).clip(-1, size)
+    off = np.flatnonzero(~(np.abs(place - nearest) <= _OFF_GRID).all(1) | ((nearest < 0) | (nearest >= size)).any(1))
+    if off.size:
+        x, y, z = positions[off[0]]
+        datasets.fail(
+            name,
+            f"contradicts the grid: position {off[0]} is ({x:.6g}, {y:.6g}, {z:.6g}) m, no middle of a voxel of the "
+            f"{size[0]} x {size[1]} x {size[2]} voxels in {extent} m about {center} m",
+        )
+    x, y, z = nearest.astype(np.int64).T
+    stored = np.full(size[::-1], -1, np.int64)
+    stored[z, y, x] = np.arange(count)
+    if stored.min() < 0:
+        k, j, i = np.unravel_index(int(stored.argmin()), stored.shape)
+        datasets.fail(name, f"contradicts the grid: no position lies in voxel ({i}, {j}, {k}), and another has two")
+    return stored
+
+
+def _replaced(values: Any, axis: int, value: Any) -> Any:
+    return (*values[:axis], value, *values[axis + 1 :])

@@ -1,0 +1,86 @@
+"""From stored numbers to physical ones: which of them /acquisition/receiver/dataConversionFactor belongs to.
+
+MDF maps raw values r of channel c to `a_c r + b_c` in the receiver's unit. Raw are the samples of a measurement, and
+their spectra too, where the offset is the constant component alone. A system matrix, though, is stored processed:
+its spectra are physical already, and a factor beside them was copied from the raw data, as MPIFiles does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mpi_fast.mdf.datasets import Datasets
+from mpi_fast.mdf.types import FloatArray
+
+_NAME = "/acquisition/receiver/dataConversionFactor"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What turns stored numbers into physical ones.
+
+    Attributes
+    ----------
+    factor : float64 array (C, 2), or None
+        Scale and offset of each channel; None if the numbers are physical already.
+    reason : str
+        What was done, and why; for people.
+    """
+
+    factor: FloatArray | None
+    reason: str
+
+
+def read_scale(
+    datasets: Datasets,
+    channels: int,
+    *,
+    fourier: bool,
+    raw_integers: bool,
+    processed: bool | None,
+    background_corrected: bool,
+    transfer_function_corrected: bool,
+) -> Scale:
+    """Decide what to do with the factor.
+
+    Parameters
+    ----------
+    datasets : Datasets
+    channels : int
+    fourier, raw_integers : bool
+        The data are spectra; are whole numbers, as an analogue-digital converter delivers them.
+    processed : bool, or None
+        Spectra are those of a system matrix, stored row by row; None if nobody can tell.
+    background_corrected, transfer_function_corrected : bool
+
+    Raises
+    ------
+    FileFormatError
+        The factor is no C x 2 finite numbers, or nobody can tell whether it was applied already.
+    """
+    if datasets.find(_NAME) is None:
+        return Scale(None, "as stored: no conversion factor is stated")
+    if fourier and processed and not raw_integers:
+        return Scale(None, "as stored: the conversion factor is that of raw samples, and a matrix is physical already")
+    factor = datasets.numbers(_NAME)
+    if factor.shape[-2:] != (channels, 2) or factor.size != 2 * channels:
+        datasets.fail(_NAME, f"has shape {factor.shape}; C x 2 = {channels} x 2 was expected")
+    factor = factor.reshape(channels, 2)
+    if not np.isfinite(factor).all() or not factor[:, 0].all():
+        datasets.fail(_NAME, f"is {factor.tolist()}; finite scales other than zero, and finite offsets, were expected")
+    if (factor == (1, 0)).all():
+        return Scale(None, "as stored: the conversion factor is 1 and the offset 0")
+    scales = ", ".join(f"{scale:.4g}" for scale in factor[:, 0])
+    unclear = "whose transfer function is corrected" if transfer_function_corrected else ""
+    unclear = "of a matrix that is stored frame by frame" if fourier and processed is None else unclear
+    if unclear and not raw_integers:
+        datasets.fail(
+            _NAME,
+            f"is {scales} beside data {unclear}: nobody can tell whether they are converted already; remove the factor "
+            "if they are, convert them if they are not",
+        )
+    if background_corrected:
+        return Scale(factor * (1, 0), f"times the conversion factor ({scales}); its offset went with the background")
+    return Scale(factor, f"converted from raw numbers: times the conversion factor ({scales}), plus its offset")

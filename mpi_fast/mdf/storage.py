@@ -1,0 +1,162 @@
+"""Where the values of a dataset come from, checked before HDF5 is asked for them.
+
+HDF5 reads what is not there as zeros: chunks that were never written, virtual datasets whose source is gone, external
+raw files cut short. And it crashes on virtual datasets that are their own source.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from mpi_fast.mdf.access import current_access, is_inside, regular_size
+
+if TYPE_CHECKING:
+    from mpi_fast.mdf.hdf5 import HDF5File
+
+Hole = tuple[tuple[int, ...], str]
+Place = tuple[Path, int]
+# As registered with the HDF Group; a file need not say.
+_FILTERS = {
+    4: "szip",
+    307: "bzip2",
+    32000: "lzf",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32026: "blosc2",
+}
+_LARGEST_CHUNK = 1 << 30  # bytes; HDF5 holds a chunk in memory as a whole
+
+
+def check_storage(file: HDF5File, name: str, dataset: Any) -> None:
+    """Raise FileFormatError where values cannot be read, or lie where they must not be read from."""
+    _check_filters(file, name, dataset)
+    if dataset.is_virtual:
+        _check_sources(file, name, dataset, (), set())
+    for part in dataset.external or ():
+        _check_raw_file(file, name, part)
+    if dataset.chunks:
+        size, largest = math.prod(dataset.chunks) * dataset.dtype.itemsize, min(_LARGEST_CHUNK, file.most())
+        if size > largest:
+            file.fail(name, f"has chunks of {size / 2**20:.0f} MiB; at most {largest / 2**20:.0f} MiB were expected")
+
+
+def find_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
+    """Return the index of the first value that was never written, and why; None where there is none."""
+    if dataset.size == 0 or dataset.external:
+        return None
+    if dataset.is_virtual:
+        return _virtual_hole(file, name, dataset)
+    if dataset.chunks is None:
+        written = dataset.id.get_storage_size() > 0
+        return None if written else ((0,) * len(dataset.shape), "was never written")
+    expected = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    if dataset.id.get_num_chunks() >= math.prod(expected):
+        return None
+    if math.prod(expected) > 1 << 24:  # more than anybody wrote, and too many to list
+        return (0,) * len(dataset.shape), "has chunks that were never written"
+    present = np.zeros(expected, bool)
+
+    def mark(chunk: Any) -> None:
+        present[tuple(start // length for start, length in zip(chunk.chunk_offset, dataset.chunks, strict=True))] = True
+
+    dataset.id.chunk_iter(mark)
+    first = np.unravel_index(int(np.argmin(present)), expected)
+    missing = present.size - int(present.sum())
+    index = tuple(int(i) * length for i, length in zip(first, dataset.chunks, strict=True))
+    return index, f"lacks {missing} of its {present.size} chunks, which were never written"
+
+
+def _check_filters(file: HDF5File, name: str, dataset: Any) -> None:
+    properties = dataset.id.get_create_plist()
+    for number in range(properties.get_nfilters()):
+        code, _, _, label = properties.get_filter(number)
+        if not h5py.h5z.filter_avail(code):
+            called = _FILTERS.get(code) or label.decode("utf-8", "replace").split(";")[0].strip() or "of no known name"
+            file.fail(
+                name,
+                f"is compressed by the HDF5 filter {called} (number {code}), which is not installed: name the folder "
+                "of its plugin in HDF5_PLUGIN_PATH, or store the file anew with gzip (h5repack -f GZIP=4)",
+            )
+
+
+def _check_raw_file(file: HDF5File, name: str, part: Sequence[Any]) -> None:
+    named, offset, length = str(part[0]), int(part[1]), int(part[2])
+    path = file.allowed(name, named)
+    # Told where the file is, HDF5 looks for its raw data there only.
+    expected = Path(named) if Path(named).is_absolute() else file.path.resolve().parent / named
+    if not expected.exists():
+        file.fail(name, f"lies in another file, {expected}, which does not exist")
+    found = regular_size(path)
+    if length != h5py.h5f.UNLIMITED and found < offset + length:
+        file.fail(name, f"lies in {path}, which is cut short: {found} bytes, {offset + length} were expected")
+
+
+def _check_sources(file: HDF5File, name: str, dataset: Any, above: tuple[Place, ...], done: set[Place]) -> None:
+    """Check the sources of a virtual dataset and theirs; `above` brought us here, `done` are checked already."""
+    above = (*above, _place(file, dataset))
+    for source in dataset.virtual_sources():
+        if "%" in source.file_name + source.dset_name:
+            _check_pattern(file, name, source)
+            continue
+        other = file if source.file_name == "." else file.linked(name, source.file_name)
+        found = other.resolve(source.dset_name)
+        if found is None or not isinstance(found[1], h5py.Dataset):
+            file.fail(name, f"is virtual, and its source {other.path}:{source.dset_name} does not exist")
+        owner, origin = found
+        place = _place(owner, origin)
+        if place in above:
+            file.fail(name, "is a virtual dataset that is its own source")
+        if place in done:
+            continue
+        _check_filters(owner, origin.name, origin)
+        for part in origin.external or ():
+            _check_raw_file(owner, origin.name, part)
+            if not Path(part[0]).is_absolute() and owner.path.resolve().parent != Path.cwd():
+                file.fail(
+                    name, f"takes values from raw data in {part[0]}: HDF5 finds it only if run in {owner.path.parent}"
+                )
+        if origin.is_virtual:
+            _check_sources(owner, origin.name, origin, above, done)
+        done.add(place)
+
+
+def _place(file: HDF5File, dataset: Any) -> Place:
+    """Return what a dataset is known by, whatever its name: its file and its address there."""
+    return file.path.resolve(), int(h5py.h5o.get_info(dataset.id).addr)
+
+
+def _check_pattern(file: HDF5File, name: str, source: Any) -> None:
+    """Sources numbered by a pattern, such as frames%b.h5, cannot be listed; but their folder is known."""
+    folder = file.path.parent
+    if not current_access().external and not is_inside((folder / source.file_name).parent, folder):
+        file.allowed(name, source.file_name)
+    pattern = "".join(r"\d+" if part == "%b" else re.escape(part) for part in re.split("(%b)", source.dset_name))
+    if source.file_name in (".", file.path.name) and re.fullmatch(pattern, name):
+        file.fail(name, "is a virtual dataset that is its own source")
+
+
+def _virtual_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
+    covered = 0
+    for source in dataset.virtual_sources():
+        limits = source.vspace.get_simple_extent_dims(True)
+        if "%" in source.file_name + source.dset_name or h5py.h5s.UNLIMITED in limits:
+            return None  # grows with its sources
+        covered += source.vspace.get_select_npoints()
+        other = file if source.file_name == "." else file.linked(name, source.file_name)
+        stored = other.find(source.dset_name)
+        if stored is not None and stored.hole is not None:
+            start, _ = source.vspace.get_select_bounds()
+            return tuple(map(int, start)), f"takes values from {other.path}:{source.dset_name}, which {stored.hole[1]}"
+    if covered < dataset.size:
+        return (0,) * len(dataset.shape), f"is virtual, and {dataset.size - covered} of its values have no source"
+    return None

@@ -1,0 +1,66 @@
+"""What the command line shows of files: what was decided, what is odd, and what it follows only when asked."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+from mdf_files import CYCLE, DATA, DRIVE, RECEIVER, change, measurement, system_matrix
+from typer.testing import CliRunner
+
+from mpi_fast.cli import app
+from mpi_fast.cli.info import about
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file.mdf"
+
+
+def test_info_says_how_a_file_is_read(path):
+    system_matrix(path)
+    change(path, {f"{RECEIVER}/dataConversionFactor": np.array([[2.0, 0.0], [2.0, 0.0]])})
+    change(path, {"/calibration/fieldOfView": [-0.04, 0.03, 0.01]})
+    facts = about(path)
+    assert facts["scale"].startswith("as stored: the conversion factor is that of raw samples")
+    assert facts["order of voxels"] == "xyz, mirrored along x"
+    measurement(path)
+    assert about(path)["scale"] == "as stored: no conversion factor is stated"
+    assert about(path)["odd"] == "nothing"
+
+
+def test_warnings_are_notes(path):
+    measurement(path)
+    change(path, {f"{DRIVE}/divider": [[102], [96], [99]], f"{DRIVE}/cycle": 53856 / 2.5e6})
+    change(path, {f"{DRIVE}/strength": [[[0.012], [0.012], [0.0]]], f"{DRIVE}/phase": np.zeros((1, 3, 1))})
+    result = run("info", path)
+    assert f"counts channels without drive; {1e6 * CYCLE:g} us is right" in result.stderr
+    assert result.stderr.startswith("note: ")
+    assert "counts channels without drive" in result.stdout
+
+
+def test_links_out_of_the_folder_on_request(tmp_path):
+    (tmp_path / "own").mkdir()
+    path = tmp_path / "own" / "file.mdf"
+    old = measurement(path)
+    with h5py.File(tmp_path / "other.h5", "w") as h5:
+        h5["d"] = old
+    with h5py.File(path, "r+") as h5:
+        del h5[DATA]
+        h5[DATA] = h5py.ExternalLink("../other.h5", "/d")
+    assert "outside of the folder" in run("info", path, code=2).stderr
+    assert "MDF measurement" in run("info", path, "--external").stdout
+    assert "MDF measurement" in run("info", path, "--external", "--untrusted").stdout
+
+
+@pytest.mark.parametrize("command", ["info", "calibrate"])
+def test_pipes_are_not_waited_for(tmp_path, command):
+    os.mkfifo(tmp_path / "pipe")
+    assert "this is a pipe or a device" in run(command, tmp_path / "pipe", code=2).stderr
+    assert "a pipe or a device" in run(command, tmp_path / "pipe", "--untrusted", code=2).stderr
