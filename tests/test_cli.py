@@ -12,7 +12,7 @@ import pytest
 from mdf_files import change, convert
 from typer.testing import CliRunner
 
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import Bundle, sealed
 from mpi_fast.cli import app
 from mpi_fast.mdf import read_reconstruction, validate
 
@@ -322,7 +322,7 @@ def test_a_bundle_that_describes_itself_wrongly(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
     manifest = json.loads((model / "manifest.json").read_text())
     for damaged in ({"parity": [{"relative": "much"}]}, {"graphs": 3}, {"statistics": {"score.onnx": None}}):
-        (model / "manifest.json").write_text(json.dumps(manifest | damaged))
+        (model / "manifest.json").write_text(json.dumps(sealed(manifest | damaged)))
         assert "damaged" in fail("info", model)
 
 

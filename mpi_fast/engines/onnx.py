@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.engines.external_data import has_external_data
 from mpi_fast.errors import DeviceError, MismatchError, ModelError, MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
 
@@ -112,9 +113,16 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
 
     Raises
     ------
+    ModelError
+        When it has parts in other files, or ONNX Runtime refuses it.
     DeviceError
         When ONNX Runtime has no CUDA, or not for this GPU; see `OnnxEngine` for the others.
     """
+    try:
+        if has_external_data(content):
+            raise ModelError(f"{title}: has weights in other files, which is not followed: export it as one file")
+    except ValueError as error:
+        raise ModelError(f"{title}: not an ONNX model: {error}") from error
     try:
         import onnxruntime
     except ImportError as error:
