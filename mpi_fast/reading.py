@@ -25,7 +25,7 @@ def read_regular(path: str | Path, largest: int, expected: str, error: type[MPIF
         if not stat.S_ISREG(facts.st_mode):
             raise error(f"{path}: not a file; expected {expected}")
         if facts.st_size > largest:
-            raise error(f"{path}: {facts.st_size / 2**20:.0f} MiB, expected {expected} of at most {largest >> 20} MiB")
+            raise error(f"{path}: {facts.st_size} bytes, expected {expected}, of at most {largest}")
         with path.open("rb") as file:
             content = file.read(facts.st_size + 1)
     except FileNotFoundError as problem:
