@@ -144,9 +144,8 @@ def main() -> int:
     for kind, count in found["outcomes"].items():
         print(f"{kind}: " + ", ".join(f"{name} {number}" for name, number in sorted(count.items())))
     for kind, fault in sorted(found["faults"].items()):
-        print(
-            f"{fault['count']} x {kind}, such as {fault['said']}\n    seed {fault['seed']}: {json.dumps(fault['steps'])}"
-        )
+        print(f"{fault['count']} x {kind}, such as {fault['said']}")
+        print(f"    seed {fault['seed']}: {json.dumps(fault['steps'])}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 1 if found["faults"] else 0
