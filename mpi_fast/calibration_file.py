@@ -22,7 +22,7 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import FileFormatError
-from mpi_fast.mdf import open_hdf5
+from mpi_fast.mdf import Datasets
 
 FORMAT = 2
 KIND = "mpi-fast calibration"
@@ -80,11 +80,8 @@ def is_calibration(path: str | Path) -> bool:
         with path.open("rb") as raw:
             if raw.read(len(MAGIC)) == MAGIC:
                 return True
-    with open_hdf5(path) as file:
-        try:
-            return "kind" in file
-        except RuntimeError as error:  # HDF5's own structures are damaged
-            raise FileFormatError(f"{path}: damaged: {error}") from error
+    with closing(Datasets(path)) as datasets:
+        return datasets.has("kind")
 
 
 def write_calibration(path: str | Path, content: dict[str, Any]) -> None:

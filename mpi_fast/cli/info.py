@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,9 +60,8 @@ def about(path: Path) -> dict[str, Any]:
 
     if is_calibration(path):
         return _calibration(path)
-    datasets = Datasets(path)
-    kind = next((name for name in _READERS if datasets.has(name)), None)
-    datasets.close()
+    with closing(Datasets(path)) as datasets:
+        kind = next((name for name in _READERS if datasets.has(name)), None)
     if kind is None:
         raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of kind, {', '.join(_READERS)}")
     return _READERS[kind](path)
