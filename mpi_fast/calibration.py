@@ -105,7 +105,7 @@ class Calibration:
     def from_arrays(
         cls,
         matrix: Complex,
-        frequencies: NDArray[np.float64],
+        frequencies: NDArray[np.float64] | None,
         grid: tuple[int, int],
         field_of_view: tuple[float, float],
         *,
@@ -122,8 +122,8 @@ class Calibration:
         ----------
         matrix : (C, K, N) complex
             Spectra of the delta sample at each voxel, voxels in MDF order (x fastest).
-        frequencies : (K,)
-            In Hz.
+        frequencies : (K,) or None
+            In Hz; None where nobody knows them: they are numbered from 0 then, and ``rows`` does not select by them.
         grid, field_of_view
             (ny, nx), and (height, width) in m.
         background : (C, K, B) complex, optional
@@ -146,6 +146,9 @@ class Calibration:
             For shapes that do not fit, NaN or Inf, and when no row is left.
         """
         channels, count, voxels = matrix.shape
+        if frequencies is None:
+            frequencies, rows = np.arange(count, dtype=np.float64), rows.of_any_frequency()
+            facts = {"frequencies": "unknown", **(facts or {})}
         if voxels != grid[0] * grid[1] or len(frequencies) != count:
             raise InputError(
                 f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "

@@ -21,6 +21,17 @@ Untrusted = Annotated[bool, typer.Option("--untrusted", help="Let a child proces
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
 
+Variable = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of arrays: the variable, where a file holds several.")
+]
+Empty = Annotated[
+    str | None, typer.Option(metavar="N,N", help="Of arrays: frames without a sample, from 0; subtracted.")
+]
+Axis = Annotated[
+    int | None,
+    typer.Option(min=0, show_default="its length tells", help="Of arrays: the axis of voxels or frames, from 0."),
+]
+
 
 def parse_plane(text: str | None) -> tuple[str, int] | None:
     """``z=9`` -> ("z", 9)."""
