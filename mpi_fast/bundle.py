@@ -51,13 +51,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
+from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.reading import read_regular
 
 FORMAT = 5
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
 LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
-LARGEST_GRID = 4096  # voxels along an axis
 
 
 @dataclass(frozen=True)

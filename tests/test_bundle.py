@@ -81,7 +81,7 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
         ({"grid": [0, 19]}, "expected positive"),
         ({"sigma_range": [3, 1]}, "expected positive"),
         ({"sigma_range": [0.02, 1e999]}, "expected positive"),
-        ({"grid": [10**9, 19]}, "at most 4096 voxels"),
+        ({"grid": [10**9, 19]}, "at most 1024 voxels"),
         ({"grid": [1e999, 19]}, "incomplete"),
         ({"files": {}}, "incomplete"),
         ({"files": [1]}, "incomplete"),

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
+from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.training.archive import read_archive
 from mpi_fast.training.network import ScoreNetwork
 from mpi_fast.training.recipes import RECIPES, Recipe
@@ -93,7 +94,7 @@ def load_trained(path: str | Path) -> Trained:
     try:
         ny, nx = (int(n) for n in content["grid"])
         low, high = (float(s) for s in content["sigma_range"])
-        if min(ny, nx) < 2 or max(ny, nx) > 1024 or not 0 < low < high < math.inf:
+        if min(ny, nx) < 2 or max(ny, nx) > LARGEST_GRID or not 0 < low < high < math.inf:
             raise ValueError(f"grid {ny} x {nx}, noise levels {low} to {high}")
         method = str(content.get("method", "score"))
         if method not in RECIPES:
