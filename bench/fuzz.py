@@ -105,6 +105,7 @@ def run(kinds: list[str], files: int, first: int) -> dict[str, Any]:
                 counts[kind][result] += 1
                 if result == "FAULT":
                     fault = {"said": said, "seed": number, "steps": steps}
+                    print(f"{kind}: {said}\n    seed {number}: {json.dumps(steps)}", file=sys.stderr, flush=True)
                     known = faults.setdefault(f"{kind}: {said.partition(': ')[0]}", {"count": 0, **fault})
                     known["count"] += 1
                     if len(json.dumps(steps)) < len(json.dumps(known["steps"])):  # the shortest is shown
