@@ -111,4 +111,4 @@ def check_suffix(path: Path) -> None:
         try:
             import scipy.io  # noqa: F401
         except ImportError as error:
-            raise MPIFastError(f"{path}: writing it needs SciPy: pip install scipy") from error
+            raise MPIFastError(f"{path}: writing it needs SciPy: pip install 'mpi-fast[matlab]'") from error
