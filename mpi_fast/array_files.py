@@ -64,7 +64,7 @@ def read_old_matlab(path: Path, variable: str | None) -> Array:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
         raise MPIFastError(
-            f"{path}: a MATLAB file of before version 7.3 needs SciPy: pip install 'mpi-fast[matlab]'; or save it anew: "
+            f"{path}: a MATLAB file of before version 7.3 needs SciPy: pip install 'mpi-fast[matlab]', or saving: "
             f"save('{path.name}', '-v7.3')"
         ) from error
     content = read_regular(path, LARGEST, "a MATLAB file")
