@@ -26,24 +26,28 @@ from victims import VICTIMS, Step, check, damaged, mutations
 
 from mpi_fast.errors import MPIFastError
 
-SECONDS, MEMORY = 5.0, 10**9  # for one file
+SECONDS, MEMORY = 5.0, 10**9  # for one file: of the processor, and bytes
+PATIENCE = 60.0  # seconds by the clock, of what waits for something; the processor may have other work
 BATCH = 100
 
 
 @contextmanager
 def limits(handler: Any = signal.SIG_DFL) -> Iterator[None]:
-    """At most 5 s, and 1 GB more than now; `handler` is told of the former, or the process ends."""
+    """At most 5 s, and 1 GB more than now; `handler` is told when the former is over, or the process ends."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    previous = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
+    previous = {number: signal.signal(number, handler) for number in timers}
+    for timer, seconds in timers.values():
+        signal.setitimer(timer, seconds)
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, before[1]))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        for number, (timer, _) in timers.items():
+            signal.setitimer(timer, 0)
+            signal.signal(number, previous[number])
 
 
 def outcome(kind: str, path: Path, steps: list[Step]) -> tuple[str, str]:
@@ -87,7 +91,7 @@ def batch(kind: str, number: int, files: int) -> Iterator[tuple[list[Step], str,
     yield from ((steps, *result) for steps, result in zip(lines[::2], lines[1::2], strict=False))
     if len(lines) % 2 and ran.returncode != 1:
         died = signal.Signals(-ran.returncode).name if ran.returncode < 0 else f"exit {ran.returncode}"
-        said = "over 5 s" if died == "SIGALRM" else f"crash, {died}"
+        said = "over 5 s" if died in ("SIGPROF", "SIGALRM") else f"crash, {died}"
         yield lines[-1], "FAULT", f"{said}: {ran.stderr.strip().splitlines()[-1:]}"
     elif ran.returncode:  # a fault of ours: the damage itself failed
         raise RuntimeError(f"batch {number} of {kind}: {ran.stderr}")
