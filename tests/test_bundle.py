@@ -180,6 +180,24 @@ def test_weights_in_other_files_are_not_followed(tmp_path, where):
         OnnxEngine(Bundle.open(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("kind", ["other inputs", "other channels", "no fixed features"])
+def test_models_that_are_not_for_us(tmp_path, kind):
+    """Whole, listed with the right hash, and another network."""
+
+    def identity(name, shape, output):
+        given, out = (onnx.helper.make_tensor_value_info(each, 1, shape) for each in (name, output))
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [name], [output])], "g", [given], [out])
+        opset = [onnx.helper.make_opsetid("", 18)]
+        return onnx.helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+    channels = {"other channels": 7, "no fixed features": "c"}.get(kind, 10)
+    encoder = identity("picture" if kind == "other inputs" else "condition", ["f", channels, 19, 19], "features")
+    score = identity("image", ["b", 3, 19, 19], "denoised")
+    write_bundle(tmp_path / "b", MANIFEST, {"encoder.onnx": encoder, "score.onnx": score})
+    with pytest.raises(ModelError):
+        OnnxEngine(Bundle.open(tmp_path / "b"), threads=1).bind(1, 1).encode()
+
+
 def test_models_that_only_speak_of_a_location_are_searched_in_vain():
     for name in ("encoder.onnx", "score.onnx", "reconstruct.onnx"):
         content = Bundle.open().read(name)

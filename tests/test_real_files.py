@@ -91,7 +91,7 @@ def test_signals_of_a_phantom_along_the_line():
 
 def test_the_mdf_file_of_2018_opens_and_reconstructs():
     """Nine positions on a line, one channel, no background: MDF 2.0 as Julia wrote it, with its own names of fields."""
-    calibration = Calibration.from_mdf(HEAD / "systemMatrix.mdf", plane=("z", 0), min_frequency=0, snr_threshold=0)
+    calibration = Calibration.from_mdf(HEAD / "systemMatrix.mdf", min_frequency=0, snr_threshold=0)
     assert calibration.grid == (1, 9)
     assert calibration.selection.shape == (1, 77)
     rows = calibration.matrix.T
