@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality compare peers ablations gpu roofline train model opponents clean
+.PHONY: demo test coverage check lint types bench quality compare peers ablations gpu fuzz roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -41,6 +41,9 @@ ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each default 
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
 	PYTHON=$(PYTHON) bench/gpu.sh
+
+fuzz: $(VENV)/dev.stamp  ## 10 000 damaged files: only the package's errors, no crash, no hang; half an hour
+	$(BIN)/python bench/fuzz.py --files $(or $(FILES),10000)
 
 roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
 	$(BIN)/python bench/roofline.py

@@ -53,10 +53,23 @@ print(f"largest difference from ONNX Runtime: {difference:.2g} of {np.abs(refere
 }
 
 
-def main() -> None:
+def why_not() -> str | None:
+    """What is missing to run this, if anything."""
+    try:
+        import cupy
+        import tensorrt_rtx  # noqa: F401
+    except ImportError as error:
+        return f"needs CuPy and TensorRT-RTX: pip install 'mpi-fast[gpu,tensorrt-rtx]' ({error})"
+    return None if cupy.cuda.is_available() else "needs an NVIDIA GPU, and none is seen"
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if missing := why_not():
+        print(f"error: {missing}", file=sys.stderr)
+        return 2
     found = {}
     for step, code in STEPS.items():
         ran = subprocess.run([sys.executable, "-c", BEFORE + code], capture_output=True, text=True, check=False)
@@ -65,7 +78,8 @@ def main() -> None:
         print(f"{step}: {said} (exit {ran.returncode})")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

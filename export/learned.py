@@ -1,145 +1,13 @@
 """``python -m mpi_fast.export.learned dernet.pt``: a network to compare with becomes one ONNX file, or nothing."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import onnx
-import onnxruntime
-import torch
 import typer
-from torch import Tensor, nn
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.console import console, friendly
-from mpi_fast.errors import ModelError
-from mpi_fast.export.onnx import to_onnx
-from mpi_fast.methods.learned import KIND
-from mpi_fast.training.checkpoint import Trained, load_trained
-
-TOLERANCE = 1e-4  # relative to the largest value of the original's output
-FRAMES = (1, 5)  # numbers of frames on which both are compared
-BY_FRAME, BY_COMPONENT = {0: "frames"}, {0: "frames", 1: "rank"}
-AXES = {
-    "image": BY_FRAME,
-    "prior": BY_FRAME,
-    "signal": BY_COMPONENT,
-    "y": BY_COMPONENT,
-    "noise": BY_FRAME,
-    "singular_values": {0: "rank"},
-    "basis": {1: "rank"},
-}
-
-
-class OneScanner(nn.Module):
-    """`training.dernet.Dernet`, or what else takes the same, for the frames of one scanner."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> Tensor:
-        """Images (F, N)."""
-        images: Tensor = self.network(y[None], noise[None], singular_values[None], basis[None])[0]
-        return images
-
-
-class OneScannerStep(nn.Module):
-    """`training.deq.Equilibrium` for the frames of one scanner, with the three parts of its state apart."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(
-        self,
-        image: Tensor,
-        prior: Tensor,
-        signal: Tensor,
-        y: Tensor,
-        noise: Tensor,
-        singular_values: Tensor,
-        basis: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """The next image x (F, N), multiplier d0 (F, N) of the prior and d2 / sigma (F, R) of the signals."""
-        state = torch.cat([image, prior, signal], dim=1)
-        following = self.network(state[None], y[None], noise[None], singular_values[None], basis[None])[0]
-        return torch.split(following, [image.shape[1], image.shape[1], signal.shape[1]], dim=1)
-
-
-def learned_onnx(trained: Trained) -> bytes:
-    """The network as `graph`, equal to the original.
-
-    Raises
-    ------
-    ModelError
-        When it is a score network, or the exported network differs by more than `TOLERANCE`.
-    """
-    if trained.method == "score":
-        raise ModelError("a score network: to export it, python -m mpi_fast.export")
-    content = graph(trained)
-    worst = difference(trained, content)
-    if not worst <= TOLERANCE:
-        raise ModelError(
-            f"the exported network is not the original: relative difference {worst:.2g}, allowed {TOLERANCE:g}; "
-            "nothing was written"
-        )
-    return content
-
-
-def graph(trained: Trained) -> bytes:
-    """The network as a checked ONNX model of dynamic frames F and rank R.
-
-    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them image and prior (F, N)
-    and signal (F, R). Output: the image (F, N), or the next image, prior and signal.
-    """
-    inputs = example(trained, trained.grid[0] * trained.grid[1] // 3, 3, seed=0)
-    outputs = ["next_image", "next_prior", "next_signal"] if trained.method == "deq" else ["reconstruction"]
-    made = to_onnx(module(trained), inputs, outputs, {name: AXES[name] for name in inputs})
-    facts = {"grid": json.dumps(trained.grid), "provenance": json.dumps(trained.provenance)}
-    onnx.helper.set_model_props(made.model, {"kind": KIND, "method": trained.method, **facts})
-    return made.content
-
-
-def module(trained: Trained) -> nn.Module:
-    """What is exported."""
-    wrapper = OneScannerStep if trained.method == "deq" else OneScanner
-    return wrapper(trained.network).eval()
-
-
-def example(trained: Trained, rank: int, frames: int, seed: int) -> dict[str, Tensor]:
-    """Signals of random images through a random scanner, by input name."""
-    rng = torch.Generator().manual_seed(seed)
-    voxels = trained.grid[0] * trained.grid[1]
-    basis, _ = torch.linalg.qr(torch.randn(voxels, rank, generator=rng))
-    singular_values = torch.logspace(1, -1, rank)
-    noise = torch.logspace(-1, 0.5, frames)
-    images = torch.rand(frames, voxels, generator=rng)
-    y = images @ basis * singular_values + noise[:, None] * torch.randn(frames, rank, generator=rng)
-    inputs = {"y": y, "noise": noise, "singular_values": singular_values, "basis": basis}
-    if trained.method == "deq":
-        prior, signal = (0.1 * torch.randn(frames, size, generator=rng) for size in (voxels, rank))
-        inputs = {"image": images, "prior": prior, "signal": signal, **inputs}
-    return inputs
-
-
-def difference(trained: Trained, content: bytes) -> float:
-    """Largest difference of an exported network from the original, relative to the original's largest value."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    original, worst = module(trained), 0.0
-    voxels = trained.grid[0] * trained.grid[1]
-    for rank in (2, voxels // 2):
-        for frames in FRAMES:
-            inputs = example(trained, rank, frames, seed=rank + frames)
-            with torch.inference_mode():
-                outputs = original(*inputs.values())
-            parts = outputs if isinstance(outputs, tuple) else (outputs,)
-            expected = torch.cat(parts, dim=1).numpy()  # an iteration's state is one vector
-            found = np.concatenate(session.run(None, {name: value.numpy() for name, value in inputs.items()}), axis=1)
-            relative = float(np.abs(found - expected).max() / np.abs(expected).max())
-            worst = max(worst, relative if np.isfinite(relative) else np.inf)
-    return worst
+from mpi_fast.console import check_outputs, console, friendly
+from mpi_fast.errors import MPIFastError
 
 
 def export(
@@ -148,9 +16,17 @@ def export(
         Path | None, typer.Option("-o", "--output", show_default="the name with .onnx", help="File to write.")
     ] = None,
 ) -> None:
-    """Export a network to compare with, if it equals the original."""
+    """Export a network to compare with, if it equals the original; needs torch and onnx, of the extra "train"."""
     with friendly():
         path = output or checkpoint.with_suffix(".onnx")
+        check_outputs(path, inputs=(checkpoint,))
+        try:
+            from mpi_fast.export.learned_onnx import learned_onnx
+            from mpi_fast.training.checkpoint import load_trained
+        except ImportError as error:
+            raise MPIFastError(
+                f"export needs torch, onnx and onnxscript: pip install 'mpi-fast[train]' ({error})"
+            ) from error
         content = learned_onnx(load_trained(checkpoint))
         with atomic_path(path) as temporary:
             Path(temporary).write_bytes(content)
@@ -158,4 +34,6 @@ def export(
 
 
 if __name__ == "__main__":
-    typer.run(export)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(export)
+    app()

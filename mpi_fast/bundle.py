@@ -16,6 +16,7 @@
                         "psnr_change_db", "allowed"}]
     ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
+    ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
 ``encoder.onnx``
     condition (F, 10, ny, nx) -> features (F, c, ny, nx)
 ``score.onnx``
@@ -34,24 +35,29 @@
 All tensors are float32 at the edges. Of the manifest only the first four entries and ``files`` are needed to open a
 bundle; readers of this format ignore entries that they do not know.
 
-Every file is checked against its hash when it is read, and nothing in a bundle is ever unpickled or executed.
+Every file is checked against its size and hash when it is read, and nothing in a bundle is ever unpickled or executed.
+Files have plain names: no folders, nothing outside. Only the checkpoint may also lie beside the bundle.
 """
 
 import hashlib
 import json
+import math
 import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mpi_fast.errors import InputError, ModelError
+from mpi_fast.limits import LARGEST_GRID
+from mpi_fast.reading import read_regular
 
 FORMAT = 5
 KIND = "mpi-fast model"
 REQUIRED = ("encoder.onnx", "score.onnx")
+LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
 
 
 @dataclass(frozen=True)
@@ -83,11 +89,13 @@ class Bundle:
                 hint = f" (a checkpoint needs exporting first: python -m mpi_fast.export {path})"
             raise ModelError(f"{path}: not a model bundle, expected a folder with manifest.json{hint}")
         try:
-            manifest = json.loads(file.read_text(encoding="utf-8"))
+            manifest = json.loads(read_regular(file, LARGEST_MANIFEST, "a manifest", ModelError))
             if manifest["kind"] != KIND:
                 raise KeyError("kind")
             version = int(manifest["format"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if "seal" in manifest and manifest != sealed(manifest):
+                raise ModelError(f"{file}: its seal is not that of its entries: the manifest is damaged or was changed")
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{file}: not the manifest of a model bundle ({type(error).__name__}: {error})") from error
         if version > FORMAT:
             raise ModelError(f"{file}: bundle format {version}, this version reads {FORMAT}: update mpi-fast")
@@ -98,13 +106,18 @@ class Bundle:
         try:
             ny, nx = (int(n) for n in manifest["grid"])
             low, high = (float(s) for s in manifest["sigma_range"])
-            missing = [name for name in REQUIRED if not isinstance(manifest["files"][name]["sha256"], str)]
-        except (ValueError, KeyError, TypeError) as error:
+            files_listed = dict(manifest["files"])
+            missing = [name for name in REQUIRED if not isinstance(files_listed[name]["sha256"], str)]
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelError(f"{file}: incomplete manifest ({type(error).__name__}: {error})") from error
-        if missing or min(ny, nx) < 1 or not 0 < low < high:
+        if missing or not 1 <= min(ny, nx) <= max(ny, nx) <= LARGEST_GRID or not 0 < low < high < math.inf:
             raise ModelError(
-                f"{file}: grid {manifest['grid']}, noise levels {manifest['sigma_range']}: expected positive"
+                f"{file}: grid {manifest['grid']}, noise levels {manifest['sigma_range']}: expected positive numbers, "
+                f"and at most {LARGEST_GRID} voxels along an axis"
             )
+        outside = [name for name in files_listed if not _is_plain(name)]
+        if outside:
+            raise ModelError(f"{file}: lists {outside[0]!r}: expected the plain names of files in the bundle")
         return cls(path, manifest)
 
     @property
@@ -143,34 +156,54 @@ class Bundle:
         Raises
         ------
         ModelError
-            When it is not there any more, or another one is.
+            When it is neither in the bundle nor beside it, or another one is.
         """
         try:
             entry = self.manifest["checkpoint"]
-            path, expected = self.path / str(entry["file"]), entry["sha256"]
+            named, expected = PurePath(entry["file"]), entry["sha256"]
         except (KeyError, TypeError) as error:
             raise ModelError(f"{self.path}: the manifest names no checkpoint; export it again") from error
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-            raise ModelError(f"{path}: not there, or not the checkpoint that {self.path} was made from")
+        if not _is_plain(named.name) or named.parent not in (PurePath(), PurePath("..")):
+            raise ModelError(
+                f"{self.path}: its checkpoint is {str(named)!r}, which is not followed: put it into the folder that "
+                "the bundle is in, and export it again"
+            )
+        path = self.path / named
+        content = read_regular(path, LARGEST_FILE, f"the checkpoint that {self.path} was made from", ModelError)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise ModelError(f"{path}: not the checkpoint that {self.path} was made from: its SHA-256 differs")
         return path
 
     def read(self, name: str) -> bytes:
-        """Content of one file, checked against its hash.
+        """Content of one file, checked against its size and hash.
 
         Raises
         ------
         ModelError
             When it is missing or not what the manifest says.
         """
-        file = self.path / name
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
-        listed = self.manifest["files"].get(name)
-        if not isinstance(listed, dict) or hashlib.sha256(content).hexdigest() != listed.get("sha256"):
+        file, listed = self.path / name, self.manifest["files"].get(name)
+        if not _is_plain(name) or not isinstance(listed, dict):
+            raise ModelError(f"{file}: the manifest lists no such file")
+        size = listed.get("bytes", LARGEST_FILE)
+        if not isinstance(size, int) or not 0 <= size <= LARGEST_FILE:
+            raise ModelError(f"{file}: the manifest says {size!r} bytes: expected 0 to {LARGEST_FILE}")
+        content = read_regular(file, size, "a file of the bundle", ModelError)
+        if hashlib.sha256(content).hexdigest() != listed.get("sha256"):
             raise ModelError(f"{file}: its SHA-256 is not the manifest's: the file is damaged or was changed")
         return content
+
+
+def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with its seal: the SHA-256 of its other entries as JSON, sorted and without blanks."""
+    entries = {name: value for name, value in manifest.items() if name != "seal"}
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
+    return {**entries, "seal": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of a file in a folder, on any system."""
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
 
 
 def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bundle:
@@ -189,7 +222,7 @@ def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str,
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
-    full = {"format": FORMAT, "kind": KIND, **manifest, "files": listed}
+    full = sealed({"format": FORMAT, "kind": KIND, **manifest, "files": listed})
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir()

@@ -9,24 +9,21 @@ sufficient statistic for x, and what of b lies outside the range of A is noise a
 so neither M nor complex numbers nor any user's parameter reach the sampler.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.atomic import atomic_path
-from mpi_fast.errors import FileFormatError, InputError, MismatchError
-from mpi_fast.mdf import Acquisition, SystemMatrixFile, open_hdf5
+from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.mdf import Acquisition, SystemMatrixFile
 from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
 from mpi_fast.reduction import RESIDUAL_FREEDOM, reduce_matrix, row_weights
 
 Complex = NDArray[np.complexfloating[Any, Any]]
-FORMAT = 1
 SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
 
 
@@ -108,7 +105,7 @@ class Calibration:
     def from_arrays(
         cls,
         matrix: Complex,
-        frequencies: NDArray[np.float64],
+        frequencies: NDArray[np.float64] | None,
         grid: tuple[int, int],
         field_of_view: tuple[float, float],
         *,
@@ -125,8 +122,8 @@ class Calibration:
         ----------
         matrix : (C, K, N) complex
             Spectra of the delta sample at each voxel, voxels in MDF order (x fastest).
-        frequencies : (K,)
-            In Hz.
+        frequencies : (K,) or None
+            In Hz; None where nobody knows them: they are numbered from 0 then, and ``rows`` does not select by them.
         grid, field_of_view
             (ny, nx), and (height, width) in m.
         background : (C, K, B) complex, optional
@@ -149,6 +146,9 @@ class Calibration:
             For shapes that do not fit, NaN or Inf, and when no row is left.
         """
         channels, count, voxels = matrix.shape
+        if frequencies is None:
+            frequencies, rows = np.arange(count, dtype=np.float64), rows.of_any_frequency()
+            facts = {"frequencies": "unknown", **(facts or {})}
         if voxels != grid[0] * grid[1] or len(frequencies) != count:
             raise InputError(
                 f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
@@ -350,56 +350,22 @@ class Calibration:
     # -- file ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write to one HDF5 file, which appears under its name only when whole."""
-        with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-            file["format"] = FORMAT
-            file["kind"] = "mpi-fast calibration"
-            file["facts"] = json.dumps(self.facts)
-            file["grid"], file["field_of_view"] = self.grid, self.field_of_view
-            for name in _ARRAYS:
-                file[name] = getattr(self, name)
+        """Write to one HDF5 file, sealed by its SHA-256, which appears under its name only when whole."""
+        write_calibration(path, vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
-        """Read a file that `save` wrote.
-
-        Raises
-        ------
-        FileFormatError
-            For a missing, truncated or foreign file, and for a newer format.
-        """
-        with open_hdf5(path) as file:
-            if "kind" not in file or "format" not in file:
-                raise FileFormatError(
-                    f"{path}: not a calibration saved by mpi-fast; a system matrix in MDF needs mpi-fast calibrate"
-                )
-            try:
-                version = int(file["format"][()])
-                if version > FORMAT:
-                    raise FileFormatError(f"{path}: calibration format {version}, this version reads up to {FORMAT}")
-                arrays = {name: file[name][()] for name in _ARRAYS}
-                grid, size = (tuple(file[name][()].tolist()) for name in ("grid", "field_of_view"))
-                facts = json.loads(file["facts"][()])
-            except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
-                raise FileFormatError(f"{path}: damaged calibration: {error}") from error
-        loaded = cls(grid=grid, field_of_view=size, facts=facts, **arrays)
-        rows, rank, voxels = loaded.selection.sum(), loaded.rank, loaded.num_voxels
-        expected = ((rows, voxels), (rows,), (rank,), (voxels, rank), (rank, rows))
-        if tuple(arrays[name].shape for name in _ARRAYS[2:]) != expected:
-            raise FileFormatError(f"{path}: damaged calibration: its arrays do not fit each other")
-        return loaded
+        """Read a file that `save` wrote; `read_calibration` says how it is checked, and what is raised if it fails."""
+        return cls(**read_calibration(path))
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> "Calibration":
         """Load a saved calibration, or calibrate from an MDF file with the options of `from_mdf`."""
-        with open_hdf5(path) as file:
-            saved = "kind" in file
-        if saved and any(value is not None for value in options.values()):
+        if not is_calibration(path):
+            return cls.from_mdf(path, **options)
+        if any(value is not None for value in options.values()):
             raise InputError(f"{path}: is calibrated already; plane, thresholds and channels were chosen then")
-        return cls.load(path) if saved else cls.from_mdf(path, **options)
-
-
-_ARRAYS = ("selection", "frequencies", "matrix", "weights", "singular_values", "basis", "projection")
+        return cls.load(path)
 
 
 def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:

@@ -5,7 +5,7 @@ sample at one voxel, a background frame is taken without it. The conventions are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +136,10 @@ class RowFilter:
     max_frequency: float = np.inf
     channels: Sequence[int] | None = None
     max_order: int | None = None
+
+    def of_any_frequency(self) -> "RowFilter":
+        """The same without limits on frequency, for rows whose frequency nobody knows."""
+        return replace(self, min_frequency=0.0, max_frequency=np.inf)
 
     def candidates(
         self, frequencies: NDArray[np.float64], num_channels: int, orders: NDArray[np.int64] | None = None

@@ -1,16 +1,21 @@
 """Bundles on disk: checked when opened, whole or not there, never executed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
-from mpi_fast.bundle import FORMAT, Bundle, write_bundle
+from mpi_fast.bundle import FORMAT, Bundle, sealed, write_bundle
+from mpi_fast.engines.external_data import has_external_data
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, ModelError
 
 MANIFEST = {"grid": [19, 19], "sigma_range": [0.02, 10.0]}
+FILES = {name: {"sha256": ""} for name in ("encoder.onnx", "score.onnx")}
 CONTENTS = {"encoder.onnx": b"one", "score.onnx": b"two"}
 
 
@@ -21,7 +26,7 @@ def copy(tmp_path) -> Path:
 
 def edit(folder: Path, **changes) -> None:
     file = folder / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    file.write_text(json.dumps(sealed({**json.loads(file.read_text()), **changes})))
 
 
 def test_the_bundled_model_says_where_it_comes_from():
@@ -75,13 +80,131 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
         ({"grid": [19]}, "manifest"),
         ({"grid": [0, 19]}, "expected positive"),
         ({"sigma_range": [3, 1]}, "expected positive"),
+        ({"sigma_range": [0.02, 1e999]}, "expected positive"),
+        ({"grid": [10**9, 19]}, "at most 1024 voxels"),
+        ({"grid": [1e999, 19]}, "incomplete"),
         ({"files": {}}, "incomplete"),
+        ({"files": [1]}, "incomplete"),
+        ({"files": {**FILES, "../elsewhere.onnx": {}}}, "plain names"),
+        ({"files": {**FILES, "/etc/hostname": {}}}, "plain names"),
+        ({"files": {**FILES, "C:\\x": {}}}, "plain names"),
     ],
 )
 def test_manifests_that_make_no_sense(copy, changes, message):
     edit(copy, **changes)
     with pytest.raises(ModelError, match=message):
         Bundle.open(copy)
+
+
+def test_every_flipped_bit_of_a_manifest_is_seen_or_harmless(tmp_path):
+    write_bundle(tmp_path / "b", MANIFEST, CONTENTS)
+    expected, file = Bundle.open(tmp_path / "b"), tmp_path / "b" / "manifest.json"
+    raw, refused = file.read_bytes(), 0
+    for place in range(len(raw)):
+        file.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << place % 7]) + raw[place + 1 :])
+        try:
+            found = Bundle.open(tmp_path / "b")
+        except ModelError:
+            refused += 1
+            continue
+        for name in ("grid", "sigma_range"):
+            assert getattr(found, name) == getattr(expected, name)
+        assert all(found.read(name) == content for name, content in CONTENTS.items())
+    assert refused > 0.8 * len(raw)  # the rest is blanks
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[" * 100_000, "not the manifest"),
+        (b"\xff\xfe", "not the manifest"),
+        (b"3", "not the manifest"),
+        (b'{"kind": "mpi-fast model", "format": 1e999}', "not the manifest"),
+        (b"{" + b" " * (17 << 20) + b"}", "of at most 16777216"),
+    ],
+)
+def test_manifests_that_are_none(tmp_path, content, message):
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(ModelError, match=message):
+        Bundle.open(tmp_path)
+
+
+def test_what_is_no_file_or_too_large_is_not_read(copy):
+    score = copy / "score.onnx"
+    score.write_bytes(score.read_bytes() + b"more")
+    with pytest.raises(ModelError, match=r"score\.onnx: .* bytes, expected a file of the bundle, of at most"):
+        Bundle.open(copy).read("score.onnx")
+    score.unlink()
+    os.mkfifo(score)
+    with pytest.raises(ModelError, match=r"score\.onnx: not a file"):
+        Bundle.open(copy).read("score.onnx")
+    for name in ("/dev/zero", "../model/score.onnx", "manifest.json"):
+        with pytest.raises(ModelError, match="lists no such file"):
+            Bundle.open(copy).read(name)
+
+
+@pytest.mark.parametrize("file", ["/etc/hostname", "../../model.pt", "sub/model.pt", "..", ""])
+def test_a_checkpoint_is_in_the_bundle_or_beside_it(copy, file):
+    edit(copy, checkpoint={"file": file, "sha256": ""})
+    with pytest.raises(ModelError, match="not followed"):
+        Bundle.open(copy).checkpoint()
+
+
+def test_another_checkpoint_is_refused(copy):
+    (copy / "model.pt").write_bytes(b"another")
+    edit(copy, checkpoint={"file": "model.pt", "sha256": "0" * 64})
+    with pytest.raises(ModelError, match="SHA-256 differs"):
+        Bundle.open(copy).checkpoint()
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+def test_weights_in_other_files_are_not_followed(tmp_path, where):
+    (tmp_path / "weights").write_bytes(np.ones(4, np.float32).tobytes())
+    tensor = onnx.numpy_helper.from_array(np.ones(4, np.float32), "w")
+    onnx.external_data_helper.set_external_data(tensor, "weights")
+    tensor.ClearField("raw_data")
+    out = onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [4])
+    constant = onnx.helper.make_node("Constant", [], ["w"], value=tensor)
+    inner = onnx.helper.make_graph([constant], "inner", [], [onnx.helper.make_tensor_value_info("w", 1, [4])])
+    yes = onnx.helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [True])
+    nodes = {
+        "initializer": [onnx.helper.make_node("Identity", ["w"], ["out"])],
+        "constant": [constant, onnx.helper.make_node("Identity", ["w"], ["out"])],
+        "branch": [onnx.helper.make_node("If", ["yes"], ["out"], then_branch=inner, else_branch=inner)],
+    }[where]
+    graph = onnx.helper.make_graph(nodes, "g", [], [out], [tensor] if where == "initializer" else [yes])
+    content = onnx.helper.make_model(graph).SerializeToString()
+    assert has_external_data(content)
+    write_bundle(tmp_path / "b", MANIFEST, {**CONTENTS, "encoder.onnx": content})
+    with pytest.raises(ModelError, match=r"encoder\.onnx: has weights in other files"):
+        OnnxEngine(Bundle.open(tmp_path / "b"))
+
+
+@pytest.mark.parametrize("kind", ["other inputs", "other channels", "no fixed features"])
+def test_models_that_are_not_for_us(tmp_path, kind):
+    """Whole, listed with the right hash, and another network."""
+
+    def identity(name, shape, output):
+        given, out = (onnx.helper.make_tensor_value_info(each, 1, shape) for each in (name, output))
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [name], [output])], "g", [given], [out])
+        opset = [onnx.helper.make_opsetid("", 18)]
+        return onnx.helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+
+    channels = {"other channels": 7, "no fixed features": "c"}.get(kind, 10)
+    encoder = identity("picture" if kind == "other inputs" else "condition", ["f", channels, 19, 19], "features")
+    score = identity("image", ["b", 3, 19, 19], "denoised")
+    write_bundle(tmp_path / "b", MANIFEST, {"encoder.onnx": encoder, "score.onnx": score})
+    with pytest.raises(ModelError):
+        OnnxEngine(Bundle.open(tmp_path / "b"), threads=1).bind(1, 1).encode()
+
+
+def test_models_that_only_speak_of_a_location_are_searched_in_vain():
+    for name in ("encoder.onnx", "score.onnx", "reconstruct.onnx"):
+        content = Bundle.open().read(name)
+        assert not has_external_data(content)
+        named = onnx.load_from_string(content)
+        named.graph.name = named.graph.doc_string = "location"
+        assert not has_external_data(named.SerializeToString())
 
 
 def test_not_a_bundle(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from mdf_files import change, convert
 from typer.testing import CliRunner
 
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import Bundle, sealed
 from mpi_fast.cli import app
 from mpi_fast.mdf import read_reconstruction, validate
 
@@ -309,8 +309,8 @@ def test_a_frequency_selection_that_lacks_what_is_needed(files):
 def test_a_broken_bundle(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
     for damaged in ("score.onnx", "reconstruct.onnx"):
-        with (model / damaged).open("ab") as file:
-            file.write(b"!")
+        content = (model / damaged).read_bytes()
+        (model / damaged).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for command in (("info", model), ("reconstruct", files / MEASUREMENT, "-c", files / SAVED, "--model", model)):
         assert "SHA-256 is not the manifest's" in fail(*command)
     (model / "manifest.json").write_text("{")
@@ -322,7 +322,7 @@ def test_a_bundle_that_describes_itself_wrongly(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
     manifest = json.loads((model / "manifest.json").read_text())
     for damaged in ({"parity": [{"relative": "much"}]}, {"graphs": 3}, {"statistics": {"score.onnx": None}}):
-        (model / "manifest.json").write_text(json.dumps(manifest | damaged))
+        (model / "manifest.json").write_text(json.dumps(sealed(manifest | damaged)))
         assert "damaged" in fail("info", model)
 
 
@@ -394,8 +394,12 @@ def test_bad_options_of_the_others(files):
     assert "--frames 0" in fail("bench", "--frames", "0")
     assert "--minutes" in fail("train", "--minutes", 0)
     assert "--grid" in fail("train", "--minutes", 1, "--grid", "big")
+    assert "--grid 1x1: expected at least 2 x 2" in fail("train", "--minutes", 1, "--grid", "1x1")
+    assert "of at most 1024" in fail("train", "--minutes", 1, "--grid", "9999x9999")
+    assert "to 1000000000, with commas" in fail("calibrate", files / MATRIX, "--channels", 10**30)
+    assert "from 1 to 65536" in fail("bench", "--frames", 10**9)
     assert "--learning-rate" in fail("train", "--minutes", 1, "--learning-rate", 0)
-    assert "score, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
+    assert "score, posterior, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
 
 
 def test_interrupted(files, monkeypatch):

@@ -174,6 +174,7 @@ def test_processes_give_what_one_gives(setup, outcomes):
         (("--noise", "loud"), "noise 'loud'"),
         (("--snr", "15;25"), "--snr 15;25"),
         (("--phantoms", 4, "--phantom", 4), "--phantom 4"),
+        (("--phantoms", 2, "--methods", "magic"), "magic"),  # not of the figure, which nobody asked for
         (("-o", "figure.bmp"), "must end in one of"),
     ],
 )

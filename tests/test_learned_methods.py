@@ -28,7 +28,7 @@ from mpi_fast.training.checkpoint import Trained
 from mpi_fast.training.deq import Equilibrium
 from mpi_fast.training.recipes import RECIPES
 
-learned = importlib.import_module("mpi_fast.export.learned")
+command, learned = (importlib.import_module(f"mpi_fast.export.{name}") for name in ("learned", "learned_onnx"))
 RUNTIME = {"dernet": Dernet, "deq": DeqMpi}
 METHODS = tuple(CONFIGS)
 
@@ -191,9 +191,9 @@ def test_a_network_that_differs_is_not_exported(files, monkeypatch):
 
 
 def test_the_file_is_named_after_the_checkpoint_unless_told_otherwise(tmp_path, monkeypatch):
-    monkeypatch.setattr(learned, "load_trained", lambda path: trained("dernet"))
+    monkeypatch.setattr("mpi_fast.training.checkpoint.load_trained", lambda path: trained("dernet"))
     app = typer.Typer()
-    app.command()(learned.export)
+    app.command()(command.export)
     assert "the name with .onnx" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     result = CliRunner().invoke(app, [str(tmp_path / "one.pt")])
     assert result.exit_code == 0, result.output

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from mpi_fast.cli.options import Device, EngineName, JsonFile, Model, Samples, Seed, Steps, Threads, parse_integers
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
+from mpi_fast.limits import LARGEST_BATCH
 from mpi_fast.machine import machine
 
 if TYPE_CHECKING:
@@ -29,14 +30,14 @@ def bench(
     threads: Threads = None,
     device: Device = "auto",
     engine: EngineName = "auto",
-    repeats: Annotated[int, typer.Option(min=1, help="Calls measured for each number of frames.")] = 20,
+    repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Calls measured for each number of frames.")] = 20,
     model: Model = "default",
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the time per frame, from selected rows to images, on this machine."""
     with friendly():
-        counts = parse_integers(frames, "--frames", smallest=1) or []
+        counts = parse_integers(frames, "--frames", smallest=1, largest=LARGEST_BATCH) or []
         check_outputs(json_file)
         from mpi_fast.bundle import Bundle
         from mpi_fast.experiment import measure_matrix

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpi_fast.cli.options import External, JsonFile, Plane, Untrusted, parse_integers, parse_plane
+from mpi_fast.cli.arrays import calibrate_file, is_array
+from mpi_fast.cli.options import (
+    Axis,
+    Empty,
+    External,
+    JsonFile,
+    Plane,
+    Untrusted,
+    Variable,
+    parse_integers,
+    parse_plane,
+)
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, spinner, write_json
 
 if TYPE_CHECKING:
@@ -14,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    matrix: Annotated[Path, typer.Argument(metavar="SM.mdf", help="System matrix, an MDF v2 file.")],
+    matrix: Annotated[
+        Path, typer.Argument(metavar="SM.mdf", help="System matrix: MDF v2, or an array in .mat, .npy, .npz.")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write, for reconstruct --calibration.")
     ] = None,
@@ -28,6 +41,22 @@ def calibrate(
         str | None, typer.Option(metavar="N,N", show_default="all", help="Receive channels, from 0.")
     ] = None,
     max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Of arrays: voxels, rows x columns, such as 8x8.")] = None,
+    field_of_view: Annotated[
+        str | None, typer.Option(metavar="MM[,MM]", help="Of arrays: of the whole grid in mm, or two for x,y.")
+    ] = None,
+    variable: Variable = None,
+    empty: Empty = None,
+    axis: Axis = None,
+    fastest: Annotated[
+        str, typer.Option(metavar="x|y", help="Of arrays: coordinate that changes from voxel to voxel; y in MATLAB.")
+    ] = "x",
+    frequencies: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of arrays: the variable with the rows' frequencies in Hz.")
+    ] = None,
+    sampling_rate: Annotated[
+        float | None, typer.Option(help="Of arrays of real numbers, signals over time: samples per second.")
+    ] = None,
     json_file: JsonFile = None,
     external: External = False,
     untrusted: Untrusted = False,
@@ -47,8 +76,21 @@ def calibrate(
         }
         from mpi_fast.calibration import Calibration
 
+        layout: dict[str, Any] = {
+            "grid": grid,
+            "field_of_view": field_of_view,
+            "variable": variable,
+            "empty": parse_integers(empty, "--empty") or (),
+            "axis": axis,
+            "fastest": fastest,
+            "frequencies": frequencies,
+            "sampling_rate": sampling_rate,
+        }
         with spinner("reading and reducing the system matrix"):
-            calibration = Calibration.from_mdf(matrix, **options)
+            if is_array(matrix, variable or grid):
+                calibration = calibrate_file(matrix, layout, options)
+            else:
+                calibration = Calibration.from_mdf(matrix, **options)
             if output:
                 calibration.save(output)
         facts = describe(calibration)
@@ -73,7 +115,7 @@ def describe(calibration: "Calibration") -> dict[str, Any]:
         "rank R": calibration.rank,
         "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),
         "best SNR": "unknown" if best is None else f"{best:.4g}",
-        "frequencies": f"{used[0] / 1e3:.4g} to {used[-1] / 1e3:.4g} kHz",
+        "frequencies": facts.get("frequencies") or f"{used[0] / 1e3:.4g} to {used[-1] / 1e3:.4g} kHz",
         "largest, smallest singular value": ", ".join(f"{s:.4g}" for s in calibration.singular_values[[0, -1]]),
         "background frames": facts.get("background_frames", "unknown"),
     }

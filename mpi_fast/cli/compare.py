@@ -47,14 +47,19 @@ def compare(
             help="Names; an unknown one shows which there are.",
         ),
     ] = None,
-    phantoms: Annotated[int, typer.Option(min=2, help="Test frames.")] = 64,
+    phantoms: Annotated[int, typer.Option(min=2, max=100_000, help="Test frames.")] = 64,
     scanner: Annotated[str, typer.Option(help="in, fine or out: within what training draws from, or outside.")] = "in",
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
     model: Model = "default",
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(min=1, show_default="one for each core", help="Processes.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, show_default="one for each core", help="Processes.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Figure to write.")] = None,
-    phantom: Annotated[int, typer.Option(min=0, help="Which of the test frames the figure shows.")] = 3,
+    phantom: Annotated[
+        int | None,
+        typer.Option(min=0, show_default="3, or the last", help="Test frame that the figure shows."),
+    ] = None,
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every frame's figures of merit.")] = None,
 ) -> None:
@@ -65,6 +70,7 @@ def compare(
             from mpi_fast import plots
 
             plots.require(output)
+        phantom = min(3, phantoms - 1) if phantom is None else phantom
         if phantom >= phantoms:
             raise InputError(f"--phantom {phantom}: expected a number below {phantoms}, which --phantoms says")
         from mpi_fast import comparison

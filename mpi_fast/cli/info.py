@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,13 +55,15 @@ def about(path: Path) -> dict[str, Any]:
         return _bundle(path)
     if path.is_file() and zipfile.is_zipfile(path):
         return _checkpoint(path)
+    from mpi_fast.calibration_file import is_calibration
     from mpi_fast.mdf import Datasets
 
-    datasets = Datasets(path)
-    kind = next((name for name in _READERS if datasets.has(name)), None)
-    datasets.close()
+    if is_calibration(path):
+        return _calibration(path)
+    with closing(Datasets(path)) as datasets:
+        kind = next((name for name in _READERS if datasets.has(name)), None)
     if kind is None:
-        raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of {', '.join(_READERS)}")
+        raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of kind, {', '.join(_READERS)}")
     return _READERS[kind](path)
 
 
@@ -134,14 +137,13 @@ def _worst(parity: Sequence[dict[str, Any]], artefact: str) -> str:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    """Name a model.pt for what it is: a zip archive of torch's, which is not opened here."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(name.endswith("/data.pkl") for name in names):
-        raise FileFormatError(f"{path}: a zip archive, but no checkpoint of torch's")
+    """Name a model.pt for what it is: a zip archive of torch's, which is checked but not unpickled here."""
+    from mpi_fast.training.archive import read_archive
+
+    size = len(read_archive(path)[0])
     return {
         "kind": "checkpoint of a network (torch)",
-        "size": f"{path.stat().st_size / 2**20:.2f} MiB",
+        "size": f"{size / 2**20:.2f} MiB, CRCs checked",
         "to use it": f"python -m mpi_fast.export {path}, then --model {path.with_suffix('')}",
     }
 
@@ -220,7 +222,6 @@ def _deviations(path: Path) -> dict[str, Any]:
 
 # The first of these datasets that a file has says what it is.
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "kind": _calibration,
     "/reconstruction/data": _reconstruction,
     "/calibration/size": _system_matrix,
     "/measurement/data": _measurement,

@@ -8,18 +8,33 @@ from typing import Annotated, Literal
 import typer
 
 from mpi_fast.errors import InputError
+from mpi_fast.limits import LARGEST_GRID, LIMITS
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")]
 Model = Annotated[str, typer.Option(help="Model bundle: a folder, or 'default'.")]
-Samples = Annotated[int, typer.Option(min=1, help="Posterior samples per frame.")]
-Steps = Annotated[int | None, typer.Option(min=1, show_default="the sampler's own, 4 for dpm", help="Sampler steps.")]
-Threads = Annotated[int | None, typer.Option(min=1, show_default="all cores", help="Threads of the network.")]
+Samples = Annotated[int, typer.Option(min=1, max=LIMITS["samples"], help="Posterior samples per frame.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, max=LIMITS["steps"], show_default="the sampler's own, 4 for dpm", help="Sampler steps."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Of the network: auto, tensorrt, torch or onnx.")]
 External = Annotated[bool, typer.Option("--external", help="Follow what files refer to out of their own folder.")]
 Untrusted = Annotated[bool, typer.Option("--untrusted", help="Let a child process read the files first, for a while.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=LIMITS["seed"], help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
+
+Variable = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of arrays: the variable, where a file holds several.")
+]
+Empty = Annotated[
+    str | None, typer.Option(metavar="N,N", help="Of arrays: frames without a sample, from 0; subtracted.")
+]
+Axis = Annotated[
+    int | None,
+    typer.Option(min=0, show_default="its length tells", help="Of arrays: the axis of voxels or frames, from 0."),
+]
 
 
 def parse_plane(text: str | None) -> tuple[str, int] | None:
@@ -51,18 +66,18 @@ def parse_range(text: str | None, option: str) -> slice:
 def parse_grid(text: str) -> tuple[int, int]:
     """``19x21`` -> (19, 21), rows and columns."""
     match = re.fullmatch(r"(\d{1,4})[x,](\d{1,4})", text.strip())
-    if not match or min(int(match[1]), int(match[2])) < 1:
-        raise InputError(f"--grid {text}: expected rows x columns, such as 19x19")
+    if not match or not 1 <= min(int(match[1]), int(match[2])) <= max(int(match[1]), int(match[2])) <= LARGEST_GRID:
+        raise InputError(f"--grid {text}: expected rows x columns, such as 19x19, of at most {LARGEST_GRID}")
     return int(match[1]), int(match[2])
 
 
-def parse_integers(text: str | None, option: str, smallest: int = 0) -> list[int] | None:
+def parse_integers(text: str | None, option: str, smallest: int = 0, largest: int = 10**9) -> list[int] | None:
     """``0,1`` -> [0, 1]."""
     if text is None:
         return None
     items = [item.strip() for item in text.split(",")]
-    if not all(item.isdecimal() and int(item) >= smallest for item in items):
-        raise InputError(f"{option} {text}: expected whole numbers from {smallest}, with commas between")
+    if not all(item.isdecimal() and len(item) < 20 and smallest <= int(item) <= largest for item in items):
+        raise InputError(f"{option} {text}: expected whole numbers from {smallest} to {largest}, with commas between")
     return [int(item) for item in items]
 
 

@@ -9,8 +9,11 @@ import numpy as np
 import typer
 
 import mpi_fast
+from mpi_fast.cli.arrays import check_suffix, is_array, made_by, read_frames, write_images
 from mpi_fast.cli.options import (
+    Axis,
     Device,
+    Empty,
     EngineName,
     External,
     JsonFile,
@@ -21,11 +24,14 @@ from mpi_fast.cli.options import (
     Steps,
     Threads,
     Untrusted,
+    Variable,
     parse_average,
+    parse_integers,
     parse_plane,
     parse_range,
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
+from mpi_fast.errors import InputError
 
 if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
@@ -35,12 +41,17 @@ SHOWN = 8  # frames in the picture
 
 
 def reconstruct(
-    measurement: Annotated[Path, typer.Argument(metavar="MEASUREMENT.mdf", help="Measurement, an MDF v2 file.")],
+    measurement: Annotated[
+        Path, typer.Argument(metavar="MEASUREMENT.mdf", help="Measurement: MDF v2, or an array in .mat, .npy, .npz.")
+    ],
     calibration: Annotated[
         Path, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", show_default="MEASUREMENT.reco.mdf", help="MDF file to write.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", show_default="MEASUREMENT.reco.mdf", help="MDF file to write; of arrays .npz or .mat."
+        ),
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help=f"Picture of the first {SHOWN} frames to write.")] = None,
     json_file: JsonFile = None,
@@ -58,6 +69,9 @@ def reconstruct(
     ] = None,
     average: Annotated[str, typer.Option(metavar="N|all", help="Average so many consecutive frames into one.")] = "1",
     background: Annotated[bool, typer.Option(help="Subtract the measurement's mean background frame.")] = True,
+    variable: Variable = None,
+    empty: Empty = None,
+    axis: Axis = None,
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
@@ -68,7 +82,8 @@ def reconstruct(
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
-        output = output or measurement.with_name(measurement.stem + ".reco.mdf")
+        array = is_array(measurement, variable)
+        output = output or measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         check_outputs(output, png, json_file, inputs=(measurement, calibration))
         wanted = parse_range(frames, "--frames")
         selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
@@ -83,6 +98,30 @@ def reconstruct(
         from mpi_fast.pairing import MeasuredRows, image_grid
         from mpi_fast.reconstructor import Reconstructor
 
+        if array:
+            if periods or average != "1":
+                raise InputError("--periods, --average: of MDF files; average the frames of an array beforehand")
+            check_suffix(output)
+            with spinner("reading the calibration"):
+                reduced = Calibration.open(calibration, **options)
+                layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
+                signals = read_frames(measurement, reduced, layout, wanted)
+            reconstructor = Reconstructor(
+                reduced, model, samples, steps, device, seed, sampler=sampler, threads=threads, engine=engine
+            )
+            result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
+            write_images(output, result, provenance)
+            summary = Summary()
+            summary.add(result)
+            console.print(facts_table(str(measurement), summary.shown()))
+            if png:
+                titles = [f"frame {selection['start'] + index}" for index in range(SHOWN)]
+                figure = plots.reconstruction_figure(summary.images, summary.std, reduced.field_of_view, titles=titles)
+                plots.save(figure, png)
+            console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
+            if json_file:
+                write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
+            return
         with MeasurementFile(measurement) as file:
             with spinner("reading the calibration"):
                 reduced = Calibration.open(calibration, **options)

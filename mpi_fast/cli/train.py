@@ -25,8 +25,8 @@ def train(
     grid: Annotated[str, typer.Option(help="Voxels of the images, rows x columns.")] = "19x19",
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
-    scanners: Annotated[int, typer.Option(min=1, help="Random scanners to train on.")] = 256,
-    phantoms: Annotated[int, typer.Option(min=1, help="Random phantoms to train on.")] = 60_000,
+    scanners: Annotated[int, typer.Option(min=1, max=100_000, help="Random scanners to train on.")] = 256,
+    phantoms: Annotated[int, typer.Option(min=1, max=10**7, help="Random phantoms to train on.")] = 60_000,
     learning_rate: Annotated[float | None, typer.Option(show_default="the method's own", help="Highest one.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -38,6 +38,8 @@ def train(
             raise InputError(f"--learning-rate {learning_rate}: expected a positive number")
         check_outputs(output, json_file)
         shape = parse_grid(grid)
+        if min(shape) < 2:
+            raise InputError(f"--grid {grid}: expected at least 2 x 2 voxels")
         try:
             from mpi_fast.training.config import TrainingConfig
             from mpi_fast.training.loop import Progress

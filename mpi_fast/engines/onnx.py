@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.engines.external_data import has_external_data
 from mpi_fast.errors import DeviceError, MismatchError, ModelError, MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
 
@@ -47,7 +48,12 @@ class OnnxEngine:
         self.grid = bundle.grid
         self._encoder = open_session(bundle, "encoder.onnx", threads, gpu)
         self._denoiser = open_session(bundle, SCORE[precision], threads, gpu)
-        self.features = int(self._encoder.get_outputs()[0].shape[1])
+        features = self._encoder.get_outputs()[0].shape
+        if len(features) != 4 or not isinstance(features[1], int):
+            raise ModelError(
+                f"{bundle.path}/encoder.onnx: gives {features}, expected frames of a fixed number of features"
+            )
+        self.features = features[1]
 
     def bind(self, frames: int, samples: int) -> "OnnxEvaluator":
         """Buffers and bindings for ``frames`` frames with ``samples`` samples each."""
@@ -91,11 +97,17 @@ class BoundSession:
         self._buffers = inputs, outputs  # ONNX Runtime keeps only their addresses
         for bind, buffers in ((self._binding.bind_input, inputs), (self._binding.bind_output, outputs)):
             for name, buffer in buffers.items():
-                bind(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+                try:
+                    bind(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+                except Exception as error:  # as below
+                    raise ModelError(f"the network has no {name} of {buffer.shape}: {error}") from error
 
     def __call__(self) -> None:
-        """Run on what the buffers hold."""
-        self._session.run_with_iobinding(self._binding)
+        """Run on what the buffers hold; ModelError where the model is not for them."""
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's errors have no common base class of their own
+            raise ModelError(f"ONNX Runtime fails to run the network: {error}") from error
 
 
 def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | None = None) -> Any:
@@ -112,9 +124,16 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
 
     Raises
     ------
+    ModelError
+        When it has parts in other files, or ONNX Runtime refuses it.
     DeviceError
         When ONNX Runtime has no CUDA, or not for this GPU; see `OnnxEngine` for the others.
     """
+    try:
+        if has_external_data(content):
+            raise ModelError(f"{title}: has weights in other files, which is not followed: export it as one file")
+    except ValueError as error:
+        raise ModelError(f"{title}: not an ONNX model: {error}") from error
     try:
         import onnxruntime
     except ImportError as error:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import session
 from mpi_fast.errors import MismatchError, ModelError
+from mpi_fast.reading import read_regular
 
 Array = NDArray[np.float32]
 KIND = "mpi-fast method"
+LARGEST_FILE = 2 * 2**30  # bytes
 
 
 def packaged(method: str) -> Path:
@@ -72,7 +74,7 @@ class LearnedModel:
 
     def __init__(self, method: str, model: str | Path, calibration: Calibration, threads: int | None = None) -> None:
         path = model_file(method, model)
-        self._session = session(path.read_bytes(), str(path), threads)
+        self._session = session(read_regular(path, LARGEST_FILE, "an ONNX file", ModelError), str(path), threads)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if metadata.get("kind") != KIND or metadata.get("method") != method:
             raise ModelError(f"{path}: holds '{metadata.get('method', 'something else')}', expected '{method}'")

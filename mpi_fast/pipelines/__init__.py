@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mpi_fast.consensus import STEPS
 from mpi_fast.denoiser import GUIDANCE, STRENGTH, Guidance
 from mpi_fast.errors import InputError
+from mpi_fast.limits import LIMITS
 from mpi_fast.samplers import SAMPLERS, get_sampler
 from mpi_fast.schedule import SDES
 
@@ -85,11 +86,10 @@ class Sampling:
         ):
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
-        limits = {"samples": 1, "steps": 1, "seed": 0, "consensus": 0}
-        for name, smallest in limits.items():
-            number = getattr(self, name)
-            if number < smallest:
-                raise InputError(f"{name} {number}: expected {smallest} or more")
+        for name, largest in LIMITS.items():
+            number, smallest = getattr(self, name), int(name in ("samples", "steps"))
+            if not smallest <= number <= largest:
+                raise InputError(f"{name} {number}: expected {smallest} to {largest}")
         if not self.strength > 0:
             raise InputError(f"guidance strength {self.strength}: expected a positive number")
 

@@ -8,23 +8,30 @@
 ``state``        {name: float32 tensor}, the moving average of the weights
 ``provenance``   who trained it, on what, for how long
 
-It is read with ``torch.load(weights_only=True)``, which builds tensors and plain values and nothing else.
+It is read with ``torch.load(weights_only=True)``, which builds tensors and plain values and nothing else, from an
+archive that `archive` has checked; and no network is built before its configuration is known to be that of the tensors.
 """
 
+import io
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
+from mpi_fast.limits import LARGEST_GRID
+from mpi_fast.training.archive import read_archive
 from mpi_fast.training.network import ScoreNetwork
-from mpi_fast.training.recipes import RECIPES
+from mpi_fast.training.recipes import RECIPES, Recipe
 
 FORMAT = 2
-LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
+WIDEST, DEEPEST = 1024, 64  # of settings: channels, and the parts that are repeated
+REPEATED = "blocks", "layers"
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,12 @@ def load_trained(path: str | Path) -> Trained:
     Raises
     ------
     ModelError
-        For a file that is missing, too large, no checkpoint, of a newer format, or holds NaN; nothing is executed.
+        For a file that is missing, too large, damaged, no checkpoint, of a newer format, whose configuration is not
+        that of its tensors, or that holds NaN; nothing is executed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected a checkpoint (model.pt) written by mpi-fast train")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ModelError(f"{path}: {path.stat().st_size / 2**20:.0f} MiB, expected at most {LARGEST_FILE >> 20} MiB")
+    archive, storages = read_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle's, zip's and its own errors alike
         raise ModelError(
             f"{path}: not a checkpoint of plain tensors, numbers and strings; nothing was executed"
@@ -90,18 +94,63 @@ def load_trained(path: str | Path) -> Trained:
     try:
         ny, nx = (int(n) for n in content["grid"])
         low, high = (float(s) for s in content["sigma_range"])
-        if min(ny, nx) < 2 or max(ny, nx) > 1024 or not 0 < low < high < math.inf:
+        if min(ny, nx) < 2 or max(ny, nx) > LARGEST_GRID or not 0 < low < high < math.inf:
             raise ValueError(f"grid {ny} x {nx}, noise levels {low} to {high}")
         method = str(content.get("method", "score"))
         if method not in RECIPES:
             raise ValueError(f"method '{method}', expected one of {', '.join(RECIPES)}")
-        recipe = RECIPES[method]
-        network = recipe.build(recipe.config(**content["network"]), (ny, nx))
-        network.load_state_dict(content["state"])
+        state = check_tensors(content["state"], storages)
+        network = build_like(state, RECIPES[method], content["network"], (ny, nx))
+        network.load_state_dict(state)
         provenance = dict(content["provenance"])
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise ModelError(f"{path}: {str(error).splitlines()[0]}") from error
+    except (TypeError, ValueError, RuntimeError, AttributeError, OverflowError, LookupError) as error:
+        raise ModelError(f"{path}: {(str(error).splitlines() or [repr(error)])[0]}") from error
     broken = [name for name, value in network.state_dict().items() if not torch.isfinite(value).all()]
     if broken:
         raise ModelError(f"{path}: NaN or Inf in {len(broken)} tensors, the first is {broken[0]}")
     return Trained(network.eval(), (ny, nx), (low, high), provenance, method)
+
+
+def check_tensors(state: Any, storages: Sequence[int]) -> dict[str, Tensor]:
+    """Tensors by name, each of float32 and with numbers of its own; ``storages`` are the sizes of those in the file.
+
+    Raises
+    ------
+    ValueError
+        For anything else, with the name of the tensor. torch does not compare the size of a tensor with its numbers.
+    """
+    if not isinstance(state, dict) or not state:
+        raise ValueError("state: expected tensors by name")
+    there = Counter(storages)
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+            raise ValueError(f"state: {name}: expected a name and a tensor")
+        size = tensor.untyped_storage().nbytes()
+        there[size] -= 1
+        if there[size] < 0 or tensor.numel() * tensor.element_size() != size:
+            raise ValueError(f"state: {name}: {tuple(tensor.shape)} of {tensor.dtype}, which the file does not hold")
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous():
+            raise ValueError(f"state: {name}: {tensor.dtype}, expected contiguous float32")
+    return state
+
+
+def build_like(state: dict[str, Tensor], recipe: Recipe, settings: Any, grid: tuple[int, int]) -> nn.Module:
+    """The network of a configuration, which must be that of the tensors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For settings out of range, and where a tensor differs, with its name; before anything is allocated.
+    """
+    for name, value in dict(settings).items():
+        largest = DEEPEST if str(name).endswith(REPEATED) else WIDEST
+        if type(value) is not int or not 1 <= value <= largest:
+            raise ValueError(f"network: {name} {value!r}: expected a whole number from 1 to {largest}")
+    config = recipe.config(**settings)
+    with torch.device("meta"):  # shapes without numbers
+        expected = recipe.build(config, grid).state_dict()
+    for name in {**expected, **state}:
+        wanted, found = (tuple(one[name].shape) if name in one else None for one in (expected, state))
+        if wanted != found:
+            raise ValueError(f"state: {name}: {found or 'is missing'}, the network has {wanted or 'none'}")
+    return recipe.build(config, grid)

@@ -4,6 +4,7 @@ Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: th
 ``model.pt.resume`` (optimiser and raw weights, to go on from). Both are replaced when whole, never half-written.
 """
 
+import io
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import mpi_fast
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.machine import processor
+from mpi_fast.training.archive import LARGEST_FILE, read_archive
 from mpi_fast.training.checkpoint import FORMAT, load_trained
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.data import SIGMA
@@ -270,8 +272,11 @@ def _restore(
             raise ModelError(f"{file}: nothing to resume from; train without --resume first")
         return _restore_average(output, config, network, average)
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        content, _ = read_archive(file, largest=4 * LARGEST_FILE)  # of a network, its average and the optimiser's two
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         identity = state["identity"]
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(f"{file}: not a file to resume from ({type(error).__name__})") from error
     if identity != _identity(config):

@@ -1,0 +1,88 @@
+"""Variables of NumPy's files and of MATLAB's before version 7.3; nothing in them is unpickled."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from mpi_fast.errors import FileFormatError, MPIFastError
+from mpi_fast.reading import read_regular
+
+LARGEST = 2**31  # bytes of a file, and of a variable that is stored compressed
+Array = NDArray[Any]
+
+
+def read_numpy(path: Path, variable: str | None) -> Array:
+    """A variable of an ``.npz`` archive, or what an ``.npy`` file holds, checked before it is allocated."""
+    content = read_regular(path, LARGEST, "a NumPy file")
+    try:
+        if path.suffix == ".npz":
+            content = _member(path, content, variable)
+        return _array(content)
+    except FileFormatError:
+        raise
+    except Exception as error:  # NumPy evaluates the header as a Python literal, and raises what that raises
+        raise FileFormatError(f"{path}: not a NumPy file, or damaged: {error}") from error
+
+
+def _member(path: Path, content: bytes, variable: str | None) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+        one = names.get(_name(path, variable, list(names)))
+        if one is None:
+            raise FileFormatError(f"{path}: {variable} is missing: it holds {', '.join(names)}")
+        if one.file_size > LARGEST:
+            raise FileFormatError(f"{path}: {variable} declares {one.file_size} bytes, expected at most {LARGEST}")
+        return archive.read(one)  # which checks its CRC
+
+
+def _array(content: bytes) -> Array:
+    """An array from an ``.npy`` file of any version, of as many bytes as its header says."""
+    file = io.BytesIO(content)
+    version = npy.read_magic(file)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = header(file)
+    count = int(np.prod(shape, dtype=object))
+    if dtype.hasobject or count * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"{dtype} {shape} in {len(content) - file.tell()} bytes")
+    return np.frombuffer(content, dtype, count, file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def read_old_matlab(path: Path, variable: str | None) -> Array:
+    """A variable of a ``.mat`` file of version 4 to 7, by SciPy.
+
+    Raises
+    ------
+    MPIFastError
+        When SciPy is not installed.
+    """
+    try:
+        from scipy.io import loadmat, whosmat
+    except ImportError as error:
+        raise MPIFastError(
+            f"{path}: a MATLAB file of before version 7.3 needs SciPy: pip install 'mpi-fast[matlab]', or saving: "
+            f"save('{path.name}', '-v7.3')"
+        ) from error
+    content = read_regular(path, LARGEST, "a MATLAB file")
+    try:
+        names = [name for name, _, _ in whosmat(io.BytesIO(content))]
+        name = _name(path, variable, names)
+        if name not in names:
+            raise FileFormatError(f"{path}: {name} is missing: it holds {', '.join(names) or 'nothing'}")
+        return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
+    except FileFormatError:
+        raise
+    except Exception as error:  # SciPy raises what it likes on damaged files
+        raise FileFormatError(f"{path}: not a MATLAB file, or damaged: {error}") from error
+
+
+def _name(path: Path, variable: str | None, names: list[str]) -> str:
+    if variable is not None:
+        return variable
+    if len(names) != 1:
+        raise FileFormatError(f"{path}: holds {', '.join(names) or 'nothing'}: say which with --variable")
+    return names[0]

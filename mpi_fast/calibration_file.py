@@ -1,0 +1,264 @@
+"""A calibration on disk: an HDF5 file that is sealed, and believed only as far as its parts fit each other.
+
+The file begins with a block that HDF5 skips, and that holds the SHA-256 of all that follows it. It is checked before
+HDF5 sees a byte: a file that was damaged, cut short or edited is refused, whatever was hit. Then come, as datasets,
+
+``kind``, ``format``   "mpi-fast calibration", and the version of this layout, see `FORMAT`
+``facts``              `Calibration.facts` as JSON
+``grid``, ``field_of_view``
+the arrays             `FIELDS`: each with its type and its shape in terms of the sizes below
+
+    C, K    receive channels, frequencies         M    selected rows
+    N, R    voxels, rank                          G    axes of the grid
+
+A field that is optional is left out where the calibration has none (None), and readers of this format ignore datasets
+that they do not know; to store another attribute of `Calibration`, add a line to `FIELDS`.
+
+Files of format 1 have no seal. They are read, and their arrays must prove each other, as those of all files must: see
+`_check_factors`. What that leaves open is singular values that are smaller than they were.
+"""
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from io import BufferedRandom, BufferedReader
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import FileFormatError
+from mpi_fast.mdf import Datasets
+
+FORMAT = 2
+KIND = "mpi-fast calibration"
+MAGIC = b"mpi-fast calibration, sha256 "
+HEADER = 512  # bytes, the smallest block that HDF5 skips
+TOLERANCE = 1e-3  # of products that are one, or zero, in exact numbers; float32 leaves 1e-6
+
+
+@dataclass(frozen=True)
+class Field:
+    """An array of the file: its type (a letter of `numpy.dtype.kind`) and the sizes of its axes."""
+
+    name: str
+    kind: str
+    shape: str
+    optional: bool = False
+
+
+FIELDS = (
+    Field("grid", "i", "G"),
+    Field("field_of_view", "f", "G"),
+    Field("selection", "b", "CK"),
+    Field("frequencies", "f", "K"),
+    Field("matrix", "c", "MN"),
+    Field("weights", "f", "M"),
+    Field("singular_values", "f", "R"),
+    Field("basis", "f", "NR"),
+    Field("projection", "c", "RM"),
+)
+TUPLES = "grid", "field_of_view"  # of plain numbers, in memory
+
+
+def is_calibration(path: str | Path) -> bool:
+    """Whether a file is a saved calibration, be it damaged, rather than MDF.
+
+    Raises
+    ------
+    FileFormatError
+        When it is neither: missing, a folder, or not HDF5.
+    """
+    path = Path(path)
+    if path.is_file():
+        with path.open("rb") as raw:
+            if raw.read(len(MAGIC)) == MAGIC:
+                return True
+    with closing(Datasets(path)) as datasets:
+        return datasets.has("kind")
+
+
+def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
+    """Write the fields of a calibration, ``facts`` among them; the file appears under its name only when whole."""
+    with atomic_path(path) as temporary:
+        # Of this version on, HDF5 guards its own structures by checksums, too.
+        with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=HEADER) as file:
+            file["kind"], file["format"] = np.bytes_(KIND), FORMAT
+            file["facts"] = np.bytes_(json.dumps(content["facts"]).encode())
+            for field in FIELDS:
+                if content[field.name] is not None:
+                    file[field.name] = content[field.name]
+        seal(temporary)
+
+
+def seal(path: Path) -> None:
+    """Write the header: the SHA-256 of what follows it."""
+    with path.open("r+b") as file:
+        header = MAGIC + _digest(file) + b"\n"
+        file.seek(0)
+        file.write(header.ljust(HEADER, b"\0"))
+
+
+def read_calibration(path: str | Path) -> dict[str, Any]:
+    """Read what `write_calibration` wrote, checked.
+
+    Raises
+    ------
+    FileFormatError
+        For a file that is missing, no file, not a calibration, damaged, of a newer format, or whose fields do not make
+        a calibration; with the name of the field.
+    """
+    path = Path(path)
+    with _opened(path) as (file, sealed):
+        _check_version(path, file, sealed)
+        content = {field.name: _array(path, file, field) for field in FIELDS}
+        content["facts"] = _facts(path, file)
+    _check_shapes(path, content)
+    _check_values(path, content)
+    _check_factors(path, content)
+    return {name: tuple(value.tolist()) if name in TUPLES else value for name, value in content.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
+    """The HDF5 file, and whether a seal was found and is whole."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileFormatError(f"{path}: not a file; a calibration saved by mpi-fast was expected")
+        with path.open("rb") as raw:
+            header = raw.read(HEADER)
+            sealed = header.startswith(MAGIC)
+            if sealed and header[len(MAGIC) :].split(b"\n")[0] != _digest(raw):
+                raise FileFormatError(
+                    f"{path}: its SHA-256 is not the one it was saved with: the file is damaged, cut short or was "
+                    "changed; calibrate again, or copy it again"
+                )
+            raw.seek(0)
+            # HDF5 reads through the file that was hashed, whatever becomes of its name meanwhile.
+            with h5py.File(raw, "r") as file:
+                yield file, sealed
+    except FileFormatError:
+        raise
+    except Exception as error:  # of h5py and HDF5, which raise half a dozen kinds for damaged files
+        problem = getattr(error, "strerror", None) or error
+        raise FileFormatError(f"{path}: cannot be read as a calibration: {problem}") from error
+
+
+def _digest(file: BufferedReader | BufferedRandom) -> bytes:
+    file.seek(HEADER)
+    return hashlib.file_digest(file, "sha256").hexdigest().encode()
+
+
+def _check_version(path: Path, file: Any, sealed: bool) -> None:
+    if "kind" not in file or "format" not in file:
+        raise FileFormatError(
+            f"{path}: not a calibration saved by mpi-fast; a system matrix in MDF needs mpi-fast calibrate"
+        )
+    if _text(path, file, "kind") != KIND:
+        raise FileFormatError(f"{path}: kind: expected '{KIND}'")
+    version = int(_array(path, file, Field("format", "i", "")))
+    if version > FORMAT:
+        raise FileFormatError(f"{path}: calibration format {version}, this version reads up to {FORMAT}")
+    if version < 1 or (version > 1 and not sealed):
+        raise FileFormatError(f"{path}: calibration format {version} without its header: the file is damaged")
+
+
+def _array(path: Path, file: Any, field: Field) -> Any:
+    """Read a dataset; nothing is allocated that the file does not hold."""
+    try:
+        dataset = file.get(field.name)
+        if dataset is None and field.optional:
+            return None
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            raise ValueError("is missing")
+        if dataset.dtype.kind != field.kind or len(dataset.shape) != len(field.shape):
+            raise ValueError(f"is {dataset.dtype} {dataset.shape}")
+        if dataset.is_virtual or dataset.external or dataset.nbytes > dataset.id.get_storage_size():
+            raise ValueError(f"declares {dataset.nbytes} bytes, and the file holds {dataset.id.get_storage_size()}")
+        return dataset[()]
+    except Exception as error:  # of any kind, see `_opened`
+        raise _damaged(path, field.name, error) from error
+
+
+def _text(path: Path, file: Any, name: str) -> str:
+    try:
+        value = file[name][()]
+        return bytes(value).decode() if isinstance(value, bytes) else str(value)
+    except Exception as error:  # of any kind, see `_opened`
+        raise _damaged(path, name, error) from error
+
+
+def _facts(path: Path, file: Any) -> dict[str, Any]:
+    try:
+        facts = json.loads(_text(path, file, "facts"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "facts", error) from error
+    if not isinstance(facts, dict):
+        raise _damaged(path, "facts", "an object was expected")
+    return facts
+
+
+def _damaged(path: Path, name: str, problem: object) -> FileFormatError:
+    return FileFormatError(f"{path}: damaged calibration: {name}: {problem}")
+
+
+def _check_shapes(path: Path, content: dict[str, Any]) -> None:
+    """Every letter of the fields' shapes stands for one size."""
+    grid = content["grid"]
+    if len(grid) not in (2, 3) or not ((grid >= 1) & (grid < 2**16)).all():
+        raise _damaged(path, "grid", f"{grid.tolist()}: two or three positive whole numbers were expected")
+    selection = content["selection"]
+    sizes = dict(zip("CK", selection.shape, strict=True)) | {"R": len(content["singular_values"])}
+    sizes |= {"G": len(grid), "N": int(np.prod(grid, dtype=np.int64)), "M": int(selection.sum())}
+    for field in FIELDS:
+        value, expected = content[field.name], tuple(sizes[letter] for letter in field.shape)
+        if value is not None and value.shape != expected:
+            raise _damaged(path, field.name, f"its shape is {value.shape}, {expected} was expected")
+    if not 1 <= sizes["R"] <= min(sizes["N"], 2 * sizes["M"] - 1):
+        raise _damaged(path, "singular_values", f"{sizes['R']} of {sizes['M']} rows and {sizes['N']} voxels")
+
+
+def _check_values(path: Path, content: dict[str, Any]) -> None:
+    for field in FIELDS:
+        value = content[field.name]
+        if value is not None and field.kind in "fc" and not np.isfinite(value).all():
+            raise _damaged(path, field.name, "NaN or Inf")
+    if not (content["weights"] > 0).all():
+        raise _damaged(path, "weights", "positive numbers were expected")
+    if not content["field_of_view"].all():
+        raise _damaged(path, "field_of_view", f"{content['field_of_view'].tolist()}: lengths in m were expected")
+    if not (content["singular_values"] > 0).all():
+        raise _damaged(path, "singular_values", "positive numbers were expected")
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of numbers that are no factors, which is then said
+def _check_factors(path: Path, content: dict[str, Any]) -> None:
+    """The columns of V and of U are orthonormal, and the matrix is ``U S V^T`` as far as they reach.
+
+    On random vectors, not on all: ``V^T V z = z`` fails for almost every z if it fails for one. And as
+    ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 shows that S, which must not depend on z. It is in
+    descending order; the singular values that are kept are shrunk, and so no larger.
+    """
+    v, s = content["basis"].astype(np.float64), content["singular_values"].astype(np.float64)
+    p, shown = content["projection"], []
+    u = p / content["weights"]
+    for z in np.random.default_rng(0).choice([-1.0, 1.0], (2, len(s))):
+        along = v @ z
+        _require(path, "basis", v.T @ along, z, "its columns are not orthonormal")
+        _require(path, "projection", (u @ (z @ u.conj())).real, z, "its rows are not orthonormal when whitened")
+        shown.append(z * (p @ (content["matrix"] @ along)).real / s.max())
+    first, second = shown
+    _require(path, "matrix", first, second, "it is not the one that was reduced")
+    if (first < s / s.max() - TOLERANCE).any() or (np.diff(first) > TOLERANCE).any():
+        raise _damaged(path, "singular_values", "they are not those of the matrix")
+
+
+def _require(path: Path, name: str, found: NDArray[Any], expected: NDArray[Any], problem: str) -> None:
+    if not np.abs(found - expected).max() < TOLERANCE:  # NaN fails, too
+        raise _damaged(path, name, problem)

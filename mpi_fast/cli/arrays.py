@@ -1,0 +1,114 @@
+"""What ``calibrate`` and ``reconstruct`` do with arrays that have no MDF around them."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import mpi_fast
+from mpi_fast.atomic import atomic_path
+from mpi_fast.cli.options import parse_grid, parse_numbers
+from mpi_fast.errors import InputError, MPIFastError
+
+if TYPE_CHECKING:
+    from mpi_fast.calibration import Calibration
+    from mpi_fast.reconstructor import Reconstruction, Reconstructor
+
+SUFFIXES = ".mat", ".npy", ".npz"
+
+
+def is_array(path: Path, told: str | None) -> bool:
+    """Whether a file holds arrays: by its name, or because options that only these need were given."""
+    return path.suffix in SUFFIXES or told is not None
+
+
+def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]) -> "Calibration":
+    """Calibrate from the array in a file.
+
+    Parameters
+    ----------
+    path : Path
+    layout : dict
+        Options of `arrays.calibrate_array` as texts, and ``variable``.
+    selection : dict
+        Options of `Calibration.from_mdf`.
+    """
+    from mpi_fast.arrays import calibrate_array, read_array
+    from mpi_fast.preprocessing import RowFilter
+
+    grid, size = layout["grid"], layout["field_of_view"]
+    if grid is None or size is None:
+        raise InputError(f"{path}: an array says nothing of its grid: give --grid 8x8 and --field-of-view 40 (in mm)")
+    if selection.pop("plane"):
+        raise InputError("--plane: of MDF files; an array has one")
+    width, height = (1e-3 * length for length in parse_numbers(size, "--field-of-view"))
+    rate = layout["sampling_rate"]
+    if rate is not None and not 0 < rate < float("inf"):
+        raise InputError(f"--sampling-rate {rate}: expected a positive number")
+    named = layout["frequencies"]
+    return calibrate_array(
+        read_array(path, layout["variable"]),
+        parse_grid(grid),
+        (height, width),
+        empty=layout["empty"],
+        axis=layout["axis"],
+        fastest=layout["fastest"],
+        frequencies=None if named is None else read_array(path, named).real.reshape(-1),
+        sampling_rate=rate,
+        rows=RowFilter(**selection),
+        facts={"source": path.name},
+    )
+
+
+def read_frames(path: Path, calibration: "Calibration", layout: dict[str, Any], frames: slice) -> Any:
+    """Frames of the array in a file, as `Calibration.rows` takes them, those without a sample subtracted."""
+    from mpi_fast.arrays import frames_of, read_array
+
+    array = read_array(path, layout["variable"])
+    found = frames_of(array, calibration, empty=layout["empty"], axis=layout["axis"])
+    if not len(found[frames]) or (frames.stop or 0) > len(found):
+        raise InputError(f"--frames {frames.start or 0}:{frames.stop or ''}: {path} has {len(found)} frames")
+
+    return found[frames]
+
+
+def made_by(reconstructor: "Reconstructor", measurement: Path, calibration: Path) -> dict[str, Any]:
+    """What made the images, so that they can be made again."""
+    bundle, reduced = reconstructor.bundle, reconstructor.calibration
+    return {
+        "package": f"mpi-fast {mpi_fast.__version__}",
+        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
+        "measurement": measurement.name,
+        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
+        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
+        **asdict(reconstructor.sampling),
+        "runs_on": reconstructor.runs_on,
+    }
+
+
+def write_images(path: Path, result: "Reconstruction", provenance: Mapping[str, Any]) -> None:
+    """Write ``image``, ``std`` (F, ny, nx), ``snr_db`` (F,), ``provenance`` to ``.npz``, or to ``.mat`` for MATLAB."""
+    whole: dict[str, Any] = {"image": result.image, "std": result.std, "snr_db": result.snr_db}
+    whole["provenance"] = json.dumps(dict(provenance))
+    with atomic_path(path) as temporary:
+        if path.suffix == ".npz":
+            np.savez(temporary, **whole)
+        else:
+            from scipy.io import savemat
+
+            savemat(temporary, whole)
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse what `write_images` cannot write, before any work is done."""
+    if path.suffix not in (".npz", ".mat"):
+        raise InputError(f"{path}: images of arrays are written to .npz, or to .mat for MATLAB")
+    if path.suffix == ".mat":
+        try:
+            import scipy.io  # noqa: F401
+        except ImportError as error:
+            raise MPIFastError(f"{path}: writing it needs SciPy: pip install 'mpi-fast[matlab]'") from error

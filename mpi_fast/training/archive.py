@@ -1,0 +1,47 @@
+"""The zip archive that a ``model.pt`` is, checked before torch sees it; no torch is needed.
+
+torch believes what the archive declares: it neither checks the CRCs nor how many bytes a tensor really has. Here every
+member is read once, stored as it is (torch compresses nothing, so no member unfolds to more than the file), and the
+pickle, which says what to build of the members, is small.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+from mpi_fast.errors import ModelError
+from mpi_fast.reading import read_regular
+
+LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
+LARGEST_PICKLE = 2**20  # names and shapes: a score network has 8 kB
+EXPECTED = "a checkpoint (model.pt) written by mpi-fast train"
+
+
+def read_archive(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, list[int]]:
+    """The content of an archive of torch's, and the sizes of the storages of numbers in it, in bytes.
+
+    Raises
+    ------
+    ModelError
+        For a file that is missing, no file, too large, no such archive, or damaged, with the name of the member.
+    """
+    content = read_regular(path, largest, EXPECTED, ModelError)
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = archive.infolist()
+            pickles = [one for one in members if one.filename.endswith("/data.pkl")]
+            if len(pickles) != 1 or len({one.filename for one in members}) != len(members):
+                raise ModelError(f"{path}: a zip archive, but no checkpoint of torch's; expected {EXPECTED}")
+            packed = [one for one in members if one.compress_type != zipfile.ZIP_STORED or one.flag_bits & 1]
+            if packed or sum(one.file_size for one in members) > len(content):
+                raise ModelError(f"{path}: declares more than it holds; expected members that are not compressed")
+            if pickles[0].file_size > LARGEST_PICKLE:
+                raise ModelError(
+                    f"{path}: {pickles[0].filename}: {pickles[0].file_size} bytes, expected a few thousand"
+                )
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, UnicodeDecodeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: not a checkpoint, or damaged: {error}; nothing was executed") from error
+    if broken:
+        raise ModelError(f"{path}: {broken}: its CRC is wrong: the file is damaged; copy it again")
+    return content, [one.file_size for one in members if "/data/" in one.filename]

@@ -1,0 +1,336 @@
+"""Arrays in MATLAB's and NumPy's files: whatever their layout, the calibration and the frames are the same."""
+
+import json
+import os
+import re
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from typer.testing import CliRunner
+
+from mpi_fast.arrays import calibrate_array, frames_of, read_array
+from mpi_fast.calibration import Calibration
+from mpi_fast.cli import app
+from mpi_fast.errors import FileFormatError, InputError, MismatchError
+from mpi_fast.preprocessing import RowFilter
+
+GRID, SIZE, CHANNELS, SAMPLES = (3, 4), (0.03, 0.04), 2, 30
+EMPTY = 0, 5, 13
+
+
+@pytest.fixture(scope="module")
+def volts():
+    """Signals (C, V, N + 3): frames 0, 5 and 13 without a sample."""
+    rng = np.random.default_rng(0)
+    found = rng.standard_normal((CHANNELS, SAMPLES, 15))
+    found[..., EMPTY] *= 0.01
+    return found
+
+
+@pytest.fixture(scope="module")
+def spectra(volts):
+    return np.fft.rfft(volts, axis=1)
+
+
+@pytest.fixture(scope="module")
+def expected(spectra):
+    filled = np.delete(np.arange(15), EMPTY)
+    order = filled, np.array(EMPTY)
+    return Calibration.from_arrays(spectra[..., filled], None, GRID, SIZE, background=spectra[..., EMPTY], order=order)
+
+
+def assert_same(found, expected):
+    np.testing.assert_allclose(found.matrix, expected.matrix, rtol=1e-6)
+    np.testing.assert_allclose(found.singular_values, expected.singular_values, rtol=1e-5)
+    assert (found.grid, found.field_of_view) == (expected.grid, expected.field_of_view)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def matlab_73(path, name, array):
+    """As MATLAB writes it: axes reversed, complex as a compound, behind its own header."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        stored = array.T
+        if array.dtype.kind == "c":
+            stored = np.empty(array.T.shape, [("real", "f8"), ("imag", "f8")])
+            stored["real"], stored["imag"] = array.T.real, array.T.imag
+        chunks = {"chunks": stored.shape, "compression": "gzip"} if stored.size > 1 else {}
+        file.create_dataset(name, data=stored, **chunks)
+        file[name].attrs["MATLAB_class"] = np.bytes_("double")
+        file.create_group("#refs#")
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512))
+
+
+def write(path, array, name="S"):
+    if path.suffix == ".npy":
+        np.save(path, array)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, **{name: array})
+    elif path.suffix == ".mat":
+        scipy.io.savemat(path, {name: array})
+    elif path.suffix == ".h5":
+        with h5py.File(path, "w") as file:
+            file[name] = array
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.npy", "f.npy", "a.npz", "a.mat", "73.mat", "a.h5"])
+@pytest.mark.parametrize("kind", ["complex", "real", "single"])
+def test_every_kind_of_file_gives_back_its_array(tmp_path, spectra, name, kind):
+    array = {"complex": spectra, "real": spectra.real, "single": spectra.real.astype(">f4")}[kind]
+    path = tmp_path / name
+    if name == "73.mat":
+        matlab_73(path, "S", array)
+    else:
+        write(path, np.asfortranarray(array) if name == "f.npy" else array)
+    found = read_array(path)
+    assert found.dtype == (np.complex128 if kind == "complex" else np.float64)
+    np.testing.assert_array_equal(found, array)
+    if name != "a.npy" and name != "f.npy":
+        np.testing.assert_array_equal(read_array(path, "S"), array)
+
+
+def test_a_variable_of_several(tmp_path, spectra):
+    for path in (tmp_path / "a.npz", tmp_path / "a.mat", tmp_path / "a.h5"):
+        if path.suffix == ".h5":
+            with h5py.File(path, "w") as file:
+                file["f"], file["group/S"] = np.arange(3), spectra
+            np.testing.assert_array_equal(read_array(path, "group/S"), spectra)
+        elif path.suffix == ".npz":
+            np.savez(path, f=np.arange(3), S=spectra)
+        else:
+            scipy.io.savemat(path, {"f": np.arange(3), "S": spectra})
+        np.testing.assert_array_equal(read_array(path, "f").reshape(-1), np.arange(3))
+        with pytest.raises(FileFormatError, match=r"holds .*f.*: say which with --variable"):
+            read_array(path)
+        with pytest.raises(FileFormatError, match="T is missing: it holds"):
+            read_array(path, "T")
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def huge(path):
+    """A header that declares a terabyte."""
+    np.lib.format.write_array_header_1_0(
+        file := path.open("wb"), {"shape": (1 << 37,), "fortran_order": False, "descr": "<f8"}
+    )
+    file.close()
+
+
+def bomb(path):
+    with (
+        zipfile.ZipFile(path.with_suffix(".npz"), "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("S.npy", "w") as member,
+    ):
+        member.write(bytes(1000))
+    raw = bytearray(path.with_suffix(".npz").read_bytes())
+    place = raw.rindex(b"PK\x01\x02") + 24
+    raw[place : place + 4] = (0xFFFFFFF0).to_bytes(4, "little")
+    path.with_suffix(".npz").write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("a.npy", truncated, "a.npy: not a NumPy file, or damaged"),
+        ("a.npy", huge, r"float64 \(137438953472,\) in 0 bytes"),
+        ("a.npy", lambda path: path.write_bytes(b"hello"), "not a NumPy file"),
+        ("a.npy", lambda path: np.save(path, np.array([{}]), allow_pickle=True), "not a NumPy file"),
+        ("a.npy", lambda path: np.save(path, np.array(["x"])), "numbers were expected"),
+        ("a.npy", lambda path: np.save(path, np.zeros((0, 3))), "numbers were expected"),
+        ("a.npy", lambda path: np.save(path, np.array([[1, np.nan]])), r"NaN or Inf in 1 of 2 numbers, .* \(0, 1\)"),
+        ("a.npz", truncated, "a.npz: not a NumPy file"),
+        ("a.npz", bomb, "declares 4294967280 bytes"),
+        ("a.mat", truncated, "a.mat: not a MATLAB file"),
+        ("a.mat", lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" * 100), "a.mat: not a MATLAB file"),
+        ("a.mat", lambda path: path.write_bytes(b""), "a.mat"),
+        ("a.h5", truncated, "a.h5: the file is truncated"),
+        ("a.h5", lambda path: path.unlink(), "no such file"),
+        ("a.npy", lambda path: path.unlink(), "no such file"),
+        ("a.mat", lambda path: path.unlink(), "no such file"),
+        ("a.npz", lambda path: (path.unlink(), os.mkfifo(path)), "not a file"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, spectra, name, damage, message):
+    path = write(tmp_path / name, spectra)
+    damage(path)
+    with pytest.raises(FileFormatError, match=message):
+        read_array(path)
+
+
+def test_a_flipped_bit_in_a_compressed_archive_is_seen(tmp_path, spectra):
+    path = write(tmp_path / "a.npz", spectra)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 4
+    path.write_bytes(raw)
+    with pytest.raises(FileFormatError, match="damaged"):
+        read_array(path)
+
+
+# -- axes -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+def test_axes_of_a_matrix_in_any_order(volts, spectra, expected, order):
+    for array in (spectra, volts):
+        assert_same(calibrate_array(array.transpose(order), GRID, SIZE, empty=EMPTY), expected)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_rows_of_one_channel(spectra, order):
+    rows = spectra.reshape(-1, 15)[:, 1:13]
+    expected = Calibration.from_arrays(rows[None], None, GRID, SIZE)
+    assert_same(calibrate_array(rows.transpose(order), GRID, SIZE), expected)
+    assert expected.facts["frequencies"] == "unknown"
+    assert expected.selection.all()  # the default of 80 kHz does not apply to frequencies that nobody knows
+
+
+def test_voxels_in_matlab_s_order(spectra):
+    rows = spectra.reshape(-1, 15)[:, 1:13]
+    columns_first = rows.reshape(-1, 3, 4).transpose(0, 2, 1).reshape(-1, 12)  # what S(:, :) is for reshape(x, 3, 4)
+    assert_same(calibrate_array(columns_first, GRID, SIZE, fastest="y"), calibrate_array(rows, GRID, SIZE))
+
+
+def test_frequencies_select_rows_where_they_are_known(volts, spectra):
+    above = RowFilter(min_frequency=300e3, snr_threshold=0)
+    by_rate = calibrate_array(volts, GRID, SIZE, empty=EMPTY, sampling_rate=2e6, rows=above)
+    frequencies = np.fft.rfftfreq(SAMPLES, 0.5e-6)
+    by_name = calibrate_array(spectra, GRID, SIZE, empty=EMPTY, frequencies=frequencies, rows=above)
+    assert_same(by_rate, by_name)
+    np.testing.assert_allclose(by_rate.frequencies, frequencies)
+    assert by_rate.num_rows == CHANNELS * (frequencies >= 300e3).sum()
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((40, 13), {}, "no axis has the length 12 for 3 x 4 voxels"),
+        ((12, 12), {}, "several axes may count 12 .* --axis"),
+        ((12, 40), {"axis": 1}, "axis 1 does not count"),
+        ((12, 2, 3, 4), {}, "expected two axes, or three"),
+        ((40, 12), {"fastest": "z"}, "expected x or y"),
+        ((40, 14), {"empty": (3, 3)}, "different numbers from 0 to 13"),
+        ((40, 13), {"empty": (13,)}, "different numbers from 0 to 12"),
+    ],
+)
+def test_matrices_whose_axes_do_not_tell(shape, options, message):
+    with pytest.raises(InputError, match=message):
+        calibrate_array(np.ones(shape, complex), GRID, SIZE, **options)
+
+
+def test_an_axis_that_was_named(spectra):
+    square = spectra.reshape(-1, 15)[:12, 1:13]
+    named = calibrate_array(square.T, GRID, SIZE, axis=0)
+    assert_same(named, Calibration.from_arrays(square[None], None, GRID, SIZE))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
+def test_frames_in_any_order(volts, spectra, expected, order):
+    for array in (spectra, volts):
+        frames = frames_of(array.transpose(order), expected)
+        rows = expected.rows(frames)
+        np.testing.assert_allclose(rows, expected.rows(spectra.transpose(2, 0, 1)), atol=1e-5)
+    less = expected.rows(frames_of(volts, expected, empty=(0, 13)))
+    background = rows[[0, 13]].mean(axis=0)
+    np.testing.assert_allclose(less, np.delete(rows, (0, 13), axis=0) - background, atol=1e-5)
+
+
+def test_a_single_frame(volts, spectra, expected):
+    one = expected.rows(frames_of(spectra[..., 3], expected))
+    np.testing.assert_array_equal(one, expected.rows(frames_of(spectra[..., 3].T, expected)))
+    flat = calibrate_array(spectra.reshape(-1, 15)[:, 1:13], GRID, SIZE)
+    row = spectra.reshape(-1, 15)[:, 4]
+    for shape in ((-1,), (1, -1), (-1, 1)):
+        assert frames_of(row.reshape(shape), flat).shape == (1, 1, len(row))
+
+
+def test_frames_that_do_not_fit(spectra, expected):
+    with pytest.raises(MismatchError, match="frames of 2 x 16: the calibration has 2 receive channels and 16"):
+        frames_of(spectra[:, :-1], expected)
+    with pytest.raises(MismatchError, match="30 samples"):
+        frames_of(spectra.real, expected)
+    with pytest.raises(InputError, match="several axes may count frames"):
+        frames_of(np.ones((2, 2, 16), complex), expected)
+    assert frames_of(np.ones((2, 2, 16), complex), expected, axis=1).shape == (2, 2, 16)
+    with pytest.raises(InputError, match="frames without a sample"):
+        frames_of(spectra, expected, empty=(15,))
+
+
+# -- the command line -------------------------------------------------------------------------------------------------
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+QUICK = "--samples", "2", "--steps", "2", "--threads", "1"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
+def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffix):
+    """As from MDF: the same matrix and frames as arrays, with frames without a sample at the end."""
+    matrix = np.concatenate([measured.matrix, measured.background], axis=2)
+    empty = ",".join(map(str, range(361, 401)))
+    whole = {"S": matrix, "f": measured.scanner.frequencies}
+    if suffix == ".npz":
+        np.savez(tmp_path / "S.npz", **whole)
+    elif suffix == ".mat":
+        scipy.io.savemat(tmp_path / "S.mat", whole)
+    else:
+        np.save(tmp_path / "S.npy", matrix)
+    where = "--grid", "19x19", "--field-of-view", "38", "--empty", empty
+    if suffix != ".npy":  # one array: nobody knows the frequencies
+        where = (*where, "--frequencies", "f", "--variable", "S")
+    saved = tmp_path / "scanner.h5"
+    run("calibrate", tmp_path / f"S{suffix}", *where, "-o", saved)
+    found = Calibration.load(saved)
+    if suffix != ".npy":
+        np.testing.assert_array_equal(found.selection, calibration.selection)
+    image = np.zeros(361)
+    image[180:183] = 1.0
+    spectrum = (measured.truth @ image)[..., None]
+    write(tmp_path / f"b{suffix}", spectrum, "b")
+    result = run("reconstruct", tmp_path / f"b{suffix}", "-c", saved, *QUICK, "--json", tmp_path / "b.json")
+    output = tmp_path / "b.reco.npz"
+    assert f"wrote {output}" in result.stdout.replace("\n", "")
+    with np.load(output) as images:
+        assert images["image"].shape == images["std"].shape == (1, 19, 19)
+        assert np.corrcoef(images["image"].ravel(), image)[0, 1] > 0.8
+        assert json.loads(str(images["provenance"]))["measurement"] == f"b{suffix}"
+    assert json.loads((tmp_path / "b.json").read_text())["frames"] == 1
+    run("reconstruct", tmp_path / f"b{suffix}", "-c", saved, *QUICK, "-o", tmp_path / "images.mat")
+    np.testing.assert_allclose(scipy.io.loadmat(tmp_path / "images.mat")["image"], np.load(output)["image"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("calibrate", "S.npy"), "give --grid 8x8 and --field-of-view"),
+        (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "x"), "--field-of-view x"),
+        (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "30", "--plane", "z=1"), "--plane"),
+        (("calibrate", "S.npy", "--grid", "3x5", "--field-of-view", "30"), "no axis has the length 15"),
+        (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "30", "--sampling-rate", "-1"), "--sampling-rate"),
+        (("reconstruct", "S.npy", "-c", "scanner.h5", "--average", "2"), "--average"),
+        (("reconstruct", "S.npy", "-c", "scanner.h5", "--frames", "7:90"), "--frames 7:90: S.npy has 12 frames"),
+        (("reconstruct", "S.npy", "-c", "scanner.h5", "-o", "x.mdf"), r"written to \.npz"),
+        (("reconstruct", "b.npy", "-c", "scanner.h5"), "expected frames of 32"),
+    ],
+)
+def test_command_lines_that_make_no_sense(tmp_path, monkeypatch, spectra, command, message):
+    monkeypatch.chdir(tmp_path)
+    rows = spectra.reshape(-1, 15)[:, 1:13]
+    calibrate_array(rows, GRID, SIZE).save("scanner.h5")
+    np.save("S.npy", rows)
+    np.save("b.npy", rows[:-1])
+    result = run(*command, code=2)
+    assert result.stderr.count("\n") == 1
+    assert re.search(message, result.stderr)
