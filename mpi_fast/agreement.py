@@ -75,8 +75,8 @@ def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
     factors: list[Complex] = []
     done: list[str] = []
     doubts: list[str] = []
-    _agree("base frequency", " MHz", 1e-6, m.base_frequency, c.base_frequency, CLOCK_TOLERANCE)
     _agree("receiver bandwidth", " MHz", 1e-6, m.bandwidth, c.bandwidth, CLOCK_TOLERANCE)
+    _agree("base frequency", " MHz", 1e-6, m.base_frequency, c.base_frequency, CLOCK_TOLERANCE)
     _drive(m, c, periods)
     _agree("cycle", " us", 1e6, m.cycle, c.cycle, CLOCK_TOLERANCE)
     _gradient(m, c, periods, doubts)
