@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
 from mpi_fast.errors import InputError, MismatchError
-from mpi_fast.mdf import Acquisition, SystemMatrixFile
-from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
+from mpi_fast.mdf import Acquisition
+from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reduction import RESIDUAL_FREEDOM, reduce_matrix, row_weights
+from mpi_fast.scan import CalibrationScan
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
@@ -71,8 +72,14 @@ class Calibration:
         S and V of the reduction.
     projection : (R, M) complex128
         ``y = Re(projection @ b)``: whitening and U^T in one. In single precision it would show how BLAS splits a batch.
+    acquisition : Acquisition, or None
+        How it was acquired, as far as that is known: what `pairing` compares measurements with.
+    transfer_function_corrected : bool
+        Whether the matrix was divided by the transfer function.
+    noise_known : bool
+        Whether background frames told the noise of the rows; else all rows count alike.
     facts : dict
-        Where it came from, for people: file, thresholds, tracer.
+        Where it came from, for people: file, thresholds.
     """
 
     grid: tuple[int, int]
@@ -84,6 +91,9 @@ class Calibration:
     singular_values: NDArray[np.float32]
     basis: NDArray[np.float32]
     projection: NDArray[np.complex128]
+    acquisition: Acquisition | None = None
+    transfer_function_corrected: bool = False
+    noise_known: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -95,6 +105,13 @@ class Calibration:
     def rank(self) -> int:
         """R: numbers that a frame is reduced to."""
         return len(self.singular_values)
+
+    @property
+    def num_samples(self) -> int:
+        """V: samples per period; where nothing says it, the even number that gives K frequencies."""
+        if self.acquisition is not None:
+            return self.acquisition.num_samples
+        return int(self.facts.get("num_samples", 2 * (self.selection.shape[1] - 1)))
 
     @property
     def num_voxels(self) -> int:
@@ -114,6 +131,7 @@ class Calibration:
         snr: NDArray[np.float64] | None = None,
         mixing: NDArray[np.int64] | None = None,
         rows: RowFilter = RowFilter(),  # noqa: B008 (frozen)
+        acquisition: Acquisition | None = None,
         facts: dict[str, Any] | None = None,
     ) -> "Calibration":
         """Calibrate from arrays in memory.
@@ -137,6 +155,8 @@ class Calibration:
             Mixing order of each frequency, for ``rows.max_order``.
         rows : RowFilter
             Which rows to use.
+        acquisition : Acquisition, optional
+            How it was acquired: what measurements are compared with.
         facts : dict, optional
             Kept as they are.
 
@@ -145,25 +165,23 @@ class Calibration:
         InputError
             For shapes that do not fit, NaN or Inf, and when no row is left.
         """
-        channels, count, voxels = matrix.shape
         if frequencies is None:
-            frequencies, rows = np.arange(count, dtype=np.float64), rows.of_any_frequency()
+            frequencies, rows = np.arange(matrix.shape[1], dtype=np.float64), rows.of_any_frequency()
             facts = {"frequencies": "unknown", **(facts or {})}
-        if voxels != grid[0] * grid[1] or len(frequencies) != count:
-            raise InputError(
-                f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
-                f"{grid[0]} x {grid[1]} voxels)"
-            )
-        candidates = rows.candidates(frequencies, channels, mixing)
-        foreground, empty, subtracted = matrix[candidates], None, None
-        if background is not None:
-            order = order or (np.arange(voxels), np.arange(voxels, voxels + background.shape[2]))
-            acquired = np.argsort(order[1])
-            empty = background[candidates][:, acquired]
-            subtracted = background_weights(order[0], order[1][acquired])
-        return cls._reduce(
-            foreground, empty, subtracted, candidates, snr, rows, frequencies, grid, field_of_view, facts or {}
+        scan = CalibrationScan.from_arrays(
+            matrix,
+            frequencies,
+            grid,
+            field_of_view,
+            rows,
+            background=background,
+            order=order,
+            snr=snr,
+            mixing=mixing,
+            acquisition=acquisition,
+            facts=facts,
         )
+        return cls.from_scan(scan, rows)
 
     @classmethod
     def from_mdf(
@@ -194,98 +212,68 @@ class Calibration:
             For a file that is not a system matrix, a 3D grid without ``plane``, and as `from_arrays`.
         """
         rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order)
-        with SystemMatrixFile(path) as file:
-            grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
-            shape = acquisition.num_channels, acquisition.num_frequencies
-            orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if max_order else None
-            candidates = np.zeros(shape, dtype=bool)
-            candidates[:, stored] = rows.candidates(acquisition.frequencies, shape[0], orders)[:, stored]
-            snr = None
-            if file.snr is not None and (np.isfinite(file.snr) & (file.snr > 0)).any():
-                snr = np.full(shape, -np.inf)
-                snr[:, stored] = np.nan_to_num(file.snr, nan=-np.inf, posinf=np.finfo(np.float64).max)
-            chosen = candidates if snr is None else rows.select(candidates, snr)
-            wanted = np.flatnonzero(chosen[:, stored])
-            foreground, background, subtracted = file.foreground(grid, wanted), None, None
-            if len(file.background_index):
-                background = file.background(wanted)
-                weights = background_weights(file.foreground_index(grid), file.background_index)
-                subtracted = 0.0 * weights if file.background_corrected else weights
-            facts = {
-                "source": Path(path).name,
-                "plane": list(plane) if plane else None,
-                "normal": grid.normal,
-                "extent": list(grid.extent),
-                "center": list(grid.center),
-                "candidate_rows": int(candidates.sum()),
-                "snr_threshold": snr_threshold,
-                "min_frequency": min_frequency,
-                "max_frequency": max_frequency if np.isfinite(max_frequency) else None,
-                "channels": None if channels is None else list(channels),
-                "max_order": max_order,
-                "background_frames": len(file.background_index),
-                "transfer_function_corrected": file.transfer_function_corrected,
-                **acquisition_facts(acquisition),
-            }
-            frequencies, place = acquisition.frequencies, (grid.shape, grid.field_of_view)
-        return cls._reduce(foreground, background, subtracted, chosen, snr, rows, frequencies, *place, facts)
+        return cls.from_scan(CalibrationScan.from_mdf(path, rows, plane), rows)
 
     @classmethod
-    def _reduce(
-        cls,
-        foreground: Complex,
-        background: Complex | None,
-        subtracted: NDArray[np.float64] | None,
-        candidates: NDArray[np.bool_],
-        snr: NDArray[np.float64] | None,
-        rows: RowFilter,
-        frequencies: NDArray[np.float64],
-        grid: tuple[int, int],
-        field_of_view: tuple[float, float],
-        facts: dict[str, Any],
-    ) -> "Calibration":
-        """Correct the candidate rows for background, keep those of enough SNR, whiten them and reduce.
-
-        ``foreground`` (rows, N), ``background`` (rows, B) in the order of acquisition, and how much of the latter to
-        ``subtracted`` (B, N) from the former.
-        """
-        if not candidates.any():
-            rows.select(candidates, None)
-        if not np.isfinite(foreground).all() or not (background is None or np.isfinite(background).all()):
-            raise InputError("system matrix: NaN or Inf in its foreground or background frames")
-        if background is not None and subtracted is not None:
-            foreground = foreground - background @ subtracted.astype(background.real.dtype)
-            if snr is None:
-                snr = np.full(candidates.shape, -np.inf)
-                snr[candidates] = row_snr(foreground, background)
-        selection = rows.select(candidates, snr)
-        keep = selection[candidates]
-        matrix, background = foreground[keep], None if background is None else background[keep]
+    def from_scan(cls, scan: CalibrationScan, rows: RowFilter) -> "Calibration":
+        """Correct the candidate rows for background, keep those of enough SNR, whiten them and reduce."""
+        if not scan.candidates.any():
+            rows.select(scan.candidates, None)
+        scan = scan.corrected()
+        selection = rows.select(scan.candidates, scan.snr)
+        keep = selection[scan.candidates]
+        matrix, background = scan.foreground[keep], None if scan.background is None else scan.background[keep]
         if 2 * len(matrix) <= RESIDUAL_FREEDOM:
             raise InputError(
                 f"only {len(matrix)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
             )
+        if np.abs(matrix).max() > np.finfo(np.float32).max ** 0.5:
+            raise InputError(f"{scan.source}: values up to {np.abs(matrix).max():.3g}: too large for single precision")
         weights, noise_known = row_weights(matrix, background)
-        u, s, v = reduce_matrix(matrix * weights[:, None], subtracted if noise_known else None)
+        u, s, v = reduce_matrix(matrix * weights[:, None], scan.subtracted if noise_known else None)
         half = len(matrix)
-        best = None if snr is None else float(snr[candidates].max())
         return cls(
-            grid=grid,
-            field_of_view=field_of_view,
+            grid=scan.grid,
+            field_of_view=scan.field_of_view,
             selection=selection,
-            frequencies=np.asarray(frequencies, dtype=np.float64),
+            frequencies=scan.frequencies,
             matrix=matrix.astype(np.complex64),
             weights=weights,
             singular_values=s.astype(np.float32),
             basis=np.ascontiguousarray(v, dtype=np.float32),
             projection=np.ascontiguousarray((u[:half] - 1j * u[half:]).T * weights),
-            facts={"candidate_rows": int(candidates.sum()), "best_snr": best, **facts},
+            acquisition=scan.acquisition,
+            transfer_function_corrected=scan.transfer_function_corrected,
+            noise_known=noise_known,
+            facts={
+                "candidate_rows": int(scan.candidates.sum()),
+                "best_snr": None if scan.snr is None else float(scan.snr[scan.candidates].max()),
+                **scan.facts,
+            },
         )
 
     # -- frames -------------------------------------------------------------------------------------------------
 
     def rows(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
-        """Select the rows of frames.
+        """Select the rows of frames, all of which must be finite; see `select`.
+
+        Raises
+        ------
+        InputError
+            For NaN or Inf, and as `select`.
+        MismatchError
+            As `select`.
+        """
+        rows = self.select(signals)
+        broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if broken.size:
+            raise InputError(
+                f"signals: NaN or Inf in {broken.size} of {len(rows)} frames, the first is frame {broken[0]}"
+            )
+        return rows
+
+    def select(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
+        """Select the rows of frames, finite or not.
 
         Parameters
         ----------
@@ -299,7 +287,7 @@ class Calibration:
         Raises
         ------
         InputError
-            For another type or number of axes, NaN or Inf.
+            For another type or number of axes.
         MismatchError
             For channels, samples or frequencies other than the calibration's.
         """
@@ -312,10 +300,12 @@ class Calibration:
                 f"(frames, {channels}, {frequencies}) or complex (frames, {self.num_rows})"
             )
         if kind == "real":
-            samples = self.facts.get("num_samples", 2 * (frequencies - 1))
-            if signals.shape[2] != samples:
-                raise MismatchError(f"signals of {signals.shape[2]} samples: the calibration has {samples} per period")
-            signals = np.fft.rfft(signals, axis=-1)
+            if signals.shape[2] != self.num_samples:
+                raise MismatchError(
+                    f"signals of {signals.shape[2]} samples: the calibration has {self.num_samples} per period"
+                )
+            with np.errstate(invalid="ignore", over="ignore"):
+                signals = np.fft.rfft(signals, axis=-1)
         if signals.ndim == 3:
             if signals.shape[1:] != self.selection.shape:
                 raise MismatchError(
@@ -324,13 +314,8 @@ class Calibration:
             signals = signals[:, self.selection]
         if signals.shape[1] != self.num_rows:
             raise MismatchError(f"signals {signals.shape}: the calibration has {self.num_rows} selected rows")
-        rows = signals.astype(np.complex64)
-        broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if broken.size:
-            raise InputError(
-                f"signals: NaN or Inf in {broken.size} of {len(rows)} frames, the first is frame {broken[0]}"
-            )
-        return rows
+        with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and so not finite
+            return signals.astype(np.complex64)
 
     def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
         """Reduce frames (F, M) complex, as `rows` returns them, to what they say about the image."""
@@ -366,14 +351,3 @@ class Calibration:
         if any(value is not None for value in options.values()):
             raise InputError(f"{path}: is calibrated already; plane, thresholds and channels were chosen then")
         return cls.load(path)
-
-
-def acquisition_facts(acquisition: Acquisition) -> dict[str, Any]:
-    """What a measurement must share with the calibration it is reconstructed with, as JSON numbers."""
-    return {
-        "num_channels": acquisition.num_channels,
-        "num_samples": acquisition.num_samples,
-        "bandwidth": acquisition.bandwidth,
-        "divider": acquisition.divider.reshape(-1).tolist(),
-        "strength": acquisition.strength.reshape(len(acquisition.strength), -1)[0].tolist(),
-    }

@@ -5,6 +5,7 @@ HDF5 sees a byte: a file that was damaged, cut short or edited is refused, whate
 
 ``kind``, ``format``   "mpi-fast calibration", and the version of this layout, see `FORMAT`
 ``facts``              `Calibration.facts` as JSON
+``stated``             `Calibration.acquisition` and the flags beside it as JSON
 ``grid``, ``field_of_view``
 the arrays             `FIELDS`: each with its type and its shape in terms of the sizes below
 
@@ -34,7 +35,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import FileFormatError
-from mpi_fast.mdf import Datasets
+from mpi_fast.mdf import Acquisition, Datasets
+from mpi_fast.mdf.acquisition_text import from_plain, to_plain
 
 FORMAT = 2
 KIND = "mpi-fast calibration"
@@ -64,6 +66,7 @@ FIELDS = (
     Field("basis", "f", "NR"),
     Field("projection", "c", "RM"),
 )
+FLAGS = "transfer_function_corrected", "noise_known"
 TUPLES = "grid", "field_of_view"  # of plain numbers, in memory
 
 
@@ -91,6 +94,7 @@ def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
         with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=HEADER) as file:
             file["kind"], file["format"] = np.bytes_(KIND), FORMAT
             file["facts"] = np.bytes_(json.dumps(content["facts"]).encode())
+            file["stated"] = np.bytes_(json.dumps(_stated(content)).encode())
             for field in FIELDS:
                 if content[field.name] is not None:
                     file[field.name] = content[field.name]
@@ -118,7 +122,8 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
     with _opened(path) as (file, sealed):
         _check_version(path, file, sealed)
         content = {field.name: _array(path, file, field) for field in FIELDS}
-        content["facts"] = _facts(path, file)
+        content["facts"] = _facts(path, file, "facts")
+        content |= _read_stated(path, file, content["facts"])
     _check_shapes(path, content)
     _check_values(path, content)
     _check_factors(path, content)
@@ -194,14 +199,52 @@ def _text(path: Path, file: Any, name: str) -> str:
         raise _damaged(path, name, error) from error
 
 
-def _facts(path: Path, file: Any) -> dict[str, Any]:
+def _facts(path: Path, file: Any, name: str) -> dict[str, Any]:
     try:
-        facts = json.loads(_text(path, file, "facts"))
+        facts = json.loads(_text(path, file, name))
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, "facts", error) from error
+        raise _damaged(path, name, error) from error
     if not isinstance(facts, dict):
-        raise _damaged(path, "facts", "an object was expected")
+        raise _damaged(path, name, "an object was expected")
     return facts
+
+
+def _stated(content: dict[str, Any]) -> dict[str, Any]:
+    """What is known of how the matrix was acquired, as JSON values."""
+    acquisition = content["acquisition"]
+    flags = {name: bool(content[name]) for name in FLAGS}
+    return {"acquisition": None if acquisition is None else to_plain(acquisition), **flags}
+
+
+def _read_stated(path: Path, file: Any, facts: dict[str, Any]) -> dict[str, Any]:
+    """What `_stated` wrote; files without it say a few of these things in their facts, see `pairing`."""
+    if "stated" not in file:
+        return {"acquisition": _from_facts(facts), **{name: facts.get(name) is True for name in FLAGS}}
+    stated = _facts(path, file, "stated")
+    try:
+        plain = stated["acquisition"]
+        acquisition = None if plain is None else from_plain(plain)
+        return {"acquisition": acquisition, **{name: bool(stated[name]) for name in FLAGS}}
+    except Exception as error:  # of any kind, see `_opened`
+        raise _damaged(path, "stated", error) from error
+
+
+def _from_facts(facts: dict[str, Any]) -> Acquisition | None:
+    """What release 0.1 kept of the acquisition: a few numbers; the others are NaN, which is not known."""
+    try:
+        divider = np.asarray(facts["divider"], np.int64).reshape(-1, 1)
+        return Acquisition(
+            base_frequency=np.nan,
+            divider=divider,
+            strength=np.asarray(facts["strength"], np.float64).reshape(1, *divider.shape),
+            phase=np.full((1, *divider.shape), np.nan),
+            gradient=None,
+            bandwidth=float(facts["bandwidth"]),
+            num_samples=int(facts["num_samples"]),
+            num_channels=int(facts["num_channels"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _damaged(path: Path, name: str, problem: object) -> FileFormatError:

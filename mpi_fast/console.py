@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.errors import FileWarning, InputError, MPIFastError
+from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
 
 # No markup: what is printed are people's file names, and [brackets] in them are brackets.
 console = Console(highlight=False, markup=False)
@@ -28,10 +28,10 @@ def friendly() -> Iterator[None]:
     """Turn the package's errors, and the system's, into one line and exit code 2, and its warnings into notes."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", FileWarning)
+            warnings.simplefilter("always", MPIFastWarning)
             shown = warnings.showwarning
             warnings.showwarning = lambda message, category, *place, **more: (
-                note(str(message)) if issubclass(category, FileWarning) else shown(message, category, *place, **more)
+                note(str(message)) if issubclass(category, MPIFastWarning) else shown(message, category, *place, **more)
             )
             yield
     except MPIFastError as error:

@@ -29,5 +29,9 @@ class ModelError(MPIFastError):
     """A checkpoint or a bundle is broken: bad hash, missing keys, unknown version."""
 
 
-class FileWarning(UserWarning):
-    """Something in a file is odd, but may be meant: frames of zeros, say. `mpi-fast` shows it as a note."""
+class MPIFastWarning(UserWarning):
+    """Something that the result depends on was decided, or is doubtful; the command line prints it as a note."""
+
+
+class FileWarning(MPIFastWarning):
+    """Something in a file is odd, but may be meant: frames of zeros, say."""

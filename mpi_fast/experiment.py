@@ -168,12 +168,14 @@ class Receiver:
     selection : (C, K') bool
         The rows over which the SNR is meant: those of a calibration.
     snr_db : float
-        ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame.
+        ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame (in a typical one if ``steady``).
     rng : numpy Generator
     kind : str
         See `noise.complex_noise`. ``drift`` wanders within each call of `frames`.
     feed_through : bool
         Add the constant signal of the empty scanner, which background frames let one subtract.
+    steady : bool
+        Give all frames the noise of a typical one of the first, as a scanner does, and not each its own.
     """
 
     def __init__(
@@ -185,6 +187,7 @@ class Receiver:
         kind: NoiseKind = "white",
         *,
         feed_through: bool = False,
+        steady: bool = False,
     ) -> None:
         if not np.isfinite(snr_db):
             raise InputError(f"SNR {snr_db} dB: expected a number")
@@ -193,6 +196,7 @@ class Receiver:
         self._amplitude = 10 ** (-snr_db / 20)
         self.frequency_index = matrix.frequency_index
         self._profile = np.broadcast_to(noise_profile(self.scanner)[self.frequency_index], selection.shape)
+        self._steady = steady
         self._level = 0.0  # noise deviation per row of the last frames
         pattern = complex_noise((1, *selection.shape), rng)[0] * FEED_THROUGH
         self._pattern = pattern if feed_through else np.zeros_like(pattern)
@@ -207,6 +211,8 @@ class Receiver:
         if self._empty is None:  # as strong as the noise of a typical frame
             self._level = float(np.median(scale))
             self._empty = (self._level * self._pattern).astype(np.complex64)
+        if self._steady:
+            scale = np.full(len(scale), self._level)
         return np.asarray(signals + scale[:, None, None] * noise + self._empty, dtype=np.complex64)
 
     def background(self, count: int) -> Spectra:

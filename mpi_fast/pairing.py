@@ -7,69 +7,68 @@ With both at hand, reconstruction is three lines::
             ...
 """
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import Calibration, acquisition_facts
-from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.agreement import Agreement, Side, compare
+from mpi_fast.background import summarise
+from mpi_fast.calibration import Calibration
+from mpi_fast.errors import InputError, MismatchError, MPIFastWarning
+from mpi_fast.flags import is_strict, of_samples
 from mpi_fast.mdf import Grid, MeasurementFile
+from mpi_fast.misfit import RowNoise
 
 Rows = NDArray[np.complex64]
-STRENGTH_TOLERANCE = 0.01  # relative: drive amplitudes are controlled to a few per mille
-
-# What must agree: the name in `Calibration.facts`, what people call it, unit and factor to it, relative tolerance.
-_SHARED: tuple[tuple[str, str, str, float, float], ...] = (
-    ("num_channels", "receive channels", "", 1.0, 0.0),
-    ("num_samples", "samples per period", "", 1.0, 0.0),
-    ("bandwidth", "receiver bandwidth", " MHz", 1e-6, 1e-6),
-    ("divider", "drive-field dividers", "", 1.0, 0.0),
-    ("strength", "drive-field strength", " mT", 1e3, STRENGTH_TOLERANCE),
-    ("transfer_function_corrected", "transfer function corrected", "", 1.0, 0.0),
-)
 
 
-def check_pairing(measurement: MeasurementFile, calibration: Calibration) -> None:
-    """Check that a measurement was acquired like its calibration.
+def check_pairing(measurement: MeasurementFile, calibration: Calibration, periods: slice = slice(None)) -> Agreement:
+    """Check that a measurement was acquired like its calibration, in the periods in use.
 
-    Channels and samples are always compared; bandwidth, drive field and correction of the transfer function where the
-    calibration knows its own, as it does if it came from a file.
+    Channels and samples are always compared; everything else where the calibration knows its own, as it does if it
+    came from a file.
+
+    Returns
+    -------
+    Agreement
+        What must be done with the signals, and what is doubtful.
 
     Raises
     ------
     MismatchError
-        Naming the first thing that differs, and both its values.
+        Naming the first thing that differs and cannot be converted, and both its values; see `agreement`.
     """
     acquisition = measurement.acquisition
-    found = acquisition_facts(acquisition)
-    found["transfer_function_corrected"] = measurement.transfer_function_corrected
     channels, frequencies = calibration.selection.shape
-    if (acquisition.num_channels, acquisition.num_frequencies) != (channels, frequencies):
+    same = acquisition.num_frequencies == frequencies and acquisition.num_samples == calibration.num_samples
+    if acquisition.num_channels != channels or not same:
         raise MismatchError(
             f"{measurement.path}: {acquisition.num_channels} receive channels and {acquisition.num_samples} samples "
-            f"per period, but the calibration has {channels} and {2 * (frequencies - 1)}"
+            f"per period, but the calibration has {channels} and {calibration.num_samples}"
         )
-    for name, called, unit, factor, tolerance in _SHARED:
-        expected = calibration.facts.get(name)
-        if expected is not None and not _agree(found[name], expected, tolerance):
+    used = range(acquisition.periods_per_frame)[periods]
+    if calibration.acquisition is None or not used:  # no periods are refused where frames are selected
+        return Agreement(None, (), ())
+    found = Side(acquisition, measurement.transfer_function_corrected)
+    expected = Side(calibration.acquisition, calibration.transfer_function_corrected)
+    try:
+        agreement = compare(found, expected, used)
+    except MismatchError as error:
+        raise MismatchError(f"{measurement.path}: {error}") from error
+    if agreement.factor is not None:
+        unknown = calibration.selection & ~(np.isfinite(agreement.factor) & (agreement.factor != 0))
+        if unknown.any():
+            channel, frequency = (int(index[0]) for index in np.nonzero(unknown))
             raise MismatchError(
-                f"{measurement.path}: {called} {_text(found[name], factor)}{unit}, but the calibration has "
-                f"{_text(expected, factor)}{unit}"
+                f"{measurement.path}: {agreement.done[-1]}, but unknown in {int(unknown.sum())} selected rows, such as "
+                f"channel {channel} at {calibration.frequencies[frequency] / 1e3:.6g} kHz"
             )
-
-
-def _agree(found: Any, expected: Any, tolerance: float) -> bool:
-    a, b = np.atleast_1d(np.asarray(found, float)), np.atleast_1d(np.asarray(expected, float))
-    return a.shape == b.shape and np.allclose(a, b, rtol=tolerance, atol=0.0)
-
-
-def _text(value: Any, factor: float) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " x ".join(f"{factor * item:.6g}" for item in np.atleast_1d(np.asarray(value, float)))
+    return agreement
 
 
 class MeasuredRows:
@@ -94,19 +93,35 @@ class MeasuredRows:
         Subtract the mean background frame, if the file has any and is not corrected already.
     chunk : int
         Frames in each array but the last.
+    on_bad_frame : str
+        ``flag``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
+        error.
 
     Attributes
     ----------
     num_frames : int
         Frames that iterating yields.
     background_subtracted : bool
+    noise : RowNoise
+        What the background frames show of the noise in these frames.
+    agreement : Agreement
+        What was converted, and what is doubtful.
+    flags : (frames,) uint8
+        Of the array that was yielded last: clipped samples and silent channels, see `flags.Flag`.
+    numbers : (frames,) int64
+        Of the array that was yielded last: each frame's number, or that of the first of those averaged.
+
+    Warns
+    -----
+    MPIFastWarning
+        Of what is doubtful about the pair, and of outliers among the background frames.
 
     Raises
     ------
     MismatchError
         Measurement and calibration do not fit, see `check_pairing`, or the measurement lacks selected frequencies.
     InputError
-        Nothing is selected, or NaN or Inf are in the background or, while iterating, in the frames.
+        Nothing is selected, NaN or Inf are in all background frames, or, if asked for, in frames while iterating.
     """
 
     def __init__(
@@ -120,30 +135,66 @@ class MeasuredRows:
         average: int | Literal["all"] = 1,
         background: bool = True,
         chunk: int = 64,
+        on_bad_frame: str = "flag",
     ) -> None:
-        check_pairing(measurement, calibration)
-        self._path = measurement.path
+        self.agreement = check_pairing(measurement, calibration, periods)
+        for doubt in self.agreement.doubts:
+            warnings.warn(f"{measurement.path}: {doubt}", MPIFastWarning, stacklevel=2)
+        self._path, self._strict = measurement.path, is_strict(on_bad_frame)
         self._where = _stored_rows(measurement, calibration)
-        self._read = partial(measurement.frames, start, stop, periods=periods, average=average, chunk=chunk)
+        self._used: NDArray[np.bool_] = np.asarray(calibration.selection.any(axis=1))
+        factor = self.agreement.factor
+        self._factor = np.complex64(1) if factor is None else factor[calibration.selection].astype(np.complex64)
+        self._seen: list[NDArray[np.uint8]] = []
+        self._read = partial(
+            measurement.frames, start, stop, periods=periods, average=average, chunk=chunk, inspect=self._look
+        )
         self._read()  # refuses an empty selection now rather than later
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
-        frames = len(range(measurement.num_frames // stored * len(available[periods]))[start:stop])
-        self.num_frames = 1 if average == "all" else frames // average
-        mean = measurement.background_mean(periods=periods) if background else None
-        self.background_subtracted = mean is not None
-        self._background = np.complex64(0) if mean is None else mean[self._where]
-        if not np.isfinite(self._background).all():
-            raise InputError(f"{self._path}: NaN or Inf in the background frames")
+        items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
+        frames, self._first = len(items), items.start
+        self._group = frames if average == "all" else average
+        self.num_frames = frames // self._group
+        self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        empty = summarise(
+            (spectra[:, *self._where] * self._factor for spectra in measurement.background_frames(periods=periods)),
+            str(self._path),
+            self._where[0],
+        )
+        self.background_subtracted = background and not measurement.background_corrected and empty.frames > 0
+        self._background = empty.mean.astype(np.complex64) if self.background_subtracted else np.complex64(0)
+        own = RowNoise.of_background(calibration, empty.energy, empty.frames) if empty.frames else None
+        self.noise = RowNoise.unknown(calibration.num_rows) if own is None else own
+        if self.noise.variance is not None:  # the mean of some frames is subtracted from that of others
+            share = 1 / self._group + (1 / empty.frames if self.background_subtracted else 0.0)
+            self.noise = replace(self.noise, variance=self.noise.variance * share)
 
     def __iter__(self) -> Iterator[Rows]:
         done = 0
+        self._seen = []
         for spectra in self._read():
-            rows = spectra[:, *self._where] - self._background
+            with np.errstate(invalid="ignore", over="ignore"):
+                rows = (spectra[:, *self._where] * self._factor - self._background).astype(np.complex64, copy=False)
             broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-            if broken.size:
+            if broken.size and self._strict:
                 raise InputError(f"{self._path}: NaN or Inf in frame {done + broken[0]} of those selected")
-            yield rows.astype(np.complex64, copy=False)
+            self.flags = self._flags_of(len(rows))
+            self.numbers = self._first + self._group * np.arange(done, done + len(rows))
+            yield rows
             done += len(rows)
+
+    def _look(self, samples: NDArray[Any]) -> None:
+        """Flag frames of samples as they were stored."""
+        self._seen.append(of_samples(samples, self._used))
+
+    def _flags_of(self, count: int) -> NDArray[np.uint8]:
+        """Flags of the next frames, of all those that each is a mean of."""
+        if not self._seen:
+            return np.zeros(count, np.uint8)
+        seen = np.concatenate(self._seen)
+        self._seen = [seen[count * self._group :]]
+        return np.asarray(np.bitwise_or.reduce(seen[: count * self._group].reshape(count, -1), axis=1))
 
 
 def _stored_rows(measurement: MeasurementFile, calibration: Calibration) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

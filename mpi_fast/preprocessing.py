@@ -61,6 +61,14 @@ def row_noise(background: Complex) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.square(np.abs(difference), dtype=np.float64).mean(axis=1) / 4))
 
 
+def above_accident(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Noise deviations (rows,), not all zero, kept above a tenth of their median.
+
+    A few frames may agree by accident, and a row of no noise would be the only one that counts.
+    """
+    return np.maximum(deviation, 0.1 * np.median(deviation[deviation > 0]))
+
+
 def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
     """Signal-to-noise ratio of each row where the file does not store one.
 
@@ -72,16 +80,16 @@ def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
     foreground : (rows, N) complex
         Background-corrected.
     background : (rows, B) complex
-        Background frames.
+        Background frames, which must show some noise: not all the same.
     """
     noise = np.abs(background - background.mean(axis=1, keepdims=True)).mean(axis=1).astype(np.float64)
+    noise = above_accident(noise)
     magnitude = np.abs(foreground)
     peak = magnitude.max(axis=1)
-    tiny = np.finfo(np.float64).tiny
-    best = np.argsort(peak / np.maximum(noise, tiny))[::-1][:STRONG_ROWS]
+    best = np.argsort(peak / noise)[::-1][:STRONG_ROWS]
     strong = (magnitude[best] >= STRONG_VOXEL * peak[best, None]).any(axis=0)
     signal = np.median(magnitude[:, strong], axis=1) if strong.any() else peak
-    return np.asarray(signal / np.maximum(noise, tiny), dtype=np.float64)
+    return np.asarray(signal / noise, dtype=np.float64)
 
 
 def mixing_orders(

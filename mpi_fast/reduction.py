@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.background import shows_noise
 from mpi_fast.errors import InputError
-from mpi_fast.preprocessing import row_noise
+from mpi_fast.preprocessing import above_accident, row_noise
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 RESIDUAL_FREEDOM = 8  # directions outside the range of A, at least, from which the noise level is estimated
@@ -23,14 +24,9 @@ def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np
         Background frames in the order of acquisition.
     """
     alike = np.full(len(matrix), 1.0 / max(float(np.sqrt(np.mean(np.abs(matrix) ** 2))), np.finfo(np.float64).tiny))
-    if background is None or background.shape[1] < 3:
+    if background is None or background.shape[1] < 3 or not shows_noise(background):
         return alike, False
-    deviation = row_noise(background)
-    if not deviation.any():
-        return alike, False
-    # A few frames may agree by accident, and a row of infinite weight would be the only one that counts.
-    floor = 0.1 * np.median(deviation[deviation > 0])
-    return 1.0 / np.maximum(deviation, floor), True
+    return 1.0 / above_accident(row_noise(background)), True
 
 
 def reduce_matrix(

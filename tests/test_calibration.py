@@ -162,7 +162,7 @@ def test_mdf_gives_the_same_calibration_as_arrays(tmp_path, measured, calibratio
     np.testing.assert_array_equal(found.selection, calibration.selection)
     np.testing.assert_allclose(found.singular_values, calibration.singular_values, rtol=1e-4)
     assert found.grid == (19, 19)
-    assert found.facts["divider"] == [102, 96]
+    np.testing.assert_array_equal(found.acquisition.divider, [[102], [96]])
 
 
 def test_saved_and_loaded(tmp_path, calibration):

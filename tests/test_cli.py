@@ -245,7 +245,6 @@ MATRIX, MEASUREMENT, SAVED = "system-matrix.mdf", "measurement.mdf", "scanner.h5
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: convert(path, DATA, nan), "NaN or Inf in frame 1"),
         (lambda path: convert(path, DATA, silence_channel), "C = 3 channels"),
         (
             lambda path: change(path, {"/acquisition/receiver/bandwidth": 1.0e6}),

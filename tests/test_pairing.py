@@ -134,7 +134,9 @@ def test_nan_in_frames_and_background(measurement, calibration):
     frames[67] = np.nan
     write_measurement(measurement, frames, acquisition=acquisition, background=empty)
     with pytest.raises(InputError, match="NaN or Inf in frame 67"):
-        rows_of(measurement, calibration)
+        rows_of(measurement, calibration, on_bad_frame="stop")
+    rows = rows_of(measurement, calibration)
+    np.testing.assert_array_equal(np.flatnonzero(~np.isfinite(rows).all(axis=1)), [67])
     write_measurement(measurement, frames[:5], acquisition=acquisition, background=empty * np.nan)
     with pytest.raises(InputError, match="background"):
         rows_of(measurement, calibration)

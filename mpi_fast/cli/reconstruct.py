@@ -32,6 +32,7 @@ from mpi_fast.cli.options import (
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
+from mpi_fast.flags import Flag, names_of
 
 if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
@@ -72,6 +73,9 @@ def reconstruct(
     variable: Variable = None,
     empty: Empty = None,
     axis: Axis = None,
+    on_bad_frame: Annotated[
+        str, typer.Option(help="flag: a frame with NaN comes out as NaN, flagged; stop: it is an error.")
+    ] = "flag",
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
@@ -106,9 +110,8 @@ def reconstruct(
                 reduced = Calibration.open(calibration, **options)
                 layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
                 signals = read_frames(measurement, reduced, layout, wanted)
-            reconstructor = Reconstructor(
-                reduced, model, samples, steps, device, seed, sampler=sampler, threads=threads, engine=engine
-            )
+            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
+            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
             write_images(output, result, provenance)
             summary = Summary()
@@ -125,10 +128,11 @@ def reconstruct(
         with MeasurementFile(measurement) as file:
             with spinner("reading the calibration"):
                 reduced = Calibration.open(calibration, **options)
-                rows = MeasuredRows(file, reduced, background=background, **selection)
-            reconstructor = Reconstructor(
-                reduced, model, samples, steps, device, seed, sampler=sampler, threads=threads, engine=engine
-            )
+                rows = MeasuredRows(file, reduced, background=background, on_bad_frame=on_bad_frame, **selection)
+            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
+            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
+            for done in rows.agreement.done:
+                note(done)
             if not rows.background_subtracted:
                 note(_why_no_background(background, file.background_corrected))
             grid = image_grid(reduced)
@@ -138,7 +142,7 @@ def reconstruct(
                 with progress_bar("frames") as bar:
                     task = bar.add_task("reconstructing", total=rows.num_frames)
                     for result in reconstructor.stream(rows):
-                        writer.append(result.image, result.std)
+                        writer.append(result.image, result.std, found_of(result, rows.numbers))
                         summary.add(result)
                         bar.advance(task, len(result))
         console.print(facts_table(str(measurement), summary.shown()))
@@ -159,6 +163,8 @@ class Summary:
         self.frames, self.peak = 0, 0.0
         self._snr: list[float] = []
         self._milliseconds = 0.0
+        self._misfit: list[Any] = []
+        self._flags: list[int] = []
         self.images: Any = np.empty(0)
         self.std: Any = np.empty(0)
 
@@ -167,19 +173,25 @@ class Summary:
         if not self.frames:  # copies, or the chunk would stay in memory behind its first frames
             self.images, self.std = result.image[:SHOWN].copy(), result.std[:SHOWN].copy()
         self.frames += len(result)
-        self.peak = max(self.peak, float(result.image.max()))
+        self.peak = max(self.peak, float(np.nanmax(result.image, initial=0.0)))
+        if result.misfit is not None and result.flags is not None:
+            self._misfit.append(result.misfit)
+            self._flags.extend(result.flags.tolist())
         self._snr.extend(result.snr_db.tolist())
         self._milliseconds += result.elapsed_ms * len(result)
 
     def facts(self) -> dict[str, Any]:
         """Numbers for the JSON file."""
         found = np.asarray(self._snr)[np.isfinite(self._snr)]
+        misfit = np.concatenate(self._misfit) if self._misfit else np.empty((0, 3))
         return {
             "frames": self.frames,
             "mean_snr_db": float(found.mean()) if found.size else None,
             "ms_per_frame": self._milliseconds / self.frames,
             "peak_concentration": self.peak,
             "snr_db": self._snr,
+            "misfit": {name: misfit[:, part].tolist() for part, name in enumerate(("outside", "receiver", "image"))},
+            "flags": [names_of(int(flags)) for flags in self._flags],
         }
 
     def shown(self) -> dict[str, str]:
@@ -191,7 +203,20 @@ class Summary:
             "mean SNR found, weighted rows": "no signal" if snr is None else f"{snr:.1f} dB",
             "time per frame": f"{facts['ms_per_frame']:.1f} ms",
             "peak concentration": f"{self.peak:.4g} of the delta sample",
+            "flagged frames": self._flagged(),
         }
+
+    def _flagged(self) -> str:
+        """How many frames have each flag."""
+        counts = {str(flag.name).lower(): sum(bool(flags & flag) for flags in self._flags) for flag in Flag}
+        return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"
+
+
+def found_of(result: "Reconstruction", numbers: Any) -> dict[str, Any]:
+    """What is kept of each frame beside its image."""
+    found = {"_frame": numbers, "_snrDecibel": result.snr_db, "_noiseFloor": result.noise_floor}
+    kept = {**found, "_misfit": result.misfit, "_flags": result.flags}
+    return {name: values for name, values in kept.items() if values is not None}
 
 
 def _why_no_background(wanted: bool, corrected: bool) -> str:
@@ -212,6 +237,8 @@ def _provenance(
         "command": " ".join(["mpi-fast", *sys.argv[1:]]),
         "measurement": measurement.name,
         "background_subtracted": rows.background_subtracted,
+        "converted": list(rows.agreement.done),
+        "doubtful": list(rows.agreement.doubts),
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
         **asdict(reconstructor.sampling),

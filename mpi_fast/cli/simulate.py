@@ -69,7 +69,8 @@ def simulate(
             measured = measure_matrix(scanner, calibration_snr, of_matrix)
             calibration = measured.calibrate()
             kind, background = cast("NoiseKind", noise), background_frames > 0
-            receiver = Receiver(measured, calibration.selection, snr, of_noise, kind, feed_through=background)
+            feed = {"feed_through": background, "steady": True}
+            receiver = Receiver(measured, calibration.selection, snr, of_noise, kind, **feed)
             if matrix is not None:
                 save_matrix(matrix, measured, command)
         if measurement is not None and truth is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.errors import InputError
+from mpi_fast.errors import InputError, MPIFastWarning
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.signals import SignalFile, run_length, unusable
 from mpi_fast.mdf.types import ComplexArray, IntArray
@@ -81,6 +82,7 @@ class MeasurementFile(SignalFile):
         periods: slice = slice(None),
         average: int | Literal["all"] = 1,
         chunk: int = 64,
+        inspect: Callable[[NDArray[Any]], None] | None = None,
     ) -> Iterator[ComplexArray]:
         """Read the foreground, a chunk at a time, in bounded memory.
 
@@ -94,6 +96,9 @@ class MeasurementFile(SignalFile):
             Consecutive frames averaged into one. A last group with fewer is dropped: its noise would differ.
         chunk : int
             Frames, after averaging, in each array but the last.
+        inspect : callable, optional
+            Shown the samples as they are stored, (frames, C, V), in order and before they are yielded; not called for
+            spectra.
 
         Yields
         ------
@@ -118,7 +123,7 @@ class MeasurementFile(SignalFile):
                 f"{self.path}: frames {_colon(slice(start, stop))}, average={average}, chunk={chunk} selects nothing: "
                 f"there are {self._foreground.size} foreground frames of {len(wanted)} selected periods"
             )
-        return _averaged(self._blocks(self._foreground, wanted, items), group, chunk)
+        return _averaged(self._blocks(self._foreground, wanted, items, inspect), group, chunk)
 
     def background_frames(self, *, periods: slice = slice(None), chunk: int = 64) -> Iterator[ComplexArray]:
         """Read the background frames as `frames` does the foreground; yield nothing if there are none."""
@@ -155,7 +160,13 @@ class MeasurementFile(SignalFile):
             )
         return wanted
 
-    def _blocks(self, stored: IntArray, periods: range, items: range) -> Iterator[ComplexArray]:
+    def _blocks(
+        self,
+        stored: IntArray,
+        periods: range,
+        items: range,
+        inspect: Callable[[NDArray[Any]], None] | None = None,
+    ) -> Iterator[ComplexArray]:
         """Yield the frames `items`, counted over `stored` x `periods`, in the pieces that suit the disk."""
         limit, position = self._frames_per_block(), items.start
         while position < items.stop:
@@ -166,7 +177,7 @@ class MeasurementFile(SignalFile):
             else:
                 count, part = 1, periods[first : first + min(limit, items.stop - position)]
             begin = int(stored[frame])
-            block = self._spectra(slice(begin, begin + count), slice(part.start, part.stop, part.step))
+            block = self._spectra(slice(begin, begin + count), slice(part.start, part.stop, part.step), inspect=inspect)
             block = block.reshape(-1, *block.shape[2:])
             kind = "frame" if stored is self._foreground else "background frame"
             yield self._checked(block if self._sorted else block[..., self._order], kind, position)
@@ -197,20 +208,29 @@ def _colon(part: slice) -> str:
 
 
 def _averaged(blocks: Iterator[ComplexArray], group: int, chunk: int) -> Iterator[NDArray[np.complex64]]:
-    """Average `group` consecutive frames into one and yield them `chunk` at a time."""
+    """Average `group` consecutive frames into one and yield them `chunk` at a time.
+
+    Frames with NaN or Inf are left out of a mean of several, with a warning.
+    """
     means: list[NDArray[np.complex64]] = []
     total: Any = 0.0
-    count = 0
+    count = used = 0
     for block in blocks:
         start = 0
         while start < len(block):
             part = block[start : start + group - count]
             # Sums of thousands of frames outgrow the 24 bits of single precision.
-            total = total + part.sum(axis=0, dtype=np.complex128)
-            start, count = start + len(part), count + len(part)
+            whole = np.isfinite(part).all(axis=(1, 2)) if group > 1 else np.ones(len(part), bool)
+            total = total + part[whole].sum(axis=0, dtype=np.complex128)
+            start, count, used = start + len(part), count + len(part), used + int(whole.sum())
             if count == group:
-                means.append((total / group).astype(np.complex64))
-                total, count = 0.0, 0
+                if used < group:
+                    text = f"NaN or Inf in {group - used} of {group} frames that are averaged: left out"
+                    warnings.warn(text, MPIFastWarning, stacklevel=2)
+                mean = total / used if used else np.full(block.shape[1:], np.nan)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    means.append(mean.astype(np.complex64))
+                total, count, used = 0.0, 0, 0
             if len(means) == chunk:
                 yield np.stack(means)
                 means = []

@@ -22,19 +22,28 @@ from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.write import GrowingDataset, Metadata, put, put_common, put_grid, require_shape
 
+# What mpi-fast keeps of each image, beside it: datasets of /reconstruction whose first axis is Q.
+PER_FRAME = {
+    "_frame": "number of the frame, or of the first that was averaged, from 0 over the selected periods",
+    "_snrDecibel": "signal-to-noise ratio found",
+    "_noiseFloor": "what noise alone would leave in a linear estimate, in the image's unit",
+    "_misfit": "three numbers, see mpi_fast.misfit: outside the calibration's range, receive chain, image",
+    "_flags": "sum of mpi_fast.flags.Flag: 1 bad, 2 clipped, 4 empty, 8 foreign, 16 dead",
+}
 
-def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[np.float32]:
-    """Read the images of a reconstruction.
+
+def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[Any]:
+    """Read the images of a reconstruction, or what was found of each.
 
     Parameters
     ----------
     path : str or Path
     name : str
-        The dataset in /reconstruction: "data", or "_std" for the uncertainty maps mpi-fast adds.
+        The dataset in /reconstruction: "data", "_std" for the uncertainty maps mpi-fast adds, or one of `PER_FRAME`.
 
     Returns
     -------
-    float32 array (Q, rows, columns)
+    float32 array (Q, rows, columns), or for `PER_FRAME` an array (Q,) or (Q, 3)
 
     Raises
     ------
@@ -49,6 +58,8 @@ def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[np.floa
         stored = datasets.find(dataset)
         if stored is None:
             datasets.fail(dataset, "is missing: the file holds no images of that name")
+        if name in PER_FRAME:
+            return np.asarray(stored.read())
         if len(stored.shape) != 3 or stored.shape[1:] != (count, 1) or stored.dtype.kind not in "biuf":
             datasets.fail(
                 dataset,
@@ -69,10 +80,11 @@ class ReconstructionWriter:
     grid : Grid
         The plane of the images.
     acquisition : Acquisition
-        Of the measurement.
+        Of the measurement: its facts, start and description are kept.
     provenance : mapping, optional
         What made the images; kept as JSON text in the custom field /reconstruction/_provenance.
     metadata : Metadata, optional
+        By default what the acquisition's description says of study, experiment, tracer and scanner.
 
     Raises
     ------
@@ -90,7 +102,7 @@ class ReconstructionWriter:
         metadata: Metadata | None = None,
     ) -> None:
         self._path, self._grid, self._acquisition = path, grid, acquisition
-        self._metadata = metadata or Metadata()
+        self._metadata = metadata
         try:
             self._provenance = json.dumps(dict(provenance or {}), sort_keys=True)
         except TypeError as error:
@@ -101,29 +113,46 @@ class ReconstructionWriter:
             self._h5 = stack.enter_context(h5py.File(stack.enter_context(atomic_path(self._path)), "w"))
             self._images = GrowingDataset(self._h5, "/reconstruction/data")
             self._std = GrowingDataset(self._h5, "/reconstruction/_std")
+            self._found = {name: GrowingDataset(self._h5, f"/reconstruction/{name}") for name in PER_FRAME}
             # An empty stream makes a valid file of no images.
             self._images.append(np.empty((0, self._grid.voxels.size, 1), np.float32))
             self._stack = stack.pop_all()
         return self
 
-    def append(self, images: NDArray[Any], std: NDArray[Any] | None = None) -> None:
-        """Add images, and with all of them or none their standard deviations.
+    def append(
+        self,
+        images: NDArray[Any],
+        std: NDArray[Any] | None = None,
+        found: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Add images, and with all of them or none their standard deviations and what was found of them.
 
         Parameters
         ----------
         images, std : real arrays (n, rows, columns)
+        found : mapping of str to arrays (n, ...), optional
+            Under the names of `PER_FRAME`.
 
         Raises
         ------
         InputError
-            The shape is not that of the grid, or `std` is there for some images only.
+            The shape is not that of the grid, or something is there for some images only.
         """
+        found = found or {}
+        for name, kept in found.items():
+            if name not in PER_FRAME or len(kept) != len(images):
+                raise InputError(f"{name}: one of {', '.join(PER_FRAME)} for each of {len(images)} images was expected")
+        for name, dataset in self._found.items():
+            if self._images.length and (name in found) != bool(dataset.length):
+                raise InputError(f"{name}: expected with every image or with none")
         if self._images.length and (std is not None) != bool(self._std.length):
             raise InputError("std: expected with every image or with none")
         for name, values, target in (("images", images, self._images), ("std", std, self._std)):
             if values is not None:
                 require_shape(name, values, (len(images), *self._grid.shape))
                 target.append(np.asarray(values, np.float32).reshape(len(images), self._grid.voxels.size, 1))
+        for name, kept in found.items():
+            self._found[name].append(np.asarray(kept))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

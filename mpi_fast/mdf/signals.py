@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,9 +181,17 @@ class SignalFile(MDFFile, ABC):
         return stored[np.argsort(self._acquired[stored])]
 
     def _spectra(
-        self, frames: slice, periods: slice, channels: slice = slice(None), points: slice = slice(None)
+        self,
+        frames: slice,
+        periods: slice,
+        channels: slice = slice(None),
+        points: slice = slice(None),
+        inspect: Callable[[NDArray[Any]], None] | None = None,
     ) -> ComplexArray:
-        """Read one block from disk: complex array (frames, periods, channels, frequencies), as stored."""
+        """Read one block from disk: complex array (frames, periods, channels, frequencies), as stored.
+
+        `inspect` is shown samples as they are stored, (frames * periods, channels, samples).
+        """
         leading = (0,) * (len(self._data.shape) - 4)
         # A transform needs all samples, so time-domain data are cut to `points` only after it.
         stored = points if self._fourier else slice(None)
@@ -198,6 +207,8 @@ class SignalFile(MDFFile, ABC):
                 constant = self._at_zero[points] * self.acquisition.num_samples
                 spectra = factor[0] * spectra + factor[1] * constant
         else:
+            if inspect is not None:
+                inspect(raw.reshape(-1, *raw.shape[2:]))
             volts = raw.astype(np.float64)
             if factor is not None:
                 volts = factor[0] * volts + factor[1]

@@ -83,9 +83,9 @@ def put(h5: Any, name: str, value: ArrayLike | None) -> None:
         h5.create_dataset(name, data=np.asarray(value).astype(_NUMPY.get(kind, kind)))
 
 
-def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames: int) -> None:
-    """Write every group that all kinds of MDF files share."""
-    a, m, now = acquisition, metadata, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata | None, num_frames: int) -> None:
+    """Write every group that all kinds of MDF files share; without metadata, what the acquisition's file said."""
+    a, m, now = acquisition, metadata or Metadata(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     drive_channels, tones = a.divider.shape
     periods = (a.periods_per_frame, drive_channels, tones)
     gradient = None if a.gradients is None else _for_each(a.gradients, a.periods_per_frame)
@@ -135,8 +135,21 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata, num_frames
         "/acquisition/receiver/inductionFactor": a.induction_factor,
         "/acquisition/receiver/transferFunction": a.transfer_function,
     }
+    if metadata is None:
+        values |= {name: value for name, value in a.description.items() if _is_writable(name, value)}
     for name, value in values.items():
         put(h5, name, value)
+
+
+def _is_writable(name: str, value: Any) -> bool:
+    """Whether a value is of the type that the specification wants: files may say anything."""
+    kind = TYPES.get(name)
+    if kind == "str":
+        return True
+    try:
+        return kind is not None and np.asarray(value).astype(_NUMPY.get(kind, kind)) is not None
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _for_each(values: FloatArray, periods: int) -> FloatArray:

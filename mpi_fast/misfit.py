@@ -1,0 +1,222 @@
+"""What of a frame the calibration does not explain, in three numbers.
+
+Of the whitened signals ``b_r = U y + r`` (see `calibration`), with the image x that was made of them:
+
+outside     the energy of r per direction, over that of the noise which background frames show: a lost synchronisation
+            or another scanner multiplies it
+receiver    the part of r that a change of the receive chain would leave. A chain whose gain and phase have changed a
+            little, smoothly with frequency, adds to each channel's signals s a bit of ``f^2 s`` (a shifted resonance)
+            and of ``i f s`` (a delay): few directions, outside the range of A, in which noise has little energy
+image       ``||y - S V^T x||^2 / (R sigma^2)``, what no plausible image explains within the range of A: other particles
+
+The last two compare with the frame's own noise level, and need no background frames. What the noise of single rows is
+relative to the calibration's, `RowNoise`, background frames show, or the residuals of many frames.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.phantoms import FAMILIES, generate
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complexfloating[Any, Any]]
+PRIOR = 8.0  # frames that say that the rows' noise is the calibration's
+HEARD = 0.03  # share of a frame's energy from which a channel is asked for its receive chain
+SPIKE = 4.0  # standard deviations at which single rows are cut off
+IMAGES, MOST, MANY = 64, 0.98, 0.9  # typical images, and of how many of them leeways are
+IMAGES_OFF = 3e-5  # energy, relative to the signals', by which the network's images are off without any noise
+
+
+@dataclass(frozen=True)
+class RowNoise:
+    """Noise of each row of a measurement, relative to the calibration's.
+
+    Attributes
+    ----------
+    energy : (M,) float64
+        Sum over frames of the squared whitened noise of each row (mean of real and imaginary part), each frame's
+        relative to its mean over the rows.
+    frames : float
+        How many frames, less what was lost by subtracting their mean.
+    variance : float, or None
+        Mean over the rows, in whitened units, of what background frames show; None without such.
+    """
+
+    energy: Array
+    frames: float
+    variance: float | None = None
+
+    @classmethod
+    def unknown(cls, rows: int) -> "RowNoise":
+        """Of which nothing is known."""
+        return cls(np.zeros(rows), 0.0)
+
+    @classmethod
+    def of_background(cls, calibration: Calibration, energy: Array, frames: int) -> "RowNoise":
+        """From the rows' sums (M,) of squared magnitudes over background frames, less their mean.
+
+        Fewer than two frames, or frames that are all the same, tell nothing.
+        """
+        whitened = energy * np.square(calibration.weights) / 2
+        total = float(whitened.mean())
+        if frames < 2 or not total > 0:
+            return cls.unknown(calibration.num_rows)
+        return cls(whitened / total * (frames - 1), frames - 1.0, total / (frames - 1))
+
+    def with_frames(self, energy: Array) -> "RowNoise":
+        """And these frames' (F, M), each relative to its mean."""
+        return RowNoise(self.energy + energy.sum(axis=0), self.frames + len(energy), self.variance)
+
+    @property
+    def profile(self) -> Array:
+        """Variance of each row relative to their mean, (M,)."""
+        return np.asarray((PRIOR + self.energy) / (PRIOR + self.frames))
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Of F frames; see the module's description.
+
+    Attributes
+    ----------
+    outside : (F,) float64
+        One for what noise alone leaves, NaN where no background frames show the noise.
+    receiver : (F,) float64
+        Per direction: one for noise alone, NaN for frames without signal.
+    image : (F,) float64
+        About one, and more where frames are so clean that the image is what is not exact.
+    implausible : (F,) float64
+        The same over noise and what images are usually off by: at most about one at any noise.
+    directions : (F,) float64
+        Directions that ``receiver`` is a mean over; 0 for frames without signal.
+    rows : (F, M) float64
+        Squared residual of each row over its expectation for noise that is the calibration's.
+    """
+
+    outside: Array
+    receiver: Array
+    image: Array
+    implausible: Array
+    directions: Array
+    rows: Array
+
+    def of(self, frames: NDArray[np.integer[Any]]) -> "Misfit":
+        """Of some of the frames."""
+        return Misfit(**{name: values[frames] for name, values in vars(self).items()})
+
+
+class MisfitMeter:
+    """Measures the misfit of frames to one calibration."""
+
+    def __init__(self, calibration: Calibration) -> None:
+        self._calibration = calibration
+        self._range = (calibration.projection / calibration.weights).conj().T  # U, (M, R) complex
+        leverage = np.square(np.abs(self._range)).sum(axis=1) / 2
+        self._left = np.maximum(1 - leverage, 0.05)  # of each row's noise, outside the range of A
+        channel, frequency = np.nonzero(calibration.selection)
+        self._channels = np.stack([channel == one for one in np.unique(channel)]).astype(float)
+        relative = calibration.frequencies[frequency] / calibration.frequencies[frequency].max()
+        change = np.stack([relative**2, 1j * relative])
+        self._changes = (self._channels[:, None] * change).reshape(-1, len(relative))  # (q, M)
+
+    def __call__(
+        self, rows: Complex, reduced: ReducedFrames, image: NDArray[np.floating[Any]], noise: RowNoise
+    ) -> Misfit:
+        """Measure.
+
+        Parameters
+        ----------
+        rows : (F, M) complex
+        reduced : ReducedFrames
+            Of these rows.
+        image : (F, N)
+            That was made of them.
+        noise : RowNoise
+        """
+        calibration, x = self._calibration, np.asarray(image, np.float64)
+        y, variance = reduced.y.astype(np.float64), np.square(reduced.noise, dtype=np.float64)
+        expected = (x @ calibration.basis) * calibration.singular_values
+        floor = np.where(variance > 0, variance, 1.0)
+        left = np.square(y - expected).sum(axis=1)
+        allowed = calibration.rank * floor + self.image_leeway * np.square(y).sum(axis=1)
+
+        residual: Complex = rows * calibration.weights - y @ self._range.T
+        profile = noise.profile
+        limit = SPIKE * np.sqrt(2 * floor[:, None] * profile)
+        size = np.abs(residual)
+        residual *= np.where(size > limit, limit / np.maximum(size, limit), 1.0)
+        fit = expected @ self._range.T
+        energy, directions = self._left_by_receiver(residual, fit, profile)
+        leeway = self.receiver_leeway * np.square(np.abs(fit)).sum(axis=1)
+        # What a changed chain left is no noise: taken out of the noise level, at most half of it.
+        outside = 2 * calibration.num_rows - calibration.rank
+        quiet = np.maximum(variance - np.maximum(energy - directions * variance, 0) / outside, variance / 2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            receiver = energy / (directions * quiet + leeway)
+
+        # A calibration that is noisy itself leaves its noise outside, as much as there are particles.
+        own = np.square(x).sum(axis=1) if calibration.noise_known else 0.0
+        seen = np.nan if noise.variance is None else noise.variance + own
+        squares = np.square(np.abs(residual)) / 2 / self._left
+        return Misfit(
+            outside=variance / seen + np.zeros(len(rows)),
+            receiver=np.where(directions > 0, receiver, np.nan),
+            image=left / (calibration.rank * floor),
+            implausible=left / allowed,
+            directions=directions,
+            rows=squares / np.maximum(squares.mean(axis=1, keepdims=True), np.finfo(float).tiny),
+        )
+
+    @cached_property
+    def _typical(self) -> tuple[Complex, Array, Array]:
+        """Whitened signals (F, M) of typical images by the whole matrix, their y, and y by the reduced one, (F, R)."""
+        calibration = self._calibration
+        images = generate(list(FAMILIES), IMAGES, calibration.grid, seed=0).reshape(IMAGES, -1)
+        rows = (images @ calibration.matrix.T) * calibration.weights
+        seen = np.square(np.abs(rows)).sum(axis=1) > 0
+        expected = images @ calibration.basis * calibration.singular_values
+        return rows[seen], (rows @ self._range.conj()).real[seen], expected[seen]
+
+    @cached_property
+    def receiver_leeway(self) -> float:
+        """Energy, relative to the signals', that right frames show where a changed receive chain would.
+
+        What the truncated directions of A hold: of most images it is less than this.
+        """
+        rows, y, expected = self._typical
+        fit = expected @ self._range.T
+        energy, _ = self._left_by_receiver(rows - y @ self._range.T, fit, np.ones(rows.shape[1]))
+        signal = np.square(np.abs(fit)).sum(axis=1)
+        return float(np.quantile(energy / signal, MOST)) if len(signal) else 0.0
+
+    @cached_property
+    def image_leeway(self) -> float:
+        """Energy, relative to the signals', that right images are off: by the network, and by the reduction of A."""
+        _, y, expected = self._typical
+        off = np.square(y - expected).sum(axis=1) / np.square(y).sum(axis=1)
+        return IMAGES_OFF + (float(np.quantile(off, MANY)) if len(off) else 0.0)
+
+    def _left_by_receiver(self, residual: Complex, fit: Complex, profile: Array) -> tuple[Array, Array]:
+        """Energy that a changed chain leaves in the residual (F, M), and in how many directions.
+
+        This is the score test of a random change of each channel: directions count as much as such a change leaves in
+        them. Of noise that ``profile`` (M,) describes the energy is about a chi-square of as many degrees of freedom:
+        three moments agree (Pearson's approximation of a quadratic form).
+        """
+        loud = np.square(np.abs(fit)) @ self._channels.T
+        heard = loud >= HEARD * loud.sum(axis=1, keepdims=True)
+        change = fit[:, None] * self._changes
+        length = np.linalg.norm(change, axis=2) * np.where(heard, 1.0, np.inf).repeat(2, axis=1)
+        change = change / np.where(length > 0, length, np.inf)[..., None]
+        change -= (change @ self._range.conj()).real @ self._range.T
+        covariance = ((change * profile) @ change.conj().swapaxes(1, 2)).real
+        energy = np.square((change @ residual.conj()[..., None])[..., 0].real).sum(axis=1)
+        moments = [np.trace(np.linalg.matrix_power(covariance, n), axis1=1, axis2=2) for n in (1, 2, 3)]
+        first, second, third = (np.where(moments[0] > 0, moment, 1.0) for moment in moments)
+        directions = np.where(moments[0] > 0, second**3 / third**2, 0.0)
+        return np.maximum((energy - first) * np.sqrt(directions / second) + directions, 0.0), directions

@@ -1,0 +1,242 @@
+"""A calibration scan: the spectra of a delta sample at every voxel, and without it, from a file or from arrays.
+
+What is read here is what was measured, row by row of the candidates; `calibration.Calibration` makes of it what frames
+are reduced with.
+"""
+
+import warnings
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.background import shows_noise, warn_of_outliers, without_outliers
+from mpi_fast.errors import InputError, MPIFastWarning
+from mpi_fast.mdf import Acquisition, SystemMatrixFile
+from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
+
+Complex = NDArray[np.complexfloating[Any, Any]]
+IN_MEMORY = "system matrix"
+
+
+@dataclass(frozen=True)
+class CalibrationScan:
+    """What was measured to calibrate a scanner.
+
+    Attributes
+    ----------
+    candidates : (C, K) bool
+        The rows that follow: those that are wanted whatever their SNR, or already with it where ``snr`` was stored.
+    foreground : (rows, N) complex
+        Voxels in MDF order (x fastest).
+    background : (rows, B) complex, or None
+        In the order of acquisition.
+    subtracted : (B, N), or None
+        How much of each background frame is to be subtracted from each voxel.
+    snr : (C, K), or None
+        Signal-to-noise ratio of each row, where it is known.
+    frequencies : (K,) float64
+        In Hz.
+    grid, field_of_view
+        (ny, nx), and (height, width) in m.
+    source : str
+        What it is called in messages.
+    acquisition : Acquisition, or None
+        How it was acquired, as far as that is known.
+    transfer_function_corrected : bool
+    facts : dict
+        For people.
+    """
+
+    candidates: NDArray[np.bool_]
+    foreground: Complex
+    background: Complex | None
+    subtracted: NDArray[np.float64] | None
+    snr: NDArray[np.float64] | None
+    frequencies: NDArray[np.float64]
+    grid: tuple[int, int]
+    field_of_view: tuple[float, float]
+    source: str = IN_MEMORY
+    acquisition: Acquisition | None = None
+    transfer_function_corrected: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_mdf(cls, path: str | Path, rows: RowFilter, plane: tuple[str, int] | None = None) -> "CalibrationScan":
+        """Read one plane of a file, and of its rows only those in question; see `Calibration.from_mdf`."""
+        with SystemMatrixFile(path) as file:
+            grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
+            shape = acquisition.num_channels, acquisition.num_frequencies
+            orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if rows.max_order else None
+            candidates = np.zeros(shape, dtype=bool)
+            candidates[:, stored] = rows.candidates(acquisition.frequencies, shape[0], orders)[:, stored]
+            snr = None if file.snr is None else _stored_snr(str(path), file.snr, shape, stored)
+            chosen = candidates if snr is None else rows.select(candidates, snr)
+            wanted = _stored_rows(chosen, stored)
+            background = subtracted = None
+            if len(file.background_index):
+                background = file.background(wanted)
+                weights = background_weights(file.foreground_index(grid), file.background_index)
+                subtracted = 0.0 * weights if file.background_corrected else weights
+            return cls(
+                candidates=chosen,
+                foreground=file.foreground(grid, wanted),
+                background=background,
+                subtracted=subtracted,
+                snr=snr,
+                frequencies=acquisition.frequencies,
+                grid=grid.shape,
+                field_of_view=grid.field_of_view,
+                source=str(path),
+                acquisition=acquisition,
+                transfer_function_corrected=file.transfer_function_corrected,
+                facts={
+                    "source": Path(path).name,
+                    "plane": list(plane) if plane else None,
+                    "normal": grid.normal,
+                    "extent": list(grid.extent),
+                    "center": list(grid.center),
+                    "candidate_rows": int(candidates.sum()),
+                    "snr_threshold": rows.snr_threshold,
+                    "min_frequency": rows.min_frequency,
+                    "max_frequency": rows.max_frequency if np.isfinite(rows.max_frequency) else None,
+                    "channels": None if rows.channels is None else list(rows.channels),
+                    "max_order": rows.max_order,
+                    "background_frames": len(file.background_index),
+                },
+            )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        matrix: Complex,
+        frequencies: NDArray[np.float64],
+        grid: tuple[int, int],
+        field_of_view: tuple[float, float],
+        rows: RowFilter,
+        *,
+        background: Complex | None = None,
+        order: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
+        snr: NDArray[np.float64] | None = None,
+        mixing: NDArray[np.int64] | None = None,
+        acquisition: Acquisition | None = None,
+        facts: dict[str, Any] | None = None,
+    ) -> "CalibrationScan":
+        """Take it from arrays, see `Calibration.from_arrays`."""
+        channels, count, voxels = matrix.shape
+        if voxels != grid[0] * grid[1] or len(frequencies) != count:
+            raise InputError(
+                f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
+                f"{grid[0]} x {grid[1]} voxels)"
+            )
+        stated = None if acquisition is None else (acquisition.num_channels, acquisition.num_frequencies)
+        if stated not in (None, (channels, count)):
+            raise InputError(f"acquisition of (channels, frequencies) {stated}, but the matrix has {(channels, count)}")
+        candidates = rows.candidates(frequencies, channels, mixing)
+        empty = subtracted = None
+        if background is not None and background.shape[2]:
+            order = order or (np.arange(voxels), np.arange(voxels, voxels + background.shape[2]))
+            acquired = np.argsort(order[1])
+            empty = background[candidates][:, acquired]
+            subtracted = background_weights(order[0], order[1][acquired])
+        return cls(
+            candidates=candidates,
+            foreground=matrix[candidates],
+            background=empty,
+            subtracted=subtracted,
+            snr=snr,
+            frequencies=np.asarray(frequencies, dtype=np.float64),
+            grid=grid,
+            field_of_view=field_of_view,
+            acquisition=acquisition,
+            facts=facts or {},
+        )
+
+    def corrected(self) -> "CalibrationScan":
+        """Subtract the background, and find the SNR where it is not known: without what would spoil either.
+
+        Outliers among the background frames are replaced; voxels that hold nothing but zeros, as those that a scan
+        which was stopped never reached, stay zeros; background frames that cannot tell the noise give no SNR. Each is
+        said in a warning.
+
+        Raises
+        ------
+        InputError
+            For NaN or Inf, with channel and frequency of the first.
+        """
+        self._check_finite(self.foreground, "foreground")
+        unreached = self._unreached()
+        if self.background is None or self.subtracted is None:
+            return self
+        self._check_finite(self.background, "background")
+        background, replaced = without_outliers(self.background, np.nonzero(self.candidates)[0])
+        warn_of_outliers(replaced, self.source)
+        foreground = self.foreground - background @ self.subtracted.astype(background.real.dtype)
+        foreground[:, unreached] = 0
+        snr = self.snr
+        if not shows_noise(background):
+            count = background.shape[1]
+            few = "1 background frame" if count == 1 else f"{count} background frames that are all the same"
+            warnings.warn(
+                f"{self.source}: {few} cannot show the noise: it is unknown, and all rows count alike",
+                MPIFastWarning,
+                stacklevel=2,
+            )
+        elif snr is None:
+            snr = np.full(self.candidates.shape, -np.inf)
+            snr[self.candidates] = row_snr(foreground, background)
+        return replace(self, foreground=foreground, background=background, snr=snr)
+
+    def _check_finite(self, values: Complex, kind: str) -> None:
+        row = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if row.size:
+            channel, frequency = (int(index[row[0]]) for index in np.nonzero(self.candidates))
+            raise InputError(
+                f"{self.source}: NaN or Inf in {row.size} rows of the {kind} frames, the first in channel {channel} "
+                f"at {self.frequencies[frequency] / 1e3:.6g} kHz"
+            )
+
+    def _unreached(self) -> NDArray[np.bool_]:
+        """Voxels, (N,) bool, that hold nothing but zeros where others do not."""
+        unreached = np.asarray(~self.foreground.any(axis=0))
+        count = int(unreached.sum())
+        if 0 < count < len(unreached) and self.source == IN_MEMORY:  # of a file, its reader says it
+            warnings.warn(
+                f"{self.source}: {count} of {len(unreached)} voxels hold nothing but zeros, the first is number "
+                f"{int(unreached.argmax())} (from 0): was the calibration scan stopped? Nothing can be seen there",
+                MPIFastWarning,
+                stacklevel=3,
+            )
+        return unreached
+
+
+def _stored_snr(
+    source: str, stored: NDArray[np.float64], shape: tuple[int, int], index: NDArray[np.int64]
+) -> NDArray[np.float64] | None:
+    """The SNR (C, K') that a file stores, at all frequencies; None where none of it is a number above zero.
+
+    An infinite one is that of a row without noise, which nobody knows: such rows stay, with the best SNR that is known.
+    """
+    known = np.isfinite(stored) & (stored > 0)
+    endless = int(np.isposinf(stored).sum())
+    if endless:
+        warnings.warn(
+            f"{source}: /calibration/snr is infinite in {endless} of {stored.size} rows: their noise is unknown",
+            MPIFastWarning,
+            stacklevel=4,
+        )
+    if not known.any():
+        return None
+    snr = np.full(shape, -np.inf)
+    snr[:, index] = np.nan_to_num(stored, nan=-np.inf, posinf=float(stored[known].max()), neginf=-np.inf)
+    return snr
+
+
+def _stored_rows(chosen: NDArray[np.bool_], index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number among the stored rows, channel by channel, of each chosen row (C, K), in the order of the latter."""
+    position = np.full(chosen.shape[1], -1)
+    position[index] = np.arange(len(index))
+    channel, frequency = np.nonzero(chosen)
+    return np.asarray(channel * len(index) + position[frequency], np.int64)
