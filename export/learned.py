@@ -1,4 +1,4 @@
-"""``python -m mpi_fast.export.learned dernet.pt``: a network to compare with becomes one ONNX file, or nothing."""
+"""``python -m mpi_fast.export.learned dernet.pt``: a learned method becomes one ONNX file, or nothing."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from mpi_fast.errors import MPIFastError
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="As mpi-fast train --method dernet or deq writes it.")],
+    checkpoint: Annotated[Path, typer.Argument(help="As mpi-fast train --method posterior, dernet or deq writes it.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", show_default="the name with .onnx", help="File to write.")
     ] = None,
 ) -> None:
-    """Export a network to compare with, if it equals the original; needs torch and onnx, of the extra "train"."""
+    """Export a learned method, if it equals the original; needs torch and onnx, of the extra "train"."""
     with friendly():
         path = output or checkpoint.with_suffix(".onnx")
         check_outputs(path, inputs=(checkpoint,))

@@ -1,24 +1,15 @@
 """A frame of the posterior network as one torch module, for export: reduced signals in, image and uncertainty out.
 
 The network works on images of root-mean-square about one; here its input is scaled so, and its output scaled back. In
-units of the noise float32 suffices for that. The same graph serves every calibration, rank and grid of its kind, planes
-or volumes; with S and V frozen into it, it serves one scanner.
+units of the noise float32 suffices for that. The same graph serves every calibration, of any rank, and planes of any
+grid.
 """
 
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.export.onnx import Graph, to_onnx
 from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
 from mpi_fast.training.posterior import PosteriorNetwork, Signals
-
-OUTPUTS = ("image", "std")
-AXES = {
-    "y": {0: "frames", 1: "rank"},
-    "noise": {0: "frames"},
-    "singular_values": {0: "rank"},
-    "basis": {3: "rank"},
-}
 
 
 class Frame(nn.Module):
@@ -67,14 +58,3 @@ class Frame(nn.Module):
         power = torch.square(singular_values).sum()
         scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
         return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
-
-
-def posterior_onnx(network: PosteriorNetwork, grid: tuple[int, int, int]) -> Graph:
-    """``posterior.onnx`` of one grid, its axes of frames and of R free."""
-    inputs = {
-        "y": torch.ones(2, 7),
-        "noise": torch.ones(2),
-        "singular_values": torch.ones(7),
-        "basis": torch.ones(*grid, 7),
-    }
-    return to_onnx(Frame(network), inputs, OUTPUTS, AXES)

@@ -20,6 +20,7 @@ from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.learned import model_file, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
+from mpi_fast.methods.posterior import Posterior
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
@@ -94,6 +95,7 @@ REGISTRY: dict[str, Entry] = {
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
     "deq": Entry("DEQ-MPI", DeqMpi, {**_TOLD_NOISE, "iterations": _EVALUATIONS}, fixed={"threads": 1}, trained=True),
+    "posterior": Entry("mpi-fast, one evaluation", Posterior, fixed={"threads": 1}, ours=True, trained=True),
     "paper": _ours(", as published", **_PUBLISHED),
     "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),
@@ -105,7 +107,7 @@ REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for 
 REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
 
 _CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
-_LEARNED = tuple(name for name, entry in REGISTRY.items() if entry.trained and packaged(name).is_file())
+_LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and not e.ours and packaged(name).is_file())
 DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "fast")
 """What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame, and of ``dernet`` and ``deq``
 those are there whose model comes with the package."""

@@ -18,6 +18,7 @@ from mpi_fast.reading import read_regular
 
 Array = NDArray[np.float32]
 KIND = "mpi-fast method"
+ANY_GRID = ("posterior",)  # methods whose network knows no grid
 LARGEST_FILE = 2 * 2**30  # bytes
 
 
@@ -53,7 +54,7 @@ class LearnedModel:
     model : str or Path
         As `model_file`.
     calibration : Calibration
-        Whose grid the file must be for.
+        Whose grid the file must be for, unless it serves any.
     threads : int, optional
         Threads that one evaluation may use; default all.
 
@@ -83,13 +84,13 @@ class LearnedModel:
             self.provenance = dict(json.loads(metadata["provenance"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: incomplete metadata ({type(error).__name__}: {error})") from error
-        if (ny, nx) != calibration.grid:
+        if method not in ANY_GRID and (ny, nx) != calibration.grid:
             raise MismatchError(
                 f"{path}: a model for {ny} x {nx} voxels, but the calibration has "
                 f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --method {method} --grid"
             )
 
     def __call__(self, **inputs: NDArray[Any]) -> Array:
-        """The model's outputs (F, ...) for named float32 inputs, side by side."""
+        """The model's outputs (F, ...) for named float32 inputs, side by side along their second axis."""
         contiguous = {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in inputs.items()}
         return np.concatenate(self._session.run(None, contiguous), axis=1)
