@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 
 from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
-from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
 from mpi_fast.consensus import DAMPING, DOUBTFUL, FIRST, LAST, NOISY, SHARE, WIDENING, falling, settle, spread_about
 from mpi_fast.console import progress_bar, write_json
@@ -38,6 +38,7 @@ from mpi_fast.experiment import MeasuredMatrix
 from mpi_fast.machine import machine
 from mpi_fast.pipelines import Sampling
 from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.reduction import ReducedFrames
 from mpi_fast.samplers import nfe
 from mpi_fast.symmetry import symmetries
 
@@ -226,7 +227,9 @@ def assess(variant: Variant, setup: Setup, snr: float, bundled: Engine) -> Merit
     """Figures of merit of every frame."""
     signals, truth = frames(setup, snr)
     engine = variant.engine or bundled
-    reconstruct = Reconstructor(scanner(setup.scanner)[1], device="cpu", engine=engine, **variant.options)
+    reconstruct = Reconstructor(
+        scanner(setup.scanner)[1], device="cpu", engine=engine, inspect=False, **variant.options
+    )
     with variant.change(setup, snr):
         out = reconstruct(signals)
     held = metrics.coverage(out.image, out.std, truth, 0.95, setup.covered())

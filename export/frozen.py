@@ -8,9 +8,10 @@ import torch
 from onnx import compose, numpy_helper
 from torch import Tensor, nn
 
-from mpi_fast.calibration import SNR_CEILING_DB, Calibration
+from mpi_fast.calibration import Calibration
 from mpi_fast.export.onnx import Graph, checked, count, quiet, to_onnx
 from mpi_fast.export.shared import tidied
+from mpi_fast.reduction import SNR_CEILING_DB
 
 OUTPUTS = ("image", "std", "snr_db")
 LARGEST_CONSTANT = 2**24  # bytes that constant folding may make of one tensor: V * V of a grid of 2048 voxels

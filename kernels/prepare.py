@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import SNR_CEILING_DB, Calibration
+from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, level_of, share_of, width_of
 from mpi_fast.guidance import (
     CERTAIN,
@@ -31,6 +31,7 @@ from mpi_fast.kernels.launch import (
     scalar_define,
     strides,
 )
+from mpi_fast.reduction import SNR_CEILING_DB
 
 STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor", "share", "width")
 """Rows of what is known of each frame: noise as `Likelihood` takes it, share and width as `consensus.settle` does, the

@@ -21,31 +21,10 @@ from mpi_fast.calibration_file import is_calibration, read_calibration, write_ca
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf import Acquisition
 from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reduction import RESIDUAL_FREEDOM, reduce_matrix, row_weights
+from mpi_fast.reduction import RESIDUAL_FREEDOM, SNR_CEILING_DB, ReducedFrames, reduce_matrix, row_weights
 from mpi_fast.scan import CalibrationScan
 
 Complex = NDArray[np.complexfloating[Any, Any]]
-SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
-
-
-@dataclass(frozen=True)
-class ReducedFrames:
-    """Frames after `Calibration.reduce`, in units of whitened signal.
-
-    Attributes
-    ----------
-    y : (F, R) float32
-        Reduced signals.
-    noise : (F,) float32
-        Noise standard deviation of each component of y.
-    snr_db : (F,) float32
-        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`, and minus
-        infinity where the noise explains everything.
-    """
-
-    y: NDArray[np.float32]
-    noise: NDArray[np.float32]
-    snr_db: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

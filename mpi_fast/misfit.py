@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.calibration import Calibration
 from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]

@@ -1,5 +1,6 @@
-"""The reduction of a system matrix: whitening its rows, and the singular value decomposition."""
+"""The reduction of a system matrix: whitening its rows, the singular value decomposition, and what it makes of frames."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,27 @@ from mpi_fast.preprocessing import above_accident, row_noise
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 RESIDUAL_FREEDOM = 8  # directions outside the range of A, at least, from which the noise level is estimated
+SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
+
+
+@dataclass(frozen=True)
+class ReducedFrames:
+    """Frames after `Calibration.reduce`, in units of whitened signal.
+
+    Attributes
+    ----------
+    y : (F, R) float32
+        Reduced signals.
+    noise : (F,) float32
+        Noise standard deviation of each component of y.
+    snr_db : (F,) float32
+        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`, and minus
+        infinity where the noise explains everything.
+    """
+
+    y: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    snr_db: NDArray[np.float32]
 
 
 def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np.float64], bool]:

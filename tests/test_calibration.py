@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpi_fast.calibration import SNR_CEILING_DB, Calibration
+from mpi_fast.calibration import Calibration
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
 from mpi_fast.experiment import acquisition_of
 from mpi_fast.mdf import write_system_matrix
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.preprocessing import RowFilter, background_weights
-from mpi_fast.reduction import reduce_matrix
+from mpi_fast.reduction import SNR_CEILING_DB, reduce_matrix
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ class Entry:
 
 
 def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any) -> Entry:
-    return Entry(f"mpi-fast{title}", build, fixed=fixed, network=True, ours=True)
+    return Entry(f"mpi-fast{title}", build, fixed={"inspect": False, **fixed}, network=True, ours=True)
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes

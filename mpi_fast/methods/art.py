@@ -21,9 +21,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Estimate, check_count, check_positive, reduced_frames
+from mpi_fast.reduction import ReducedFrames
 
 BLOCK = 64  # rows
 Rows = Literal["measured", "whitened", "reduced"]

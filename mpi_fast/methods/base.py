@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.calibration import Calibration, ReducedFrames
+from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]
 BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
