@@ -1,4 +1,4 @@
-"""The reduction of a system matrix: whitening its rows, the singular value decomposition, and what it makes of frames."""
+"""The reduction of a system matrix: whitening of its rows, the singular value decomposition, and reduced frames."""
 
 from dataclasses import dataclass
 from typing import Any
