@@ -121,7 +121,8 @@ class Outcome:
 
 
 @lru_cache(maxsize=1)
-def _scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
+def measured(name: str) -> tuple[MeasuredMatrix, Calibration]:
+    """A scanner of `SCANNERS`: its matrix as measured, and its calibration."""
     matrix = SCANNERS[name].measure_matrix()
     return matrix, matrix.calibrate()
 
@@ -129,7 +130,7 @@ def _scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
 @lru_cache(maxsize=4)
 def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
     """Spectra (F, C, K) and true images (F, ny, nx) of one part; the images are the same at every SNR."""
-    matrix, calibration = _scanner(setup.scanner)
+    matrix, calibration = measured(setup.scanner)
     count = setup.phantoms if part == TEST else setup.validation
     truth = heldout.phantoms(count, [setup.seed, part])
     rng = np.random.default_rng([setup.seed, part, 1, round(10 * snr_db) + 10_000])
@@ -138,7 +139,7 @@ def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.co
 
 @lru_cache(maxsize=1)  # one without parameters serves all SNRs, and to load a network takes longer than to use it
 def _built(setup: Setup, method: str, **parameters: Any) -> Method:
-    entry, (_, calibration) = get(method), _scanner(setup.scanner)
+    entry, (_, calibration) = get(method), measured(setup.scanner)
     network = {"model": setup.model, "threads": 1} if entry.network else {}
     return entry(calibration, **network, **parameters)
 

@@ -6,7 +6,7 @@ Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: th
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from math import sqrt
 from pathlib import Path
@@ -69,6 +69,7 @@ def train(
     *,
     device: str = "auto",
     resume: bool = False,
+    batches: Iterator[Any] | None = None,
     save_every: float = 120.0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Path:
@@ -85,6 +86,8 @@ def train(
     resume : bool
         Go on from ``output + ".resume"``, or where it is gone from ``output``: the averaged weights, with optimisers
         that remember nothing.
+    batches : iterator, optional
+        To train on, instead of those that the configuration describes.
     save_every : float
         Seconds between checkpoints.
     report : callable
@@ -115,7 +118,7 @@ def train(
     resume_file = output.with_name(output.name + ".resume")
     done = _restore(output, resume_file, config, network, average, optimisers, target) if resume else Done(0, 0, 0, 0)
     step, frames, spent, computed = first, *_ = done
-    data = recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
+    data = batches or recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
 
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     computing = time.process_time() - computed

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpi_fast.guidance import WIDTHS
+from mpi_fast.training.mixed import mixed
 
 VIEWS = (4.0,)  # spreads, next to r_k, under which a block also sees what the signals would change
 INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
@@ -187,12 +188,12 @@ class Corrector(nn.Module):
     def forward(self, injected: Tensor, features: Tensor | None, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         """(B, injected, rows, columns), features of the block before, modulations -> outputs in float32, features."""
         rows, columns = injected.shape[2:]
-        x = self.inject(injected)
-        x = self.fine(x if features is None else features + x, fine)
-        half = self.coarse(self.down(functional.silu(x)), coarse)
-        x = x + functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
-        with torch.autocast(x.device.type, enabled=False):
-            return self.head(functional.silu(x.float())), x
+        with mixed(injected.device, self.training):  # the combination with the signals is always in float32
+            x = self.inject(injected)
+            x = self.fine(x if features is None else features + x, fine)
+            half = self.coarse(self.down(functional.silu(x)), coarse)
+            x = x + functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
+        return self.head(functional.silu(x.float())), x
 
 
 class PosteriorNetwork(nn.Module):

@@ -66,8 +66,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     A weight that depends on the signals alone changes nothing in the minimiser, the posterior mean; this one makes
     frames of all noise levels count alike, as their PSNR does. The expected error has a likelihood of its own.
     """
-    with mixed(batch.image.device):
-        image, log_error, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
+    image, log_error, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
     squared = (image - batch.image).square()
     expected = torch.exp(2 * log_error.detach()).mean(dim=-1).clamp_min(1e-6)
     size = batch.image.square().mean(dim=-1)
@@ -112,7 +111,8 @@ def _one_grid(make: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]
 
 
 def _mixture(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[PosteriorBatch]:
-    return posterior_batches(make_settings(config.mixture, config.seed, config.processes), seed, device)
+    # Of the batches' own seed: a run that goes on meets other scanners than before.
+    return posterior_batches(make_settings(config.mixture, seed, config.processes), seed, device)
 
 
 @dataclass(frozen=True)
