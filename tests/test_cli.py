@@ -399,6 +399,7 @@ def test_bad_options_of_the_others(files):
     assert "from 1 to 65536" in fail("bench", "--frames", 10**9)
     assert "--learning-rate" in fail("train", "--minutes", 1, "--learning-rate", 0)
     assert "score, posterior, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
+    assert "many grids" in fail("train", "--minutes", 1, "--method", "posterior", "--grid", "8x8")
 
 
 def test_interrupted(files, monkeypatch):

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,11 +22,18 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
     method: Annotated[str, typer.Option(help="score; posterior, its successor; dernet or deq, to compare.")] = "score",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    grid: Annotated[str, typer.Option(help="Voxels of the images, rows x columns.")] = "19x19",
+    grid: Annotated[
+        str | None,
+        typer.Option(show_default="19x19", help="Voxels of the images, rows x columns; posterior serves any."),
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
-    scanners: Annotated[int, typer.Option(min=1, max=100_000, help="Random scanners to train on.")] = 256,
-    phantoms: Annotated[int, typer.Option(min=1, max=10**7, help="Random phantoms to train on.")] = 60_000,
+    scanners: Annotated[
+        int | None, typer.Option(min=1, max=100_000, show_default="256", help="Random scanners; posterior has its own.")
+    ] = None,
+    phantoms: Annotated[
+        int | None, typer.Option(min=1, max=10**7, show_default="60000", help="Random phantoms; posterior has its own.")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(show_default="the method's own", help="Highest one.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -37,8 +44,9 @@ def train(
         if learning_rate is not None and not 0 < learning_rate < math.inf:
             raise InputError(f"--learning-rate {learning_rate}: expected a positive number")
         check_outputs(output, json_file)
-        shape = parse_grid(grid)
-        if min(shape) < 2:
+        given = {"grid": grid and parse_grid(grid), "scanners": scanners, "phantoms": phantoms}
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        if min(chosen.get("grid", (2,))) < 2:
             raise InputError(f"--grid {grid}: expected at least 2 x 2 voxels")
         try:
             from mpi_fast.training.config import TrainingConfig
@@ -50,18 +58,15 @@ def train(
 
         if method not in RECIPES:
             raise InputError(f"--method {method}: expected one of {', '.join(RECIPES)}")
-        config = TrainingConfig(
-            minutes=minutes,
-            grid=shape,
-            scanners=scanners,
-            phantoms=phantoms,
-            learning_rate=learning_rate,
-            seed=seed,
-            network=RECIPES[method].config(),
-        )
+        if chosen and RECIPES[method].open_ended:
+            raise InputError(
+                f"--{next(iter(chosen))}: {method} is trained on scanners and phantoms of many grids at once"
+            )
+        network = RECIPES[method].config()
+        config = TrainingConfig(minutes=minutes, learning_rate=learning_rate, seed=seed, network=network, **chosen)
         last: list[Progress] = []
         with _bar() as bar:
-            task = bar.add_task(f"simulating {scanners} scanners, drawing {phantoms} phantoms", total=None)
+            task = bar.add_task("simulating scanners, drawing phantoms", total=None)
             run(config, output, device=device, resume=resume, report=partial(_show, bar, task, 60 * minutes, last))
         for state in last:
             facts = {"steps": state.step, "loss": f"{state.loss:.4g}", "minutes": f"{state.seconds / 60:.2f}"}
