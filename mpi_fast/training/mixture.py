@@ -22,6 +22,8 @@ from mpi_fast.training.posterior import Signals
 
 VOXELS = 40 * 361  # of a batch, about
 GROUPS = 8  # scanners in a batch, at most
+STANDARD = 19, 19
+ABSTRACT_EVERY = 6, 3  # how often a scanner of the standard grid, and of others, is an abstract operator
 ALONE = 0.5  # share of frames without a noisy image
 EMPTY_PHANTOM = 0.02  # of a phantom's mean square, next to the median one: less is too little to see
 
@@ -33,7 +35,7 @@ class Mixture:
     Attributes
     ----------
     scanners, phantoms : int
-        Of the standard grid, 19 x 19; it makes up ``standard`` of all batches.
+        Of the standard grid, 19 x 19, which makes up ``standard`` of all batches.
     planes, volumes : int
         How many other grids; volumes make up ``volume`` of all batches.
     each, drawn : int
@@ -46,7 +48,7 @@ class Mixture:
     volumes: int = 16
     each: int = 6
     drawn: int = 4000
-    standard: float = 0.45
+    standard: float = 0.5
     volume: float = 0.2
 
 
@@ -102,7 +104,7 @@ def _aspect(rng: np.random.Generator) -> float:
 def make_settings(mixture: Mixture, seed: int, processes: int = 1) -> list[Setting]:
     """Draw grids, scanners and phantoms: some ten minutes of one processor."""
     rng = np.random.default_rng([seed, 1])
-    square, planes = ((19, 19), (1.0, 1.0)), [random_plane(rng) for _ in range(mixture.planes)]
+    square, planes = (STANDARD, (1.0, 1.0)), [random_plane(rng) for _ in range(mixture.planes)]
     volumes = [random_volume(rng) for _ in range(mixture.volumes)]
     with workers(processes) as pool:
         plans = [_planned(pool, square, mixture.scanners, mixture.phantoms, (seed, 0))]
@@ -138,10 +140,11 @@ def _planned(
     phantoms: int,
     seed: tuple[int, int],
 ) -> _Plan:
-    """A setting's parts: two scanners in three have a field-free point, the others are abstract."""
+    """A setting's parts: most scanners have a field-free point, the others are abstract."""
     grid, voxel = place
+    every = ABSTRACT_EVERY[0 if grid == STANDARD else 1]
     operators = [
-        pool.submit(reduced_abstract if index % 3 == 2 else reduced_scanner, (*seed, index), grid, voxel)
+        pool.submit(reduced_scanner if (index + 1) % every else reduced_abstract, (*seed, index), grid, voxel)
         for index in range(scanners)
     ]
     parts = -(-phantoms // 2000)
