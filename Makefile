@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
 
-test: $(VENV)/dev.stamp  ## all tests that need no GPU
-	$(BIN)/python -m pytest
+test: $(VENV)/dev.stamp  ## all tests that need no GPU, a process for each core
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 coverage: $(VENV)/dev.stamp  ## tests, and the lines that none of them runs
 	$(BIN)/python -m pytest --cov --cov-report=term-missing
