@@ -107,7 +107,7 @@ def _agree(called: str, unit: str, scale: float, found: Any, expected: Any, tole
 
 
 def _listed(values: Array, scale: float) -> str:
-    return " x ".join(f"{scale * value + 0.0:.6g}" for value in values)  # no minus before zero
+    return " x ".join(f"{scale * value + 0.0:.6g}" for value in values) or "none"  # no minus before zero
 
 
 def _in(periods: range, number: int) -> str:

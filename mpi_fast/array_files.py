@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mpi_fast.errors import FileFormatError, MPIFastError
 from mpi_fast.reading import read_regular
 
-LARGEST = 2**31  # bytes of a file, and of a variable that is stored compressed
+LARGEST = 2**31  # bytes of a file
+SMALL, COMPRESSED = 2**28, 100  # bytes, and times the file: what a compressed variable may have; numbers shrink less
 Array = NDArray[Any]
 
 
@@ -20,7 +21,7 @@ def read_numpy(path: Path, variable: str | None) -> Array:
     """A variable of an ``.npz`` archive, or what an ``.npy`` file holds, checked before it is allocated."""
     content = read_regular(path, LARGEST, "a NumPy file")
     try:
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             content = _member(path, content, variable)
         return _array(content)
     except FileFormatError:
@@ -35,9 +36,16 @@ def _member(path: Path, content: bytes, variable: str | None) -> bytes:
         one = names.get(_name(path, variable, list(names)))
         if one is None:
             raise FileFormatError(f"{path}: {variable} is missing: it holds {', '.join(names)}")
-        if one.file_size > LARGEST:
-            raise FileFormatError(f"{path}: {variable} declares {one.file_size} bytes, expected at most {LARGEST}")
+        _check_size(path, one.filename.removesuffix(".npy"), one.file_size, len(content))
         return archive.read(one)  # which checks its CRC
+
+
+def _check_size(path: Path, name: str, size: int, held: int) -> None:
+    largest = max(SMALL, COMPRESSED * held)
+    if size > largest:
+        raise FileFormatError(
+            f"{path}: {name} unfolds to {size / 2**20:.0f} MiB; at most {largest >> 20} were expected"
+        )
 
 
 def _array(content: bytes) -> Array:
@@ -60,6 +68,7 @@ def read_old_matlab(path: Path, variable: str | None) -> Array:
     MPIFastError
         When SciPy is not installed.
     """
+    content = read_regular(path, LARGEST, "a MATLAB file")
     try:
         from scipy.io import loadmat, whosmat
     except ImportError as error:
@@ -67,12 +76,12 @@ def read_old_matlab(path: Path, variable: str | None) -> Array:
             f"{path}: a MATLAB file of before version 7.3 needs SciPy: pip install 'mpi-fast[matlab]', or saving: "
             f"save('{path.name}', '-v7.3')"
         ) from error
-    content = read_regular(path, LARGEST, "a MATLAB file")
     try:
-        names = [name for name, _, _ in whosmat(io.BytesIO(content))]
-        name = _name(path, variable, names)
-        if name not in names:
-            raise FileFormatError(f"{path}: {name} is missing: it holds {', '.join(names) or 'nothing'}")
+        shapes = {name: shape for name, shape, _ in whosmat(io.BytesIO(content))}
+        name = _name(path, variable, list(shapes))
+        if name not in shapes:
+            raise FileFormatError(f"{path}: {name} is missing: it holds {', '.join(shapes) or 'nothing'}")
+        _check_size(path, name, 8 * int(np.prod(shapes[name], dtype=object)), len(content))
         return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
     except FileFormatError:
         raise

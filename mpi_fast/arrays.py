@@ -50,9 +50,10 @@ def read_array(path: str | Path, variable: str | None = None) -> Numbers:
         numbers, NaN or Inf.
     """
     path = Path(path)
-    if path.suffix == ".npz" or path.suffix == ".npy":
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".npy"):
         array = read_numpy(path, variable)
-    elif path.suffix == ".mat" and path.is_file() and not h5py.is_hdf5(path):
+    elif suffix == ".mat" and not (path.is_file() and h5py.is_hdf5(path)):
         array = read_old_matlab(path, variable)
     else:
         array = _read_hdf5(path, variable)

@@ -25,17 +25,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     InputError
-        The folder does not exist, or `path` is a folder.
+        See `check_target`.
 
     Notes
     -----
     Whatever ends the block early, KeyboardInterrupt included, leaves `path` as it was and no temporary file.
     """
     target = Path(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: cannot be written: the folder {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"{target}: cannot be written: it is a folder, and a file name was expected")
+    check_target(target)
     # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive the rename; kept short because
     # the target's own name may already be as long as the file system allows.
     temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")
@@ -44,3 +41,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(target: Path) -> None:
+    """InputError if no file can appear at `target`, or would replace what is no file: a folder, a pipe, a device."""
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: cannot be written: the folder {target.parent} does not exist")
+    if target.is_dir():
+        raise InputError(f"{target}: cannot be written: it is a folder, and a file name was expected")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target}: cannot be written: it is a pipe or a device, and a file name was expected")

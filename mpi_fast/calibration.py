@@ -206,8 +206,10 @@ class Calibration:
             raise InputError(
                 f"only {len(matrix)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
             )
-        if np.abs(matrix).max() > np.finfo(np.float32).max ** 0.5:
-            raise InputError(f"{scan.source}: values up to {np.abs(matrix).max():.3g}: too large for single precision")
+        largest, single = np.abs(matrix).max(), np.finfo(np.float32)
+        if largest > single.max**0.5 or 0 < largest < 1e3 * single.tiny:
+            size = "large" if largest > 1 else "small"
+            raise InputError(f"{scan.source}: values up to {largest:.3g}: too {size} for single precision")
         weights, noise_known = row_weights(matrix, background)
         u, s, v = reduce_matrix(matrix * weights[:, None], scan.subtracted if noise_known else None)
         half = len(matrix)

@@ -16,7 +16,7 @@ A field that is optional is left out where the calibration has none (None), and 
 that they do not know; to store another attribute of `Calibration`, add a line to `FIELDS`.
 
 Files of format 1 have no seal. They are read, and their arrays must prove each other, as those of all files must: see
-`_check_factors`. What that leaves open is singular values that are smaller than they were.
+`calibration_fields`. What that leaves open is singular values that are smaller than they were.
 """
 
 import hashlib
@@ -24,16 +24,15 @@ import json
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
+from mpi_fast.calibration_fields import FIELDS, Field, check_facts, check_fields, damaged
 from mpi_fast.errors import FileFormatError
 from mpi_fast.mdf import Acquisition, Datasets
 from mpi_fast.mdf.acquisition_text import from_plain, to_plain
@@ -42,30 +41,9 @@ FORMAT = 2
 KIND = "mpi-fast calibration"
 MAGIC = b"mpi-fast calibration, sha256 "
 HEADER = 512  # bytes, the smallest block that HDF5 skips
-TOLERANCE = 1e-3  # of products that are one, or zero, in exact numbers; float32 leaves 1e-6
 
 
-@dataclass(frozen=True)
-class Field:
-    """An array of the file: its type (a letter of `numpy.dtype.kind`) and the sizes of its axes."""
-
-    name: str
-    kind: str
-    shape: str
-    optional: bool = False
-
-
-FIELDS = (
-    Field("grid", "i", "G"),
-    Field("field_of_view", "f", "G"),
-    Field("selection", "b", "CK"),
-    Field("frequencies", "f", "K"),
-    Field("matrix", "c", "MN"),
-    Field("weights", "f", "M"),
-    Field("singular_values", "f", "R"),
-    Field("basis", "f", "NR"),
-    Field("projection", "c", "RM"),
-)
+STORED_TEXT = 2**26  # bytes of JSON; a scanner's transfer function takes 2**17
 FLAGS = "transfer_function_corrected", "noise_known"
 TUPLES = "grid", "field_of_view"  # of plain numbers, in memory
 
@@ -122,11 +100,9 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
     with _opened(path) as (file, sealed):
         _check_version(path, file, sealed)
         content = {field.name: _array(path, file, field) for field in FIELDS}
-        content["facts"] = _facts(path, file, "facts")
+        content["facts"] = check_facts(path, _facts(path, file, "facts"))
         content |= _read_stated(path, file, content["facts"])
-    _check_shapes(path, content)
-    _check_values(path, content)
-    _check_factors(path, content)
+    check_fields(path, content)
     return {name: tuple(value.tolist()) if name in TUPLES else value for name, value in content.items()}
 
 
@@ -177,35 +153,47 @@ def _check_version(path: Path, file: Any, sealed: bool) -> None:
 def _array(path: Path, file: Any, field: Field) -> Any:
     """Read a dataset; nothing is allocated that the file does not hold."""
     try:
-        dataset = file.get(field.name)
-        if dataset is None and field.optional:
+        if field.optional and field.name not in file.keys():  # noqa: SIM118
             return None
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
-            raise ValueError("is missing")
+        dataset = _dataset(file, field.name)
         if dataset.dtype.kind != field.kind or len(dataset.shape) != len(field.shape):
             raise ValueError(f"is {dataset.dtype} {dataset.shape}")
-        if dataset.is_virtual or dataset.external or dataset.nbytes > dataset.id.get_storage_size():
-            raise ValueError(f"declares {dataset.nbytes} bytes, and the file holds {dataset.id.get_storage_size()}")
         return dataset[()]
     except Exception as error:  # of any kind, see `_opened`
-        raise _damaged(path, field.name, error) from error
+        raise damaged(path, field.name, error) from error
+
+
+def _dataset(file: Any, name: str) -> Any:
+    """A dataset whose values are in this file; ValueError otherwise. Links are not followed, wherever they lead."""
+    link = file.get(name, getclass=True, getlink=True)
+    if link is not h5py.HardLink:
+        raise ValueError("is missing" if link is None else "is a link; a dataset was expected")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+        raise ValueError("is no dataset with values")
+    if dataset.is_virtual or dataset.external or dataset.nbytes > dataset.id.get_storage_size():
+        raise ValueError(f"declares {dataset.nbytes} bytes, and the file holds {dataset.id.get_storage_size()}")
+    return dataset
 
 
 def _text(path: Path, file: Any, name: str) -> str:
     try:
-        value = file[name][()]
+        dataset = _dataset(file, name)
+        if dataset.shape or dataset.dtype.kind not in "SO" or dataset.nbytes > STORED_TEXT:
+            raise ValueError(f"is {dataset.dtype} {dataset.shape}; a text was expected")
+        value = dataset[()]
         return bytes(value).decode() if isinstance(value, bytes) else str(value)
     except Exception as error:  # of any kind, see `_opened`
-        raise _damaged(path, name, error) from error
+        raise damaged(path, name, error) from error
 
 
 def _facts(path: Path, file: Any, name: str) -> dict[str, Any]:
     try:
         facts = json.loads(_text(path, file, name))
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, name, error) from error
+        raise damaged(path, name, error) from error
     if not isinstance(facts, dict):
-        raise _damaged(path, name, "an object was expected")
+        raise damaged(path, name, "an object was expected")
     return facts
 
 
@@ -218,7 +206,7 @@ def _stated(content: dict[str, Any]) -> dict[str, Any]:
 
 def _read_stated(path: Path, file: Any, facts: dict[str, Any]) -> dict[str, Any]:
     """What `_stated` wrote; files without it say a few of these things in their facts, see `pairing`."""
-    if "stated" not in file:
+    if "stated" not in file.keys():  # noqa: SIM118 (a dangling link is a member, too)
         return {"acquisition": _from_facts(facts), **{name: facts.get(name) is True for name in FLAGS}}
     stated = _facts(path, file, "stated")
     try:
@@ -226,7 +214,7 @@ def _read_stated(path: Path, file: Any, facts: dict[str, Any]) -> dict[str, Any]
         acquisition = None if plain is None else from_plain(plain)
         return {"acquisition": acquisition, **{name: bool(stated[name]) for name in FLAGS}}
     except Exception as error:  # of any kind, see `_opened`
-        raise _damaged(path, "stated", error) from error
+        raise damaged(path, "stated", error) from error
 
 
 def _from_facts(facts: dict[str, Any]) -> Acquisition | None:
@@ -245,63 +233,3 @@ def _from_facts(facts: dict[str, Any]) -> Acquisition | None:
         )
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _damaged(path: Path, name: str, problem: object) -> FileFormatError:
-    return FileFormatError(f"{path}: damaged calibration: {name}: {problem}")
-
-
-def _check_shapes(path: Path, content: dict[str, Any]) -> None:
-    """Every letter of the fields' shapes stands for one size."""
-    grid = content["grid"]
-    if len(grid) not in (2, 3) or not ((grid >= 1) & (grid < 2**16)).all():
-        raise _damaged(path, "grid", f"{grid.tolist()}: two or three positive whole numbers were expected")
-    selection = content["selection"]
-    sizes = dict(zip("CK", selection.shape, strict=True)) | {"R": len(content["singular_values"])}
-    sizes |= {"G": len(grid), "N": int(np.prod(grid, dtype=np.int64)), "M": int(selection.sum())}
-    for field in FIELDS:
-        value, expected = content[field.name], tuple(sizes[letter] for letter in field.shape)
-        if value is not None and value.shape != expected:
-            raise _damaged(path, field.name, f"its shape is {value.shape}, {expected} was expected")
-    if not 1 <= sizes["R"] <= min(sizes["N"], 2 * sizes["M"] - 1):
-        raise _damaged(path, "singular_values", f"{sizes['R']} of {sizes['M']} rows and {sizes['N']} voxels")
-
-
-def _check_values(path: Path, content: dict[str, Any]) -> None:
-    for field in FIELDS:
-        value = content[field.name]
-        if value is not None and field.kind in "fc" and not np.isfinite(value).all():
-            raise _damaged(path, field.name, "NaN or Inf")
-    if not (content["weights"] > 0).all():
-        raise _damaged(path, "weights", "positive numbers were expected")
-    if not content["field_of_view"].all():
-        raise _damaged(path, "field_of_view", f"{content['field_of_view'].tolist()}: lengths in m were expected")
-    if not (content["singular_values"] > 0).all():
-        raise _damaged(path, "singular_values", "positive numbers were expected")
-
-
-@np.errstate(over="ignore", invalid="ignore")  # of numbers that are no factors, which is then said
-def _check_factors(path: Path, content: dict[str, Any]) -> None:
-    """The columns of V and of U are orthonormal, and the matrix is ``U S V^T`` as far as they reach.
-
-    On random vectors, not on all: ``V^T V z = z`` fails for almost every z if it fails for one. And as
-    ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 shows that S, which must not depend on z. It is in
-    descending order; the singular values that are kept are shrunk, and so no larger.
-    """
-    v, s = content["basis"].astype(np.float64), content["singular_values"].astype(np.float64)
-    p, shown = content["projection"], []
-    u = p / content["weights"]
-    for z in np.random.default_rng(0).choice([-1.0, 1.0], (2, len(s))):
-        along = v @ z
-        _require(path, "basis", v.T @ along, z, "its columns are not orthonormal")
-        _require(path, "projection", (u @ (z @ u.conj())).real, z, "its rows are not orthonormal when whitened")
-        shown.append(z * (p @ (content["matrix"] @ along)).real / s.max())
-    first, second = shown
-    _require(path, "matrix", first, second, "it is not the one that was reduced")
-    if (first < s / s.max() - TOLERANCE).any() or (np.diff(first) > TOLERANCE).any():
-        raise _damaged(path, "singular_values", "they are not those of the matrix")
-
-
-def _require(path: Path, name: str, found: NDArray[Any], expected: NDArray[Any], problem: str) -> None:
-    if not np.abs(found - expected).max() < TOLERANCE:  # NaN fails, too
-        raise _damaged(path, name, problem)

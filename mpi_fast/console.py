@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mpi_fast.atomic import atomic_path
+from mpi_fast.atomic import atomic_path, check_target
 from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
 
 # No markup: what is printed are people's file names, and [brackets] in them are brackets.
@@ -83,19 +83,16 @@ def spinner(message: str) -> Progress:
 
 def check_outputs(*outputs: Path | None, inputs: tuple[Path, ...] = ()) -> None:
     """Refuse outputs that could not be written, or would replace an input, before any work is done."""
-    seen = {path.resolve() for path in inputs}
+    seen = {os.path.realpath(path) for path in inputs}
     for path in outputs:
         if path is None:
             continue
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: cannot be written: the folder {path.parent} does not exist")
-        if path.is_dir():
-            raise InputError(f"{path}: cannot be written: it is a folder, and a file name was expected")
+        check_target(path)
         if not os.access(path.parent, os.W_OK):
             raise InputError(f"{path}: cannot be written: no permission to write in {path.parent}")
-        if path.resolve() in seen:
+        if os.path.realpath(path) in seen:
             raise InputError(f"{path}: is an input or another output of this command; not replaced")
-        seen.add(path.resolve())
+        seen.add(os.path.realpath(path))
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:

@@ -4,6 +4,7 @@ What is read here is what was measured, row by row of the candidates; `calibrati
 are reduced with.
 """
 
+import math
 import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -125,6 +126,8 @@ class CalibrationScan:
         facts: dict[str, Any] | None = None,
     ) -> "CalibrationScan":
         """Take it from arrays, see `Calibration.from_arrays`."""
+        if not all(math.isfinite(length) and length for length in field_of_view):
+            raise InputError(f"field of view {field_of_view}: expected two lengths in m")
         channels, count, voxels = matrix.shape
         if voxels != grid[0] * grid[1] or len(frequencies) != count:
             raise InputError(

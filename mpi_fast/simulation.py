@@ -125,9 +125,9 @@ class Scanner:
             "sub_voxels": self.sub_voxels,
         }
         for name, value in positive.items():
-            if not np.all(np.asarray(value) > 0):
+            if not np.all(np.asarray(value) > 0) or not np.all(np.isfinite(value)):
                 raise InputError(f"scanner: {name} is {value}, expected positive numbers")
-        if 0.0 in self.gradient:
+        if 0.0 in self.gradient or not np.all(np.isfinite(self.gradient)):
             raise InputError(f"scanner: gradient is {self.gradient} T/m, expected no zero component")
         if len(set(self.dividers)) < self.dimensions:
             raise InputError(f"scanner: dividers are {self.dividers}, expected different ones")

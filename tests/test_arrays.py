@@ -147,7 +147,7 @@ def bomb(path):
         ("a.npy", lambda path: np.save(path, np.zeros((0, 3))), "numbers were expected"),
         ("a.npy", lambda path: np.save(path, np.array([[1, np.nan]])), r"NaN or Inf in 1 of 2 numbers, .* \(0, 1\)"),
         ("a.npz", truncated, "a.npz: not a NumPy file"),
-        ("a.npz", bomb, "declares 4294967280 bytes"),
+        ("a.npz", bomb, "unfolds to 4096 MiB; at most 256"),
         ("a.mat", truncated, "a.mat: not a MATLAB file"),
         ("a.mat", lambda path: path.write_bytes(b"MATLAB 5.0 MAT-file" * 100), "a.mat: not a MATLAB file"),
         ("a.mat", lambda path: path.write_bytes(b""), "a.mat"),
@@ -155,6 +155,7 @@ def bomb(path):
         ("a.h5", lambda path: path.unlink(), "no such file"),
         ("a.npy", lambda path: path.unlink(), "no such file"),
         ("a.mat", lambda path: path.unlink(), "no such file"),
+        ("a.mat", lambda path: (path.unlink(), os.mkfifo(path)), "not a file; expected a MATLAB file"),
         ("a.npz", lambda path: (path.unlink(), os.mkfifo(path)), "not a file"),
     ],
 )
@@ -175,6 +176,17 @@ def test_a_flipped_bit_in_a_compressed_archive_is_seen(tmp_path, spectra):
 
 
 # -- axes -------------------------------------------------------------------------------------------------------------
+
+
+def test_names_in_capitals(tmp_path, spectra):
+    path = write(tmp_path / "a.npy", spectra).rename(tmp_path / "A.NPY")
+    np.testing.assert_array_equal(read_array(path), spectra)
+
+
+def test_a_matlab_file_that_unfolds(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"S": np.zeros((2**13, 2**13))}, do_compression=True)
+    with pytest.raises(FileFormatError, match="S unfolds to 512 MiB; at most 256 were expected"):
+        read_array(tmp_path / "a.mat")
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (2, 0, 1), (1, 2, 0)])
@@ -306,6 +318,9 @@ def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffi
         assert images["image"].shape == images["std"].shape == (1, 19, 19)
         assert np.corrcoef(images["image"].ravel(), image)[0, 1] > 0.8
         assert json.loads(str(images["provenance"]))["measurement"] == f"b{suffix}"
+        assert (images["frame"].tolist(), images["flags"].tolist()) == ([0], [0])
+        assert images["misfit"].shape == (1, 3)
+        assert images["noise_floor"].shape == (1,)
     assert json.loads((tmp_path / "b.json").read_text())["frames"] == 1
     run("reconstruct", tmp_path / f"b{suffix}", "-c", saved, *QUICK, "-o", tmp_path / "images.mat")
     np.testing.assert_allclose(scipy.io.loadmat(tmp_path / "images.mat")["image"], np.load(output)["image"], atol=1e-6)
@@ -317,6 +332,10 @@ def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffi
         (("calibrate", "S.npy"), "give --grid 8x8 and --field-of-view"),
         (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "x"), "--field-of-view x"),
         (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "30", "--plane", "z=1"), "--plane"),
+        *[
+            (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", size), "field of view .*: expected two lengths")
+            for size in ("0", "nan", "30,inf")
+        ],
         (("calibrate", "S.npy", "--grid", "3x5", "--field-of-view", "30"), "no axis has the length 15"),
         (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "30", "--sampling-rate", "-1"), "--sampling-rate"),
         (("reconstruct", "S.npy", "-c", "scanner.h5", "--average", "2"), "--average"),

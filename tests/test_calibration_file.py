@@ -155,6 +155,17 @@ def with_nan(array):
         ("projection", lambda p: 2 * p, "projection: its rows are not orthonormal"),
         ("facts", lambda facts: np.bytes_("[1]"), "facts: an object"),
         ("facts", lambda facts: np.bytes_("{"), "facts: Expecting"),
+        *[
+            ("facts", lambda facts, odd=odd: np.bytes_(json.dumps(odd)), message)
+            for odd, message in [
+                ({"best_snr": "x"}, "facts: best_snr is 'x'; a number was expected"),
+                ({"background_frames": -1}, "facts: background_frames is -1"),
+                ({"normal": 7, "extent": [1, 1, 1], "center": [0, 0, 0]}, "facts: normal is 7; x, y or z"),
+                ({"normal": "z", "extent": [1, 1], "center": [0, 0, 0]}, "facts: extent is .1, 1.; three numbers"),
+                ({"normal": "z", "extent": [1, 1, 1]}, "facts: center is missing"),
+            ]
+        ],
+        ("facts", lambda facts: np.zeros(1 << 20, np.int8), "facts: is int8 .1048576,.; a text was expected"),
         ("facts", lambda facts: np.bytes_("[" * 100_000), "facts: "),
         ("facts", lambda facts: np.bytes_(b'{"a": "\xff"}'), "facts: "),
         ("format", lambda version: 99, "format 99, this version reads up to 2"),
@@ -190,7 +201,28 @@ def test_arrays_that_the_file_does_not_hold(saved, tmp_path, how):
             layout[:] = h5py.VirtualSource(str(other), "basis", (12, 9))
             file.create_virtual_dataset("basis", layout)
     seal(saved)
-    with pytest.raises(FileFormatError, match=r"basis: (is missing|declares)"):
+    with pytest.raises(FileFormatError, match=r"basis: (is a link|is no dataset|declares)"):
+        Calibration.load(saved)
+
+
+@pytest.mark.parametrize("name", ["facts", "stated", "kind", "basis"])
+def test_links_are_not_followed(saved, tmp_path, name):
+    with h5py.File(tmp_path / "other.h5", "w") as other, h5py.File(saved, "r+") as file:
+        file.copy(name, other)
+        del file[name]
+        file[name] = h5py.ExternalLink(str(tmp_path / "other.h5"), name)
+    seal(saved)
+    with pytest.raises(FileFormatError, match=f"{name}: is a link; a dataset was expected"):
+        Calibration.load(saved)
+
+
+@pytest.mark.parametrize("name", ["facts", "stated", "kind"])
+def test_texts_that_the_file_does_not_hold(saved, name):
+    with h5py.File(saved, "r+") as file:
+        del file[name]
+        file.create_dataset(name, (3 << 30,), "u1", chunks=(1 << 20,))
+    seal(saved)
+    with pytest.raises(FileFormatError, match=f"{name}: declares 3221225472 bytes, and the file holds 0"):
         Calibration.load(saved)
 
 

@@ -64,3 +64,29 @@ def test_pipes_are_not_waited_for(tmp_path, command):
     os.mkfifo(tmp_path / "pipe")
     assert "this is a pipe or a device" in run(command, tmp_path / "pipe", code=2).stderr
     assert "a pipe or a device" in run(command, tmp_path / "pipe", "--untrusted", code=2).stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--json", "--png"])
+def test_pipes_and_devices_are_not_replaced(tmp_path, option):
+    (tmp_path / "m.mdf").touch()
+    os.mkfifo(tmp_path / "pipe")
+    command = ["reconstruct", str(tmp_path / "m.mdf"), "-c", str(tmp_path / "c.h5"), option, str(tmp_path / "pipe")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert "pipe: cannot be written: it is a pipe or a device, and a file name was expected" in result.stderr
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_itself(tmp_path):
+    (tmp_path / "a.mdf").symlink_to(tmp_path / "a.mdf")
+    result = CliRunner().invoke(app, ["info", str(tmp_path / "a.mdf")])
+    assert result.exit_code == 2
+    assert "a.mdf: the file cannot be opened: Too many levels of symbolic links" in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--gradient", "nan"), ("--core", "inf"), ("--drive", "0"), ("--grid", "0x3")])
+def test_no_folder_is_left_where_nothing_was_simulated(tmp_path, options):
+    result = CliRunner().invoke(app, ["simulate", str(tmp_path / "new"), *options])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -63,6 +63,45 @@ def test_nothing_outside_is_followed_unless_asked(outside, elsewhere):
     refused(outside, "outside of the folder")
 
 
+def numbered(path, pattern):
+    """Replace the data by a virtual dataset whose sources a pattern names, as many as there are."""
+
+    def make(h5, old):
+        whole = (h5py.h5s.UNLIMITED, *old.shape[1:])
+        space = h5py.h5s.create_simple(old.shape, whole)
+        space.select_hyperslab((0,) * 4, (h5py.h5s.UNLIMITED, 1, 1, 1), old.shape, old.shape)
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_virtual(space, pattern, b"d", h5py.h5s.create_simple(old.shape))
+        kind = h5py.h5t.py_create(old.dtype)
+        h5py.h5d.create(h5.id, DATA.encode(), kind, h5py.h5s.create_simple(old.shape, whole), properties)
+
+    return replace(path, make)
+
+
+def test_sources_that_a_pattern_names_are_checked_one_by_one(tmp_path):
+    """They could lie anywhere by a link, and could be links and virtual datasets themselves."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    measurement(folder / "m.mdf", background=0)
+    old = numbered(folder / "m.mdf", b"part%b.h5")
+    for path in (folder / "part0.h5", folder / "part1.h5", tmp_path / "other.h5"):
+        with h5py.File(path, "w") as h5:
+            h5["d"] = old
+    change(folder / "m.mdf", {"/measurement/isBackgroundFrame": np.zeros(2 * len(old), np.int8)})
+    with MeasurementFile(folder / "m.mdf") as file:
+        assert file.num_frames == 2 * len(old)
+    with h5py.File(folder / "part1.h5", "w") as h5:
+        h5["d"] = h5py.ExternalLink("../other.h5", "d")
+    with pytest.raises(FileFormatError, match=r"part1\.h5: d lies in another file, '\.\./other\.h5', outside"):
+        MeasurementFile(folder / "m.mdf")
+    (folder / "part1.h5").unlink()
+    (folder / "part1.h5").symlink_to(tmp_path / "other.h5")
+    refused(folder / "m.mdf", "/measurement/data lies in another file, 'part1.h5', outside of the folder")
+    (folder / "part1.h5").unlink()
+    (folder / "part0.h5").unlink()
+    refused(folder / "m.mdf", "/measurement/data lies in another file, 'part0.h5', which does not exist")
+
+
 def test_a_system_file_is_not_shown(outside):
     with h5py.File(outside, "r+") as h5:
         del h5["/version"]

@@ -61,9 +61,10 @@ def test_the_measurement_s_facts_are_copied(tmp_path, acquisition):
     assert validate(path) == []
 
 
-@pytest.mark.parametrize("value", [b"three", np.array([1, 2]), np.zeros(0)])
-def test_facts_of_a_foreign_type_do_not_stop_a_result(tmp_path, acquisition, value):
-    change(tmp_path / "m.mdf", {"/study/number": value})
+@pytest.mark.parametrize("name", ["/study/number", "/tracer/name", "/scanner/operator", "/experiment/subject"])
+@pytest.mark.parametrize("value", [b"three", b"a\xff\0b", np.array([1, 2]), np.array([[1.5]]), np.zeros(0)])
+def test_facts_of_a_foreign_type_do_not_stop_a_result(tmp_path, acquisition, name, value):
+    change(tmp_path / "m.mdf", {name: np.void(value) if isinstance(value, bytes) and b"\0" in value else value})
     with MeasurementFile(tmp_path / "m.mdf") as file:
         odd = file.acquisition
     with ReconstructionWriter(tmp_path / "reco.mdf", GRID, odd) as writer:

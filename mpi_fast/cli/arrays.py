@@ -23,7 +23,7 @@ SUFFIXES = ".mat", ".npy", ".npz"
 
 def is_array(path: Path, told: str | None) -> bool:
     """Whether a file holds arrays: by its name, or because options that only these need were given."""
-    return path.suffix in SUFFIXES or told is not None
+    return path.suffix.lower() in SUFFIXES or told is not None
 
 
 def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]) -> "Calibration":
@@ -90,9 +90,12 @@ def made_by(reconstructor: "Reconstructor", measurement: Path, calibration: Path
     }
 
 
-def write_images(path: Path, result: "Reconstruction", provenance: Mapping[str, Any]) -> None:
-    """Write ``image``, ``std`` (F, ny, nx), ``snr_db`` (F,), ``provenance`` to ``.npz``, or to ``.mat`` for MATLAB."""
+def write_images(path: Path, result: "Reconstruction", first: int, provenance: Mapping[str, Any]) -> None:
+    """Write ``image``, ``std`` (F, ny, nx), what was found of each frame, ``provenance`` to ``.npz`` or ``.mat``."""
     whole: dict[str, Any] = {"image": result.image, "std": result.std, "snr_db": result.snr_db}
+    whole |= {"frame": np.arange(first, first + len(result)), "noise_floor": result.noise_floor}
+    whole |= {"misfit": result.misfit, "flags": result.flags}
+    whole = {name: values for name, values in whole.items() if values is not None}
     whole["provenance"] = json.dumps(dict(provenance))
     with atomic_path(path) as temporary:
         if path.suffix == ".npz":

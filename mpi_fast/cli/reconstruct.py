@@ -113,7 +113,7 @@ def reconstruct(
             options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
-            write_images(output, result, provenance)
+            write_images(output, result, selection["start"], provenance)
             summary = Summary()
             summary.add(result)
             console.print(facts_table(str(measurement), summary.shown()))

@@ -1,6 +1,7 @@
 """``mpi-fast simulate``: files of a simulated scanner, to try things out without one."""
 
 import sys
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -40,8 +41,10 @@ def simulate(
     json_file: JsonFile = None,
 ) -> None:
     """Simulate a 2D scanner: its system matrix, measurements of phantoms and their true images, as MDF files."""
-    with friendly():
+    with friendly(), ExitStack() as undo:
         if folder is not None:
+            if not folder.exists():
+                undo.callback(_remove_empty, folder)
             folder.mkdir(exist_ok=True)
             matrix, measurement = matrix or folder / "system-matrix.mdf", measurement or folder / "measurement.mdf"
         if matrix is None and measurement is None:
@@ -93,3 +96,8 @@ def simulate(
         console.print("wrote " + ", ".join(map(str, written)), soft_wrap=True)
         if json_file:
             write_json(json_file, {**shown, "written": written})
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it holds what was written
+        folder.rmdir()

@@ -129,8 +129,9 @@ def as_complex(raw: NDArray[Any]) -> NDArray[Any]:
 
 
 def as_texts(values: NDArray[Any]) -> TextArray:
-    """Decode byte strings as UTF-8, as far as they are."""
+    """Decode byte strings as UTF-8, as far as they are, and end them at the first zero byte, as C does."""
     texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in values.reshape(-1)]
+    texts = [text.split("\0", 1)[0].encode("utf-8", "replace").decode("utf-8") for text in texts]
     return np.asarray(texts, np.str_).reshape(values.shape)
 
 

@@ -156,9 +156,7 @@ class HDF5File:
 
     def allowed(self, name: str, named: str) -> Path:
         """Return the path of a file that this one names, if it is there and may be read."""
-        # The file may be a link itself; what it names may lie beside the link or beside the file.
-        folders = self.path.parent, self.path.resolve().parent
-        path = next((found for folder in folders if (found := locate(named, folder))), None)
+        folders, path = self._folders(), self.locate(named)
         if not current_access().external and not any(is_inside(path or folder / named, folder) for folder in folders):
             self.fail(
                 name,
@@ -168,6 +166,14 @@ class HDF5File:
         if path is None:
             self.fail(name, f"lies in another file, {_short(named)}, which does not exist")
         return path
+
+    def locate(self, named: str) -> Path | None:
+        """Return the path of a file that this one names, be it allowed or not; None if there is none."""
+        return next((found for folder in self._folders() if (found := locate(named, folder))), None)
+
+    def _folders(self) -> tuple[Path, Path]:
+        """The file may be a link itself; what it names may lie beside the link or beside the file."""
+        return self.path.parent, self.path.resolve().parent
 
     def _open(self, group: Any, step: bytes) -> Any:
         kind = h5py.h5o.get_info(group.id, step).type

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from mpi_fast.mdf.access import current_access, is_inside, regular_size
+from mpi_fast.mdf.access import regular_size
 
 if TYPE_CHECKING:
     from mpi_fast.mdf.hdf5 import HDF5File
@@ -104,15 +106,7 @@ def _check_raw_file(file: HDF5File, name: str, part: Sequence[Any]) -> None:
 def _check_sources(file: HDF5File, name: str, dataset: Any, above: tuple[Place, ...], done: set[Place]) -> None:
     """Check the sources of a virtual dataset and theirs; `above` brought us here, `done` are checked already."""
     above = (*above, _place(file, dataset))
-    for source in dataset.virtual_sources():
-        if "%" in source.file_name + source.dset_name:
-            _check_pattern(file, name, source)
-            continue
-        other = file if source.file_name == "." else file.linked(name, source.file_name)
-        found = other.resolve(source.dset_name)
-        if found is None or not isinstance(found[1], h5py.Dataset):
-            file.fail(name, f"is virtual, and its source {other.path}:{source.dset_name} does not exist")
-        owner, origin = found
+    for owner, origin in _sources(file, name, dataset):
         place = _place(owner, origin)
         if place in above:
             file.fail(name, "is a virtual dataset that is its own source")
@@ -135,14 +129,43 @@ def _place(file: HDF5File, dataset: Any) -> Place:
     return file.path.resolve(), int(h5py.h5o.get_info(dataset.id).addr)
 
 
-def _check_pattern(file: HDF5File, name: str, source: Any) -> None:
-    """Sources numbered by a pattern, such as frames%b.h5, cannot be listed; but their folder is known."""
-    folder = file.path.parent
-    if not current_access().external and not is_inside((folder / source.file_name).parent, folder):
-        file.allowed(name, source.file_name)
-    pattern = "".join(r"\d+" if part == "%b" else re.escape(part) for part in re.split("(%b)", source.dset_name))
-    if source.file_name in (".", file.path.name) and re.fullmatch(pattern, name):
-        file.fail(name, "is a virtual dataset that is its own source")
+def _sources(file: HDF5File, name: str, dataset: Any) -> Iterator[tuple[HDF5File, Any]]:
+    """Yield the datasets that a virtual one takes its values from, each with its file."""
+    for source in dataset.virtual_sources():
+        named, inside = source.file_name, source.dset_name
+        if "%b" in named + inside:
+            yield from _numbered_sources(file, name, named, inside)
+            continue
+        named, inside = _instance(named, 0), _instance(inside, 0)
+        other = file if named == "." else file.linked(name, named)
+        yield _source(file, name, other, inside)
+
+
+def _numbered_sources(file: HDF5File, name: str, named: str, inside: str) -> Iterator[tuple[HDF5File, Any]]:
+    """Yield the datasets of a pattern such as frames%b.h5: from 0 to the first that is not there, as HDF5 does it."""
+    for number in count():
+        path, instance = _instance(named, number), _instance(inside, number)
+        if number and path != "." and file.locate(path) is None:
+            return
+        with ExitStack() as stack:
+            other = file
+            if path != ".":  # not kept open: there may be more than the system lets us open
+                other = stack.enter_context(closing(type(file)(file.allowed(name, path))))
+            if number and not other.has(instance):
+                return
+            yield _source(file, name, other, instance)
+
+
+def _source(file: HDF5File, name: str, other: HDF5File, inside: str) -> tuple[HDF5File, Any]:
+    found = other.resolve(inside)
+    if found is None or not isinstance(found[1], h5py.Dataset):
+        file.fail(name, f"is virtual, and its source {other.path}:{inside} does not exist")
+    return found
+
+
+def _instance(pattern: str, number: int) -> str:
+    """The name that HDF5 makes of a pattern."""
+    return re.sub("%[b%]", lambda found: str(number) if found[0] == "%b" else "%", pattern)
 
 
 def _virtual_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:

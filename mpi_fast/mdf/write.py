@@ -145,7 +145,7 @@ def _is_writable(name: str, value: Any) -> bool:
     """Whether a value is of the type that the specification wants: files may say anything."""
     kind = TYPES.get(name)
     if kind == "str":
-        return True
+        return all(isinstance(text, str) for text in np.asarray(value, object).reshape(-1))
     try:
         return kind is not None and np.asarray(value).astype(_NUMPY.get(kind, kind)) is not None
     except (TypeError, ValueError, OverflowError):

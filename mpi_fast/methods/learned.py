@@ -87,7 +87,8 @@ class LearnedModel:
         if method not in ANY_GRID and (ny, nx) != calibration.grid:
             raise MismatchError(
                 f"{path}: a model for {ny} x {nx} voxels, but the calibration has "
-                f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --method {method} --grid"
+                f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --method {method} "
+                f"--grid {calibration.grid[0]}x{calibration.grid[1]}"
             )
 
     def __call__(self, **inputs: NDArray[Any]) -> Array:

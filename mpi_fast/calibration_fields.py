@@ -1,0 +1,140 @@
+"""What the fields of a saved calibration are, and how they prove each other."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import FileFormatError
+
+TOLERANCE = 1e-3  # of products that are one, or zero, in exact numbers; float32 leaves 1e-6
+
+
+@dataclass(frozen=True)
+class Field:
+    """An array of the file: its type (a letter of `numpy.dtype.kind`) and the sizes of its axes."""
+
+    name: str
+    kind: str
+    shape: str
+    optional: bool = False
+
+
+FIELDS = (
+    Field("grid", "i", "G"),
+    Field("field_of_view", "f", "G"),
+    Field("selection", "b", "CK"),
+    Field("frequencies", "f", "K"),
+    Field("matrix", "c", "MN"),
+    Field("weights", "f", "M"),
+    Field("singular_values", "f", "R"),
+    Field("basis", "f", "NR"),
+    Field("projection", "c", "RM"),
+)
+
+
+def check_fields(path: Path, content: dict[str, Any]) -> None:
+    """FileFormatError unless the arrays, by the names of `FIELDS`, make a calibration."""
+    _check_shapes(path, content)
+    _check_values(path, content)
+    _check_factors(path, content)
+
+
+def check_facts(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts as they are, if those that are computed with are of the kind that is."""
+    for name, (expected, is_right) in KNOWN.items():
+        if name in facts and not is_right(facts[name]):
+            raise damaged(path, "facts", f"{name} is {facts[name]!r:.80}; {expected} was expected")
+    place = [name for name in ("normal", "extent", "center") if name not in facts]
+    if 0 < len(place) < 3:
+        raise damaged(path, "facts", f"{place[0]} is missing")
+    return facts
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return value is None or (isinstance(value, int) and 0 <= value < 2**62)
+
+
+def _is_triple(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(_is_number(x) and math.isfinite(x) for x in value)
+
+
+# Of the facts, which are for people, those that are computed with or formatted.
+KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "best_snr": ("a number", lambda value: value is None or _is_number(value)),
+    "num_samples": ("a whole number", lambda value: value is not None and _is_count(value)),
+    "candidate_rows": ("a whole number", _is_count),
+    "background_frames": ("a whole number", _is_count),
+    "normal": ("x, y or z", lambda value: value in ("x", "y", "z")),
+    "extent": ("three numbers", _is_triple),
+    "center": ("three numbers", _is_triple),
+}
+
+
+def damaged(path: Path, name: str, problem: object) -> FileFormatError:
+    """The error for a field that is not what it should be."""
+    return FileFormatError(f"{path}: damaged calibration: {name}: {problem}")
+
+
+def _check_shapes(path: Path, content: dict[str, Any]) -> None:
+    """Every letter of the fields' shapes stands for one size."""
+    grid = content["grid"]
+    if len(grid) not in (2, 3) or not ((grid >= 1) & (grid < 2**16)).all():
+        raise damaged(path, "grid", f"{grid.tolist()}: two or three positive whole numbers were expected")
+    selection = content["selection"]
+    sizes = dict(zip("CK", selection.shape, strict=True)) | {"R": len(content["singular_values"])}
+    sizes |= {"G": len(grid), "N": int(np.prod(grid, dtype=np.int64)), "M": int(selection.sum())}
+    for field in FIELDS:
+        value, expected = content[field.name], tuple(sizes[letter] for letter in field.shape)
+        if value is not None and value.shape != expected:
+            raise damaged(path, field.name, f"its shape is {value.shape}, {expected} was expected")
+    if not 1 <= sizes["R"] <= min(sizes["N"], 2 * sizes["M"] - 1):
+        raise damaged(path, "singular_values", f"{sizes['R']} of {sizes['M']} rows and {sizes['N']} voxels")
+
+
+def _check_values(path: Path, content: dict[str, Any]) -> None:
+    for field in FIELDS:
+        value = content[field.name]
+        if value is not None and field.kind in "fc" and not np.isfinite(value).all():
+            raise damaged(path, field.name, "NaN or Inf")
+    if not (content["weights"] > 0).all():
+        raise damaged(path, "weights", "positive numbers were expected")
+    if not content["field_of_view"].all():
+        raise damaged(path, "field_of_view", f"{content['field_of_view'].tolist()}: lengths in m were expected")
+    if not (content["singular_values"] > 0).all():
+        raise damaged(path, "singular_values", "positive numbers were expected")
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of numbers that are no factors, which is then said
+def _check_factors(path: Path, content: dict[str, Any]) -> None:
+    """The columns of V and of U are orthonormal, and the matrix is ``U S V^T`` as far as they reach.
+
+    On random vectors, not on all: ``V^T V z = z`` fails for almost every z if it fails for one. And as
+    ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 shows that S, which must not depend on z. It is in
+    descending order; the singular values that are kept are shrunk, and so no larger.
+    """
+    v, s = content["basis"].astype(np.float64), content["singular_values"].astype(np.float64)
+    p, shown = content["projection"], []
+    u = p / content["weights"]
+    for z in np.random.default_rng(0).choice([-1.0, 1.0], (2, len(s))):
+        along = v @ z
+        _require(path, "basis", v.T @ along, z, "its columns are not orthonormal")
+        _require(path, "projection", (u @ (z @ u.conj())).real, z, "its rows are not orthonormal when whitened")
+        shown.append(z * (p @ (content["matrix"] @ along)).real / s.max())
+    first, second = shown
+    _require(path, "matrix", first, second, "it is not the one that was reduced")
+    if (first < s / s.max() - TOLERANCE).any() or (np.diff(first) > TOLERANCE).any():
+        raise damaged(path, "singular_values", "they are not those of the matrix")
+
+
+def _require(path: Path, name: str, found: NDArray[Any], expected: NDArray[Any], problem: str) -> None:
+    if not np.abs(found - expected).max() < TOLERANCE:  # NaN fails, too
+        raise damaged(path, name, problem)
