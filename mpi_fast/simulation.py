@@ -125,7 +125,7 @@ class Scanner:
             "sub_voxels": self.sub_voxels,
         }
         for name, value in positive.items():
-            if not np.all(np.asarray(value) > 0) or not np.all(np.isfinite(value)):
+            if not np.all(np.asarray(value) > 0) or not np.all(np.isfinite(np.asarray(value, float))):
                 raise InputError(f"scanner: {name} is {value}, expected positive numbers")
         if 0.0 in self.gradient or not np.all(np.isfinite(self.gradient)):
             raise InputError(f"scanner: gradient is {self.gradient} T/m, expected no zero component")

@@ -3,14 +3,18 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
 import pytest
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.calibration_file import FIELDS, HEADER, MAGIC, seal
+from mpi_fast.calibration_fields import FIELDS
+from mpi_fast.calibration_file import HEADER, MAGIC, seal
 from mpi_fast.errors import FileFormatError
+from mpi_fast.mdf import access, rehearsal
 
 ARRAYS = "selection", "frequencies", "matrix", "weights", "singular_values", "basis", "projection"
 
@@ -223,6 +227,19 @@ def test_texts_that_the_file_does_not_hold(saved, name):
         file.create_dataset(name, (3 << 30,), "u1", chunks=(1 << 20,))
     seal(saved)
     with pytest.raises(FileFormatError, match=f"{name}: declares 3221225472 bytes, and the file holds 0"):
+        Calibration.load(saved)
+
+
+def test_untrusted_calibrations_are_rehearsed(saved, small, monkeypatch):
+    run, runs = subprocess.run, []
+    monkeypatch.setattr(rehearsal.subprocess, "run", lambda *a, **k: runs.append(a) or run(*a, **k))
+    with access(untrusted=True):
+        assert_same(Calibration.load(saved), small)
+    assert len(runs) == 1
+    edit(saved, {"format": 2})  # another state of the file
+    crash = [sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"]
+    monkeypatch.setattr(rehearsal.subprocess, "run", lambda command, **options: run(crash, **options))
+    with access(untrusted=True), pytest.raises(FileFormatError, match=r"crashed HDF5 \(signal 11\)"):
         Calibration.load(saved)
 
 

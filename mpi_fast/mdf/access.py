@@ -61,10 +61,7 @@ def open_hdf5(path: str | Path) -> Any:
     """Open an HDF5 file read-only, as `access` allows; FileFormatError says what is wrong with it if that fails."""
     path = Path(path)
     size = regular_size(path)
-    if current_access().untrusted:
-        from mpi_fast.mdf.rehearsal import rehearse  # which reads files itself
-
-        rehearse(path, current_access())
+    rehearse_if_untrusted(path)
     try:
         return h5py.File(path, "r")
     except Exception as error:  # HDF5 raises what it likes on damaged files
@@ -76,6 +73,14 @@ def open_hdf5(path: str | Path) -> Any:
         else:
             problem = f"the file cannot be opened: {error}"
         raise FileFormatError(f"{path}: {problem}") from error
+
+
+def rehearse_if_untrusted(path: Path) -> None:
+    """Let a child process read an HDF5 file first, if `access` says so; FileFormatError if that does harm."""
+    if current_access().untrusted:
+        from mpi_fast.mdf.rehearsal import rehearse  # which reads files itself
+
+        rehearse(path, current_access())
 
 
 def regular_size(path: Path) -> int:
