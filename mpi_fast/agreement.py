@@ -1,13 +1,14 @@
 """How two files were acquired: what must agree, what can be converted exactly, what is doubtful.
 
-    refused     gradient, drive strength and phase in any period in use, waveform, base frequency, dividers, cycle,
-                bandwidth, and units or transfer functions of which nothing is known
+    refused     gradient, drive strength and phase in any period in use, waveform, base frequency, dividers, bandwidth,
+                and units or transfer functions that nobody knows how to convert
     converted   units of the volt; transfer functions and induction factors that both files state, or that the one which
                 is not corrected for them states; a shift of all drive phases that a later start of the trajectory
                 explains
-    doubtful    offset fields (the images lie elsewhere), phases a few degrees off, gradients of zero
+    doubtful    offset fields (the images lie elsewhere), phases a few degrees off, gradients of zero, arbitrary units
 
-What only one of them states is not compared.
+What only one of them states is not compared. Nor is the cycle: it follows from clock and dividers, and files state it
+to a few digits, or that of several periods; each file's was compared with these when it was read.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import MismatchError
 from mpi_fast.mdf import Acquisition
+from mpi_fast.mdf.acquisition import NEGLIGIBLE_DRIVE
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
@@ -25,6 +27,7 @@ FIELD_TOLERANCE = 0.01  # relative: drive amplitudes are controlled to a few per
 CLOCK_TOLERANCE = 1e-6  # relative
 PHASE_TOLERANCE = 0.01  # rad, of what is exact
 PHASE_DOUBT = 0.1  # rad, from which on images suffer
+TELLS_NOTHING = {"a.u.", "au", "arb. u.", "arb. units", "arbitrary", "arbitrary units", "unknown", "none", "n/a"}
 CHAIN_TOLERANCE = 1e-3  # relative, of transfer functions that are the same
 VOLTS = {"V": 1.0, "kV": 1e3, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9, "pV": 1e-12}
 
@@ -78,11 +81,10 @@ def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
     _agree("receiver bandwidth", " MHz", 1e-6, m.bandwidth, c.bandwidth, CLOCK_TOLERANCE)
     _agree("base frequency", " MHz", 1e-6, m.base_frequency, c.base_frequency, CLOCK_TOLERANCE)
     _drive(m, c, periods)
-    _agree("cycle", " us", 1e6, m.cycle, c.cycle, CLOCK_TOLERANCE)
     _gradient(m, c, periods, doubts)
     _phase(m, c, periods, factors, done, doubts)
     _offset(m, c, periods, doubts)
-    _unit(m, c, factors, done)
+    _unit(m, c, factors, done, doubts)
     _chain(measured, calibrated, factors, done)
     if np.isnan(c.base_frequency):
         doubts.append(
@@ -98,10 +100,19 @@ def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
 # -- numbers that must agree ----------------------------------------------------------------------------------------
 
 
-def _agree(called: str, unit: str, scale: float, found: Any, expected: Any, tolerance: float, where: str = "") -> None:
+def _agree(
+    called: str,
+    unit: str,
+    scale: float,
+    found: Any,
+    expected: Any,
+    tolerance: float,
+    where: str = "",
+    negligible: float = 0.0,
+) -> None:
     """Refuse numbers that differ; those that are NaN are not known, and agree."""
     a, b = np.atleast_1d(np.asarray(found, float)), np.atleast_1d(np.asarray(expected, float))
-    if a.shape == b.shape and (np.isclose(a, b, rtol=tolerance, atol=0.0) | np.isnan(a) | np.isnan(b)).all():
+    if a.shape == b.shape and (np.isclose(a, b, rtol=tolerance, atol=negligible) | np.isnan(a) | np.isnan(b)).all():
         return
     raise MismatchError(f"{called} {_listed(a, scale)}{unit}{where}, but the calibration has {_listed(b, scale)}{unit}")
 
@@ -127,20 +138,18 @@ def _tones(m: Acquisition, c: Acquisition) -> tuple[NDArray[np.bool_], NDArray[n
     everything = [np.ones(a.divider.size, bool) for a in (m, c)]
     if np.array_equal(m.divider.reshape(-1), c.divider.reshape(-1)):
         return everything[0], everything[1]
-    driven = [
-        (np.abs(a.strength).reshape(len(a.strength), -1).max(axis=0) > 0) & (a.divider.reshape(-1) > 0) for a in (m, c)
-    ]
-    return driven[0], driven[1]
+    return m.driven.reshape(-1), c.driven.reshape(-1)
 
 
 def _drive(m: Acquisition, c: Acquisition, periods: range) -> None:
     tones_m, tones_c = _tones(m, c)
     _agree("drive-field dividers", "", 1.0, m.divider.reshape(-1)[tones_m], c.divider.reshape(-1)[tones_c], 0.0)
     expected = np.abs(c.strength[0].reshape(-1)[tones_c])
+    negligible = NEGLIGIBLE_DRIVE * float(np.nan_to_num(expected).max(initial=0.0))
     for number, strength in enumerate(_in_use(m.strength, periods)):
         found = np.abs(strength.reshape(-1)[tones_m])
-        called = "drive-field strength"
-        _agree(called, " mT", 1e3, found, expected, FIELD_TOLERANCE, _in(periods, number))
+        where = _in(periods, number)
+        _agree("drive-field strength", " mT", 1e3, found, expected, FIELD_TOLERANCE, where, negligible)
     if m.waveform is not None and c.waveform is not None:
         a = [_waveform(text) for text in m.waveform.reshape(-1)[tones_m]]
         b = [_waveform(text) for text in c.waveform.reshape(-1)[tones_c]]
@@ -159,7 +168,7 @@ def _phase(
     """Find the delay of the trajectory's start that explains all differences of phase, and undo it."""
     tones_m, tones_c = _tones(m, c)
     amplitude = c.strength[0].reshape(-1)[tones_c]
-    tones = np.flatnonzero((amplitude != 0) & (c.divider.reshape(-1)[tones_c] > 0))
+    tones = np.flatnonzero(c.driven.reshape(-1)[tones_c])
     expected = np.where(amplitude < 0, np.pi, 0.0) + c.phase[0].reshape(-1)[tones_c]
     strengths, phases = _in_use(m.strength, periods), _in_use(m.phase, periods)
     found = np.stack(
@@ -184,10 +193,10 @@ def _phase(
     both = f"drive-field phase {_listed(found[0, tones], 1.0)} rad, but the calibration has "
     both += f"{_listed(expected[tones], 1.0)} rad"
     frequencies = c.base_frequency / c.divider.reshape(-1)[tones_c][tones]
-    delay, left = _delay(shift[0], frequencies * m.cycle)
+    delay, left = _delay(shift[0], frequencies * c.common_period)
     if left <= PHASE_TOLERANCE:
-        factors.append(np.exp(-2j * np.pi * m.frequencies * delay * m.cycle)[None])
-        done.append(f"{both}: the trajectory starts {1e6 * delay * m.cycle:.4g} us later, which was undone")
+        factors.append(np.exp(-2j * np.pi * m.frequencies * delay * c.common_period)[None])
+        done.append(f"{both}: the trajectory starts {1e6 * delay * c.common_period:.4g} us later, which was undone")
     elif np.abs(shift).max() <= PHASE_DOUBT:
         doubts.append(both)
     else:
@@ -263,15 +272,24 @@ def _offset(m: Acquisition, c: Acquisition, periods: range, doubts: list[str]) -
 # -- receive chain ----------------------------------------------------------------------------------------------------
 
 
-def _unit(m: Acquisition, c: Acquisition, factors: list[Complex], done: list[str]) -> None:
-    a, b = ((unit or "").strip().replace("\u00b5", "u").replace("\u03bc", "u") for unit in (m.unit, c.unit))
+def _unit(m: Acquisition, c: Acquisition, factors: list[Complex], done: list[str], doubts: list[str]) -> None:
+    a, b = _plain_unit(m.unit), _plain_unit(c.unit)
     if not a or not b or a == b:
         return
     both = f"unit {a}, but the calibration has {b}"
+    if a.lower() in TELLS_NOTHING or b.lower() in TELLS_NOTHING:
+        doubts.append(f"{both}: they may differ by a factor, and so may the images")
+        return
     if a not in VOLTS or b not in VOLTS:
         raise MismatchError(both)
     factors.append(np.full((1, 1), VOLTS[a] / VOLTS[b], np.complex128))
     done.append(f"{both}: converted")
+
+
+def _plain_unit(unit: str | None) -> str:
+    """In ASCII, and the volt as V."""
+    plain = (unit or "").strip(" \0").replace("\u00b5", "u").replace("\u03bc", "u")
+    return "V" if plain.lower() in ("v", "volt", "volts") else plain
 
 
 def _chain(measured: Side, calibrated: Side, factors: list[Complex], done: list[str]) -> None:

@@ -82,7 +82,10 @@ def _clipped(samples: NDArray[Any], top: bool = True) -> NDArray[np.bool_]:
 
 
 def _is_crowded(values: NDArray[np.float64], extreme: float) -> bool:
-    """Whether far more values are at the extreme than within the next step of the values' resolution."""
+    """Whether far more values are at the extreme than within the next step of the values' resolution.
+
+    Where more than half of all are, the signal rests: between pulses, or within one digit of the converter.
+    """
     distance = np.sort(np.abs(values - extreme))
     steps = np.diff(distance)
     steps = steps[steps > 0]
@@ -90,4 +93,4 @@ def _is_crowded(values: NDArray[np.float64], extreme: float) -> bool:
     if not steps.size:
         return False
     near = int(((distance > 0) & (distance <= 1.01 * steps.min())).sum())
-    return count >= CROWD * max(near, 0.5)
+    return CROWD * max(near, 0.5) <= count <= len(values) / 2

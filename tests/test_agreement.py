@@ -2,12 +2,13 @@
 
 import warnings
 
+import h5py
 import numpy as np
 import pytest
 from mdf_files import change, convert
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import MismatchError, MPIFastError, MPIFastWarning
+from mpi_fast.errors import FileWarning, MismatchError, MPIFastError, MPIFastWarning
 from mpi_fast.experiment import Receiver, acquisition_of, measure_matrix, save_frames, save_matrix
 from mpi_fast.mdf import MeasurementFile, SystemMatrixFile, write_measurement
 from mpi_fast.mdf.acquisition_text import from_plain, to_plain
@@ -115,6 +116,49 @@ def test_units_of_the_volt_are_converted(pair, unit, scale):
     assert agreement.done[0].endswith("but the calibration has V: converted")
 
 
+@pytest.mark.parametrize("unit", ["Volt", "volts", "v"])
+def test_the_volt_has_several_spellings(pair, unit):
+    expected, _ = rows_of(pair)
+    change(pair / "m.mdf", {f"{RECEIVER}/unit": unit.encode()})
+    rows, agreement = rows_of(pair)
+    np.testing.assert_array_equal(rows, expected)
+    assert not agreement.doubts
+
+
+def test_an_arbitrary_unit_is_doubted(pair):
+    """Converters of Bruker's files write "a.u." whatever the data are in."""
+    expected, _ = rows_of(pair)
+    change(pair / "m.mdf", {f"{RECEIVER}/unit": b"a.u."})
+    with pytest.warns(MPIFastWarning, match="unit a.u., but the calibration has V: they may differ by a factor"):
+        rows, _ = rows_of(pair)
+    np.testing.assert_array_equal(rows, expected)
+    change(pair / "sm.mdf", {f"{RECEIVER}/unit": b"a.u."})
+    assert not rows_of(pair)[1].doubts
+
+
+@pytest.mark.parametrize("which", ["m.mdf", "sm.mdf"])
+@pytest.mark.parametrize("name", [f"{DRIVE}/phase", f"{DRIVE}/waveform", f"{RECEIVER}/unit", GRADIENT])
+def test_what_only_one_states_is_not_compared(pair, which, name):
+    expected, _ = rows_of(pair)
+    change(pair / which, {name: None})
+    rows, agreement = rows_of(pair)
+    np.testing.assert_array_equal(rows, expected)
+    assert (agreement.done, agreement.doubts) == ((), ())
+
+
+@pytest.mark.parametrize("cycle", [652.8e-6 * 1.0004, 653e-6, None])
+def test_a_cycle_of_a_few_digits(pair, cycle):
+    """It follows from clock and dividers; a delay is undone as exactly as if all digits were there."""
+    with h5py.File(pair / "m.mdf") as h5:
+        turns = 2.5e6 / h5[f"{DRIVE}/divider"][()]
+    convert(pair / "m.mdf", f"{DRIVE}/phase", lambda phase: phase + 2 * np.pi * turns * 37e-6)
+    expected, _ = rows_of(pair)
+    change(pair / "m.mdf", {f"{DRIVE}/cycle": cycle})
+    rows, agreement = rows_of(pair)
+    np.testing.assert_allclose(rows, expected, rtol=1e-6)
+    assert len(agreement.done) == 1
+
+
 @pytest.mark.parametrize("microseconds", [0.4, 37.0, -200.0, 326.4])
 def test_a_trajectory_that_starts_later_is_turned_back(pair, microseconds):
     """All drive phases moved by one delay, and the signals with them: the rows must be the same."""
@@ -220,13 +264,15 @@ def test_an_offset_field_is_doubted_and_says_where_the_images_are(pair):
         rows_of(pair)
 
 
-def test_a_drive_channel_without_drive_is_none(pair):
+@pytest.mark.parametrize("strength", [0.0, 1e-9])
+def test_a_drive_channel_without_drive_is_none(pair, strength):
+    """Nor does it count where an amplifier that is off states a nanotesla."""
     expected, _ = rows_of(pair)
     change(
         pair / "m.mdf",
         {
             f"{DRIVE}/divider": [[102], [96], [99]],
-            f"{DRIVE}/strength": [[[12e-3], [12e-3], [0.0]]],
+            f"{DRIVE}/strength": [[[12e-3], [12e-3], [strength]]],
             f"{DRIVE}/phase": np.full((1, 3, 1), np.pi / 2),
             f"{DRIVE}/waveform": np.array([[b"sine"]] * 3),
             f"{DRIVE}/numChannels": 3,
@@ -234,6 +280,9 @@ def test_a_drive_channel_without_drive_is_none(pair):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert_same(rows_of(pair)[0], expected)
+    change(pair / "m.mdf", {f"{DRIVE}/cycle": 53856 / 2.5e6})
+    with pytest.warns(FileWarning, match="counts channels without drive"):
         assert_same(rows_of(pair)[0], expected)
 
 

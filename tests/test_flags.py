@@ -42,6 +42,16 @@ def test_rounding_is_no_clipping(sine, digits):
     assert of_samples(sine, USED) == 0
 
 
+def test_a_signal_at_rest_is_no_clipping():
+    """Between pulses of one sign, or where noise rarely reaches the converter's next digit."""
+    t = np.arange(1632) % 272
+    pulses = np.exp(-(((t - 100) / 5) ** 2)).astype(np.float32)
+    rare = np.round(0.3 + 0.1 * RNG.standard_normal(1632))
+    assert set(rare) == {0, 1}
+    for samples in (pulses, np.round(1000 * pulses), -pulses, rare, -rare):
+        assert of_samples(np.stack([samples, samples])[None], USED) == 0
+
+
 @pytest.mark.parametrize("value", [0.0, 3.5, -1.0])
 def test_a_channel_that_never_changes_is_dead(sine, value):
     sine[:, 0] = value

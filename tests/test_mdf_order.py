@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mdf_files import CHANNELS, DATA, DRIVE, acquisition, change, convert, measurement, spectra, system_matrix, voltages
 
-from mpi_fast.errors import FileFormatError
+from mpi_fast.errors import FileFormatError, FileWarning
 from mpi_fast.mdf import (
     Grid,
     MeasurementFile,
@@ -106,11 +106,25 @@ def test_positions_alone_say_the_middle(path):
         np.testing.assert_allclose(file.grid().center, (0.1, 0.2, 0.3))
 
 
+@pytest.mark.parametrize("shift", [(0.005, 0, 0), (-0.3, 0.1, 0.2)])
+def test_positions_about_another_middle_say_the_order_still(path, shift):
+    """Robots count from a zero of their own."""
+    matrix, _ = system_matrix(path)
+    order = np.random.default_rng(0).permutation(12)
+    convert(path, DATA, lambda data: data[..., np.concatenate([order, np.arange(12, 16)])])
+    change(path, {POSITIONS: middles()[order] + shift, "/calibration/fieldOfViewCenter": np.zeros(3)})
+    with SystemMatrixFile(path) as file:
+        with pytest.warns(FileWarning, match=r"positions lie about \(.*\) m, but the grid about \(0, 0, 0\) m"):
+            grid = file.grid()
+        np.testing.assert_array_equal(file.foreground(grid), matrix.reshape(-1, 12))
+        assert grid.center == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
         (1e3 * middles(), r"position 0 is \(-15, -10, 0\) m, no middle"),
-        (middles() + np.array([0.005, 0, 0]), "contradicts the grid: position"),
+        (1.2 * middles(), r"middle of a voxel of the 4 x 3 x 1 voxels in \(0.04, 0.03, 0.01\) m about \(0, 0, 0\) m"),
         (middles()[np.arange(12) // 2], "no position lies in voxel"),
         (middles()[:7], "has 7 positions; the grid has 12 voxels"),
         (middles().T, r"has shape \(3, 12\)"),

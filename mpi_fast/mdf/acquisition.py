@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
 
+NEGLIGIBLE_DRIVE = 1e-3  # of the strongest drive field: what amplifiers are set to that should be off
+
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
@@ -26,7 +28,8 @@ class Acquisition:
     divider : int64 array (D, F)
         0 where a channel has no drive.
     strength, phase : float64 arrays (J, D, F)
-        Drive-field amplitudes in T and phases in rad; J may be 1 where all periods share them.
+        Drive-field amplitudes in T and phases in rad; J may be 1 where all periods share them. Phases are NaN where
+        they are not stated.
     gradient : float64 array (3, 3), or None
         Selection-field gradient of the first period and patch in T/m.
     bandwidth : float
@@ -77,12 +80,13 @@ class Acquisition:
 
     def __post_init__(self) -> None:
         if not self.cycle > 0:
-            object.__setattr__(self, "cycle", self._common_period())
+            object.__setattr__(self, "cycle", self.common_period)
         if self.gradients is None and self.gradient is not None:
             object.__setattr__(self, "gradients", self.gradient.reshape(1, 1, 3, 3))
 
-    def _common_period(self) -> float:
-        """Return the cycle of all driven tones in s, or the time sampled where nothing is driven."""
+    @property
+    def common_period(self) -> float:
+        """The shortest cycle of all driven tones in s, or the time sampled where nothing is driven."""
         used = self.divider[self.driven].tolist()
         return math.lcm(*used) / self.base_frequency if used else self.num_samples / (2 * self.bandwidth)
 
@@ -98,9 +102,11 @@ class Acquisition:
 
     @property
     def driven(self) -> NDArray[np.bool_]:
-        """Which tones have a divider and any strength, bool array (D, F)."""
-        strong = np.abs(self.strength).max(axis=0) > 0 if self.strength.size else np.ones(self.divider.shape, bool)
-        return strong & (self.divider > 0)
+        """Which tones have a divider and a strength that is not negligible beside the others', bool array (D, F)."""
+        if not self.strength.size:
+            return self.divider > 0
+        strength = np.nan_to_num(np.abs(self.strength)).max(axis=0)
+        return np.asarray((self.divider > 0) & (strength > NEGLIGIBLE_DRIVE * strength.max()))
 
     @property
     def drive_frequencies(self) -> tuple[float, ...]:

@@ -39,7 +39,7 @@ def read_acquisition(datasets: Datasets, periods: int, channels: int, samples: i
         base_frequency=datasets.positive(f"{_DRIVE}/baseFrequency"),
         divider=divider,
         strength=_per_period(datasets, f"{_DRIVE}/strength", periods, divider.shape),
-        phase=_per_period(datasets, f"{_DRIVE}/phase", periods, divider.shape, default=0.0),
+        phase=_per_period(datasets, f"{_DRIVE}/phase", periods, divider.shape, default=math.nan),
         gradient=_gradient(datasets, "/acquisition/gradient"),
         bandwidth=datasets.positive(f"{_RECEIVER}/bandwidth", f"{_RECEIVER}/bandwidthSampling"),
         num_samples=samples,

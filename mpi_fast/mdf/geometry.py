@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf.datasets import Datasets, shown
@@ -150,19 +151,16 @@ def _sorted(
         positions = np.delete(positions, background, axis=0)
     if len(positions) != count:
         datasets.fail(name, f"has {len(positions)} positions; the grid has {count} voxels")
-    place = np.zeros((count, 3))
-    for axis in range(3):
-        if size[axis] > 1:
-            width = abs(extent[axis]) or math.nan
-            place[:, axis] = ((positions[:, axis] - center[axis]) / width + 0.5) * size[axis] - 0.5
-    nearest = np.rint(np.nan_to_num(place, nan=-1.0, posinf=-1.0, neginf=-1.0)).clip(-1, size)
-    off = np.flatnonzero(~(np.abs(place - nearest) <= _OFF_GRID).all(1) | ((nearest < 0) | (nearest >= size)).any(1))
+    nearest, off = _nearest(positions, size, extent, center)
+    middle = (positions.min(axis=0) + positions.max(axis=0)) / 2
+    if off.size and not (moved := _nearest(positions, size, extent, middle))[1].size:
+        nearest, off = moved
+        datasets.warn(name, f"lie about {_shown(middle)} m, but the grid about {_shown(center)} m: taken as moved")
     if off.size:
-        x, y, z = positions[off[0]]
         datasets.fail(
             name,
-            f"contradicts the grid: position {off[0]} is ({x:.6g}, {y:.6g}, {z:.6g}) m, no middle of a voxel of the "
-            f"{size[0]} x {size[1]} x {size[2]} voxels in {extent} m about {center} m",
+            f"contradicts the grid: position {off[0]} is {_shown(positions[off[0]])} m, no middle of a voxel of the "
+            f"{size[0]} x {size[1]} x {size[2]} voxels in {_shown(extent)} m about {_shown(center)} m",
         )
     x, y, z = nearest.astype(np.int64).T
     stored = np.full(size[::-1], -1, np.int64)
@@ -171,6 +169,22 @@ def _sorted(
         k, j, i = np.unravel_index(int(stored.argmin()), stored.shape)
         datasets.fail(name, f"contradicts the grid: no position lies in voxel ({i}, {j}, {k}), and another has two")
     return stored
+
+
+def _nearest(positions: FloatArray, size: Size, extent: Triple, center: ArrayLike) -> tuple[FloatArray, IntArray]:
+    """Return the voxel (N, 3) nearest to each position of a grid about `center`, and which positions are off it."""
+    place, about = np.zeros((len(positions), 3)), np.asarray(center)
+    for axis in range(3):
+        if size[axis] > 1:
+            width = abs(extent[axis]) or math.nan
+            place[:, axis] = ((positions[:, axis] - about[axis]) / width + 0.5) * size[axis] - 0.5
+    nearest = np.rint(np.nan_to_num(place, nan=-1.0, posinf=-1.0, neginf=-1.0)).clip(-1, size)
+    off = ~(np.abs(place - nearest) <= _OFF_GRID).all(1) | ((nearest < 0) | (nearest >= size)).any(1)
+    return nearest, np.flatnonzero(off)
+
+
+def _shown(values: ArrayLike) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in np.asarray(values)) + ")"
 
 
 def _replaced(values: Any, axis: int, value: Any) -> Any:

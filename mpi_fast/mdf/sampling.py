@@ -24,7 +24,7 @@ def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
     if not 0 < cycle < math.inf:
         datasets.fail(_CYCLE, f"is {cycle:g} s; a positive number was expected")
     driven = acquisition.divider[acquisition.driven].tolist()
-    common = math.lcm(*driven) / base if driven else cycle
+    common = acquisition.common_period if driven else cycle
     if not _is_multiple(cycle, common):
         datasets.fail(
             _CYCLE,

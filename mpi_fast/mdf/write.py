@@ -125,7 +125,7 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata | None, num
         "/acquisition/drivefield/cycle": a.cycle,
         "/acquisition/drivefield/divider": a.divider,
         "/acquisition/drivefield/numChannels": drive_channels,
-        "/acquisition/drivefield/phase": np.broadcast_to(a.phase, periods),
+        "/acquisition/drivefield/phase": None if np.isnan(a.phase).all() else np.broadcast_to(a.phase, periods),
         "/acquisition/drivefield/strength": np.broadcast_to(a.strength, periods),
         "/acquisition/drivefield/waveform": np.full(a.divider.shape, "sine") if a.waveform is None else a.waveform,
         "/acquisition/receiver/bandwidth": a.bandwidth,
