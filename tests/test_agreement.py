@@ -246,6 +246,14 @@ def test_what_is_not_corrected_yet_states_how_to(pair, which):
         assert_same(found, expected / h[Calibration.from_mdf(pair / "sm.mdf").selection])
 
 
+@pytest.mark.parametrize(("name", "shape"), [("transferFunction", (817, 3)), ("inductionFactor", (2,))])
+def test_a_chain_of_another_shape_is_not_compared_but_said(pair, name, shape):
+    expected, _ = rows_of(pair)
+    change(pair / "m.mdf", {f"{RECEIVER}/{name}": np.ones(shape)})
+    with pytest.warns(FileWarning, match=f"receiver/{name} has shape .*: it is not compared with other files"):
+        assert_same(rows_of(pair)[0], expected)
+
+
 def test_a_transfer_function_with_a_hole_is_named(pair):
     h = chain(4)
     used = np.flatnonzero(Calibration.from_mdf(pair / "sm.mdf").selection[0])

@@ -35,19 +35,20 @@ def read_acquisition(datasets: Datasets, periods: int, channels: int, samples: i
         Something is missing, of another shape, or contradicts the rest.
     """
     divider = _divider(datasets, f"{_DRIVE}/divider")
+    gradients = _gradients(datasets, "/acquisition/gradient", periods)
     acquisition = Acquisition(
         base_frequency=datasets.positive(f"{_DRIVE}/baseFrequency"),
         divider=divider,
         strength=_per_period(datasets, f"{_DRIVE}/strength", periods, divider.shape),
         phase=_per_period(datasets, f"{_DRIVE}/phase", periods, divider.shape, default=math.nan),
-        gradient=_gradient(datasets, "/acquisition/gradient"),
+        gradient=None if gradients is None else gradients[0, 0],
         bandwidth=datasets.positive(f"{_RECEIVER}/bandwidth", f"{_RECEIVER}/bandwidthSampling"),
         num_samples=samples,
         num_channels=channels,
         periods_per_frame=periods,
         cycle=datasets.number(f"{_DRIVE}/cycle", default=0.0),
         num_averages=datasets.count("/acquisition/numAverages", default=1),
-        gradients=_gradients(datasets, "/acquisition/gradient", periods),
+        gradients=gradients,
         offset_field=_offset_field(datasets, "/acquisition/offsetField", periods),
         waveform=_waveform(datasets, f"{_DRIVE}/waveform", divider.shape),
         unit=_stated(datasets, f"{_RECEIVER}/unit"),
@@ -84,15 +85,16 @@ def _per_period(
     return sets if len(sets) == periods else sets[:1]
 
 
-def _gradient(datasets: Datasets, name: str) -> FloatArray | None:
-    """Read the first gradient matrix; older files store its diagonal, per period or not."""
+def _gradients(datasets: Datasets, name: str, periods: int) -> FloatArray | None:
+    """Read the gradient matrix of every period and patch, (J, Y, 3, 3); older files store its diagonal."""
     if datasets.find(name) is None:
         return None
     values = datasets.numbers(name)
     if not values.size or not (_are_matrices(values) or values.shape[-1:] == (3,)):
         datasets.fail(name, f"has shape {values.shape}; J x Y x 3 x 3 was expected")
-    first = values.reshape(-1)[: 9 if _are_matrices(values) else 3]
-    return first.reshape(3, 3) if _are_matrices(values) else np.diag(first)
+    if _are_matrices(values):
+        return _patches(values.reshape(-1, 3, 3), periods)
+    return _patches(np.apply_along_axis(np.diag, -1, values.reshape(-1, 3)), periods)
 
 
 def _are_matrices(values: FloatArray) -> bool:
@@ -100,16 +102,6 @@ def _are_matrices(values: FloatArray) -> bool:
 
 
 # What follows is compared with other files and copied, never computed with: an odd shape is no reason to refuse.
-
-
-def _gradients(datasets: Datasets, name: str, periods: int) -> FloatArray | None:
-    """Read the gradient matrix of every period and patch, (J, Y, 3, 3), from one to four axes."""
-    if datasets.find(name) is None:
-        return None
-    values = datasets.numbers(name)
-    if _are_matrices(values):
-        return _patches(values.reshape(-1, 3, 3), periods)
-    return _patches(np.apply_along_axis(np.diag, -1, values.reshape(-1, 3)), periods)
 
 
 def _offset_field(datasets: Datasets, name: str, periods: int) -> FloatArray | None:
@@ -134,18 +126,24 @@ def _waveform(datasets: Datasets, name: str, shape: tuple[int, ...]) -> TextArra
 
 def _per_channel(datasets: Datasets, name: str, channels: int) -> FloatArray | None:
     values = datasets.numbers(name) if datasets.find(name) is not None else np.empty(0)
+    if values.size not in (0, channels):
+        datasets.warn(name, f"has shape {values.shape}, not C = {channels}: it is not compared with other files")
     return values.reshape(channels) if values.size == channels else None
 
 
 def _transfer_function(datasets: Datasets, channels: int, samples: int, stored: IntArray) -> ComplexArray | None:
     """Read the transfer function at all frequencies, (C, K), or only at the stored ones."""
     names = f"{_RECEIVER}/transferFunction", f"{_RECEIVER}/transferfunction"
-    if datasets.first(*names) is None:
+    stated = datasets.first(*names)
+    if stated is None:
         return None
     values, full = datasets.complexes(*names), (channels, samples // 2 + 1)
     if values is not None and values.shape == (*full, 2):
         values = values[..., 0] + 1j * values[..., 1]
     if values is None or values.shape not in (full, (channels, stored.size)):
+        if stated.size:
+            expected = f"complex C x K = {channels} x {full[1]}"
+            datasets.warn(stated.name, f"has shape {stated.shape}, not {expected}: it is not compared with other files")
         return None
     found = np.full(full, np.nan, np.complex128)
     found[:, slice(None) if values.shape == full else stored] = values
