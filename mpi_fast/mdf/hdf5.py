@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import FileFormatError, FileWarning, MPIFastError
 from mpi_fast.mdf.access import current_access, is_inside, locate, open_hdf5
+from mpi_fast.mdf.heaps import check_heaps
 from mpi_fast.mdf.storage import check_storage, find_hole
 
 _MOST_LINKS = 16  # on the way to one dataset
@@ -238,6 +239,7 @@ class Stored:
         with self.file.guard(self.name):
             if key == ():
                 self._check_size()
+            check_heaps(self.file, self.name, self._dataset)
             values = self._dataset[key]
             self.file.check_unchanged(self.name)
             return np.asarray(values)
