@@ -1,17 +1,22 @@
 """The posterior network as users will run it: one file for every calibration, on planes of any grid."""
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 import torch
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.export.learned_onnx import difference, learned_onnx
+from mpi_fast.export.posterior import Frame
+from mpi_fast.methods import create
 from mpi_fast.methods.posterior import Posterior
+from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import Trained
+from mpi_fast.training.checkpoint import Trained, load_trained
 from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
 
 
@@ -78,3 +83,20 @@ def test_frames_without_particles_are_empty(model):
     out = Posterior(calibration, model)((np.abs(rows).mean() * noise).astype(np.complex64))
     assert not out.image.any()
     assert np.isfinite(out.std).all()
+
+
+def test_the_checkpoint_in_training_opens_and_improves_on_what_the_signals_alone_say():
+    """On a scanner and phantoms that it has never seen."""
+    trained_so_far = load_trained(files("mpi_fast") / "models" / "posterior.pt")
+    assert isinstance(trained_so_far.network, PosteriorNetwork)
+    frame = Frame(trained_so_far.network)
+    calibration, rows = measured((16, 21))
+    truth = generate(["tumours", "dots", "regions"], 3, (16, 21), seed=2)
+    reduced = calibration.reduce(rows)
+    basis = torch.from_numpy(calibration.basis.reshape(1, 16, 21, -1))
+    with torch.inference_mode():
+        image, _ = frame(*map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values)), basis)
+    linear = create("tikhonov", calibration)(reduced).image
+    gain = psnr(image[:, 0].numpy(), truth) - psnr(linear, truth)
+    assert gain.min() > 0
+    assert gain.mean() > 3
