@@ -19,13 +19,10 @@ from torch import Tensor, nn
 from mpi_fast.consensus import DAMPING, DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, NOISY, SHARE, WIDENING, falling
 from mpi_fast.denoiser import STRENGTH
 from mpi_fast.export.onnx import Graph, checked, to_onnx
+from mpi_fast.export.posterior import scale_and_presence
 from mpi_fast.export.shared import Shared
 from mpi_fast.guidance import (
-    CERTAIN,
     CONDITION_CHANNELS,
-    DETECTION,
-    EMPTY,
-    SIGNAL_PER_IMAGE,
     WIDTHS,
     Likelihood,
 )
@@ -251,7 +248,7 @@ class FrameGraph(nn.Module):
             As `reconstructor.Reconstruction` has them.
         """
         noise = noise[:, None]
-        scale, presence = self._scale(y, noise, singular_values)
+        scale, presence = scale_and_presence(y, noise, singular_values)
         visible = scale > 0  # a frame of zeros has no scale: its signals stay zero, and so does its image
         unit = torch.where(visible, scale, 1.0)
         level = torch.where(visible, noise / unit, 1.0)
@@ -262,16 +259,6 @@ class FrameGraph(nn.Module):
         image = torch.clamp(settled, min=0.0) * (presence * scale)
         floor = torch.sqrt(torch.square(signals.gain(1.0) * level) @ signals.squared.mean(dim=1, keepdim=True)) * scale
         return image.reshape(-1, *self.grid), (deviation * scale).reshape(-1, *self.grid), floor.reshape(-1)
-
-    @staticmethod
-    def _scale(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:
-        """`guidance.signal_scale` and `guidance.signal_presence`, (F, 1); in units of the noise, float32 suffices."""
-        spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # of the noise's own energy
-        relative = y / torch.where(noise > 0, noise, 1.0)
-        excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
-        power = torch.square(singular_values).sum()
-        scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
-        return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
 
     def _sample(self, signals: Signals, initial: Tensor) -> Tensor:
         """DPM-Solver++(2M), (F, samples, N): see `samplers.dpm_solver_2m`, whose names these are."""

@@ -39,7 +39,7 @@ class Frame(nn.Module):
             The image is not negative, and zero where noise alone explains the signals.
         """
         nz, ny, nx, rank = basis.shape
-        scale, presence = self._scale(y, noise[:, None], singular_values)
+        scale, presence = scale_and_presence(y, noise[:, None], singular_values)
         visible = scale > 0  # a frame of zeros has no scale: its signals stay zero, and so does its image
         unit = torch.where(visible, scale, 1.0)
         level = torch.where(visible, noise[:, None] / unit, 1.0)
@@ -49,12 +49,15 @@ class Frame(nn.Module):
         std = torch.exp(log_error[0]) * scale
         return image.reshape(-1, nz, ny, nx), std.reshape(-1, nz, ny, nx)
 
-    @staticmethod
-    def _scale(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:
-        """`guidance.signal_scale` and `guidance.signal_presence`, (F, 1)."""
-        spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # of the noise's own energy
-        relative = y / torch.where(noise > 0, noise, 1.0)
-        excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
-        power = torch.square(singular_values).sum()
-        scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
-        return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
+
+def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:
+    """`guidance.signal_scale` and `guidance.signal_presence`, (F, 1), of y (F, R) and noise (F, 1).
+
+    In units of the noise float32 suffices.
+    """
+    spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # of the noise's own energy
+    relative = y / torch.where(noise > 0, noise, 1.0)
+    excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
+    power = torch.square(singular_values).sum()
+    scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
+    return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
