@@ -128,6 +128,21 @@ def test_a_run_is_checkpointed_resumed_and_reported(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "model.pt.resume"}
 
 
+def test_a_run_goes_on_from_its_checkpoint_alone(tmp_path):
+    output = tmp_path / "model.pt"
+    train(CONFIG, output, device="cpu")
+    first = load_checkpoint(output)
+    (tmp_path / "model.pt.resume").unlink()
+    train(replace(CONFIG, minutes=0.0), output, device="cpu", resume=True)  # no time is left: nothing changes
+    again = load_checkpoint(output)
+    assert again.provenance["steps"] == first.provenance["steps"]
+    for name, value in first.network.state_dict().items():
+        torch.testing.assert_close(again.network.state_dict()[name], value)
+    (tmp_path / "model.pt.resume").unlink()
+    with pytest.raises(ModelError, match="another network"):
+        train(replace(CONFIG, network=replace(SMALL, width=32)), output, device="cpu", resume=True)
+
+
 def test_requests_that_cannot_be_met(tmp_path):
     with pytest.raises(ModelError, match="nothing to resume"):
         train(CONFIG, tmp_path / "model.pt", device="cpu", resume=True)
