@@ -125,7 +125,7 @@ def step_table(
     return table
 
 
-def consensus_table(steps: int, grid: tuple[int, int]) -> NDArray[np.void]:
+def consensus_table(steps: int, grid: tuple[int, ...]) -> NDArray[np.void]:
     """The rows of `consensus.agree`, in which the network sees no signals.
 
     Parameters

@@ -10,6 +10,7 @@ other axes the shorter one counts receive channels. Complex numbers are rows (fr
 signals over time, which are transformed.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -94,8 +95,8 @@ def _is_matlab(path: Path) -> bool:
 
 def calibrate_array(
     matrix: Numbers,
-    grid: tuple[int, int],
-    field_of_view: tuple[float, float],
+    grid: tuple[int, ...],
+    field_of_view: tuple[float, ...],
     *,
     empty: Sequence[int] = (),
     axis: int | None = None,
@@ -112,13 +113,14 @@ def calibrate_array(
     matrix : array of two or three axes
         Voxels, rows or samples, and receive channels if there are several, in any order.
     grid, field_of_view
-        (ny, nx), and (height, width) in m.
+        (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
     empty : sequence of int
         Which of the frames along the axis of voxels hold no sample: background frames, from 0.
     axis : int, optional
         The axis of voxels, where lengths do not tell.
     fastest : str
-        Which coordinate changes from voxel to voxel: ``x`` as in MDF, or ``y`` as in MATLAB's ``reshape(_, ny, nx)``.
+        Which coordinate changes from voxel to voxel: ``x`` as in MDF, or ``y`` as in MATLAB's ``reshape(_, ny, nx)``
+        and ``reshape(_, ny, nx, nz)``.
     frequencies : (K,), optional
         Of the rows, in Hz; of signals over time they follow from ``sampling_rate``, in Hz. Without both, ``rows`` are
         not selected by frequency.
@@ -132,11 +134,10 @@ def calibrate_array(
     InputError
         For shapes that do not fit, or that fit in several ways, and as `Calibration.from_arrays`.
     """
-    ny, nx = grid
     if fastest not in ("x", "y"):
         raise InputError(f"fastest {fastest!r}: expected x or y")
-    count = ny * nx + len(empty)
-    wanted = f"{ny} x {nx} voxels" + (f" and {len(empty)} frames without a sample" if empty else "")
+    count = math.prod(grid) + len(empty)
+    wanted = f"{' x '.join(map(str, grid))} voxels" + (f" and {len(empty)} frames without a sample" if empty else "")
     along = _the_axis(
         [i for i, n in enumerate(matrix.shape) if n == count], axis, matrix.shape, f"{count} for {wanted}"
     )
@@ -154,7 +155,8 @@ def calibrate_array(
     is_empty[list(empty)] = True
     filled, background = np.flatnonzero(~is_empty), np.flatnonzero(is_empty)
     if fastest == "y":
-        filled = filled.reshape(nx, ny).T.reshape(-1)
+        *planes, ny, nx = grid
+        filled = filled.reshape(*planes, nx, ny).swapaxes(-1, -2).reshape(-1)
     return Calibration.from_arrays(
         spectra[..., filled],
         frequencies,

@@ -9,6 +9,7 @@ sufficient statistic for x, and what of b lies outside the range of A is noise a
 so neither M nor complex numbers nor any user's parameter reach the sampler.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,10 +36,10 @@ class Calibration:
 
     Attributes
     ----------
-    grid : (ny, nx)
-        Number of voxels.
-    field_of_view : (height, width)
-        Of the grid, in m.
+    grid : (ny, nx) or (nz, ny, nx)
+        Number of voxels of a plane or a volume.
+    field_of_view : tuple of float
+        Extent of the grid in m, along the same axes.
     selection : (C, K) bool
         The rows in use. ``M = selection.sum()``.
     frequencies : (K,) float64
@@ -61,8 +62,8 @@ class Calibration:
         Where it came from, for people: file, thresholds.
     """
 
-    grid: tuple[int, int]
-    field_of_view: tuple[float, float]
+    grid: tuple[int, ...]
+    field_of_view: tuple[float, ...]
     selection: NDArray[np.bool_]
     frequencies: NDArray[np.float64]
     matrix: NDArray[np.complex64]
@@ -95,15 +96,15 @@ class Calibration:
     @property
     def num_voxels(self) -> int:
         """N: voxels of the grid."""
-        return self.grid[0] * self.grid[1]
+        return math.prod(self.grid)
 
     @classmethod
     def from_arrays(
         cls,
         matrix: Complex,
         frequencies: NDArray[np.float64] | None,
-        grid: tuple[int, int],
-        field_of_view: tuple[float, float],
+        grid: tuple[int, ...],
+        field_of_view: tuple[float, ...],
         *,
         background: Complex | None = None,
         order: tuple[NDArray[np.integer], NDArray[np.integer]] | None = None,
@@ -122,7 +123,7 @@ class Calibration:
         frequencies : (K,) or None
             In Hz; None where nobody knows them: they are numbered from 0 then, and ``rows`` does not select by them.
         grid, field_of_view
-            (ny, nx), and (height, width) in m.
+            (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
         background : (C, K, B) complex, optional
             Spectra without the sample: subtracted, and the noise of each row is taken from them. Without it all rows
             count alike and the matrix is taken to be free of noise.
@@ -174,21 +175,21 @@ class Calibration:
         channels: Sequence[int] | None = None,
         max_order: int | None = None,
     ) -> "Calibration":
-        """Calibrate from an MDF system matrix; of a large file only the plane and the rows in question are read.
+        """Calibrate from an MDF system matrix; of a large file only the voxels and the rows in question are read.
 
         Parameters
         ----------
         path : str or Path
             MDF v2 file.
         plane : (axis, index), optional
-            Plane of a 3D grid, such as ``("z", 9)``, counted from 0. Not needed where the grid is flat.
+            Plane of a 3D grid, such as ``("z", 9)``, counted from 0; by default the whole volume.
         snr_threshold, min_frequency, max_frequency, channels, max_order
             See `preprocessing.RowFilter`. The SNR stored in the file is used where there is one.
 
         Raises
         ------
         FileFormatError, MismatchError, InputError
-            For a file that is not a system matrix, a 3D grid without ``plane``, and as `from_arrays`.
+            For a file that is not a system matrix, a plane that it does not have, and as `from_arrays`.
         """
         rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order)
         return cls.from_scan(CalibrationScan.from_mdf(path, rows, plane), rows)

@@ -38,8 +38,11 @@ FIELDS = (
 
 
 def check_fields(path: Path, content: dict[str, Any]) -> None:
-    """FileFormatError unless the arrays, by the names of `FIELDS`, make a calibration."""
+    """FileFormatError unless the arrays, by the names of `FIELDS`, make a calibration, and the facts fit them."""
     _check_shapes(path, content)
+    normal = content["facts"].get("normal")
+    if normal is not None and bool(normal) != (len(content["grid"]) == 2):
+        raise damaged(path, "facts", f"normal is {normal!r} of a grid {content['grid'].tolist()}")
     _check_values(path, content)
     _check_factors(path, content)
 
@@ -73,7 +76,7 @@ KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "num_samples": ("a whole number", lambda value: value is not None and _is_count(value)),
     "candidate_rows": ("a whole number", _is_count),
     "background_frames": ("a whole number", _is_count),
-    "normal": ("x, y or z", lambda value: value in ("x", "y", "z")),
+    "normal": ("x, y, z or nothing", lambda value: value in ("x", "y", "z", "")),
     "extent": ("three numbers", _is_triple),
     "center": ("three numbers", _is_triple),
 }

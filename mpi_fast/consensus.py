@@ -140,7 +140,7 @@ def spread_about(image: NDArray[Any], samples: NDArray[Any]) -> NDArray[Any]:
 
 
 def agree(
-    denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[Any]], steps: int, grid: tuple[int, int]
+    denoise: Denoiser, likelihood: Likelihood, image: NDArray[np.floating[Any]], steps: int, grid: tuple[int, ...]
 ) -> Array:
     """Take steps towards consensus.
 

@@ -64,7 +64,8 @@ class MeasuredMatrix:
         return Calibration.from_arrays(
             self.foreground,
             self.frequencies,
-            *self.scanner.plane,
+            self.scanner.grid,
+            self.scanner.field_of_view,
             background=self.background,
             order=(self.foreground_index, self.background_index),
             rows=rows,

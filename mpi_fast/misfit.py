@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.phantoms import FAMILIES, generate
+from mpi_fast.phantoms import FAMILIES, VOLUMES, generate
 from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float64]
@@ -177,7 +177,8 @@ class MisfitMeter:
     def _typical(self) -> tuple[Complex, Array, Array]:
         """Whitened signals (F, M) of typical images by the whole matrix, their y, and y by the reduced one, (F, R)."""
         calibration = self._calibration
-        images = generate(list(FAMILIES), IMAGES, calibration.grid, seed=0).reshape(IMAGES, -1)
+        families = list(FAMILIES if len(calibration.grid) == 2 else VOLUMES)
+        images = generate(families, IMAGES, calibration.grid, seed=0).reshape(IMAGES, -1)
         rows = (images @ calibration.matrix.T) * calibration.weights
         seen = np.square(np.abs(rows)).sum(axis=1) > 0
         expected = images @ calibration.basis * calibration.singular_values

@@ -212,12 +212,13 @@ def _stored_rows(measurement: MeasurementFile, calibration: Calibration) -> tupl
 
 
 def image_grid(calibration: Calibration) -> Grid:
-    """The calibration's plane in space, as far as the calibration knows it."""
-    facts, (rows, columns) = calibration.facts, calibration.grid
-    flat = Grid.flat(calibration.grid, calibration.field_of_view)
+    """The calibration's plane or volume in space, as far as the calibration knows it."""
+    facts = calibration.facts
+    regular = Grid.regular(calibration.grid, calibration.field_of_view)
     if "normal" not in facts:
-        return flat
-    size = [columns, rows]  # ascending axes: the columns' axis comes before the rows'
-    size.insert("xyz".index(facts["normal"]), 1)
+        return regular
+    size = list(calibration.grid[::-1])  # ascending axes: in a plane, the columns' axis comes before the rows'
+    if facts["normal"]:
+        size.insert("xyz".index(facts["normal"]), 1)
     extent, center = tuple(facts["extent"]), tuple(facts["center"])
-    return Grid(facts["normal"], (size[0], size[1], size[2]), extent, center, flat.voxels)
+    return Grid(facts["normal"], (size[0], size[1], size[2]), extent, center, regular.voxels)

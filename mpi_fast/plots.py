@@ -64,7 +64,7 @@ def save(figure: "Figure", path: Path, dpi: int = DPI, colours: int | None = Non
 def reconstruction_figure(
     images: Array,
     std: Array | None,
-    field_of_view: tuple[float, float],
+    field_of_view: tuple[float, ...],
     *,
     titles: Sequence[str] = (),
     axes: str = "yx",
@@ -103,7 +103,7 @@ class Column:
 
 
 def comparison_figure(
-    columns: Sequence[Column], field_of_view: tuple[float, float], *, baseline: str = "ART", title: str = ""
+    columns: Sequence[Column], field_of_view: tuple[float, ...], *, baseline: str = "ART", title: str = ""
 ) -> "Figure":
     """Truth, a baseline, the reconstruction, its error and its uncertainty, one row each; a column for each frame.
 
@@ -140,7 +140,7 @@ def methods_figure(
     truth: Array,
     strips: Sequence[Strip],
     snrs_db: Sequence[float],
-    field_of_view: tuple[float, float],
+    field_of_view: tuple[float, ...],
     *,
     title: str = "",
 ) -> "Figure":
@@ -214,7 +214,7 @@ class _Row:
 
 def _panels(
     rows: Sequence[_Row],
-    field_of_view: tuple[float, float],
+    field_of_view: tuple[float, ...],
     titles: Sequence[str],
     axes: str = "yx",
     *,
@@ -267,7 +267,7 @@ def _top(values: NDArray[Any]) -> float:
     return largest if np.isfinite(largest) and largest > 0 else 1.0
 
 
-def _draw(cell: "Axes", image: NDArray[Any], field_of_view: tuple[float, float], row: _Row) -> "AxesImage":
+def _draw(cell: "Axes", image: NDArray[Any], field_of_view: tuple[float, ...], row: _Row) -> "AxesImage":
     """Draw one image, voxels as they are: first row at the bottom, as y points up, in mm around the centre."""
     height, width = (1e3 * size / 2 for size in field_of_view)
     extent = -width, width, -height, height

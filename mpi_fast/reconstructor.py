@@ -174,8 +174,8 @@ class Reconstructor:
         if bundle.grid != calibration.grid:
             raise MismatchError(
                 f"{bundle.path}: a model for {bundle.grid[0]} x {bundle.grid[1]} voxels, but the calibration has "
-                f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --grid "
-                f"{calibration.grid[0]}x{calibration.grid[1]}"
+                f"{' x '.join(map(str, calibration.grid))}; train one with mpi-fast train --grid "
+                f"{'x'.join(map(str, calibration.grid))}"
             )
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
         self._pipeline, why = choose(calibration, bundle, sampling, device, engine, precision, threads)

@@ -41,7 +41,7 @@ class CalibrationScan:
     frequencies : (K,) float64
         In Hz.
     grid, field_of_view
-        (ny, nx), and (height, width) in m.
+        (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
     source : str
         What it is called in messages.
     acquisition : Acquisition, or None
@@ -57,8 +57,8 @@ class CalibrationScan:
     subtracted: NDArray[np.float64] | None
     snr: NDArray[np.float64] | None
     frequencies: NDArray[np.float64]
-    grid: tuple[int, int]
-    field_of_view: tuple[float, float]
+    grid: tuple[int, ...]
+    field_of_view: tuple[float, ...]
     source: str = IN_MEMORY
     acquisition: Acquisition | None = None
     transfer_function_corrected: bool = False
@@ -66,7 +66,7 @@ class CalibrationScan:
 
     @classmethod
     def from_mdf(cls, path: str | Path, rows: RowFilter, plane: tuple[str, int] | None = None) -> "CalibrationScan":
-        """Read one plane of a file, and of its rows only those in question; see `Calibration.from_mdf`."""
+        """Read a plane or the volume of a file, and of its rows only those in question; see `Calibration.from_mdf`."""
         with SystemMatrixFile(path) as file:
             grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
             shape = acquisition.num_channels, acquisition.num_frequencies
@@ -114,8 +114,8 @@ class CalibrationScan:
         cls,
         matrix: Complex,
         frequencies: NDArray[np.float64],
-        grid: tuple[int, int],
-        field_of_view: tuple[float, float],
+        grid: tuple[int, ...],
+        field_of_view: tuple[float, ...],
         rows: RowFilter,
         *,
         background: Complex | None = None,
@@ -126,13 +126,15 @@ class CalibrationScan:
         facts: dict[str, Any] | None = None,
     ) -> "CalibrationScan":
         """Take it from arrays, see `Calibration.from_arrays`."""
-        if not all(math.isfinite(length) and length for length in field_of_view):
-            raise InputError(f"field of view {field_of_view}: expected two lengths in m")
+        if len(grid) not in (2, 3) or min(grid) < 1:
+            raise InputError(f"grid {grid}: expected the voxels of a plane (ny, nx) or a volume (nz, ny, nx)")
+        if len(field_of_view) != len(grid) or not all(math.isfinite(length) and length for length in field_of_view):
+            raise InputError(f"field of view {field_of_view}: expected {('two', 'three')[len(grid) - 2]} lengths in m")
         channels, count, voxels = matrix.shape
-        if voxels != grid[0] * grid[1] or len(frequencies) != count:
+        if voxels != math.prod(grid) or len(frequencies) != count:
             raise InputError(
                 f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
-                f"{grid[0]} x {grid[1]} voxels)"
+                f"{' x '.join(map(str, grid))} voxels)"
             )
         stated = None if acquisition is None else (acquisition.num_channels, acquisition.num_frequencies)
         if stated not in (None, (channels, count)):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @cache
-def symmetries(grid: tuple[int, int]) -> NDArray[np.intp]:
+def symmetries(grid: tuple[int, ...]) -> NDArray[np.intp]:
     """Where each symmetry shows each voxel: ``shown[..., where[k]] = image`` and ``image = shown[..., where[k]]``.
 
     Their numbers are binary: 1 reverses the order of the rows, 2 that of the columns, 4 then exchanges the two.

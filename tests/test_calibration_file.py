@@ -164,7 +164,7 @@ def with_nan(array):
             for odd, message in [
                 ({"best_snr": "x"}, "facts: best_snr is 'x'; a number was expected"),
                 ({"background_frames": -1}, "facts: background_frames is -1"),
-                ({"normal": 7, "extent": [1, 1, 1], "center": [0, 0, 0]}, "facts: normal is 7; x, y or z"),
+                ({"normal": 7, "extent": [1, 1, 1], "center": [0, 0, 0]}, "facts: normal is 7; x, y, z or nothing"),
                 ({"normal": "z", "extent": [1, 1], "center": [0, 0, 0]}, "facts: extent is .1, 1.; three numbers"),
                 ({"normal": "z", "extent": [1, 1, 1]}, "facts: center is missing"),
             ]

@@ -117,9 +117,11 @@ def test_samples_need_all_frequencies(strongest, whole, tmp_path):
         assert file.acquisition.num_samples == 240
 
 
-def test_what_takes_planes_alone_says_so(whole):
-    with pytest.raises(InputError, match="expected a plane"):
-        whole.calibrate()
+def test_a_measured_volume_calibrates(whole):
+    calibration = whole.calibrate()
+    assert calibration.grid == GRID
+    np.testing.assert_allclose(calibration.field_of_view, whole.scanner.field_of_view)
+    assert calibration.basis.shape == (VOXELS, calibration.rank)
 
 
 def test_held_out_volumes_take_turns():

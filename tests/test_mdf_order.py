@@ -163,7 +163,7 @@ def test_a_mirrored_axis_across_the_plane_counts_from_below(path):
 
 def test_a_mirrored_reconstruction(path):
     images = np.arange(12.0).reshape(1, 3, 4)
-    write_reconstruction(path, images, Grid.flat((3, 4), (0.03, 0.04)), acquisition())
+    write_reconstruction(path, images, Grid.regular((3, 4), (0.03, 0.04)), acquisition())
     change(path, {"/reconstruction/fieldOfView": [-0.04, 0.03, 0.01]})
     np.testing.assert_array_equal(read_reconstruction(path), images[:, :, ::-1])
 

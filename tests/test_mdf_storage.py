@@ -136,7 +136,7 @@ def test_a_parameter_that_was_never_written(path):
 
 
 def test_images_that_were_never_written(path):
-    write_reconstruction(path, np.ones((4, 3, 4)), Grid.flat((3, 4), (1, 1)), acquisition())
+    write_reconstruction(path, np.ones((4, 3, 4)), Grid.regular((3, 4), (1, 1)), acquisition())
     change(path, {"/reconstruction/data": None})
     with h5py.File(path, "r+") as h5:
         h5.create_dataset("/reconstruction/data", (4, 12, 1), "f4", chunks=(1, 12, 1))[:2] = 1

@@ -45,7 +45,7 @@ def path(tmp_path):
 @given(shape=st.tuples(st.integers(2, 5), st.integers(2, 5)), count=st.integers(0, 4), with_std=st.booleans())
 def test_reconstruction_round_trip(path, shape, count, with_std):
     images = np.random.default_rng(0).uniform(size=(count, *shape)).astype(np.float32)
-    grid = Grid.flat(shape, (0.03, 0.04), (0.1, 0.2, 0.3))
+    grid = Grid.regular(shape, (0.03, 0.04), (0.1, 0.2, 0.3))
     write_reconstruction(path, images, grid, acquisition(), std=2 * images if with_std else None)
     assert validate(path) == []
     np.testing.assert_array_equal(read_reconstruction(path), images)
@@ -76,13 +76,13 @@ def test_reconstruction_of_a_plane_keeps_its_place(tmp_path):
 
 
 def append_all(path, images, stds):
-    with ReconstructionWriter(path, Grid.flat(images.shape[1:], (1, 1)), acquisition()) as writer:
+    with ReconstructionWriter(path, Grid.regular(images.shape[1:], (1, 1)), acquisition()) as writer:
         for std in stds:
             writer.append(images, std)
 
 
 def test_reconstruction_errors(path):
-    grid = Grid.flat((3, 4), (1, 1))
+    grid = Grid.regular((3, 4), (1, 1))
     for images, std, message in (
         (np.zeros((1, 4, 3)), None, "images: shape"),
         (np.zeros((1, 3, 4)), np.zeros((2, 3, 4)), "std: shape"),
@@ -215,7 +215,7 @@ def test_a_failure_late_in_writing_leaves_nothing(path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         system_matrix(path)
     with pytest.raises(OSError, match="disk full"):
-        write_reconstruction(path, np.zeros((1, 3, 4)), Grid.flat((3, 4), (1, 1)), acquisition())
+        write_reconstruction(path, np.zeros((1, 3, 4)), Grid.regular((3, 4), (1, 1)), acquisition())
     assert list(path.parent.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.mdf import Grid, MeasurementFile, ReconstructionWriter, read_reconstruction, validate, write_measurement
 from mpi_fast.mdf.reconstruction import PER_FRAME
 
-GRID = Grid.flat((3, 4), (0.03, 0.04))
+GRID = Grid.regular((3, 4), (0.03, 0.04))
 STATED = {
     "/acquisition/startTime": b"2019-05-07T11:22:33.444",
     "/experiment/isSimulation": np.int8(0),

@@ -45,15 +45,16 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
         raise InputError(f"{path}: an array says nothing of its grid: give --grid 8x8 and --field-of-view 40 (in mm)")
     if selection.pop("plane"):
         raise InputError("--plane: of MDF files; an array has one")
-    width, height = (1e-3 * length for length in parse_numbers(size, "--field-of-view"))
+    shape = parse_grid(grid)
+    lengths = parse_numbers(size, "--field-of-view", len(shape))[::-1]
     rate = layout["sampling_rate"]
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError(f"--sampling-rate {rate}: expected a positive number")
     named = layout["frequencies"]
     return calibrate_array(
         read_array(path, layout["variable"]),
-        parse_grid(grid),
-        (height, width),
+        shape,
+        tuple(1e-3 * length for length in lengths),
         empty=layout["empty"],
         axis=layout["axis"],
         fastest=layout["fastest"],

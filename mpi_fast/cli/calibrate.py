@@ -41,9 +41,12 @@ def calibrate(
         str | None, typer.Option(metavar="N,N", show_default="all", help="Receive channels, from 0.")
     ] = None,
     max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
-    grid: Annotated[str | None, typer.Option(help="Of arrays: voxels, rows x columns, such as 8x8.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="Of arrays: rows x columns of voxels, such as 8x8, or 19x19x19.")
+    ] = None,
     field_of_view: Annotated[
-        str | None, typer.Option(metavar="MM[,MM]", help="Of arrays: of the whole grid in mm, or two for x,y.")
+        str | None,
+        typer.Option(metavar="MM[,...]", help="Of arrays: of the whole grid in mm, or one for each of x,y,z."),
     ] = None,
     variable: Variable = None,
     empty: Empty = None,
@@ -106,11 +109,11 @@ def calibrate(
 def describe(calibration: "Calibration") -> dict[str, Any]:
     """What a person wants to know of a calibration."""
     facts, used = calibration.facts, calibration.frequencies[calibration.selection.any(axis=0)]
-    height, width = (1e3 * size for size in calibration.field_of_view)
+    size = " x ".join(f"{1e3 * length:.4g}" for length in calibration.field_of_view)
     best, candidates = facts.get("best_snr"), facts.get("candidate_rows")
     of_candidates = "" if candidates is None else f" of {candidates} candidates"
     return {
-        "grid": f"{calibration.grid[0]} x {calibration.grid[1]} voxels, {height:.4g} x {width:.4g} mm",
+        "grid": f"{' x '.join(map(str, calibration.grid))} voxels, {size} mm",
         "rows M": f"{calibration.num_rows}{of_candidates}",
         "rank R": calibration.rank,
         "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),

@@ -1,5 +1,6 @@
 """Options that several commands share, and the reading of those that are more than a number."""
 
+import math
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
@@ -63,12 +64,16 @@ def parse_range(text: str | None, option: str) -> slice:
     return slice(start, stop)
 
 
-def parse_grid(text: str) -> tuple[int, int]:
-    """``19x21`` -> (19, 21), rows and columns."""
-    match = re.fullmatch(r"(\d{1,4})[x,](\d{1,4})", text.strip())
-    if not match or not 1 <= min(int(match[1]), int(match[2])) <= max(int(match[1]), int(match[2])) <= LARGEST_GRID:
-        raise InputError(f"--grid {text}: expected rows x columns, such as 19x19, of at most {LARGEST_GRID}")
-    return int(match[1]), int(match[2])
+def parse_grid(text: str, axes: Container[int] = (2, 3)) -> tuple[int, ...]:
+    """``19x21`` -> (19, 21), rows and columns, and ``19x21x23`` -> (19, 21, 23), planes before them; see ``axes``."""
+    sizes = re.split("[x,]", text.strip())
+    grid = tuple(int(size) for size in sizes if re.fullmatch(r"\d{1,4}", size, re.ASCII))
+    if len(grid) != len(sizes) or len(grid) not in axes or not 1 <= min(grid) <= max(grid) <= LARGEST_GRID:
+        of_volumes = ", or planes x rows x columns, such as 19x19x19," if 3 in axes else ","
+        raise InputError(f"--grid {text}: expected rows x columns, such as 19x19{of_volumes} of at most {LARGEST_GRID}")
+    if math.prod(grid) > LARGEST_GRID**2:
+        raise InputError(f"--grid {text}: {math.prod(grid)} voxels; at most {LARGEST_GRID**2} were expected")
+    return grid
 
 
 def parse_integers(text: str | None, option: str, smallest: int = 0, largest: int = 10**9) -> list[int] | None:
@@ -81,15 +86,16 @@ def parse_integers(text: str | None, option: str, smallest: int = 0, largest: in
     return [int(item) for item in items]
 
 
-def parse_numbers(text: str, option: str) -> tuple[float, float]:
-    """``12`` -> (12.0, 12.0) and ``12,14`` -> (12.0, 14.0): along x and y."""
+def parse_numbers(text: str, option: str, axes: int = 2) -> tuple[float, ...]:
+    """``12`` -> (12.0, 12.0) and ``12,14`` -> (12.0, 14.0): along x and y; with three ``axes``, z as well."""
     try:
         values = [float(item) for item in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, 2):
-        raise InputError(f"{option} {text}: expected one number, or two for x and y, such as 12,14")
-    return values[0], values[-1]
+    if len(values) not in (1, axes):
+        several = "three for x, y and z, such as 12,14,10" if axes == 3 else "two for x and y, such as 12,14"
+        raise InputError(f"{option} {text}: expected one number, or {several}")
+    return tuple(values) if len(values) == axes else tuple(values) * axes
 
 
 def with_commas(arguments: Iterable[str], options: Container[str]) -> list[str]:

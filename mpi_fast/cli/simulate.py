@@ -81,7 +81,7 @@ def simulate(
                 advance = partial(bar.advance, bar.add_task("measuring", total=frames))
                 save = partial(save_frames, time_domain=not spectra, description=command, report=advance)
                 save(measurement, receiver, images, background_frames)
-            plane = Grid.flat(*scanner.plane)
+            plane = Grid.regular(*scanner.plane)
             write_reconstruction(truth, images, plane, acquisition_of(scanner), metadata=metadata_of(scanner, command))
         shown = {
             "scanner": f"{core:g} nm core, {gradient} T/m, {drive} mT, {1e6 * scanner.cycle:.1f} us a period",

@@ -44,7 +44,7 @@ def train(
         if learning_rate is not None and not 0 < learning_rate < math.inf:
             raise InputError(f"--learning-rate {learning_rate}: expected a positive number")
         check_outputs(output, json_file)
-        given = {"grid": grid and parse_grid(grid), "scanners": scanners, "phantoms": phantoms}
+        given = {"grid": grid and parse_grid(grid, axes=(2,)), "scanners": scanners, "phantoms": phantoms}
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if min(chosen.get("grid", (2,))) < 2:
             raise InputError(f"--grid {grid}: expected at least 2 x 2 voxels")

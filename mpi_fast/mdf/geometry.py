@@ -27,7 +27,7 @@ def read_size(datasets: Datasets, group: str) -> Size:
 
 
 def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: IntArray | None = None) -> Grid:
-    """Select a plane of the 3D grid in `group`.
+    """Read the grid in `group`: the volume, or a plane of it.
 
     An axis whose field of view is negative is mirrored: it was stored against its direction. The grid returned is
     the right way round, every axis ascending.
@@ -38,28 +38,33 @@ def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: I
     group : str
         /calibration or /reconstruction.
     plane : (str, int), optional
-        Axis and 0-based index; not needed where one axis has a single voxel.
+        Axis and 0-based index; not needed where one axis has a single voxel. Without it a volume is read whole.
     background : int64 array, optional
         The stored frames that are no voxels, for positions that include them.
 
     Raises
     ------
     FileFormatError
-        A field of view in the plane is zero or not finite, or positions contradict the grid.
+        A field of view in the plane or volume is zero or not finite, or positions contradict the grid.
     MismatchError
-        The grid is three-dimensional and no plane is given, or it has no such plane.
+        The grid has no such plane.
     """
     size = read_size(datasets, group)
     extent = datasets.triple(f"{group}/fieldOfView")
     center = _center(datasets, group)
-    axis, index = _plane(datasets, size, plane)
+    chosen = _plane(datasets, size, plane)
     for other in range(3):
-        if other != axis and not 0 < abs(extent[other]) < math.inf:
+        if (chosen is None or other != chosen[0]) and not 0 < abs(extent[other]) < math.inf:
             datasets.fail(
                 f"{group}/fieldOfView",
-                f"is {extent[other]:g} m along {'xyz'[other]}; a size other than zero was expected in the plane",
+                f"is {extent[other]:g} m along {'xyz'[other]}; a size other than zero was expected in the "
+                f"{'volume' if chosen is None else 'plane'}",
             )
     voxels = _volume(datasets, group, size, extent, center, background)
+    if chosen is None:
+        width, height, depth = map(abs, extent)
+        return Grid("", size, (width, height, depth), center, voxels.reshape(-1))
+    axis, index = chosen
     n, width = size[axis], abs(extent[axis]) if math.isfinite(extent[axis]) else 0.0
     return Grid(
         normal="xyz"[axis],
@@ -84,17 +89,12 @@ def _center(datasets: Datasets, group: str) -> Triple:
     return center
 
 
-def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, int]:
-    """Return axis number and index of the plane asked for, or of the only one there is."""
+def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, int] | None:
+    """Return axis number and index of the plane asked for, or of the only one there is; None for a volume."""
     grid = " x ".join(map(str, size))
     if plane is None:
-        if 1 in size:  # a line is a plane, too: of one row, if it runs along x
-            return max(axis for axis in range(3) if size[axis] == 1), 0
-        middle = size[2] // 2
-        raise MismatchError(
-            f"{datasets.path}: the grid of {grid} voxels is not a plane, and images are two-dimensional; "
-            f"select a plane, for example --plane z={middle} (plane=('z', {middle}))"
-        )
+        # A line is a plane, too: of one row, if it runs along x.
+        return (max(axis for axis in range(3) if size[axis] == 1), 0) if 1 in size else None
     letter, index = plane
     if letter not in ("x", "y", "z"):
         raise InputError(f"plane: the axis is {letter!r}; x, y or z was expected")

@@ -1,4 +1,4 @@
-"""A plane of voxels and its place in space."""
+"""Voxels of a plane or a volume, and their place in space."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mpi_fast.mdf.types import IntArray, Triple
 
 @dataclass(frozen=True)
 class Grid:
-    """One plane of voxels: an image [row, column] with the place it has in space.
+    """Voxels on a regular grid: a volume [z, y, x] or one plane of it [row, column], with the place it has in space.
 
     Rows run along the later, columns along the earlier of the two axes in the plane, so a z plane is [y, x].
 
     Attributes
     ----------
     normal : str
-        The axis, x, y or z, perpendicular to the plane.
+        The axis, x, y or z, perpendicular to a plane; "" for a volume.
     size : tuple of int
         Voxels along x, y, z; 1 along `normal`.
     extent, center : tuple of float
-        Size and centre of the plane along x, y, z in m; along `normal` the slice thickness and position.
-    voxels : int64 array (rows * columns,)
-        Where each pixel, row by row, lies among a calibration's foreground frames.
+        Size and centre along x, y, z in m; along `normal` the slice thickness and position.
+    voxels : int64 array (N,)
+        Where each voxel, the last axis of the image fastest, lies among a calibration's foreground frames.
     """
 
     normal: str
@@ -34,24 +34,35 @@ class Grid:
     voxels: IntArray = field(repr=False, compare=False)
 
     @classmethod
-    def flat(cls, shape: tuple[int, int], field_of_view: tuple[float, float], center: Triple = (0.0, 0.0, 0.0)) -> Grid:
-        """Return a z plane of `shape` (ny, nx) and `field_of_view` (fy, fx) in m, one column pitch thick."""
-        (ny, nx), (fy, fx) = shape, field_of_view
-        return cls("z", (nx, ny, 1), (fx, fy, fx / nx), center, np.arange(ny * nx, dtype=np.int64))
+    def regular(
+        cls, shape: tuple[int, ...], field_of_view: tuple[float, ...], center: Triple = (0.0, 0.0, 0.0)
+    ) -> Grid:
+        """Return a volume, or a z plane one column pitch thick.
+
+        Parameters
+        ----------
+        shape : (nz, ny, nx) or (ny, nx)
+        field_of_view : (fz, fy, fx) or (fy, fx)
+            In m.
+        center : (x, y, z)
+            In m.
+        """
+        nz, ny, nx = (1,) * (3 - len(shape)) + shape
+        fz, fy, fx = (field_of_view[-1] / nx,) * (3 - len(shape)) + field_of_view
+        voxels = np.arange(nz * ny * nx, dtype=np.int64)
+        return cls("z" if len(shape) == 2 else "", (nx, ny, nz), (fx, fy, fz), center, voxels)
 
     @property
     def axes(self) -> str:
-        """The axes of rows and columns: "yx" for a z plane."""
+        """The axes of the image: "yx" for a z plane, "zyx" for a volume."""
         return "zyx".replace(self.normal, "")
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the image: (ny, nx) for a z plane."""
-        row, column = map("xyz".index, self.axes)
-        return self.size[row], self.size[column]
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along the axes of the image: (ny, nx) for a z plane, (nz, ny, nx) for a volume."""
+        return tuple(self.size["xyz".index(axis)] for axis in self.axes)
 
     @property
-    def field_of_view(self) -> tuple[float, float]:
-        """Size of the image in m along rows and columns: (fy, fx) for a z plane."""
-        row, column = map("xyz".index, self.axes)
-        return self.extent[row], self.extent[column]
+    def field_of_view(self) -> tuple[float, ...]:
+        """Size of the image in m along its axes: (fy, fx) for a z plane."""
+        return tuple(self.extent["xyz".index(axis)] for axis in self.axes)

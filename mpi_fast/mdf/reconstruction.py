@@ -43,14 +43,12 @@ def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[Any]:
 
     Returns
     -------
-    float32 array (Q, rows, columns), or for `PER_FRAME` an array (Q,) or (Q, 3)
+    float32 array (Q, rows, columns) of planes or (Q, nz, ny, nx) of volumes, or for `PER_FRAME` an array (Q,) or (Q, 3)
 
     Raises
     ------
     FileFormatError
         No such dataset, or its shape is not Q x P x 1 with P voxels of /reconstruction/size.
-    MismatchError
-        The grid is not a plane.
     """
     with MDFFile(path) as file:
         datasets, dataset = file.datasets, f"/reconstruction/{name}"
@@ -78,7 +76,7 @@ class ReconstructionWriter:
     ----------
     path : str or Path
     grid : Grid
-        The plane of the images.
+        The plane or volume of the images.
     acquisition : Acquisition
         Of the measurement: its facts, start and description are kept.
     provenance : mapping, optional
@@ -129,7 +127,7 @@ class ReconstructionWriter:
 
         Parameters
         ----------
-        images, std : real arrays (n, rows, columns)
+        images, std : real arrays (n, *grid.shape)
         found : mapping of str to arrays (n, ...), optional
             Under the names of `PER_FRAME`.
 
@@ -177,6 +175,6 @@ def write_reconstruction(
     provenance: Mapping[str, Any] | None = None,
     metadata: Metadata | None = None,
 ) -> None:
-    """Write images (Q, rows, columns), and `std` of the same shape, at once; see `ReconstructionWriter`."""
+    """Write images (Q, *grid.shape), and `std` of the same shape, at once; see `ReconstructionWriter`."""
     with ReconstructionWriter(path, grid, acquisition, provenance=provenance, metadata=metadata) as writer:
         writer.append(images, std)

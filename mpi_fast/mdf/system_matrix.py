@@ -134,29 +134,30 @@ class SystemMatrixFile(SignalFile):
         return (self.datasets.text(order) if self.datasets.find(order) is not None else "xyz") + against
 
     def grid(self, plane: Plane | None = None) -> Grid:
-        """Return the grid of one plane of voxels.
+        """Return the grid of all voxels, or of one plane of them.
 
         Parameters
         ----------
         plane : (str, int), optional
-            Axis and 0-based index, such as ("z", 9); not needed where one axis has a single voxel.
+            Axis and 0-based index, such as ("z", 9). Without it a grid of a single voxel along one axis is a plane, and
+            any other a volume.
 
         Raises
         ------
         MismatchError
-            The grid is three-dimensional and no plane is given, or it has no such plane.
+            The grid has no such plane.
         FileFormatError
-            A field of view in the plane is zero or not finite, or /calibration/positions contradicts the grid.
+            A field of view in the plane or volume is zero or not finite, or /calibration/positions contradict the grid.
         """
         return read_grid(self.datasets, "/calibration", plane, self._background)
 
     def foreground(self, grid: Grid, rows: IntArray | None = None) -> ComplexArray:
-        """Read the matrix for one plane.
+        """Read the matrix for the voxels of a plane or a volume.
 
         Parameters
         ----------
         grid : Grid
-            From `grid`; its pixels become the columns.
+            From `grid`; its voxels become the columns.
         rows : int64 array, optional
             The rows to read; all by default.
 

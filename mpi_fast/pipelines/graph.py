@@ -1,5 +1,7 @@
 """The whole frame as one graph on ONNX Runtime: reduced signals in, image and deviation out, with nothing between."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
@@ -90,8 +92,8 @@ def constants(calibration: Calibration, initial: Array) -> dict[str, Array]:
 class _Buffers:
     """Fixed arrays for one number of frames, bound to the session."""
 
-    def __init__(self, frames: int, grid: tuple[int, int], session: object, constants: dict[str, Array]) -> None:
-        self.y: Array = np.zeros((frames, grid[0] * grid[1]), np.float32)
+    def __init__(self, frames: int, grid: tuple[int, ...], session: object, constants: dict[str, Array]) -> None:
+        self.y: Array = np.zeros((frames, math.prod(grid)), np.float32)
         self.noise: Array = np.ones(frames, np.float32)
         self.image: Array = np.zeros((frames, *grid), np.float32)
         self.std: Array = np.zeros((frames, *grid), np.float32)

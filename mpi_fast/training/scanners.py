@@ -110,8 +110,8 @@ def random_calibration(
     calibration = Calibration.from_arrays(
         truth + noise[..., :voxels],
         frequencies,
-        (voxels // scanner.grid[-1], scanner.grid[-1]),  # to a calibration a volume's planes are side by side
-        (1.0, 1.0),
+        scanner.grid,
+        scanner.field_of_view,
         background=noise[..., voxels:],
         order=order,
         snr=snr,
