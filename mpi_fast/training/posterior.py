@@ -51,12 +51,21 @@ class PosteriorConfig:
         Channels at full and at half resolution.
     embedding : int
         Width of what is known of a frame beforehand, see `Conditioner`.
+    coarse_every : int
+        One of so many blocks, the last among them, corrects at half resolution, too: the others let the scanner speak
+        twice as often for a quarter more operations.
     """
 
-    blocks: int = 10
+    blocks: int = 19
     width: int = 16
     inner: int = 48
     embedding: int = 64
+    coarse_every: int = 2
+
+    def residual_blocks(self, block: int) -> list[int]:
+        """Their widths, in one of the blocks: at full resolution, and where it has one at half."""
+        coarse = (self.blocks - 1 - block) % self.coarse_every == 0
+        return [self.width, self.inner] if coarse else [self.width]
 
     def to_dict(self) -> dict[str, int]:
         """Plain numbers, as a checkpoint stores them."""
@@ -118,7 +127,7 @@ class Conditioner(nn.Module):
             nn.SiLU(),
         )
         self.spread = nn.Linear(config.embedding, config.blocks)
-        self.widths = [config.width, config.inner] * config.blocks
+        self.widths = [width for block in range(config.blocks) for width in config.residual_blocks(block)]
         self.modulation = nn.Linear(config.embedding, 2 * sum(self.widths))
         for layer in (self.spread, self.modulation):
             nn.init.zeros_(layer.weight)
@@ -171,28 +180,42 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class Corrector(nn.Module):
-    """The convolutions of one block: at full resolution, at half, and back."""
+class HalfResolution(nn.Module):
+    """A correction of features at half their resolution."""
 
-    def __init__(self, config: PosteriorConfig, injected: int, outputs: int) -> None:
+    def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        width, inner = config.width, config.inner
-        self.inject = nn.Conv2d(injected, width, 3, padding=1)
-        self.fine = ResidualBlock(width)
         self.down = nn.Conv2d(width, inner, 3, stride=2, padding=1)
-        self.coarse = ResidualBlock(inner)
+        self.block = ResidualBlock(inner)
         self.up = nn.Conv2d(inner, 4 * width, 1)
-        self.head = nn.Conv2d(width, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """(B, width, rows, columns), and gain and shift (B, 2 * inner, 1, 1) -> the features' shape."""
+        rows, columns = x.shape[2:]
+        half = self.block(self.down(functional.silu(x)), modulation)
+        out: Tensor = functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
+        return x + out
+
+
+class Corrector(nn.Module):
+    """The convolutions of one block."""
+
+    def __init__(self, config: PosteriorConfig, block: int) -> None:
+        super().__init__()
+        width, *inner = config.residual_blocks(block)
+        injected = INJECTED + (0 if block else 2 * len(WIDTHS))
+        self.inject = nn.Conv2d(injected, width, 3, padding=1)
+        self.stages = nn.ModuleList([ResidualBlock(width), *(HalfResolution(width, one) for one in inner)])
+        self.head = nn.Conv2d(width, 2 if block == config.blocks - 1 else 1, 3, padding=1)
         nn.init.zeros_(self.head.weight)
 
-    def forward(self, injected: Tensor, features: Tensor | None, fine: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, injected: Tensor, features: Tensor | None, modulations: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, injected, rows, columns), features of the block before, modulations -> outputs in float32, features."""
-        rows, columns = injected.shape[2:]
         with mixed(injected.device, self.training):  # the combination with the signals is always in float32
             x = self.inject(injected)
-            x = self.fine(x if features is None else features + x, fine)
-            half = self.coarse(self.down(functional.silu(x)), coarse)
-            x = x + functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
+            x = x if features is None else features + x
+            for stage, modulation in zip(self.stages, modulations, strict=True):
+                x = stage(x, modulation)
         return self.head(functional.silu(x.float())), x
 
 
@@ -203,10 +226,7 @@ class PosteriorNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.conditioner = Conditioner(config)
-        count = config.blocks
-        self.correctors = nn.ModuleList(
-            Corrector(config, INJECTED + (0 if k else 2 * len(WIDTHS)), 1 + (k == count - 1)) for k in range(count)
-        )
+        self.correctors = nn.ModuleList(Corrector(config, block) for block in range(config.blocks))
 
     def forward(
         self,
@@ -237,7 +257,8 @@ class PosteriorNetwork(nn.Module):
             What the blocks before the last one made.
         """
         frames, voxels = signals.noise.numel(), signals.basis.shape[1]
-        first, spread, modulations, share = self._plan(signals, precision)
+        first, spread, planned, share = self._plan(signals, precision)
+        modulations = iter(planned)
         gain = gains(signals, (spread[..., None] * spread.new_tensor((1.0, *VIEWS))).flatten(2))
         gain = gain.reshape(*spread.shape, 1 + len(VIEWS), -1)
         left = unseen(signals, gain[:, :, :, 0])
@@ -255,11 +276,9 @@ class PosteriorNetwork(nn.Module):
             turn = PLANES[k % 3] if grid[0] > 1 else PLANES[0]
             slices = grid[turn[0] - 1]
             injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *grid)
-            fine, coarse = modulations[2 * k : 2 * k + 2]
-            if slices > 1:
-                fine, coarse = fine.repeat_interleave(slices, dim=0), coarse.repeat_interleave(slices, dim=0)
+            modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k)]
             flat = None if features is None else to_slices(features, turn)
-            out, flat = corrector(to_slices(injected, turn), flat, fine, coarse)
+            out, flat = corrector(to_slices(injected, turn), flat, modulated)
             features = from_slices(flat, turn, grid)
             out = from_slices(out, turn, grid).reshape(*signals.noise.shape, -1, voxels)
             image = mean + changed[:, :, 0] + d * out[:, :, 0]
@@ -305,6 +324,11 @@ def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:
     if volume.shape[along] == 1 and turn == PLANES[0]:
         return volume.squeeze(2)
     return volume.permute(0, along, 1, rows, columns).flatten(0, 1)
+
+
+def of_slices(frames: Tensor, slices: int) -> Tensor:
+    """What holds for each frame, (B, C, 1, 1), for each of its slices: (B * slices, C, 1, 1)."""
+    return frames[:, None].expand(-1, slices, -1, -1, -1).flatten(0, 1)
 
 
 def from_slices(slices: Tensor, turn: tuple[int, int, int], grid: tuple[int, int, int]) -> Tensor:
