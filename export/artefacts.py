@@ -11,7 +11,8 @@ import torch
 
 from mpi_fast.bundle import Bundle, write_bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import MismatchError
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.export import posterior_bundle
 from mpi_fast.export.frame import FrameGraph, fixed_rank, frame_inputs, frame_onnx
 from mpi_fast.export.frozen import Reduction, frozen_onnx
 from mpi_fast.export.onnx import Graph, encoder_onnx, score_inputs, score_onnx
@@ -20,7 +21,7 @@ from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
 from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.philox import mirrored_normal
-from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
+from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint, load_trained
 
 ENCODER, SCORE, HALF = "encoder.onnx", "score.onnx", "score.fp16.onnx"
 GENERAL, FROZEN = "reconstruct.onnx", "reconstruct.frozen.onnx"
@@ -54,6 +55,11 @@ def build(request: Request) -> Bundle:
 
 
 def _build(request: Request) -> Bundle:
+    trained = load_trained(request.checkpoint_file)
+    if trained.method == "posterior":
+        if request.calibration_file or request.precision != ("fp32",):
+            raise InputError("a posterior network is exported in fp32, as graphs that serve every calibration")
+        return posterior_bundle.build(trained, request.checkpoint_file, request.output)
     checkpoint = load_checkpoint(request.checkpoint_file)
     calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
     if calibration and calibration.grid != checkpoint.grid:

@@ -1,4 +1,4 @@
-"""A network that serves every calibration, as one ONNX model that equals it; `learned` is the command."""
+"""A network of an opponent's, as one ONNX model that equals it; `learned` is the command."""
 
 import json
 from collections.abc import Callable
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
 from mpi_fast.export.onnx import to_onnx
-from mpi_fast.export.posterior import Frame
 from mpi_fast.methods.learned import KIND
 from mpi_fast.training.checkpoint import Trained
 
@@ -24,14 +23,11 @@ SIGNALS = {"y": BY_COMPONENT, "noise": BY_FRAME, "singular_values": {0: "rank"},
 AXES = {
     "dernet": SIGNALS,
     "deq": {"image": BY_FRAME, "prior": BY_FRAME, "signal": BY_COMPONENT, **SIGNALS},
-    "posterior": {**SIGNALS, "basis": {1: "rows", 2: "columns", 3: "rank"}},
 }
 OUTPUTS = {
     "dernet": ["reconstruction"],
     "deq": ["next_image", "next_prior", "next_signal"],
-    "posterior": ["image", "std"],
 }
-GRIDS = ((19, 19), (8, 13), (33, 20))  # on which a network of any grid is compared, too
 
 
 class OneScanner(nn.Module):
@@ -76,10 +72,10 @@ def learned_onnx(trained: Trained) -> bytes:
     Raises
     ------
     ModelError
-        When it is a score network, or the exported network differs by more than `TOLERANCE`.
+        When it is one of ours, or the exported network differs by more than `TOLERANCE`.
     """
-    if trained.method == "score":
-        raise ModelError("a score network: to export it, python -m mpi_fast.export")
+    if trained.method not in OUTPUTS:
+        raise ModelError(f"a {trained.method} network: to export it, python -m mpi_fast.export")
     content = graph(trained)
     worst = difference(trained, content)
     if not worst <= TOLERANCE:
@@ -91,13 +87,12 @@ def learned_onnx(trained: Trained) -> bytes:
 
 
 def graph(trained: Trained) -> bytes:
-    """The network as a checked ONNX model of dynamic frames F and rank R, and for ``posterior`` of dynamic grid, too.
+    """The network as a checked ONNX model of dynamic frames F and rank R.
 
-    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), for ``posterior`` (1, ny, nx, R), and for ``deq``
-    before them image and prior (F, N) and signal (F, R). Outputs: the image (F, N), the next image, prior and signal,
-    or image and std (F, 1, ny, nx).
+    Inputs: y (F, R), noise (F,), singular_values (R,), basis (N, R), and for ``deq`` before them image and prior (F, N)
+    and signal (F, R). Outputs: the image (F, N), or the next image, prior and signal.
     """
-    inputs = example(trained, trained.grid, trained.grid[0] * trained.grid[1] // 3, 3, seed=0)
+    inputs = example(trained, trained.grid[0] * trained.grid[1] // 3, 3, seed=0)
     made = to_onnx(module(trained), inputs, OUTPUTS[trained.method], AXES[trained.method])
     facts = {"grid": json.dumps(trained.grid), "provenance": json.dumps(trained.provenance)}
     onnx.helper.set_model_props(made.model, {"kind": KIND, "method": trained.method, **facts})
@@ -106,22 +101,20 @@ def graph(trained: Trained) -> bytes:
 
 def module(trained: Trained) -> nn.Module:
     """What is exported."""
-    wrappers: dict[str, Callable[[Any], nn.Module]] = {"deq": OneScannerStep, "posterior": Frame, "dernet": OneScanner}
+    wrappers: dict[str, Callable[[Any], nn.Module]] = {"deq": OneScannerStep, "dernet": OneScanner}
     return wrappers[trained.method](trained.network).eval()
 
 
-def example(trained: Trained, grid: tuple[int, int], rank: int, frames: int, seed: int) -> dict[str, Tensor]:
+def example(trained: Trained, rank: int, frames: int, seed: int) -> dict[str, Tensor]:
     """Signals of random images through a random scanner, by input name."""
     rng = torch.Generator().manual_seed(seed)
-    voxels = grid[0] * grid[1]
+    voxels = trained.grid[0] * trained.grid[1]
     basis, _ = torch.linalg.qr(torch.randn(voxels, rank, generator=rng))
     singular_values = torch.logspace(1, -1, rank)
     noise = torch.logspace(-1, 0.5, frames)
     images = torch.rand(frames, voxels, generator=rng)
     y = images @ basis * singular_values + noise[:, None] * torch.randn(frames, rank, generator=rng)
     inputs = {"y": y, "noise": noise, "singular_values": singular_values, "basis": basis}
-    if trained.method == "posterior":
-        inputs["basis"] = basis.reshape(1, *grid, rank)
     if trained.method == "deq":
         prior, signal = (0.1 * torch.randn(frames, size, generator=rng) for size in (voxels, rank))
         inputs = {"image": images, "prior": prior, "signal": signal, **inputs}
@@ -132,14 +125,13 @@ def difference(trained: Trained, content: bytes) -> float:
     """Largest difference of an exported network from the original, relative to the original's largest value."""
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     original, worst = module(trained), 0.0
-    for grid in (trained.grid, *GRIDS) if trained.method == "posterior" else (trained.grid,):
-        for rank, frames in product((2, grid[0] * grid[1] // 2), FRAMES):
-            inputs = example(trained, grid, rank, frames, seed=rank + frames)
-            with torch.inference_mode():
-                outputs = original(*inputs.values())
-            parts = outputs if isinstance(outputs, tuple) else (outputs,)
-            expected = torch.cat(parts, dim=1).numpy()  # an iteration's state is one vector
-            found = np.concatenate(session.run(None, {name: value.numpy() for name, value in inputs.items()}), axis=1)
-            relative = float(np.abs(found - expected).max() / np.abs(expected).max())
-            worst = max(worst, relative if np.isfinite(relative) else np.inf)
+    for rank, frames in product((2, trained.grid[0] * trained.grid[1] // 2), FRAMES):
+        inputs = example(trained, rank, frames, seed=rank + frames)
+        with torch.inference_mode():
+            outputs = original(*inputs.values())
+        parts = outputs if isinstance(outputs, tuple) else (outputs,)
+        expected = torch.cat(parts, dim=1).numpy()  # an iteration's state is one vector
+        found = np.concatenate(session.run(None, {name: value.numpy() for name, value in inputs.items()}), axis=1)
+        relative = float(np.abs(found - expected).max() / np.abs(expected).max())
+        worst = max(worst, relative if np.isfinite(relative) else np.inf)
     return worst

@@ -1,7 +1,7 @@
 """What a graph costs: operators, parameters, arithmetic, memory."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mpi_fast.export.onnx import Graph, count
 
 
-def statistics(graph: Graph, flops: int) -> dict[str, Any]:
+def statistics(graph: Graph, flops: int, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
     """Facts of a graph for one frame, or one image: of a batch of one.
 
     Parameters
@@ -22,6 +22,8 @@ def statistics(graph: Graph, flops: int) -> dict[str, Any]:
         The exported model.
     flops : int
         See `count_flops`.
+    sizes : dict, optional
+        Lengths of axes that are not fixed, by name; one by default.
     """
     nodes = [node.op_type for node in graph.model.graph.node if node.op_type != "Constant"]
     return {
@@ -30,7 +32,7 @@ def statistics(graph: Graph, flops: int) -> dict[str, Any]:
         "operators": dict(Counter(nodes).most_common()),
         "parameters": sum(prod(tensor.dims) for tensor in graph.model.graph.initializer),
         "flops": flops,
-        "activation_bytes": activation_bytes(graph.model),
+        "activation_bytes": activation_bytes(graph.model, sizes or {}),
     }
 
 
@@ -41,27 +43,30 @@ def count_flops(module: nn.Module, inputs: Iterable[Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def activation_bytes(model: onnx.ModelProto) -> int:
-    """Most bytes alive at once in a batch of one, if every operator writes a new tensor; without the weights."""
+def activation_bytes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
+    """Most bytes alive at once in a batch of one, if every operator writes a new tensor; without the weights.
+
+    Axes that are not fixed have the given sizes, one by default.
+    """
     single = onnx.ModelProto()
     single.CopyFrom(model)
     del single.graph.value_info[:]
     for value in single.graph.input:
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param:
-                axis.dim_value = 1
+                axis.dim_value = sizes.get(axis.dim_param, 1)
     for value in single.graph.output:
         value.type.tensor_type.ClearField("shape")
     graph = onnx.shape_inference.infer_shapes(single, data_prop=True).graph
-    sizes = {value.name: _bytes(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    held = {value.name: _bytes(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     last = {name: index for index, node in enumerate(graph.node) for name in node.input}
     last |= {value.name: len(graph.node) for value in graph.output}
-    alive = sum(sizes[value.name] for value in graph.input)
+    alive = sum(held[value.name] for value in graph.input)
     most = alive
     for index, node in enumerate(graph.node):
-        alive += sum(sizes.get(name, 0) for name in node.output)
+        alive += sum(held.get(name, 0) for name in node.output)
         most = max(most, alive)
-        alive -= sum(sizes.get(name, 0) for name in {*node.input, *node.output} if last.get(name, index) == index)
+        alive -= sum(held.get(name, 0) for name in {*node.input, *node.output} if last.get(name, index) == index)
     return most
 
 

@@ -1,9 +1,13 @@
 """A bundle: an exported model on disk, as a folder.
 
+There are two kinds of networks: the ``posterior`` network, which serves planes and volumes of every grid, and the
+``score`` network, which serves planes of one.
+
 ``manifest.json``
     ``format``          version of this layout and of what its graphs compute, see `FORMAT`
     ``kind``            "mpi-fast model"
-    ``grid``            [ny, nx]
+    ``method``          "posterior" or "score"; the latter where it is missing
+    ``grid``            [ny, nx], of a score network
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
@@ -17,8 +21,11 @@
     ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
     ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
+``plane.onnx``, ``volume.onnx``
+    the posterior network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R) -> image, std
+    (F, nz, ny, nx), for frames, ranks and grids of any size; ``nz = 1`` for planes
 ``encoder.onnx``
-    condition (F, 10, ny, nx) -> features (F, c, ny, nx)
+    of a score network: condition (F, 10, ny, nx) -> features (F, c, ny, nx)
 ``score.onnx``
     image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)
 ``score.fp16.onnx``
@@ -32,7 +39,7 @@
 ``NAME.smCC.engine``, ``NAME.smCC.engine.log``
     TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
 
-All tensors are float32 at the edges. Of the manifest only the first four entries and ``files`` are needed to open a
+All tensors are float32 at the edges. Of the manifest only the first five entries and ``files`` are needed to open a
 bundle; readers of this format ignore entries that they do not know.
 
 Every file is checked against its size and hash when it is read, and nothing in a bundle is ever unpickled or executed.
@@ -56,7 +63,10 @@ from mpi_fast.reading import read_regular
 
 FORMAT = 5
 KIND = "mpi-fast model"
-REQUIRED = ("encoder.onnx", "score.onnx")
+PACKAGED = "default", "posterior"
+PLANE, VOLUME = "plane.onnx", "volume.onnx"
+REQUIRED = {"score": ("encoder.onnx", "score.onnx"), "posterior": (PLANE, VOLUME)}
+SCORE_GRID = 19, 19  # of the packaged score network
 LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
 
 
@@ -74,14 +84,15 @@ class Bundle:
         Parameters
         ----------
         model : str or Path
-            A folder, or ``default`` for the model that comes with the package.
+            A folder, or the name of a model that comes with the package: ``posterior``, for every grid, or ``default``,
+            the score network of 19 x 19 voxels; see `named_for`.
 
         Raises
         ------
         ModelError
             For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
         """
-        path = Path(str(files("mpi_fast") / "models" / "default")) if model == "default" else Path(model)
+        path = Path(str(files("mpi_fast") / "models" / str(model))) if model in PACKAGED else Path(model)
         file = path / "manifest.json"
         if not file.is_file():
             hint = ""
@@ -104,16 +115,17 @@ class Bundle:
                 f"{file}: bundle format {version}, this version reads {FORMAT}: export its checkpoint again"
             )
         try:
-            ny, nx = (int(n) for n in manifest["grid"])
+            method = str(manifest.get("method", "score"))
+            ny, nx = SCORE_GRID if method == "posterior" else (int(n) for n in manifest["grid"])
             low, high = (float(s) for s in manifest["sigma_range"])
             files_listed = dict(manifest["files"])
-            missing = [name for name in REQUIRED if not isinstance(files_listed[name]["sha256"], str)]
+            missing = [name for name in REQUIRED[method] if not isinstance(files_listed[name]["sha256"], str)]
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelError(f"{file}: incomplete manifest ({type(error).__name__}: {error})") from error
         if missing or not 1 <= min(ny, nx) <= max(ny, nx) <= LARGEST_GRID or not 0 < low < high < math.inf:
             raise ModelError(
-                f"{file}: grid {manifest['grid']}, noise levels {manifest['sigma_range']}: expected positive numbers, "
-                f"and at most {LARGEST_GRID} voxels along an axis"
+                f"{file}: grid {manifest.get('grid')}, noise levels {manifest['sigma_range']}: expected positive "
+                f"numbers, and at most {LARGEST_GRID} voxels along an axis"
             )
         outside = [name for name in files_listed if not _is_plain(name)]
         if outside:
@@ -121,10 +133,19 @@ class Bundle:
         return cls(path, manifest)
 
     @property
+    def method(self) -> str:
+        """What kind of network it holds: ``posterior`` or ``score``."""
+        return str(self.manifest.get("method", "score"))
+
+    @property
     def grid(self) -> tuple[int, int]:
-        """(ny, nx)."""
+        """(ny, nx) of a score network."""
         ny, nx = self.manifest["grid"]
         return int(ny), int(nx)
+
+    def serves(self, grid: tuple[int, ...]) -> bool:
+        """Whether it reconstructs images of this grid."""
+        return self.method == "posterior" or grid == self.grid
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -192,6 +213,11 @@ class Bundle:
         if hashlib.sha256(content).hexdigest() != listed.get("sha256"):
             raise ModelError(f"{file}: its SHA-256 is not the manifest's: the file is damaged or was changed")
         return content
+
+
+def named_for(model: str | Path, grid: tuple[int, ...]) -> str | Path:
+    """What ``default`` means for a grid: the score network for its own, the posterior network for all others."""
+    return "posterior" if model == "default" and grid != SCORE_GRID else model
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,16 @@ class Likelihood:
         deviations = np.array(WIDTHS, dtype=np.float32)[:, None] * np.sqrt(np.maximum(1.0 - explained, 1e-6))
         return np.concatenate([means, deviations], axis=1)
 
+    def noise_floor(self, energy: Array) -> Array:
+        """Root-mean-square over voxels of the noise in the mean of white images, (F,).
+
+        Parameters
+        ----------
+        energy : (R,)
+            Mean square over the voxels of each column of the basis.
+        """
+        return np.asarray(np.sqrt(np.square(self.gain(1.0) * self.noise[:, None]) @ energy), dtype=np.float32)
+
     def gradient(self, image: Array) -> Array:
         """Gradient of the log-likelihood, ``V S (y - S V^T x) / sigma^2``, at images (F, samples, N)."""
         residual = (self.y[:, None, :] - (image @ self.basis) * self.singular_values) * self.singular_values

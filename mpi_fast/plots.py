@@ -67,25 +67,28 @@ def reconstruction_figure(
     field_of_view: tuple[float, ...],
     *,
     titles: Sequence[str] = (),
-    axes: str = "yx",
+    axes: str = "zyx",
     unit: str = "of the delta sample",
 ) -> "Figure":
     """Show frames, and their standard deviation below, with common colour scales and axes in mm.
 
     Parameters
     ----------
-    images, std : (F, ny, nx)
-        A column for each frame: keep to about ten.
-    field_of_view : (height, width)
+    images, std : (F, ny, nx) or (F, nz, ny, nx)
+        A column for each frame: keep to about ten. Of volumes their largest values along z are shown.
+    field_of_view : (height, width) or (depth, height, width)
         In m.
     titles : sequence of str
         One for each frame.
     axes : str
-        Names of the vertical and the horizontal axis.
+        Their names, the vertical and the horizontal one last.
     unit : str
         Of the images, for the colour bar.
     """
-    rows = [_Row("concentration", images, CONCENTRATION, 0.0, _top(images), f"concentration\n({unit})")]
+    name = "concentration" if images.ndim == 3 else f"largest along {axes[0]}"
+    images, std = _projected(images), None if std is None else _projected(std)
+    axes, field_of_view = axes[-2:], field_of_view[-2:]
+    rows = [_Row(name, images, CONCENTRATION, 0.0, _top(images), f"concentration\n({unit})")]
     if std is not None:
         rows.append(_Row("standard deviation", std, UNCERTAINTY, 0.0, _top(std), f"std\n({unit})"))
     return _panels(rows, field_of_view, titles, axes, panel=2.0)
@@ -259,6 +262,11 @@ def _panels(
             bar.ax.tick_params(labelsize=8)
     figure.suptitle(heading, fontsize=11)
     return figure
+
+
+def _projected(images: Array) -> Array:
+    """Volumes (F, nz, ny, nx) as planes, by their largest values along z; planes as they are."""
+    return images if images.ndim == 3 else np.asarray(images.max(axis=1))
 
 
 def _top(values: NDArray[Any]) -> float:

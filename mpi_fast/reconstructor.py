@@ -2,7 +2,7 @@
 
     cal = Calibration.from_mdf("sm.mdf")
     rec = Reconstructor(cal)
-    out = rec(signals)          # out.image, out.std: (frames, ny, nx) in the calibration's concentration unit
+    out = rec(signals)          # out.image, out.std: (frames, *grid) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
 Per frame: reduce the signals, find noise level and scale, draw posterior samples for the uncertainty, and from their
@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import Bundle, named_for
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import STEPS as CONSENSUS
 from mpi_fast.denoiser import STRENGTH, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.flags import Flag, is_strict, of_samples
+from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
 from mpi_fast.pipelines import Frames, Sampling, default_steps
 from mpi_fast.pipelines.choose import choose, on_device
@@ -37,18 +38,18 @@ DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Images of F frames.
+    """Images of F frames, (ny, nx) or (nz, ny, nx).
 
     Attributes
     ----------
-    image : (F, ny, nx) float32
+    image : (F, *grid) float32
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
-    std : (F, ny, nx) float32
+    std : (F, *grid) float32
         Uncertainty, in the image's unit: ``image +- 1.96 std`` is meant to hold the truth in 95 % of the voxels;
-        narrower intervals hold it more often than they say. It follows from how far the posterior samples are from the
-        image, how bright that is and how noisy the signals (`consensus.settle`). Without consensus it is the samples'
-        standard deviation, zero for a single one.
+        narrower intervals hold it more often than they say. A posterior network has learned it; with a score network it
+        follows from how far the posterior samples are from the image, how bright that is and how noisy the signals
+        (`consensus.settle`), or without consensus it is the samples' standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32
@@ -84,7 +85,9 @@ class Reconstructor:
     calibration : Calibration
         Of the scanner.
     model : str or Path
-        A bundle, or ``default``.
+        A bundle, or the name of one that comes with the package: ``default``, which is the score network for 19 x 19
+        voxels and the posterior network for every other grid, or ``posterior``. What follows about sampling and
+        guidance is for score networks: a posterior network makes image and uncertainty in one evaluation.
     samples : int
         Posterior samples per frame: their mean is where consensus starts, and the farther they are from the image it
         finds, the more uncertain that is.
@@ -133,7 +136,7 @@ class Reconstructor:
     InputError
         For options out of range.
     MismatchError
-        For a model of another grid than the calibration's.
+        For a score network of another grid than the calibration's.
     ModelError
         For a broken bundle.
     """
@@ -170,18 +173,18 @@ class Reconstructor:
         )
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected 1 or more")
-        bundle = Bundle.open(model)
-        if bundle.grid != calibration.grid:
+        name = named_for(model, calibration.grid)
+        bundle = Bundle.open(name)
+        if not bundle.serves(calibration.grid):
             raise MismatchError(
-                f"{bundle.path}: a model for {bundle.grid[0]} x {bundle.grid[1]} voxels, but the calibration has "
-                f"{' x '.join(map(str, calibration.grid))}; train one with mpi-fast train --grid "
-                f"{'x'.join(map(str, calibration.grid))}"
+                f"{bundle.path}: a score network for {shown(bundle.grid)} voxels, but the calibration has "
+                f"{shown(calibration.grid)}: expected a posterior network, which serves every grid, such as the default"
             )
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
         self._pipeline, why = choose(calibration, bundle, sampling, device, engine, precision, threads)
         self._why = why
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)
-        ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and model == "default"
+        ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and name == "default"
         self._inspection = Inspection(calibration, judge_images=ordinary)
         self._lock = threading.Lock()  # the pipeline's buffers serve one call at a time
 

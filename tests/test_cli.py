@@ -325,10 +325,11 @@ def test_a_bundle_that_describes_itself_wrongly(files):
         assert "damaged" in fail("info", model)
 
 
-def test_a_model_for_another_grid(files):
+def test_a_score_network_for_another_grid(files):
     succeed("simulate", files, "--grid", "11x11", "--frames", 1)
-    assert "a model for 19 x 19 voxels, but the calibration has 11 x 11" in fail(
-        "reconstruct", files / MEASUREMENT, "-c", files / MATRIX
+    model = Bundle.open("default").path
+    assert "for 19 x 19 voxels, but the calibration has 11 x 11" in fail(
+        "reconstruct", files / MEASUREMENT, "-c", files / MATRIX, "--model", model
     )
 
 

@@ -48,7 +48,9 @@ def bench(
 
         with progress_bar("calls") as bar:
             task = bar.add_task("measuring", total=len(counts) * repeats)
-            matrix = measure_matrix(Scanner(grid=Bundle.open(model).grid), SNR_DB, np.random.default_rng(seed))
+            bundle = Bundle.open(model)
+            scanner = Scanner() if bundle.method == "posterior" else Scanner(grid=bundle.grid)
+            matrix = measure_matrix(scanner, SNR_DB, np.random.default_rng(seed))
             calibration = matrix.calibrate()
             reconstructor = Reconstructor(
                 calibration, model, samples, steps, device, seed, threads=threads, engine=engine

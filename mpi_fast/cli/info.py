@@ -12,6 +12,7 @@ from mpi_fast.cli.calibrate import describe
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
 from mpi_fast.errors import FileFormatError, ModelError
+from mpi_fast.grids import shown
 from mpi_fast.machine import machine
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _bundle(path: Path | str) -> dict[str, Any]:
     return {
         "kind": "model bundle",
         "path": str(bundle.path),
-        "grid": f"{bundle.grid[0]} x {bundle.grid[1]} voxels",
+        "grid": "any, planes and volumes" if bundle.method == "posterior" else f"{shown(bundle.grid)} voxels",
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
         "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
         **sizes,

@@ -62,7 +62,7 @@ def simulate(
         command = " ".join(["mpi-fast", *sys.argv[1:]])
         if noise not in NOISE_KINDS:
             raise InputError(f"--noise {noise}: expected one of {', '.join(NOISE_KINDS)}")
-        (dx, dy), shape = (1e-3 * size for size in parse_numbers(voxel, "--voxel")), parse_grid(grid)
+        (dx, dy), shape = (1e-3 * size for size in parse_numbers(voxel, "--voxel")), parse_grid(grid, axes=(2,))
         ax, ay = (1e-3 * amplitude for amplitude in parse_numbers(drive, "--drive"))
         scanner = Scanner(shape, (dy, dx), parse_numbers(gradient, "--gradient"), (ax, ay), core_diameter=1e-9 * core)
         # One generator for each purpose: the phantoms of a seed do not depend on how noisy the matrix was.

@@ -20,7 +20,6 @@ from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.learned import model_file, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
-from mpi_fast.methods.posterior import Posterior
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
@@ -95,7 +94,12 @@ REGISTRY: dict[str, Entry] = {
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
     "deq": Entry("DEQ-MPI", DeqMpi, {**_TOLD_NOISE, "iterations": _EVALUATIONS}, fixed={"threads": 1}, trained=True),
-    "posterior": Entry("mpi-fast, one evaluation", Posterior, fixed={"threads": 1}, ours=True, trained=True),
+    "posterior": Entry(
+        "mpi-fast, one evaluation",
+        Reconstructor,
+        fixed={"model": "posterior", "threads": 1, "inspect": False},
+        ours=True,
+    ),
     "paper": _ours(", as published", **_PUBLISHED),
     "mean": _ours(", one step", samples=1, steps=1, consensus=0),
     "fast": _ours(""),

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import session
 from mpi_fast.errors import MismatchError, ModelError
+from mpi_fast.grids import shown
 from mpi_fast.reading import read_regular
 
 Array = NDArray[np.float32]
 KIND = "mpi-fast method"
-ANY_GRID = ("posterior",)  # methods whose network knows no grid
 LARGEST_FILE = 2 * 2**30  # bytes
 
 
@@ -54,7 +54,7 @@ class LearnedModel:
     model : str or Path
         As `model_file`.
     calibration : Calibration
-        Whose grid the file must be for, unless it serves any.
+        Whose grid the file must be for.
     threads : int, optional
         Threads that one evaluation may use; default all.
 
@@ -84,11 +84,10 @@ class LearnedModel:
             self.provenance = dict(json.loads(metadata["provenance"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: incomplete metadata ({type(error).__name__}: {error})") from error
-        if method not in ANY_GRID and (ny, nx) != calibration.grid:
+        if (ny, nx) != calibration.grid:
             raise MismatchError(
-                f"{path}: a model for {ny} x {nx} voxels, but the calibration has "
-                f"{calibration.grid[0]} x {calibration.grid[1]}; train one with mpi-fast train --method {method} "
-                f"--grid {calibration.grid[0]}x{calibration.grid[1]}"
+                f"{path}: a model for {ny} x {nx} voxels, but the calibration has {shown(calibration.grid)}; for a "
+                f"plane, train one with mpi-fast train --method {method} --grid {'x'.join(map(str, calibration.grid))}"
             )
 
     def __call__(self, **inputs: NDArray[Any]) -> Array:

@@ -16,6 +16,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import DeviceError, InputError, MPIFastError
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
+from mpi_fast.pipelines.posterior import PosteriorGraph
 from mpi_fast.pipelines.steps import StepLoop
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def choose(
     if device.startswith("cuda") and not isinstance(engine, str):
         raise InputError(f"device '{device}': an engine object runs on the host, expected cpu or auto")
 
+    if bundle.method == "posterior":
+        return _posterior(calibration, bundle, sampling, place, engine, threads)
+
     def on_cpu() -> tuple[Pipeline, str]:
         return _on_cpu(calibration, bundle, sampling, engine, threads)
 
@@ -78,6 +82,24 @@ def choose(
             warnings.warn(f"reconstructing on the CPU: {reason}", RuntimeWarning, stacklevel=3)
     pipeline, why = on_cpu()
     return pipeline, f"{why}; {reason}"
+
+
+def _posterior(
+    calibration: Calibration,
+    bundle: Bundle,
+    sampling: Sampling,
+    place: re.Match[str],
+    engine: str | Engine,
+    threads: int | None,
+) -> tuple[Pipeline, str]:
+    """The posterior network: on the CPU unless a GPU is asked for by name."""
+    if sampling != Sampling(seed=sampling.seed):
+        raise InputError(f"{bundle.path}: a posterior network makes the image in one evaluation: expected no sampling")
+    if engine not in ("auto", "onnx"):
+        raise InputError(f"engine {engine!r}: {bundle.path} is evaluated by ONNX Runtime, expected auto or onnx")
+    gpu = int(place[1] or 0) if place[0].startswith("cuda") else None
+    why = f"{bundle.path.name} serves every grid"
+    return PosteriorGraph(calibration, bundle, threads, gpu), why
 
 
 class WithFallback:

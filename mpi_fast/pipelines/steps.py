@@ -72,7 +72,9 @@ class StepLoop:
             deviation = spread_about(settled, images)
         presence = signal_presence(reduced.y, reduced.noise)
         image = np.maximum(settled, 0.0) * (presence * scale)[:, None]
-        return Frames(image, deviation * scale[:, None], reduced.snr_db, self._noise_floor(likelihood) * scale)
+        return Frames(
+            image, deviation * scale[:, None], reduced.snr_db, likelihood.noise_floor(self._explained) * scale
+        )
 
     def sample(self, likelihood: Likelihood) -> Array:
         """Posterior samples (F, samples, N), for images of root-mean-square about one."""
@@ -109,8 +111,3 @@ class StepLoop:
             return np.tile(self._initial, (frames, 1))
         noise = mirrored_normal(self._sampling.seed, self._sampling.samples, self._calibration.num_voxels, draw)
         return np.tile(noise, (frames, 1))
-
-    def _noise_floor(self, likelihood: Likelihood) -> Array:
-        """Root-mean-square over voxels of the condition image's noise, for images of root-mean-square one, (F,)."""
-        gain = likelihood.gain(1.0) * likelihood.noise[:, None]
-        return np.asarray(np.sqrt(np.square(gain) @ self._explained), dtype=np.float32)

@@ -1,0 +1,8 @@
+"""Grids as people read them."""
+
+from collections.abc import Iterable
+
+
+def shown(grid: Iterable[int]) -> str:
+    """(13, 26) -> "13 x 26"."""
+    return " x ".join(map(str, grid))

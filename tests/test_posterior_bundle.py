@@ -1,0 +1,157 @@
+"""The posterior network as users run it: one bundle for every calibration, planes and volumes of any grid."""
+
+from importlib.resources import files
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+
+from mpi_fast.bundle import PACKAGED, PLANE, VOLUME, Bundle
+from mpi_fast.calibration import Calibration
+from mpi_fast.errors import InputError, MismatchError, ModelError
+from mpi_fast.export.__main__ import make_bundle
+from mpi_fast.export.posterior import Frame
+from mpi_fast.export.posterior_bundle import TOLERANCE, compared
+from mpi_fast.methods import create
+from mpi_fast.metrics import psnr
+from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import generate
+from mpi_fast.preprocessing import RowFilter
+from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.simulation import Scanner
+from mpi_fast.training.checkpoint import FORMAT, load_trained
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+
+GRIDS = [(8, 8), (13, 26), (31, 10), (4, 64), (5, 6, 7), (9, 4, 4)]
+
+
+def checkpoint(path, std=0.05):
+    """A small network whose every output counts."""
+    torch.manual_seed(1)
+    config = PosteriorConfig(blocks=3, width=8, inner=8, embedding=8)
+    network = PosteriorNetwork(config)
+    with torch.no_grad():
+        for value in network.parameters():
+            value.add_(std * torch.randn(value.shape))
+    content = {
+        "format": FORMAT,
+        "method": "posterior",
+        "grid": [19, 19],
+        "network": config.to_dict(),
+        "sigma_range": [0.02, 10.0],
+        "state": {name: value.contiguous() for name, value in network.state_dict().items()},
+        "provenance": {"made": "by a test"},
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    return make_bundle(checkpoint(folder / "small.pt"), folder / "small")
+
+
+def measured(grid, snr=20.0):
+    """A calibration, noisy rows of three images, and these."""
+    rng = np.random.default_rng(prod(grid))
+    if len(grid) == 2:
+        scanner = Scanner(grid=grid, drive_amplitude=(6e-3, 6e-3))
+        matrix, frequencies, field_of_view = scanner.system_matrix(), scanner.frequencies, scanner.field_of_view
+        images = generate(["tumours", "dots", "regions"], 3, grid, seed=2).reshape(3, -1)
+    else:
+        matrix = rng.standard_normal((1, 60, prod(grid))) * np.exp(-0.1 * np.arange(60))[:, None] * (1 + 0j)
+        frequencies, field_of_view = np.arange(60) * 1e4, (1e-2,) * 3
+        images = rng.random((3, prod(grid))).astype(np.float32)
+    rows = RowFilter(min_frequency=0.0, max_frequency=3e5) if len(grid) == 3 else RowFilter(max_frequency=3e5)
+    calibration = Calibration.from_arrays(matrix, frequencies, grid, field_of_view, rows=rows)
+    signals = add_noise(images @ calibration.matrix.T, snr, np.random.default_rng(0)).astype(np.complex64)
+    return calibration, signals, images.reshape(3, *grid)
+
+
+def test_the_graphs_are_the_network(bundle, tmp_path):
+    other = Frame(load_trained(checkpoint(tmp_path / "other.pt", std=0.051)).network).eval()
+    for name in (PLANE, VOLUME):
+        assert all(one["relative"] > TOLERANCE for one in compared(other, name, bundle.read(name)))
+    assert bundle.method == "posterior"
+    assert all(one["relative"] <= TOLERANCE for one in bundle.manifest["parity"])
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_one_bundle_serves_every_grid_as_the_network_does(bundle, grid):
+    calibration, rows, _ = measured(grid)
+    out = Reconstructor(calibration, bundle.path)(rows)
+    assert out.image.shape == out.std.shape == (3, *grid)
+    reduced = calibration.reduce(rows)
+    basis = torch.from_numpy(calibration.basis.reshape((1,) * (3 - len(grid)) + grid + (-1,)))
+    network = Frame(load_trained(bundle.checkpoint()).network)
+    with torch.inference_mode():
+        image, std = network(*map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values)), basis)
+    np.testing.assert_allclose(out.image, image.reshape(3, *grid), atol=1e-4 * float(image.max()))
+    np.testing.assert_allclose(out.std, std.reshape(3, *grid), rtol=1e-3)
+
+
+def test_images_scale_with_their_signals_and_know_no_batch(bundle):
+    calibration, rows, _ = measured((9, 8))
+    reconstruct = Reconstructor(calibration, bundle.path)
+    out, louder = reconstruct(rows), reconstruct(1000 * rows)
+    np.testing.assert_allclose(louder.image, 1000 * out.image, rtol=1e-3, atol=0.1 * out.image.max())
+    np.testing.assert_allclose(louder.std, 1000 * out.std, rtol=1e-3)
+    np.testing.assert_allclose(louder.noise_floor, 1000 * out.noise_floor, rtol=1e-3)
+    alone = np.concatenate([reconstruct(rows[index : index + 1]).image for index in range(3)])
+    np.testing.assert_allclose(alone, out.image, atol=1e-4 * out.image.max())
+    assert len(reconstruct(rows[:0])) == 0
+
+
+def test_frames_without_particles_are_empty(bundle):
+    calibration, rows, _ = measured((9, 8))
+    rng = np.random.default_rng(1)
+    noise = rng.standard_normal((64, calibration.num_rows)) + 1j * rng.standard_normal((64, calibration.num_rows))
+    noise[0] = 0
+    out = Reconstructor(calibration, bundle.path, inspect=False)((np.abs(rows).mean() * noise).astype(np.complex64))
+    assert not out.image.any()
+    assert np.isfinite(out.std).all()
+    assert np.isfinite(out.noise_floor).all()
+
+
+def test_what_a_posterior_network_has_no_use_for_is_refused(bundle, tmp_path):
+    calibration = measured((9, 8))[0]
+    for options in ({"samples": 2}, {"steps": 9}, {"sampler": "heun"}, {"consensus": 0}):
+        with pytest.raises(InputError, match="one evaluation: expected no sampling"):
+            Reconstructor(calibration, bundle.path, **options)
+    with pytest.raises(InputError, match="expected auto or onnx"):
+        Reconstructor(calibration, bundle.path, engine="torch")
+    with pytest.raises(InputError, match="serve every calibration"):
+        make_bundle(bundle.checkpoint(), tmp_path / "half", precision=("fp32", "fp16"))
+
+
+def test_a_score_network_serves_its_own_grid_alone():
+    with pytest.raises(MismatchError, match=r"for 19 x 19 voxels, but the calibration has 9 x 8.*posterior network"):
+        Reconstructor(measured((9, 8))[0], files("mpi_fast") / "models" / "default")
+
+
+def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):
+    from mpi_fast.bundle import write_bundle
+
+    with pytest.raises(ModelError, match=r"incomplete manifest \(KeyError: 'volume.onnx'\)"):
+        write_bundle(tmp_path / "half", bundle.manifest, {PLANE: bundle.read(PLANE)})
+
+
+@pytest.mark.parametrize("grid", [(16, 21), (8, 8)])
+def test_the_packaged_network_improves_on_what_the_signals_alone_say(grid):
+    """On a scanner and phantoms that it has never seen."""
+    calibration, rows, truth = measured(grid)
+    reconstruct = Reconstructor(calibration)
+    assert reconstruct.bundle.method == "posterior"
+    linear = create("tikhonov", calibration)(calibration.reduce(rows)).image
+    gain = psnr(reconstruct(rows).image, truth) - psnr(linear, truth)
+    assert gain.min() > 0
+    assert gain.mean() > 3
+
+
+def test_packaged_bundles_are_whole_and_made_from_their_checkpoints():
+    for name in PACKAGED:
+        opened = Bundle.open(name)
+        assert all(opened.read(file) for file in opened.manifest["files"])
+        opened.checkpoint()
