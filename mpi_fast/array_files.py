@@ -9,7 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mpi_fast.errors import FileFormatError, MPIFastError
+from mpi_fast.errors import FileFormatError
 from mpi_fast.reading import read_regular
 
 LARGEST = 2**31  # bytes of a file
@@ -61,21 +61,10 @@ def _array(content: bytes) -> Array:
 
 
 def read_old_matlab(path: Path, variable: str | None) -> Array:
-    """A variable of a ``.mat`` file of version 4 to 7, by SciPy.
+    """A variable of a ``.mat`` file of version 4 to 7, by SciPy."""
+    from scipy.io import loadmat, whosmat
 
-    Raises
-    ------
-    MPIFastError
-        When SciPy is not installed.
-    """
     content = read_regular(path, LARGEST, "a MATLAB file")
-    try:
-        from scipy.io import loadmat, whosmat
-    except ImportError as error:
-        raise MPIFastError(
-            f"{path}: a MATLAB file of before version 7.3 needs SciPy: pip install 'mpi-fast[matlab]', or saving: "
-            f"save('{path.name}', '-v7.3')"
-        ) from error
     try:
         shapes = {name: shape for name, shape, _ in whosmat(io.BytesIO(content))}
         name = _name(path, variable, list(shapes))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.array_files import read_numpy, read_old_matlab
 from mpi_fast.calibration import Calibration
+from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
 from mpi_fast.mdf import Datasets
 from mpi_fast.preprocessing import RowFilter
@@ -104,6 +105,7 @@ def calibrate_array(
     frequencies: NDArray[np.float64] | None = None,
     sampling_rate: float | None = None,
     rows: RowFilter = RowFilter(),  # noqa: B008 (frozen)
+    report: Report = silent,
     facts: dict[str, Any] | None = None,
 ) -> Calibration:
     """Calibrate from a system matrix of any layout; see the module's head.
@@ -126,6 +128,8 @@ def calibrate_array(
         not selected by frequency.
     rows : RowFilter
         Which rows to use.
+    report : callable
+        Told how far it is; see `decomposition.Report`.
     facts : dict, optional
         Kept in the calibration.
 
@@ -165,6 +169,7 @@ def calibrate_array(
         background=spectra[..., background] if len(background) else None,
         order=(filled, background),
         rows=rows,
+        report=report,
         facts={**known, "background_frames": len(background), **(facts or {})},
     )
 

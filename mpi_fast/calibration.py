@@ -19,10 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
+from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf import Acquisition
-from mpi_fast.preprocessing import RowFilter
-from mpi_fast.reduction import RESIDUAL_FREEDOM, SNR_CEILING_DB, ReducedFrames, reduce_matrix, row_weights
+from mpi_fast.preprocessing import RowFilter, best_rows
+from mpi_fast.reduction import (
+    RESIDUAL_FREEDOM,
+    SNR_CEILING_DB,
+    ReducedFrames,
+    projection_of,
+    reduce_matrix,
+    row_weights,
+)
 from mpi_fast.scan import CalibrationScan
 
 Complex = NDArray[np.complexfloating[Any, Any]]
@@ -111,6 +119,7 @@ class Calibration:
         snr: NDArray[np.float64] | None = None,
         mixing: NDArray[np.int64] | None = None,
         rows: RowFilter = RowFilter(),  # noqa: B008 (frozen)
+        report: Report = silent,
         acquisition: Acquisition | None = None,
         facts: dict[str, Any] | None = None,
     ) -> "Calibration":
@@ -135,6 +144,8 @@ class Calibration:
             Mixing order of each frequency, for ``rows.max_order``.
         rows : RowFilter
             Which rows to use.
+        report : callable
+            Told how far it is; see `decomposition.Report`.
         acquisition : Acquisition, optional
             How it was acquired: what measurements are compared with.
         facts : dict, optional
@@ -161,7 +172,7 @@ class Calibration:
             acquisition=acquisition,
             facts=facts,
         )
-        return cls.from_scan(scan, rows)
+        return cls.from_scan(scan, rows, report)
 
     @classmethod
     def from_mdf(
@@ -174,6 +185,8 @@ class Calibration:
         max_frequency: float = np.inf,
         channels: Sequence[int] | None = None,
         max_order: int | None = None,
+        max_rows: int | None = None,
+        report: Report = silent,
     ) -> "Calibration":
         """Calibrate from an MDF system matrix; of a large file only the voxels and the rows in question are read.
 
@@ -183,52 +196,54 @@ class Calibration:
             MDF v2 file.
         plane : (axis, index), optional
             Plane of a 3D grid, such as ``("z", 9)``, counted from 0; by default the whole volume.
-        snr_threshold, min_frequency, max_frequency, channels, max_order
+        snr_threshold, min_frequency, max_frequency, channels, max_order, max_rows
             See `preprocessing.RowFilter`. The SNR stored in the file is used where there is one.
+        report : callable
+            Told how far it is; see `decomposition.Report`.
 
         Raises
         ------
         FileFormatError, MismatchError, InputError
             For a file that is not a system matrix, a plane that it does not have, and as `from_arrays`.
         """
-        rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order)
-        return cls.from_scan(CalibrationScan.from_mdf(path, rows, plane), rows)
+        rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order, max_rows)
+        with CalibrationScan.open_mdf(path, rows, plane) as scan:
+            return cls.from_scan(scan, rows, report)
 
     @classmethod
-    def from_scan(cls, scan: CalibrationScan, rows: RowFilter) -> "Calibration":
+    def from_scan(cls, scan: CalibrationScan, rows: RowFilter, report: Report = silent) -> "Calibration":
         """Correct the candidate rows for background, keep those of enough SNR, whiten them and reduce."""
         if not scan.candidates.any():
             rows.select(scan.candidates, None)
-        scan = scan.corrected()
-        selection = rows.select(scan.candidates, scan.snr)
-        keep = selection[scan.candidates]
-        matrix, background = scan.foreground[keep], None if scan.background is None else scan.background[keep]
-        if 2 * len(matrix) <= RESIDUAL_FREEDOM:
+        scan = scan.cleaned().with_snr()
+        selection, limit = rows.select(scan.candidates, scan.snr), rows.limit(scan.grid)
+        enough = int(selection.sum())
+        if enough > limit:
+            selection = best_rows(selection, scan.strength() if scan.snr is None else scan.snr, int(limit))
+        chosen = np.flatnonzero(selection[scan.candidates])
+        if 2 * len(chosen) <= RESIDUAL_FREEDOM:
             raise InputError(
-                f"only {len(matrix)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
+                f"only {len(chosen)} rows selected, expected over {RESIDUAL_FREEDOM // 2}: lower a threshold"
             )
-        largest, single = np.abs(matrix).max(), np.finfo(np.float32)
-        if largest > single.max**0.5 or 0 < largest < 1e3 * single.tiny:
-            size = "large" if largest > 1 else "small"
-            raise InputError(f"{scan.source}: values up to {largest:.3g}: too {size} for single precision")
-        weights, noise_known = row_weights(matrix, background)
-        u, s, v = reduce_matrix(matrix * weights[:, None], scan.subtracted if noise_known else None)
-        half = len(matrix)
+        matrix = scan.matrix(chosen, report)
+        weights, noise_known = row_weights(matrix, None if scan.background is None else scan.background[chosen])
+        u, s, v = reduce_matrix(matrix, scan.subtracted if noise_known else None, weights=weights, report=report)
         return cls(
             grid=scan.grid,
             field_of_view=scan.field_of_view,
             selection=selection,
             frequencies=scan.frequencies,
-            matrix=matrix.astype(np.complex64),
+            matrix=matrix,
             weights=weights,
             singular_values=s.astype(np.float32),
             basis=np.ascontiguousarray(v, dtype=np.float32),
-            projection=np.ascontiguousarray((u[:half] - 1j * u[half:]).T * weights),
+            projection=projection_of(u, weights),
             acquisition=scan.acquisition,
             transfer_function_corrected=scan.transfer_function_corrected,
             noise_known=noise_known,
             facts={
                 "candidate_rows": int(scan.candidates.sum()),
+                "enough_snr_rows": enough,
                 "best_snr": None if scan.snr is None else float(scan.snr[scan.candidates].max()),
                 **scan.facts,
             },

@@ -1,7 +1,7 @@
 """What the fields of a saved calibration are, and how they prove each other."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import FileFormatError
 
+PART_BYTES = 64 << 20  # of an array that is checked at once
 TOLERANCE = 1e-3  # of products that are one, or zero, in exact numbers; float32 leaves 1e-6
 
 
@@ -75,6 +76,7 @@ KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "best_snr": ("a number", lambda value: value is None or _is_number(value)),
     "num_samples": ("a whole number", lambda value: value is not None and _is_count(value)),
     "candidate_rows": ("a whole number", _is_count),
+    "enough_snr_rows": ("a whole number", _is_count),
     "background_frames": ("a whole number", _is_count),
     "normal": ("x, y, z or nothing", lambda value: value in ("x", "y", "z", "")),
     "extent": ("three numbers", _is_triple),
@@ -106,7 +108,7 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
 def _check_values(path: Path, content: dict[str, Any]) -> None:
     for field in FIELDS:
         value = content[field.name]
-        if value is not None and field.kind in "fc" and not np.isfinite(value).all():
+        if value is not None and field.kind in "fc" and not all(np.isfinite(part).all() for part in _parts(value)):
             raise damaged(path, field.name, "NaN or Inf")
     if not (content["weights"] > 0).all():
         raise damaged(path, "weights", "positive numbers were expected")
@@ -124,18 +126,28 @@ def _check_factors(path: Path, content: dict[str, Any]) -> None:
     ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 shows that S, which must not depend on z. It is in
     descending order; the singular values that are kept are shrunk, and so no larger.
     """
-    v, s = content["basis"].astype(np.float64), content["singular_values"].astype(np.float64)
-    p, shown = content["projection"], []
-    u = p / content["weights"]
-    for z in np.random.default_rng(0).choice([-1.0, 1.0], (2, len(s))):
-        along = v @ z
-        _require(path, "basis", v.T @ along, z, "its columns are not orthonormal")
-        _require(path, "projection", (u @ (z @ u.conj())).real, z, "its rows are not orthonormal when whitened")
-        shown.append(z * (p @ (content["matrix"] @ along)).real / s.max())
-    first, second = shown
+    p, s = content["projection"], content["singular_values"].astype(np.float64)
+    z = np.random.default_rng(0).choice([-1.0, 1.0], (len(s), 2))
+    along, back = [], np.zeros_like(z)
+    for part in _parts(content["basis"]):
+        v = part.astype(np.float64)
+        along.append(v @ z)
+        back += v.T @ along[-1]
+    _require(path, "basis", back, z, "its columns are not orthonormal")
+    u = (p.T @ z).conj() / np.square(content["weights"])[:, None]
+    _require(path, "projection", (p @ u).real, z, "its rows are not orthonormal when whitened")
+    seen = np.concatenate(along)
+    signals = np.concatenate([part.astype(np.complex128) @ seen for part in _parts(content["matrix"])])
+    first, second = (z * (p @ signals).real / s.max()).T
     _require(path, "matrix", first, second, "it is not the one that was reduced")
     if (first < s / s.max() - TOLERANCE).any() or (np.diff(first) > TOLERANCE).any():
         raise damaged(path, "singular_values", "they are not those of the matrix")
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The array in parts that may be copied: of what may be as large as memory."""
+    step = max(1, PART_BYTES * len(array) // max(array.nbytes, 1))
+    return (array[start : start + step] for start in range(0, len(array), step))
 
 
 def _require(path: Path, name: str, found: NDArray[Any], expected: NDArray[Any], problem: str) -> None:

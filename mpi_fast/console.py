@@ -4,14 +4,24 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path, check_target
@@ -79,6 +89,25 @@ def spinner(message: str) -> Progress:
     )
     progress.add_task(message, total=None)
     return progress
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, float | None], None]]:
+    """A progress bar of its own for every stage of something long: ``with stages() as report: report("basis", 0.5)``.
+
+    A share of None is that of a stage of unknown length.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bars:
+
+        def report(stage: str, share: float | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=None)
+            if share is not None:
+                bars.update(tasks[stage], total=1.0, completed=share)
+
+        yield report
 
 
 def check_outputs(*outputs: Path | None, inputs: tuple[Path, ...] = ()) -> None:

@@ -116,8 +116,9 @@ class MisfitMeter:
 
     def __init__(self, calibration: Calibration) -> None:
         self._calibration = calibration
-        self._range = (calibration.projection / calibration.weights).conj().T  # U, (M, R) complex
-        leverage = np.square(np.abs(self._range)).sum(axis=1) / 2
+        p = calibration.projection
+        lengths = np.einsum("rm,rm->m", p.real, p.real) + np.einsum("rm,rm->m", p.imag, p.imag)
+        leverage = lengths / np.square(calibration.weights) / 2
         self._left = np.maximum(1 - leverage, 0.05)  # of each row's noise, outside the range of A
         channel, frequency = np.nonzero(calibration.selection)
         self._channels = np.stack([channel == one for one in np.unique(channel)]).astype(float)
@@ -141,17 +142,18 @@ class MisfitMeter:
         """
         calibration, x = self._calibration, np.asarray(image, np.float64)
         y, variance = reduced.y.astype(np.float64), np.square(reduced.noise, dtype=np.float64)
-        expected = (x @ calibration.basis) * calibration.singular_values
+        # Single precision: a double copy of a volume's basis would take longer than all else.
+        expected = (x.astype(np.float32) @ calibration.basis).astype(np.float64) * calibration.singular_values
         floor = np.where(variance > 0, variance, 1.0)
         left = np.square(y - expected).sum(axis=1)
         allowed = calibration.rank * floor + self.image_leeway * np.square(y).sum(axis=1)
 
-        residual: Complex = rows * calibration.weights - y @ self._range.T
+        residual: Complex = rows * calibration.weights - self._within(y)
         profile = noise.profile
         limit = SPIKE * np.sqrt(2 * floor[:, None] * profile)
         size = np.abs(residual)
         residual *= np.where(size > limit, limit / np.maximum(size, limit), 1.0)
-        fit = expected @ self._range.T
+        fit = self._within(expected)
         energy, directions = self._left_by_receiver(residual, fit, profile)
         leeway = self.receiver_leeway * np.square(np.abs(fit)).sum(axis=1)
         # What a changed chain left is no noise: taken out of the noise level, at most half of it.
@@ -173,6 +175,14 @@ class MisfitMeter:
             rows=squares / np.maximum(squares.mean(axis=1, keepdims=True), np.finfo(float).tiny),
         )
 
+    def _reduced(self, whitened: Complex) -> Array:
+        """``U^T b`` of whitened signals (..., M)."""
+        return np.asarray(((whitened / self._calibration.weights) @ self._calibration.projection.T).real)
+
+    def _within(self, y: Array) -> Complex:
+        """``U y``, whitened signals (..., M) within the range of A."""
+        return np.asarray((y @ self._calibration.projection).conj() / self._calibration.weights)
+
     @cached_property
     def _typical(self) -> tuple[Complex, Array, Array]:
         """Whitened signals (F, M) of typical images by the whole matrix, their y, and y by the reduced one, (F, R)."""
@@ -182,7 +192,7 @@ class MisfitMeter:
         rows = (images @ calibration.matrix.T) * calibration.weights
         seen = np.square(np.abs(rows)).sum(axis=1) > 0
         expected = images @ calibration.basis * calibration.singular_values
-        return rows[seen], (rows @ self._range.conj()).real[seen], expected[seen]
+        return rows[seen], self._reduced(rows)[seen], expected[seen]
 
     @cached_property
     def receiver_leeway(self) -> float:
@@ -191,8 +201,8 @@ class MisfitMeter:
         What the truncated directions of A hold: of most images it is less than this.
         """
         rows, y, expected = self._typical
-        fit = expected @ self._range.T
-        energy, _ = self._left_by_receiver(rows - y @ self._range.T, fit, np.ones(rows.shape[1]))
+        fit = self._within(expected)
+        energy, _ = self._left_by_receiver(rows - self._within(y), fit, np.ones(rows.shape[1]))
         signal = np.square(np.abs(fit)).sum(axis=1)
         return float(np.quantile(energy / signal, MOST)) if len(signal) else 0.0
 
@@ -215,7 +225,7 @@ class MisfitMeter:
         change = fit[:, None] * self._changes
         length = np.linalg.norm(change, axis=2) * np.where(heard, 1.0, np.inf).repeat(2, axis=1)
         change = change / np.where(length > 0, length, np.inf)[..., None]
-        change -= (change @ self._range.conj()).real @ self._range.T
+        change -= self._within(self._reduced(change))
         covariance = ((change * profile) @ change.conj().swapaxes(1, 2)).real
         energy = np.square((change @ residual.conj()[..., None])[..., 0].real).sum(axis=1)
         moments = [np.trace(np.linalg.matrix_power(covariance, n), axis1=1, axis2=2) for n in (1, 2, 3)]

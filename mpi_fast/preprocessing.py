@@ -4,17 +4,22 @@ Arrays are (rows, frames): a row is one frequency component of one receive chann
 sample at one voxel, a background frame is taken without it. The conventions are those of MPIFiles.jl.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
 Complex = NDArray[np.complexfloating]
 STRONG_ROWS = 20  # rows that vote on which voxels are strong
 STRONG_VOXEL = 0.9  # of the row's maximum
+ROWS_OF_VOLUMES = 6000  # at most, unless somebody wants more: a Gram matrix of 1.2 GB, some minutes
 
 
 def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
@@ -30,10 +35,8 @@ def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
     return list(np.split(positions, breaks))
 
 
-def background_weights(
-    foreground_order: NDArray[np.integer], background_order: NDArray[np.integer]
-) -> NDArray[np.float64]:
-    """How much of each background frame is subtracted from each foreground frame, (B, N).
+def background_weights(foreground_order: NDArray[np.integer], background_order: NDArray[np.integer]) -> "csr_array":
+    """How much of each background frame is subtracted from each foreground frame, (B, N) float64, mostly zeros.
 
     The mean of each contiguous block of background frames stands at the block's middle; between blocks it is
     interpolated linearly in the order of acquisition, before the first and after the last it is held.
@@ -43,12 +46,19 @@ def background_weights(
     foreground_order, background_order : (N,), (B,) int
         When each frame was acquired, counted over all frames; B >= 1.
     """
+    from scipy.sparse import csr_array  # a quarter of a second, which only calibrations need
+
     blocks = background_blocks(background_order)
     middles = np.array([background_order[block].mean() for block in blocks])
-    weights = np.empty((len(background_order), len(foreground_order)))
-    for block, unit in zip(blocks, np.eye(len(blocks)), strict=True):
-        weights[block] = np.interp(foreground_order, middles, unit) / len(block)
-    return weights
+    number = np.repeat(np.arange(len(blocks)), [len(block) for block in blocks])
+    share = 1.0 / np.bincount(number)[number]
+    means = csr_array((share, (np.concatenate(blocks), number)), shape=(len(background_order), len(blocks)))
+    place = np.interp(foreground_order, middles, np.arange(len(blocks)))
+    before = np.minimum(place.astype(np.int64), max(len(blocks) - 2, 0))
+    after, frames = np.minimum(before + 1, len(blocks) - 1), np.arange(len(foreground_order))
+    shares = np.concatenate([1 - (place - before), place - before])
+    where = np.concatenate([before, after]), np.concatenate([frames, frames])
+    return means @ csr_array((shares, where), shape=(len(blocks), len(frames)))
 
 
 def row_noise(background: Complex) -> NDArray[np.float64]:
@@ -69,7 +79,9 @@ def above_accident(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.maximum(deviation, 0.1 * np.median(deviation[deviation > 0]))
 
 
-def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
+def row_snr(
+    foreground: Callable[[NDArray[np.int64]], Complex], background: Complex, parts: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float64]:
     """Signal-to-noise ratio of each row where the file does not store one.
 
     Median magnitude over the strong voxels, over the mean magnitude of the background less its mean. Strong are the
@@ -77,18 +89,21 @@ def row_snr(foreground: Complex, background: Complex) -> NDArray[np.float64]:
 
     Parameters
     ----------
-    foreground : (rows, N) complex
-        Background-corrected.
+    foreground : callable
+        Returns some rows, (rows, N) complex, background-corrected.
     background : (rows, B) complex
         Background frames, which must show some noise: not all the same.
+    parts : sequence of (n,) int
+        All the rows, as many at once as may be in memory.
     """
     noise = np.abs(background - background.mean(axis=1, keepdims=True)).mean(axis=1).astype(np.float64)
     noise = above_accident(noise)
-    magnitude = np.abs(foreground)
-    peak = magnitude.max(axis=1)
+    peak = np.concatenate([np.abs(foreground(part)).max(axis=1) for part in parts])
     best = np.argsort(peak / noise)[::-1][:STRONG_ROWS]
-    strong = (magnitude[best] >= STRONG_VOXEL * peak[best, None]).any(axis=0)
-    signal = np.median(magnitude[:, strong], axis=1) if strong.any() else peak
+    strong = (np.abs(foreground(best)) >= STRONG_VOXEL * peak[best, None]).any(axis=0)
+    if not strong.any():
+        return np.asarray(peak / noise, dtype=np.float64)
+    signal = np.concatenate([np.median(np.abs(foreground(part)[:, strong]), axis=1) for part in parts])
     return np.asarray(signal / noise, dtype=np.float64)
 
 
@@ -137,6 +152,9 @@ class RowFilter:
         Receive channels to use, counted from 0; default all.
     max_order : int, optional
         Highest mixing order to use.
+    max_rows : int, optional
+        At most so many rows, those of best SNR; by default 6000 for volumes, which decide what reducing them costs,
+        and any number for planes.
     """
 
     snr_threshold: float = 5.0
@@ -144,6 +162,7 @@ class RowFilter:
     max_frequency: float = np.inf
     channels: Sequence[int] | None = None
     max_order: int | None = None
+    max_rows: int | None = None
 
     def of_any_frequency(self) -> "RowFilter":
         """The same without limits on frequency, for rows whose frequency nobody knows."""
@@ -191,3 +210,15 @@ class RowFilter:
                 f"{self.max_frequency / 1e3:g} kHz with SNR >= {self.snr_threshold:g}{best}: lower a threshold"
             )
         return chosen
+
+    def limit(self, grid: tuple[int, ...]) -> float:
+        """How many rows of a calibration of this grid may be used."""
+        return self.max_rows or (ROWS_OF_VOLUMES if len(grid) == 3 else np.inf)
+
+
+def best_rows(chosen: NDArray[np.bool_], merit: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+    """Of the chosen rows (C, K) bool, those ``count`` that have the highest merit (C, K)."""
+    order = np.argsort(-np.where(chosen, merit, -np.inf), axis=None, kind="stable")[:count]
+    best = np.zeros_like(chosen)
+    best.flat[order] = True
+    return best & chosen

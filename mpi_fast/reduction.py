@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.background import shows_noise
+from mpi_fast.decomposition import Report, decompose, silent
 from mpi_fast.errors import InputError
 from mpi_fast.preprocessing import above_accident, row_noise
 
@@ -45,16 +46,20 @@ def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np
     background : (rows, B) complex, or None
         Background frames in the order of acquisition.
     """
-    alike = np.full(len(matrix), 1.0 / max(float(np.sqrt(np.mean(np.abs(matrix) ** 2))), np.finfo(np.float64).tiny))
-    if background is None or background.shape[1] < 3 or not shows_noise(background):
-        return alike, False
-    return 1.0 / above_accident(row_noise(background)), True
+    if background is not None and background.shape[1] >= 3 and shows_noise(background):
+        return 1.0 / above_accident(row_noise(background)), True
+    energy = [np.square(np.abs(row), dtype=np.float64).mean() for row in matrix]
+    return np.full(len(matrix), 1.0 / max(float(np.sqrt(np.mean(energy))), np.finfo(np.float64).tiny)), False
 
 
 def reduce_matrix(
-    whitened: Complex, subtracted: NDArray[np.float64] | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """SVD of the whitened rows, real over imaginary: U (2M, R), S (R,), V (N, R), float64.
+    matrix: Complex,
+    subtracted: Any = None,
+    *,
+    weights: NDArray[np.float64] | None = None,
+    report: Report = silent,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating[Any]]]:
+    """SVD of the whitened rows, real over imaginary: U (2M, R), S (R,), V (N, R); see `decomposition.decompose`.
 
     Rank rule: singular values above ``eps * max(2M, N) * S_1`` stay, and a few directions are always left for the noise
     to show itself: R <= 2M - 8.
@@ -67,28 +72,38 @@ def reduce_matrix(
 
     Parameters
     ----------
-    whitened : (M, N) complex
-    subtracted : (B, N), optional
+    matrix : (M, N) complex
+    subtracted : (B, N) array or sparse array, optional
         W: how much of each background frame was subtracted from each voxel (`preprocessing.background_weights`), for a
         matrix that was measured, in units of its noise.
+    weights : (M,), optional
+        That whiten the rows, if they are not white.
+    report : callable
+        Told how far it is.
 
     Raises
     ------
     InputError
         When nothing is left.
     """
-    stacked = np.concatenate([whitened.real, whitened.imag]).astype(np.float64)
-    u, s, vt = np.linalg.svd(stacked, full_matrices=False)
-    rows, voxels = stacked.shape
-    if s[0] == 0:
-        raise InputError("system matrix: all selected rows are zero")
+    rows, voxels = 2 * len(matrix), matrix.shape[1]
+    largest_noise = 0.0 if subtracted is None else float(np.sqrt(rows) + np.sqrt(voxels))
+    u, s, v = decompose(matrix, weights, largest_noise, report)
     keep = (s > np.finfo(np.float64).eps * max(rows, voxels) * s[0]) & (np.arange(len(s)) < rows - RESIDUAL_FREEDOM)
     if subtracted is not None:
-        tau = np.sqrt(1.0 + np.square(subtracted @ vt.T).sum(axis=0))
+        tau = np.sqrt(1.0 + np.square(subtracted.astype(v.dtype) @ v, dtype=np.float64).sum(axis=0))
         ratio = s / tau
-        keep &= ratio > np.sqrt(rows) + np.sqrt(voxels)
+        keep &= ratio > largest_noise
         if not keep.any():
             raise InputError("system matrix: nothing in it rises above the noise of its background frames")
-        u, ratio, tau, vt = u[:, keep], ratio[keep], tau[keep], vt[keep]
-        return u, tau * np.sqrt((ratio**2 - rows - voxels) ** 2 - 4.0 * rows * voxels) / ratio, vt.T
-    return u[:, keep], s[keep], vt[keep].T
+        u, ratio, tau, v = u[:, keep], ratio[keep], tau[keep], v[:, keep]
+        return u, tau * np.sqrt((ratio**2 - rows - voxels) ** 2 - 4.0 * rows * voxels) / ratio, v
+    return u[:, keep], s[keep], v[:, keep]
+
+
+def projection_of(u: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.complex128]:
+    """``y = Re(projection @ b)`` for U (2M, R), real over imaginary, and the weights (M,) of the rows."""
+    projection = np.empty((u.shape[1], len(weights)), np.complex128)
+    projection.real, projection.imag = u[: len(weights)].T, -u[len(weights) :].T
+    projection *= weights
+    return projection

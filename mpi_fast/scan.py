@@ -1,11 +1,14 @@
 """A calibration scan: the spectra of a delta sample at every voxel, and without it, from a file or from arrays.
 
-What is read here is what was measured, row by row of the candidates; `calibration.Calibration` makes of it what frames
-are reduced with.
+What is read here is what was measured, of the candidates among the rows as many at once as fit a block: a matrix of a
+volume may be larger than memory, and a few of its rows are used. `calibration.Calibration` makes of it what frames are
+reduced with.
 """
 
 import math
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.background import shows_noise, warn_of_outliers, without_outliers
+from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MPIFastWarning
 from mpi_fast.mdf import Acquisition, SystemMatrixFile
 from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
 
 Complex = NDArray[np.complexfloating[Any, Any]]
+IntArray = NDArray[np.int64]
 IN_MEMORY = "system matrix"
+BLOCK_BYTES = 256 << 20  # of rows that are corrected at once, in double precision: all of most planes
 
 
 @dataclass(frozen=True)
@@ -30,11 +36,11 @@ class CalibrationScan:
     ----------
     candidates : (C, K) bool
         The rows that follow: those that are wanted whatever their SNR, or already with it where ``snr`` was stored.
-    foreground : (rows, N) complex
-        Voxels in MDF order (x fastest).
+    foreground : callable
+        Reads some of them, by their numbers among the candidates: (n, N) complex, voxels in MDF order (x fastest).
     background : (rows, B) complex, or None
         In the order of acquisition.
-    subtracted : (B, N), or None
+    subtracted : (B, N) sparse array, or None
         How much of each background frame is to be subtracted from each voxel.
     snr : (C, K), or None
         Signal-to-noise ratio of each row, where it is known.
@@ -52,9 +58,9 @@ class CalibrationScan:
     """
 
     candidates: NDArray[np.bool_]
-    foreground: Complex
+    foreground: Callable[[IntArray], Complex]
     background: Complex | None
-    subtracted: NDArray[np.float64] | None
+    subtracted: Any
     snr: NDArray[np.float64] | None
     frequencies: NDArray[np.float64]
     grid: tuple[int, ...]
@@ -65,8 +71,14 @@ class CalibrationScan:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def from_mdf(cls, path: str | Path, rows: RowFilter, plane: tuple[str, int] | None = None) -> "CalibrationScan":
-        """Read a plane or the volume of a file, and of its rows only those in question; see `Calibration.from_mdf`."""
+    @contextmanager
+    def open_mdf(
+        cls, path: str | Path, rows: RowFilter, plane: tuple[str, int] | None = None
+    ) -> Iterator["CalibrationScan"]:
+        """A plane or the volume of a file that is open meanwhile, of its rows only those in question.
+
+        See `Calibration.from_mdf`.
+        """
         with SystemMatrixFile(path) as file:
             grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
             shape = acquisition.num_channels, acquisition.num_frequencies
@@ -76,14 +88,17 @@ class CalibrationScan:
             snr = None if file.snr is None else _stored_snr(str(path), file.snr, shape, stored)
             chosen = candidates if snr is None else rows.select(candidates, snr)
             wanted = _stored_rows(chosen, stored)
+
+            fits = wanted.size <= _rows_per_block(grid.shape)
+            held = file.rows(grid, wanted) if fits else None  # read once, not for every step
             background = subtracted = None
             if len(file.background_index):
                 background = file.background(wanted)
                 weights = background_weights(file.foreground_index(grid), file.background_index)
                 subtracted = 0.0 * weights if file.background_corrected else weights
-            return cls(
+            yield cls(
                 candidates=chosen,
-                foreground=file.foreground(grid, wanted),
+                foreground=lambda part: file.rows(grid, wanted[part]) if held is None else held[part],
                 background=background,
                 subtracted=subtracted,
                 snr=snr,
@@ -105,6 +120,7 @@ class CalibrationScan:
                     "max_frequency": rows.max_frequency if np.isfinite(rows.max_frequency) else None,
                     "channels": None if rows.channels is None else list(rows.channels),
                     "max_order": rows.max_order,
+                    "max_rows": rows.max_rows,
                     "background_frames": len(file.background_index),
                 },
             )
@@ -140,6 +156,7 @@ class CalibrationScan:
         if stated not in (None, (channels, count)):
             raise InputError(f"acquisition of (channels, frequencies) {stated}, but the matrix has {(channels, count)}")
         candidates = rows.candidates(frequencies, channels, mixing)
+        channel, frequency = np.nonzero(candidates)
         empty = subtracted = None
         if background is not None and background.shape[2]:
             order = order or (np.arange(voxels), np.arange(voxels, voxels + background.shape[2]))
@@ -148,7 +165,7 @@ class CalibrationScan:
             subtracted = background_weights(order[0], order[1][acquired])
         return cls(
             candidates=candidates,
-            foreground=matrix[candidates],
+            foreground=lambda part: matrix[channel[part], frequency[part]],
             background=empty,
             subtracted=subtracted,
             snr=snr,
@@ -159,28 +176,19 @@ class CalibrationScan:
             facts=facts or {},
         )
 
-    def corrected(self) -> "CalibrationScan":
-        """Subtract the background, and find the SNR where it is not known: without what would spoil either.
-
-        Outliers among the background frames are replaced; voxels that hold nothing but zeros, as those that a scan
-        which was stopped never reached, stay zeros; background frames that cannot tell the noise give no SNR. Each is
-        said in a warning.
+    def cleaned(self) -> "CalibrationScan":
+        """Replace outliers among the background frames, and say in a warning where these cannot tell the noise.
 
         Raises
         ------
         InputError
             For NaN or Inf, with channel and frequency of the first.
         """
-        self._check_finite(self.foreground, "foreground")
-        unreached = self._unreached()
-        if self.background is None or self.subtracted is None:
+        if self.background is None:
             return self
-        self._check_finite(self.background, "background")
+        self._check_finite(self.background, np.arange(len(self.background)), "background")
         background, replaced = without_outliers(self.background, np.nonzero(self.candidates)[0])
         warn_of_outliers(replaced, self.source)
-        foreground = self.foreground - background @ self.subtracted.astype(background.real.dtype)
-        foreground[:, unreached] = 0
-        snr = self.snr
         if not shows_noise(background):
             count = background.shape[1]
             few = "1 background frame" if count == 1 else f"{count} background frames that are all the same"
@@ -189,32 +197,99 @@ class CalibrationScan:
                 MPIFastWarning,
                 stacklevel=2,
             )
-        elif snr is None:
-            snr = np.full(self.candidates.shape, -np.inf)
-            snr[self.candidates] = row_snr(foreground, background)
-        return replace(self, foreground=foreground, background=background, snr=snr)
+        return replace(self, background=background)
 
-    def _check_finite(self, values: Complex, kind: str) -> None:
-        row = np.flatnonzero(~np.isfinite(values).all(axis=1))
-        if row.size:
-            channel, frequency = (int(index[row[0]]) for index in np.nonzero(self.candidates))
+    def with_snr(self) -> "CalibrationScan":
+        """Find the SNR of the candidates where it is not known, if background frames show the noise."""
+        if self.snr is not None or self.background is None or not shows_noise(self.background):
+            return self
+
+        def measured(rows: IntArray) -> Complex:
+            block = self._read(rows)
+            # What is exactly zero was not measured: voxels that a scan which was stopped never reached.
+            return np.where(block == 0, 0, self._corrected(block, rows))
+
+        snr = np.full(self.candidates.shape, -np.inf)
+        snr[self.candidates] = row_snr(measured, self.background, self._parts(np.arange(self.candidates.sum())))
+        return replace(self, snr=snr)
+
+    def strength(self) -> NDArray[np.float64]:
+        """Root mean square of each candidate over the voxels, (C, K); of other rows minus infinity."""
+        found = [
+            np.linalg.norm(self._corrected(self._read(part), part), axis=1)
+            for part in self._parts(np.arange(self.candidates.sum()))
+        ]
+        out = np.full(self.candidates.shape, -np.inf)
+        out[self.candidates] = np.concatenate(found) / math.sqrt(math.prod(self.grid))
+        return out
+
+    def matrix(self, rows: IntArray, report: Report = silent) -> NDArray[np.complex64]:
+        """Read some candidates, and subtract the background: (rows, N), a block after the other.
+
+        Voxels that hold nothing but zeros, as those that a scan which was stopped never reached, stay zeros, which is
+        said in a warning.
+
+        Raises
+        ------
+        InputError
+            For NaN or Inf, with channel and frequency of the first; and what single precision cannot compute with.
+        """
+        out = np.empty((len(rows), math.prod(self.grid)), np.complex64)
+        reached, largest, done = np.zeros(out.shape[1], dtype=bool), 0.0, 0
+        for part in self._parts(rows):
+            report("rows", done / len(rows))
+            block = self._read(part)
+            reached |= block.any(axis=0)
+            block = self._corrected(block, part)
+            largest = max(largest, float(np.abs(block).max()))
+            with np.errstate(over="ignore"):  # which is said below
+                out[done : done + len(part)] = block
+            done += len(part)
+        report("rows", 1.0)
+        if not reached.all():
+            out[:, ~reached] = 0
+            self._warn_of_unreached(~reached)
+        single = np.finfo(np.float32)
+        if largest > single.max**0.5 or 0 < largest < 1e3 * single.tiny:
+            size = "large" if largest > 1 else "small"
+            raise InputError(f"{self.source}: values up to {largest:.3g}: too {size} for single precision")
+        return out
+
+    def _parts(self, rows: IntArray) -> list[IntArray]:
+        """The rows, as many at once as fit a block."""
+        step = _rows_per_block(self.grid)
+        return [rows[start : start + step] for start in range(0, len(rows), step)]
+
+    def _read(self, rows: IntArray) -> Complex:
+        block = self.foreground(rows)
+        self._check_finite(block, rows, "foreground")
+        return block
+
+    def _corrected(self, block: Complex, rows: IntArray) -> Complex:
+        """Rows (n, N) less their background."""
+        if self.background is None:
+            return block
+        background = self.background[rows]
+        return np.asarray(block - background @ self.subtracted.astype(background.real.dtype))
+
+    def _check_finite(self, values: Complex, rows: IntArray, kind: str) -> None:
+        broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if broken.size:
+            channel, frequency = (int(index[rows[broken[0]]]) for index in np.nonzero(self.candidates))
             raise InputError(
-                f"{self.source}: NaN or Inf in {row.size} rows of the {kind} frames, the first in channel {channel} "
+                f"{self.source}: NaN or Inf in {broken.size} rows of the {kind} frames, the first in channel {channel} "
                 f"at {self.frequencies[frequency] / 1e3:.6g} kHz"
             )
 
-    def _unreached(self) -> NDArray[np.bool_]:
-        """Voxels, (N,) bool, that hold nothing but zeros where others do not."""
-        unreached = np.asarray(~self.foreground.any(axis=0))
-        count = int(unreached.sum())
-        if 0 < count < len(unreached) and self.source == IN_MEMORY:  # of a file, its reader says it
+    def _warn_of_unreached(self, unreached: NDArray[np.bool_]) -> None:
+        if not unreached.all():  # which is no matrix, and said as that
+            count, first = int(unreached.sum()), int(unreached.argmax())
             warnings.warn(
                 f"{self.source}: {count} of {len(unreached)} voxels hold nothing but zeros, the first is number "
-                f"{int(unreached.argmax())} (from 0): was the calibration scan stopped? Nothing can be seen there",
+                f"{first} (from 0): was the calibration scan stopped? Nothing can be seen there",
                 MPIFastWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        return unreached
 
 
 def _stored_snr(
@@ -237,6 +312,11 @@ def _stored_snr(
     snr = np.full(shape, -np.inf)
     snr[:, index] = np.nan_to_num(stored, nan=-np.inf, posinf=float(stored[known].max()), neginf=-np.inf)
     return snr
+
+
+def _rows_per_block(grid: tuple[int, ...]) -> int:
+    """How many rows are read and corrected at once."""
+    return max(1, BLOCK_BYTES // (np.dtype(np.complex128).itemsize * math.prod(grid)))
 
 
 def _stored_rows(chosen: NDArray[np.bool_], index: NDArray[np.int64]) -> NDArray[np.int64]:

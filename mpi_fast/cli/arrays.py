@@ -12,10 +12,11 @@ import numpy as np
 import mpi_fast
 from mpi_fast.atomic import atomic_path
 from mpi_fast.cli.options import parse_grid, parse_numbers
-from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.errors import InputError
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
+    from mpi_fast.decomposition import Report
     from mpi_fast.reconstructor import Reconstruction, Reconstructor
 
 SUFFIXES = ".mat", ".npy", ".npz"
@@ -26,7 +27,7 @@ def is_array(path: Path, told: str | None) -> bool:
     return path.suffix.lower() in SUFFIXES or told is not None
 
 
-def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]) -> "Calibration":
+def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any], report: "Report") -> "Calibration":
     """Calibrate from the array in a file.
 
     Parameters
@@ -36,6 +37,8 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
         Options of `arrays.calibrate_array` as texts, and ``variable``.
     selection : dict
         Options of `Calibration.from_mdf`.
+    report : callable
+        Told how far it is.
     """
     from mpi_fast.arrays import calibrate_array, read_array
     from mpi_fast.preprocessing import RowFilter
@@ -61,6 +64,7 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
         frequencies=None if named is None else read_array(path, named).real.reshape(-1),
         sampling_rate=rate,
         rows=RowFilter(**selection),
+        report=report,
         facts={"source": path.name},
     )
 
@@ -111,8 +115,3 @@ def check_suffix(path: Path) -> None:
     """Refuse what `write_images` cannot write, before any work is done."""
     if path.suffix not in (".npz", ".mat"):
         raise InputError(f"{path}: images of arrays are written to .npz, or to .mat for MATLAB")
-    if path.suffix == ".mat":
-        try:
-            import scipy.io  # noqa: F401
-        except ImportError as error:
-            raise MPIFastError(f"{path}: writing it needs SciPy: pip install 'mpi-fast[matlab]'") from error

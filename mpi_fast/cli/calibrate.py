@@ -18,7 +18,7 @@ from mpi_fast.cli.options import (
     parse_integers,
     parse_plane,
 )
-from mpi_fast.console import check_outputs, console, facts_table, friendly, note, spinner, write_json
+from mpi_fast.console import check_outputs, console, facts_table, friendly, note, stages, write_json
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -41,6 +41,10 @@ def calibrate(
         str | None, typer.Option(metavar="N,N", show_default="all", help="Receive channels, from 0.")
     ] = None,
     max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=5, show_default="6000 for volumes", help="Use at most so many rows, those of best SNR."),
+    ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Of arrays: rows x columns of voxels, such as 8x8, or 19x19x19.")
     ] = None,
@@ -76,6 +80,7 @@ def calibrate(
             "max_frequency": float("inf") if max_frequency is None else max_frequency,
             "channels": parse_integers(channels, "--channels"),
             "max_order": max_order,
+            "max_rows": max_rows,
         }
         from mpi_fast.calibration import Calibration
 
@@ -89,17 +94,21 @@ def calibrate(
             "frequencies": frequencies,
             "sampling_rate": sampling_rate,
         }
-        with spinner("reading and reducing the system matrix"):
+        with stages() as report:
             if is_array(matrix, variable or grid):
-                calibration = calibrate_file(matrix, layout, options)
+                calibration = calibrate_file(matrix, layout, options, report)
             else:
-                calibration = Calibration.from_mdf(matrix, **options)
+                calibration = Calibration.from_mdf(matrix, **options, report=report)
             if output:
+                report("saving", None)
                 calibration.save(output)
         facts = describe(calibration)
         console.print(facts_table(str(matrix), facts))
         if not calibration.facts.get("background_frames"):
             note("no background frames: all rows count alike, and the matrix is taken to be free of noise")
+        if (enough := calibration.facts["enough_snr_rows"]) > calibration.num_rows:
+            used = f"the {calibration.num_rows} of best SNR are used"
+            note(f"{enough} rows have SNR >= {snr_threshold:g}: {used}; --max-rows takes more")
         if output:
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:

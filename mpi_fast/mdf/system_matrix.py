@@ -171,7 +171,7 @@ class SystemMatrixFile(SignalFile):
         FileFormatError
             There is NaN or Inf in these rows, or what is too large to compute with; every voxel is zero.
         """
-        matrix = self._read(self._frames_of(grid), rows)
+        matrix = self.rows(grid, rows)
         empty = np.flatnonzero(~matrix.any(axis=0)) if matrix.size else np.empty(0)
         if empty.size:
             problem = f"is exactly zero in {empty.size} of {matrix.shape[1]} voxels, from voxel {empty[0]} on"
@@ -179,6 +179,10 @@ class SystemMatrixFile(SignalFile):
                 self._fail_data(f"{problem}; a delta sample gives a signal in most")
             self.datasets.warn(_DATA, f"{problem}; was the calibration stopped?")
         return matrix
+
+    def rows(self, grid: Grid, rows: IntArray | None = None) -> ComplexArray:
+        """Read as `foreground` does, but some of the rows in use may well be zero: what they say together counts."""
+        return self._read(self._frames_of(grid), rows)
 
     def foreground_index(self, grid: Grid) -> IntArray:
         """Return when each voxel was acquired: int64 array (voxels,), 0-based among all frames."""
