@@ -51,8 +51,9 @@ roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=187 is as long as the bundled one took
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),187) --output mpi_fast/models/model.pt
 
-model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
+model: $(VENV)/dev.stamp  ## the bundled models from their checkpoints
 	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
+	$(BIN)/python -m mpi_fast.export mpi_fast/models/posterior.pt --output mpi_fast/models/posterior
 
 opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, trained as long as the default network was
 	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),187) --output dernet.pt
