@@ -1,0 +1,46 @@
+"""Where figures go: formats, and whether Matplotlib is there to draw them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mpi_fast.atomic import atomic_path
+from mpi_fast.errors import InputError, MPIFastError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".pdf", ".svg", ".jpg")
+DPI = 150
+
+
+def require(path: Path | None = None, formats: tuple[str, ...] = FORMATS, what: str = "a figure") -> None:
+    """Check that figures can be made, and written under this name, before anything is computed for them.
+
+    Raises
+    ------
+    MPIFastError
+        Matplotlib is not installed.
+    InputError
+        The suffix of the name is none of ``formats``.
+    """
+    if path is not None and path.suffix.lower() not in formats:
+        raise InputError(f"{path}: {what}'s name must end in one of {', '.join(formats)}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise MPIFastError("figures need matplotlib: pip install 'mpi-fast[plots]'") from error
+
+
+def save(figure: "Figure", path: Path, dpi: int = DPI, colours: int | None = None) -> None:
+    """Write a figure in the format of the name's suffix; the file appears when whole.
+
+    A PNG with no more than so many ``colours`` has a third of the size, if it is full of small images.
+    """
+    require(path)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
+        if colours and path.suffix.lower() == ".png":
+            from PIL import Image
+
+            with Image.open(temporary) as image:
+                image.convert("RGB").quantize(colours).save(temporary, optimize=True)
