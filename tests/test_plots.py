@@ -19,8 +19,8 @@ def comparison():
 
 
 def texts(figure):
-    axes = figure.axes
-    return {text for cell in axes for text in (cell.get_title(), cell.get_xlabel(), cell.get_ylabel()) if text}
+    labels = {text for cell in figure.axes for text in (cell.get_xlabel(), cell.get_ylabel()) if text}
+    return labels | {text.get_text() for text in figure.texts}
 
 
 @pytest.mark.parametrize("suffix", plots.FORMATS)
@@ -31,7 +31,7 @@ def test_figures_are_written_in_every_format(tmp_path, suffix):
 
 def test_a_reconstruction_has_titles_scales_and_units():
     figure = plots.reconstruction_figure(images(), images(), SIZE, titles=["frame 3", "frame 4"], axes="zx")
-    assert {"frame 3", "frame 4", "x / mm", "concentration\nz / mm", "std\n(of the delta sample)"} <= texts(figure)
+    assert {"frame 3", "frame 4", "x / mm", "z / mm", "concentration", "std\n(of the delta sample)"} <= texts(figure)
     assert len(figure.axes) == 2 * 2 + 2
     assert figure.axes[0].get_images()[0].get_extent() == pytest.approx((-19, 19, -19, 19))
 
@@ -68,3 +68,21 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path, monkeypatch
 def test_unknown_formats_are_refused(tmp_path):
     with pytest.raises(InputError, match="must end in one of"):
         plots.require(tmp_path / "figure.bmp")
+
+
+def test_a_volume_is_seen_along_all_axes_in_its_true_proportions():
+    volume = np.zeros((1, 3, 4, 5), np.float32)
+    volume[0, 0, 1, 4] = 2.0
+    figure = plots.reconstruction_figure(volume, None, (30e-3, 20e-3, 50e-3), titles=["frame 7"])
+    panels = [cell.get_images()[0] for cell in figure.axes if cell.get_images()]
+    assert {"frame 7", "x / mm", "y / mm", "z / mm"} <= texts(figure)
+    shapes = [np.asarray(panel.get_array()).shape for panel in panels]
+    assert {tuple(shape) for shape in shapes} == {(3, 5), (3, 4), (4, 5)}
+    assert len(panels) == 6  # three maximum projections, three central slices
+    shown = [float(np.asarray(panel.get_array()).max()) for panel in panels]
+    assert sorted(shown) == [0, 0, 0, 2, 2, 2]  # the central slices miss the voxel
+    for panel in panels:
+        left, right, bottom, top = panel.get_extent()
+        rows, columns = np.asarray(panel.get_array()).shape
+        size = {3: 30.0, 4: 20.0, 5: 50.0}
+        assert (right - left, top - bottom) == pytest.approx((size[columns], size[rows]))

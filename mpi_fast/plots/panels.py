@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.plots.views import GAP, Panel, Tile, Way, offset
+from mpi_fast.plots.views import Panel, Tile, Way, offset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +123,7 @@ def _draw_panel(
     cell = add_axes(figure, place[0] + panel.left, place[1] + panel.bottom, panel.width, panel.height)
     height, width = (size / 2 for size in panel.size)
     extent = -width, width, -height, height
-    shown = cell.imshow(plane, cmap=row.colours, origin="lower", extent=extent, interpolation="nearest")
+    shown: AxesImage = cell.imshow(plane, cmap=row.colours, origin="lower", extent=extent, interpolation="nearest")
     shown.set_clim(row.low, row.high)
     cell.set_facecolor(NOTHING)
     cell.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""What is drawn of an image: a plane as it is, a volume as three views along its axes, arranged like a technical drawing.
+"""What is drawn of an image: a plane as it is, a volume as three views along its axes, like a technical drawing.
 
 A tile is what one image takes in a figure. That of a volume [z, y, x] has three panels of one scale, so that what is in
 line in two of them is one place::
@@ -58,7 +58,7 @@ class Tile:
         if len(size) == 2:
             height = width * min(max(size[0] / size[1], SLIMMEST), TALLEST)
             return cls((Panel(names, (size[0], size[1]), 0.0, 0.0, width, height),), width, height)
-        (z, y, x), (deep, high, wide) = names, size
+        (z, y, x), (deep, high, wide) = tuple(names), size
         scale = max((wide + high) / (width - GAP), (high + deep) / (TALLEST * width - GAP))
         # Slabs a few voxels thin would vanish: their panels get room, in which Matplotlib centres them undistorted.
         across, aside, up, above = (max(length / scale, 0.15) for length in (wide, high, high, deep))
@@ -80,12 +80,12 @@ class Tile:
 def projected(volumes: NDArray[Any], axis: int) -> NDArray[Any]:
     """The value of the largest magnitude along an axis: the maximum where nothing is negative."""
     largest, smallest = volumes.max(axis=axis), volumes.min(axis=axis)
-    return np.where(largest >= -smallest, largest, smallest)
+    return np.asarray(np.where(largest >= -smallest, largest, smallest))
 
 
 def central(volumes: NDArray[Any], axis: int) -> NDArray[Any]:
     """The slice in the middle of an axis; of an even number of voxels, the one behind it."""
-    return volumes.take(volumes.shape[axis] // 2, axis=axis)
+    return np.asarray(volumes.take(volumes.shape[axis] // 2, axis=axis))
 
 
 def offset(count: int, length: float) -> float:
