@@ -155,15 +155,6 @@ def test_options_out_of_range(calibration, rows, wrong):
         Reconstructor(calibration, **wrong)(rows[:1])
 
 
-def test_a_model_of_another_grid_is_refused():
-    scanner = Scanner(grid=(8, 9), sub_voxels=1)
-    calibration = Calibration.from_arrays(
-        scanner.system_matrix(), scanner.frequencies, (8, 9), (0.016, 0.018), rows=RowFilter(max_frequency=3e5)
-    )
-    with pytest.raises(MismatchError, match="8 x 9"):
-        Reconstructor(calibration)
-
-
 def test_a_model_that_is_not_there(calibration, tmp_path):
     with pytest.raises(ModelError, match="manifest"):
         Reconstructor(calibration, model=tmp_path)
