@@ -7,14 +7,11 @@ import numpy as np
 import pytest
 
 from mpi_fast import Reconstructor
-from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import HIGHEST, LEAST, LOWEST
-from mpi_fast.errors import InputError, MismatchError, ModelError
+from mpi_fast.errors import InputError, ModelError
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.preprocessing import RowFilter
-from mpi_fast.simulation import Scanner
 
 
 @pytest.fixture(scope="module")
