@@ -1,10 +1,11 @@
 """Quality of the posterior network against its operations: several sizes, trained alike, on validation frames.
 
-    python bench/sizes.py [--minutes 10] [--device auto] [--sizes 6,16,32 10,16,48] [--json FILE] [--markdown FILE]
+    python bench/sizes.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--json FILE] [--markdown FILE]
 
-A size is blocks, width and inner width. All are trained on the same scanners and phantoms, for the same time on the
-same device, so a small network takes more steps, as it would in a long run. PSNR is the mean over the validation frames
-of `comparison`, scanners A, B and C, which nothing is tested on; SNR and PSNR as there.
+A size is blocks, width and inner width; every other block corrects at half resolution. All are trained on the same
+scanners and phantoms, for the same time on the same device, so a small network takes more steps, as it would in a long
+run. PSNR is the mean over the validation frames of `comparison`, scanners A, B and C, which nothing is tested on; SNR
+and PSNR as there.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from mpi_fast.training.loop import train
 from mpi_fast.training.mixture import Mixture, make_settings, posterior_batches
 from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
 
-SIZES = ((6, 16, 32), (6, 24, 48), (10, 16, 32), (10, 16, 48), (14, 16, 48), (10, 32, 64))
+SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (19, 32, 64))
 SNRS = (5.0, 15.0, 25.0, 35.0)
 RANK = 150  # of the calibration for which operations are counted, on 19 x 19 voxels
 

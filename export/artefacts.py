@@ -21,6 +21,7 @@ from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
 from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.philox import mirrored_normal
+from mpi_fast.pipelines import Sampling
 from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint, load_trained
 
 ENCODER, SCORE, HALF = "encoder.onnx", "score.onnx", "score.fp16.onnx"
@@ -57,6 +58,10 @@ def build(request: Request) -> Bundle:
 def _build(request: Request) -> Bundle:
     trained = load_trained(request.checkpoint_file)
     if trained.method == "posterior":
+        sampling = Sampling()
+        inside = request.steps, request.samples, request.consensus
+        if inside != (sampling.steps, sampling.samples, sampling.consensus):
+            raise InputError("--steps, --samples, --consensus: a posterior network makes the image in one evaluation")
         if request.calibration_file or request.precision != ("fp32",):
             raise InputError("a posterior network is exported in fp32, as graphs that serve every calibration")
         return posterior_bundle.build(trained, request.checkpoint_file, request.output)

@@ -91,9 +91,15 @@ def add_engines(
 
     Raises
     ------
+    InputError
+        For a posterior network.
     ModelError
         For graphs that TensorRT refuses, before anything is built, and for builds that fail.
     """
+    if bundle.method == "posterior":
+        raise InputError(
+            f"{bundle.path}: no engines are built of a posterior network as yet: its graphs have no fixed grid"
+        )
     contents = {name: bundle.read(name) for name in bundle.manifest["files"]}
     graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
     problems = [f"{name}: {problem}" for name, content in graphs.items() for problem in preflight(trt, content)]

@@ -24,6 +24,7 @@ from mpi_fast.array_files import read_numpy, read_old_matlab
 from mpi_fast.calibration import Calibration
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
+from mpi_fast.grids import shown
 from mpi_fast.mdf import Datasets
 from mpi_fast.preprocessing import RowFilter
 
@@ -141,7 +142,7 @@ def calibrate_array(
     if fastest not in ("x", "y"):
         raise InputError(f"fastest {fastest!r}: expected x or y")
     count = math.prod(grid) + len(empty)
-    wanted = f"{' x '.join(map(str, grid))} voxels" + (f" and {len(empty)} frames without a sample" if empty else "")
+    wanted = f"{shown(grid)} voxels" + (f" and {len(empty)} frames without a sample" if empty else "")
     along = _the_axis(
         [i for i, n in enumerate(matrix.shape) if n == count], axis, matrix.shape, f"{count} for {wanted}"
     )
@@ -205,7 +206,7 @@ def frames_of(
     if not (single or found):
         kind = "frequencies" if array.dtype.kind == "c" else "samples"
         raise MismatchError(
-            f"signals {array.shape}: expected frames of {' x '.join(map(str, one))}: the calibration has {channels} "
+            f"signals {array.shape}: expected frames of {shown(one)}: the calibration has {channels} "
             f"receive channels and {length} {kind}"
         )
     if single and not found:

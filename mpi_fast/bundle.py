@@ -90,9 +90,12 @@ class Bundle:
         Raises
         ------
         ModelError
-            For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
+            For a folder that is no bundle, a manifest that is broken or of another format, missing files, and a name
+            that a bundle in the working folder has, too.
         """
-        path = Path(str(files("mpi_fast") / "models" / str(model))) if model in PACKAGED else Path(model)
+        if model == "posterior" and (Path(model) / "manifest.json").is_file():
+            raise ModelError(f"{model}: a model of the package, and a folder here: for the folder, expected ./{model}")
+        path = packaged(str(model)) if model in PACKAGED else Path(model)
         file = path / "manifest.json"
         if not file.is_file():
             hint = ""
@@ -215,9 +218,14 @@ class Bundle:
         return content
 
 
+def packaged(name: str) -> Path:
+    """Where the package has one of its own, `PACKAGED`."""
+    return Path(str(files("mpi_fast") / "models" / name))
+
+
 def named_for(model: str | Path, grid: tuple[int, ...]) -> str | Path:
     """What ``default`` means for a grid: the score network for its own, the posterior network for all others."""
-    return "posterior" if model == "default" and grid != SCORE_GRID else model
+    return packaged("posterior") if model == "default" and grid != SCORE_GRID else model
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

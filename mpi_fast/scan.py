@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mpi_fast.background import shows_noise, warn_of_outliers, without_outliers
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MPIFastWarning
+from mpi_fast.grids import shown
 from mpi_fast.mdf import Acquisition, SystemMatrixFile
 from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
 
@@ -150,7 +151,7 @@ class CalibrationScan:
         if voxels != math.prod(grid) or len(frequencies) != count:
             raise InputError(
                 f"system matrix {matrix.shape}: expected (channels, {len(frequencies)} frequencies, "
-                f"{' x '.join(map(str, grid))} voxels)"
+                f"{shown(grid)} voxels)"
             )
         stated = None if acquisition is None else (acquisition.num_channels, acquisition.num_frequencies)
         if stated not in (None, (channels, count)):

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from mpi_fast.bundle import PACKAGED, PLANE, VOLUME, Bundle
+from mpi_fast.bundle import PACKAGED, PLANE, VOLUME, Bundle, packaged, write_bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.export.__main__ import make_bundle
 from mpi_fast.export.posterior import Frame
 from mpi_fast.export.posterior_bundle import TOLERANCE, compared
+from mpi_fast.export.tensorrt import add_engines
 from mpi_fast.methods import create
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
@@ -117,6 +118,10 @@ def test_frames_without_particles_are_empty(bundle):
 
 def test_what_a_posterior_network_has_no_use_for_is_refused(bundle, tmp_path):
     calibration = measured((9, 8))[0]
+    with pytest.raises(InputError, match="--steps, --samples, --consensus"):
+        make_bundle(bundle.checkpoint(), tmp_path / "steps", steps=2)
+    with pytest.raises(InputError, match="no engines are built of a posterior network"):
+        add_engines(bundle, None, (89,), (1,), False, print)
     for options in ({"samples": 2}, {"steps": 9}, {"sampler": "heun"}, {"consensus": 0}):
         with pytest.raises(InputError, match="one evaluation: expected no sampling"):
             Reconstructor(calibration, bundle.path, **options)
@@ -131,9 +136,17 @@ def test_a_score_network_serves_its_own_grid_alone():
         Reconstructor(measured((9, 8))[0], files("mpi_fast") / "models" / "default")
 
 
-def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):
-    from mpi_fast.bundle import write_bundle
+def test_a_folder_with_the_name_of_a_packaged_model_is_not_passed_over(bundle, tmp_path, monkeypatch):
+    (tmp_path / "posterior").symlink_to(bundle.path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"a model of the package, and a folder here.*expected \./posterior"):
+        Bundle.open("posterior")
+    assert Bundle.open("./posterior").manifest == bundle.manifest
+    calibration = measured((9, 8))[0]
+    assert Reconstructor(calibration).bundle.path == packaged("posterior")
 
+
+def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):
     with pytest.raises(ModelError, match=r"incomplete manifest \(KeyError: 'volume.onnx'\)"):
         write_bundle(tmp_path / "half", bundle.manifest, {PLANE: bundle.read(PLANE)})
 

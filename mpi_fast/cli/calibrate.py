@@ -19,6 +19,7 @@ from mpi_fast.cli.options import (
     parse_plane,
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, stages, write_json
+from mpi_fast.grids import shown
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -122,7 +123,7 @@ def describe(calibration: "Calibration") -> dict[str, Any]:
     best, candidates = facts.get("best_snr"), facts.get("candidate_rows")
     of_candidates = "" if candidates is None else f" of {candidates} candidates"
     return {
-        "grid": f"{' x '.join(map(str, calibration.grid))} voxels, {size} mm",
+        "grid": f"{shown(calibration.grid)} voxels, {size} mm",
         "rows M": f"{calibration.num_rows}{of_candidates}",
         "rank R": calibration.rank,
         "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mpi_fast.bundle import PACKAGED, packaged
 from mpi_fast.cli.calibrate import describe
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
@@ -37,7 +38,7 @@ def info(
             facts[str(path)] = about(path)
             console.print(facts_table(str(path), facts[str(path)]))
         if not files:
-            facts = {"this machine": machine(), "default model": _default_model()}
+            facts = {"this machine": machine(), **{f"{name} model": _packaged(name) for name in PACKAGED}}
             for title, content in facts.items():
                 console.print(facts_table(title, content))
         if json_file:
@@ -68,9 +69,9 @@ def about(path: Path) -> dict[str, Any]:
     return _READERS[kind](path)
 
 
-def _default_model() -> dict[str, Any]:
+def _packaged(name: str) -> dict[str, Any]:
     try:
-        return _bundle("default")
+        return _bundle(packaged(name))
     except ModelError as error:
         return {"missing": str(error)}
 
@@ -117,9 +118,10 @@ def _graph(entry: dict[str, Any]) -> str:
 
 
 def _cost(entry: dict[str, Any]) -> str:
-    """Of one image of a step network, or of one frame of a whole-frame graph."""
+    """Of one image of a step network, or of one frame of the other graphs."""
+    of = f"of {entry['of']}: " if "of" in entry else ""
     return (
-        f"{entry['nodes']} operators ({entry['nodes_before']} before simplification), "
+        f"{of}{entry['nodes']} operators ({entry['nodes_before']} before simplification), "
         f"{entry['parameters']} parameters, "
         f"{entry['flops'] / 1e6:.4g} MFLOP, {entry['activation_bytes'] / 2**20:.2f} MiB of activations"
     )
@@ -163,7 +165,7 @@ def _reconstruction(path: Path) -> dict[str, Any]:
     images = read_reconstruction(path)
     return {
         "kind": "MDF reconstruction",
-        "images": f"{images.shape[0]} of {images.shape[1]} x {images.shape[2]} voxels",
+        "images": f"{images.shape[0]} of {shown(images.shape[1:])} voxels",
         "largest value": f"{images.max(initial=0.0):.4g}",
         **_deviations(path),
     }

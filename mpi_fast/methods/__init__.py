@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mpi_fast import bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.methods.art import ROWS, Kaczmarz
@@ -97,7 +98,7 @@ REGISTRY: dict[str, Entry] = {
     "posterior": Entry(
         "mpi-fast, one evaluation",
         Reconstructor,
-        fixed={"model": "posterior", "threads": 1, "inspect": False},
+        fixed={"model": bundle.packaged("posterior"), "threads": 1, "inspect": False},
         ours=True,
     ),
     "paper": _ours(", as published", **_PUBLISHED),

@@ -1,4 +1,4 @@
-"""Figures and films: reconstructions with scales, planes and volumes alike, beside truth and error where known.
+"""Figures: reconstructions with scales, planes and volumes alike, beside truth and error where known.
 
 Whether images are planes (..., ny, nx) or volumes (..., nz, ny, nx) shows in their shape: callers need not ask.
 
@@ -7,7 +7,7 @@ an object that its function makes and `save` writes, and no global state or disp
 
 Each module uses only those further down::
 
-    figures  curves  film    what callers ask for
+    figures  curves          what callers ask for
     panels                   rows and columns of tiles, their labels and colour bars
     views                    what a tile shows of a plane or a volume, and where
     saving                   formats, and whether Matplotlib is there
