@@ -56,8 +56,8 @@ def test_methods_without_neighbours_do_not_ask_how_voxels_lie(name, volume):
 
 @pytest.mark.parametrize("smoothness", [0.5, 5.0])
 def test_total_variation_is_that_of_a_primal_dual_method_in_double_precision(smoothness, volume):
-    calibration, signals, truth = volume
-    reduced = calibration.reduce(calibration.rows(signals))
+    calibration, signals, _ = volume
+    reduced = calibration.reduce(calibration.rows(signals[:1]))
     scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
     likelihood = Likelihood(
         reduced.y / scale[:, None], calibration.singular_values, calibration.basis, reduced.noise / scale
@@ -77,7 +77,7 @@ def test_total_variation_is_that_of_a_primal_dual_method_in_double_precision(smo
         np.testing.assert_allclose(image, expected, atol=0.02 * expected.max())
 
 
-def chambolle_pock(matrix, signal, smoothness, iterations=20_000):
+def chambolle_pock(matrix, signal, smoothness, iterations=12_000):
     """The same minimum by "A first-order primal-dual algorithm" (J. Math. Imaging Vis. 2011), algorithm 1, in float64.
 
     The proximal step solves the data term exactly. Dual are the slopes and, for x >= 0, the voxels themselves: an
