@@ -128,8 +128,8 @@ class Outcome:
     snr_db : float
     image : (F, *grid) float32
     merits : dict of name to (F,) float64
-        `Setup.merits`, and for samplers ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's field of
-        view, and ``calibrated_50`` to ``calibrated_95`` after std was multiplied by ``spread``.
+        `Setup.merits`, and where there is std ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's
+        field of view, and ``calibrated_50`` to ``calibrated_95`` after it was multiplied by ``spread``.
     tuned : Tuned
     spread : float or None
         `metrics.spread_factor` on the validation frames.

@@ -21,7 +21,7 @@ from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.pipelines import Sampling
 
-QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network)
+QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network and not REGISTRY[name].ours)
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count 
 
 _CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
 _LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and not e.ours and packaged(name).is_file())
-DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "fast")
+DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "posterior", "fast")
 """What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame, and of ``dernet`` and ``deq``
 those are there whose model comes with the package."""
 
@@ -154,7 +154,7 @@ def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | N
     name : str
     grid : (ny, nx) or (nz, ny, nx)
     model : str
-        Bundle of the score network, for methods that evaluate it.
+        Bundle, for the methods whose network it holds.
 
     Raises
     ------
@@ -164,6 +164,8 @@ def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | N
     entry = get(name)
     if entry.network:
         bundle = Bundle.open(model)
+        if bundle.method != "score" and not entry.ours:
+            return f"it evaluates score networks, and {bundle.path} is none"
         return None if bundle.serves(grid) else _for_another(bundle.grid, grid)
     if entry.trained and (trained_on := model_grid(name)) != grid:
         return _for_another(trained_on, grid)
@@ -171,7 +173,7 @@ def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | N
 
 
 def _for_another(made_for: tuple[int, ...], grid: tuple[int, ...]) -> str:
-    return f"its network is for {shown(made_for)} voxels, not {shown(grid)}"
+    return f"the network is for {shown(made_for)} voxels, not {shown(grid)}"
 
 
 def create(name: str, calibration: Calibration, **parameters: Any) -> Method:
