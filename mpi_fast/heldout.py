@@ -143,7 +143,7 @@ def families(dimensions: int) -> dict[str, Family]:
 
 def phantoms(
     count: int,
-    seed: int | Sequence[int],
+    seed: int | Sequence[int] | np.random.Generator,
     grid: tuple[int, ...] = (19, 19),
     aspect: float | Sequence[float] = 1.0,
 ) -> Array:
@@ -152,7 +152,7 @@ def phantoms(
     Parameters
     ----------
     count : int
-    seed : int or sequence of int
+    seed : int, sequence of int, or numpy Generator
     grid, aspect
         See `phantoms.generate`.
     """
