@@ -146,6 +146,7 @@ def phantoms(
     seed: int | Sequence[int] | np.random.Generator,
     grid: tuple[int, ...] = (19, 19),
     aspect: float | Sequence[float] = 1.0,
+    concentrations: tuple[float, float] = (0.05, 2.0),
 ) -> Array:
     """Held-out phantoms, families in turn, each of random overall concentration: (count, *grid) float32.
 
@@ -155,6 +156,8 @@ def phantoms(
     seed : int, sequence of int, or numpy Generator
     grid, aspect
         See `phantoms.generate`.
+    concentrations : (low, high)
+        Of the brightest parts, relative to the delta sample, even in the logarithm.
     """
     rng = np.random.default_rng(seed)
     canvas = Canvas.of_grid(grid, aspect)
@@ -162,5 +165,6 @@ def phantoms(
     turns = -(-count // len(drawing))
     drawn = [canvas.average(family(rng, canvas, turns)) for family in drawing]
     images = np.stack(drawn, axis=1).reshape(-1, *grid)[:count]
-    concentration = np.exp(rng.uniform(np.log(0.05), np.log(2.0), (count, *(1,) * len(grid))))
+    low, high = np.log(concentrations)
+    concentration = np.exp(rng.uniform(low, high, (count, *(1,) * len(grid))))
     return (images * concentration).astype(np.float32)

@@ -83,7 +83,8 @@ def simulate(
         # One generator for each purpose: the phantoms of a seed do not depend on how noisy the matrix was.
         of_matrix, of_phantoms, of_noise = (np.random.default_rng([seed, purpose]) for purpose in range(3))
         with spinner("simulating the system matrix"):
-            draw = heldout.phantoms if phantoms == HELD_OUT else partial(generate, phantoms.split(","))
+            held_out = partial(heldout.phantoms, concentrations=(1.0, 1.0))
+            draw = held_out if phantoms == HELD_OUT else partial(generate, phantoms.split(","))
             images = draw(frames, seed=of_phantoms, grid=scanner.grid, aspect=scanner.aspect)
             measured = measure_matrix(scanner, calibration_snr, of_matrix)
             calibration = measured.calibrate()
