@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality compare peers ablations gpu fuzz roofline train model opponents clean
+.PHONY: demo test coverage check lint types bench quality compare grids peers ablations gpu fuzz roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -32,6 +32,9 @@ quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, 
 
 compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
 	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
+
+grids: $(VENV)/dev.stamp  ## the same on planes of other grids and on volumes
+	$(BIN)/python bench/grids.py --json bench/results/grids.json --markdown bench/results/grids.md
 
 peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md

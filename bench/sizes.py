@@ -42,7 +42,7 @@ def operations(network: PosteriorNetwork) -> int:
 
 def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.device) -> float:
     """Mean PSNR in dB on the validation frames."""
-    calibration = measured(setup.scanner)[1]
+    calibration = measured(setup.heldout)[1]
     signals, truth = frames(setup, snr, VALIDATION)
     reduced = calibration.reduce(calibration.rows(signals))
     basis = calibration.basis.reshape(1, *calibration.grid, calibration.rank)

@@ -1,5 +1,7 @@
 """Every method on the same frames: held-out scanners and phantoms, parameters tuned on others, figures of merit.
 
+Scanners have any grid, of planes or volumes.
+
 For each method and SNR there is one job (`assess`): tune on validation frames, reconstruct the test frames, judge. Jobs
 are independent and run on all cores, one thread each. Test and validation frames come from the same scanner and the
 same phantom families, drawn with another seed: tuning is more than a user could do, and ours has none.
@@ -19,18 +21,22 @@ from threadpoolctl import threadpool_limits
 
 from mpi_fast import heldout, metrics
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
+from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
-from mpi_fast.methods import check, get
+from mpi_fast.heldout import HeldOut
+from mpi_fast.methods import check, get, refusal
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
 
 Array = NDArray[np.float64]
 SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldout.SCANNERS[2]}
+VOLUMES = {"in": heldout.VOLUME}
+PLANE = 19, 19
 TEST, VALIDATION = 0, 1
 RESAMPLES = 2000  # of the bootstrap
-MERITS: dict[str, Callable[[NDArray[Any], NDArray[Any]], Array]] = {
+Merit = Callable[[NDArray[Any], NDArray[Any]], Array]
+MERITS: dict[str, Merit] = {
     "psnr": metrics.psnr,
     "ssim": metrics.ssim,
     "nrmse": metrics.nrmse,
@@ -57,11 +63,13 @@ class Setup:
         Of phantoms and noise.
     model : str
         Bundle of the score network.
+    grid : (ny, nx) or (nz, ny, nx)
+        Voxels, over the scanner's field of view. With three axes ``in`` is a scanner of volumes, the only one.
 
     Raises
     ------
     InputError
-        For an unknown scanner or noise, or no phantoms.
+        For an unknown scanner or noise, no phantoms, or a grid that is none.
     """
 
     scanner: str = "in"
@@ -69,27 +77,45 @@ class Setup:
     phantoms: int = 64
     seed: int = 0
     model: str = "default"
+    grid: tuple[int, ...] = PLANE
 
     def __post_init__(self) -> None:
-        for name, value, known in (("scanner", self.scanner, SCANNERS), ("noise", self.noise, NOISE_KINDS)):
+        if len(self.grid) not in (2, 3) or min(self.grid) < 2:
+            raise InputError(f"grid {self.grid}: expected (ny, nx) or (nz, ny, nx), of at least two voxels each way")
+        of_grid = "scanner" if len(self.grid) == 2 else "scanner of volumes"
+        for name, value, known in ((of_grid, self.scanner, self._scanners), ("noise", self.noise, NOISE_KINDS)):
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
         if self.phantoms < 2 or self.seed < 0:
             raise InputError(f"phantoms {self.phantoms}, seed {self.seed}: expected at least two, and no negative seed")
 
     @property
+    def _scanners(self) -> dict[str, HeldOut]:
+        return SCANNERS if len(self.grid) == 2 else VOLUMES
+
+    @property
+    def heldout(self) -> HeldOut:
+        """The scanner with this grid."""
+        return self._scanners[self.scanner].on(self.grid)
+
+    @property
+    def merits(self) -> dict[str, Merit]:
+        """Those of `MERITS` that the grid allows: SSIM has a window of 11 voxels along every axis."""
+        return {name: merit for name, merit in MERITS.items() if name != "ssim" or min(self.grid) >= metrics.WINDOW}
+
+    @property
     def validation(self) -> int:
         """Frames to tune on: whole turns of the phantom families, about a third of the test frames, three at most."""
-        families = len(heldout.FAMILIES)
+        families = len(heldout.families(len(self.grid)))
         return families * int(np.clip(self.phantoms // (3 * families), 1, 3))
 
     def covered(self) -> NDArray[np.bool_]:
-        """The voxels within the trajectory's field of view, (ny, nx)."""
-        scanner = SCANNERS[self.scanner].scanner
-        (ny, nx), (dy, dx) = scanner.grid, scanner.voxel_size
-        reach_x, reach_y = (a / abs(g) for a, g in zip(scanner.drive_amplitude, scanner.gradient, strict=True))
-        inside_y = np.abs(np.arange(ny) - (ny - 1) / 2) * dy <= reach_y
-        return np.asarray(inside_y[:, None] & (np.abs(np.arange(nx) - (nx - 1) / 2) * dx <= reach_x))
+        """The voxels within the trajectory's field of view, (*grid)."""
+        scanner, inside = self.heldout.scanner, np.ones((), dtype=bool)
+        reach = [a / abs(g) for a, g in zip(scanner.drive_amplitude, scanner.gradient, strict=True)]  # x first
+        for count, size, half in zip(scanner.grid, scanner.voxel_size, reversed(reach), strict=True):
+            inside = inside[..., None] & (np.abs(np.arange(count) - (count - 1) / 2) * size <= half)
+        return np.asarray(inside)
 
 
 @dataclass(frozen=True)
@@ -100,10 +126,10 @@ class Outcome:
     ----------
     method : str
     snr_db : float
-    image : (F, ny, nx) float32
+    image : (F, *grid) float32
     merits : dict of name to (F,) float64
-        `MERITS`, and for samplers ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's field of
-        view, and ``calibrated_50`` to ``calibrated_95`` after std was multiplied by ``spread``.
+        `Setup.merits`, and where there is std ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's
+        field of view, and ``calibrated_50`` to ``calibrated_95`` after it was multiplied by ``spread``.
     tuned : Tuned
     spread : float or None
         `metrics.spread_factor` on the validation frames.
@@ -121,25 +147,25 @@ class Outcome:
 
 
 @lru_cache(maxsize=1)
-def measured(name: str) -> tuple[MeasuredMatrix, Calibration]:
-    """A scanner of `SCANNERS`: its matrix as measured, and its calibration."""
-    matrix = SCANNERS[name].measure_matrix()
+def measured(scanner: HeldOut) -> tuple[MeasuredMatrix, Calibration]:
+    """The matrix of a scanner as measured, and its calibration."""
+    matrix = scanner.measure_matrix()
     return matrix, matrix.calibrate()
 
 
 @lru_cache(maxsize=4)
 def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.complex64], NDArray[np.float32]]:
-    """Spectra (F, C, K) and true images (F, ny, nx) of one part; the images are the same at every SNR."""
-    matrix, calibration = measured(setup.scanner)
+    """Spectra (F, C, K) and true images (F, *grid) of one part; the images are the same at every SNR."""
+    matrix, calibration = measured(setup.heldout)
     count = setup.phantoms if part == TEST else setup.validation
-    truth = heldout.phantoms(count, [setup.seed, part])
+    truth = heldout.phantoms(count, [setup.seed, part], setup.grid, matrix.scanner.aspect)
     rng = np.random.default_rng([setup.seed, part, 1, round(10 * snr_db) + 10_000])
     return Receiver(matrix, calibration.selection, snr_db, rng, setup.noise).frames(truth), truth
 
 
 @lru_cache(maxsize=1)  # one without parameters serves all SNRs, and to load a network takes longer than to use it
 def _built(setup: Setup, method: str, **parameters: Any) -> Method:
-    entry, (_, calibration) = get(method), measured(setup.scanner)
+    entry, (_, calibration) = get(method), measured(setup.heldout)
     network = {"model": setup.model, "threads": 1} if entry.network else {}
     return entry(calibration, **network, **parameters)
 
@@ -159,12 +185,29 @@ def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
         began = time.process_time()
         result = run(signals)
         cpu_ms = 1e3 * (time.process_time() - began) / len(truth)
-    merits = {name: merit(result.image, truth) for name, merit in MERITS.items()}
+    merits = {name: merit(result.image, truth) for name, merit in setup.merits.items()}
     if spread is not None and result.std is not None:
         for name, std in (("coverage", result.std), ("calibrated", spread * result.std)):
             for level in metrics.LEVELS:
                 merits[f"{name}_{100 * level:.0f}"] = metrics.coverage(result.image, std, truth, level, covered)
     return Outcome(method, snr_db, result.image, merits, tuned, spread, cpu_ms)
+
+
+def refused(setup: Setup, methods: Sequence[str]) -> dict[str, str]:
+    """The methods that cannot reconstruct images of the grid, and why: networks that are for another one.
+
+    Raises
+    ------
+    InputError, ModelError
+        As `compare`, for methods that there are not.
+    """
+    reasons = {}
+    for method in methods:
+        check(method)
+        reason = refusal(method, setup.grid, setup.model)
+        if reason:
+            reasons[method] = reason
+    return reasons
 
 
 def compare(
@@ -182,9 +225,11 @@ def compare(
         For unknown methods, and SNRs that are no numbers.
     ModelError
         For learned methods whose model does not come with the package.
+    MismatchError
+        For methods that are for another grid; see `refused`.
     """
-    for method in methods:
-        check(method)
+    for method, reason in refused(setup, methods).items():
+        raise MismatchError(f"method '{method}': {reason}")
     if not np.isfinite(snrs).all():
         raise InputError(f"SNR {list(snrs)} dB: expected numbers")
     jobs = [(setup, method, snr) for method in methods for snr in snrs]

@@ -2,15 +2,17 @@
 
 Three scanners differ from each other in particles, gradient, drive amplitude, receive chain, calibration noise and
 number of rows; the third lies outside the range that training draws from (smaller gradient coverage, larger particles,
-a sharp resonance). A fourth one is of volumes. The phantom families are those of OpenMPI and of `phantoms.unseen`.
+a sharp resonance). A fourth one is of volumes. Each may have any grid over its field of view, see `HeldOut.on`. The
+phantom families are those of OpenMPI and of `phantoms.unseen`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.errors import InputError
 from mpi_fast.experiment import MeasuredMatrix, kept_frequencies, noisy, row_strength
 from mpi_fast.noise import complex_noise
 from mpi_fast.phantoms import OPENMPI_FAMILIES, OPENMPI_VOLUMES, Canvas, Family, unseen
@@ -29,6 +31,19 @@ class HeldOut:
     background_every: int
     background_block: int
     seed: int
+
+    def on(self, grid: tuple[int, ...]) -> "HeldOut":
+        """The same scanner with other voxels, as many as ``grid`` says, in the same field of view.
+
+        The delta sample is as large as a voxel, and measured as long as makes as many rows usable as before.
+        """
+        scanner = self.scanner
+        if len(grid) != scanner.dimensions or min(grid) < 1:
+            raise InputError(f"{self.name}: grid {grid}, expected {scanner.dimensions} positive numbers")
+        if grid == scanner.grid:
+            return self
+        voxel_size = tuple(size / count for size, count in zip(scanner.field_of_view, grid, strict=True))
+        return replace(self, scanner=replace(scanner, grid=grid, voxel_size=voxel_size))
 
     def measure_matrix(self) -> MeasuredMatrix:
         """Measure the scanner's system matrix with white noise, background scans and a constant feed-through."""
@@ -121,26 +136,35 @@ VOLUMES: dict[str, Family] = {
 }
 
 
+def families(dimensions: int) -> dict[str, Family]:
+    """The phantom families of planes (2) or volumes (3)."""
+    return FAMILIES if dimensions == 2 else VOLUMES
+
+
 def phantoms(
     count: int,
-    seed: int | Sequence[int],
+    seed: int | Sequence[int] | np.random.Generator,
     grid: tuple[int, ...] = (19, 19),
     aspect: float | Sequence[float] = 1.0,
+    concentrations: tuple[float, float] = (0.05, 2.0),
 ) -> Array:
     """Held-out phantoms, families in turn, each of random overall concentration: (count, *grid) float32.
 
     Parameters
     ----------
     count : int
-    seed : int or sequence of int
+    seed : int, sequence of int, or numpy Generator
     grid, aspect
         See `phantoms.generate`.
+    concentrations : (low, high)
+        Of the brightest parts, relative to the delta sample, even in the logarithm.
     """
     rng = np.random.default_rng(seed)
     canvas = Canvas.of_grid(grid, aspect)
-    families = FAMILIES if len(grid) == 2 else VOLUMES
-    turns = -(-count // len(families))
-    drawn = [canvas.average(family(rng, canvas, turns)) for family in families.values()]
+    drawing = families(len(grid)).values()
+    turns = -(-count // len(drawing))
+    drawn = [canvas.average(family(rng, canvas, turns)) for family in drawing]
     images = np.stack(drawn, axis=1).reshape(-1, *grid)[:count]
-    concentration = np.exp(rng.uniform(np.log(0.05), np.log(2.0), (count, *(1,) * len(grid))))
+    low, high = np.log(concentrations)
+    concentration = np.exp(rng.uniform(low, high, (count, *(1,) * len(grid))))
     return (images * concentration).astype(np.float32)

@@ -2,8 +2,8 @@
 
 Conventions, the same wherever this project states a figure: images are clipped at zero, since no concentration is
 negative, and nothing else is done to them; no image is rescaled; the peak and the data range are the maximum of each
-true image. Every function takes images and truths (F, ny, nx) and returns one number per frame, float64 (F,); where
-the truth is empty a number relative to it does not exist and is NaN.
+true image. Every function takes images and truths of planes (F, ny, nx) or volumes (F, nz, ny, nx), and returns one
+number per frame, float64 (F,); where the truth is empty a number relative to it does not exist and is NaN.
 """
 
 from statistics import NormalDist
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from mpi_fast.errors import InputError
 
 Array = NDArray[np.float64]
-SIGMA, RADIUS = 1.5, 5  # of the SSIM's Gaussian window: cut at 3.5 sigma, 11 x 11 voxels
+SIGMA, RADIUS = 1.5, 5  # of the SSIM's Gaussian window: cut at 3.5 sigma, 11 voxels along every axis
+WINDOW = 2 * RADIUS + 1
 K1, K2 = 0.01, 0.03
 GMS_C = 170 / 255**2  # Xue et al.'s, for images with peak one
 EDGE = 0.3  # of the truth's steepest gradient
@@ -25,9 +26,21 @@ LEVELS = 0.5, 0.8, 0.95  # of intervals
 
 def _pair(image: NDArray[Any], truth: NDArray[Any]) -> tuple[Array, Array]:
     """Check the shapes, and clip the image."""
-    if image.shape != truth.shape or image.ndim != 3:
-        raise InputError(f"image {image.shape}, truth {truth.shape}: expected the same shape (frames, ny, nx)")
+    if image.shape != truth.shape or image.ndim not in (3, 4):
+        raise InputError(
+            f"image {image.shape}, truth {truth.shape}: expected the same shape of planes or volumes, (frames, ..., nx)"
+        )
     return np.maximum(np.asarray(image, np.float64), 0.0), np.asarray(truth, np.float64)
+
+
+def _flat(images: NDArray[Any]) -> NDArray[Any]:
+    """The voxels of each frame in one axis."""
+    return images.reshape(len(images), -1)
+
+
+def _peak(truth: Array) -> Array:
+    """Maximum of each image, NaN where it is empty, (F, 1, ...) to divide images by."""
+    return _or_nan(truth.max(axis=tuple(range(1, truth.ndim)), keepdims=True))
 
 
 def _or_nan(values: Array) -> Array:
@@ -39,27 +52,27 @@ def psnr(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Peak signal-to-noise ratio ``10 log10(max(truth)^2 / mean((image - truth)^2))`` in dB, infinite for the truth."""
     image, truth = _pair(image, truth)
     with np.errstate(divide="ignore"):
-        peak, error = _or_nan(truth.max(axis=(1, 2))), ((image - truth) ** 2).mean(axis=(1, 2))
+        peak, error = _or_nan(_flat(truth).max(axis=1)), _flat((image - truth) ** 2).mean(axis=1)
         return np.asarray(20 * np.log10(peak) - 10 * np.log10(error))
 
 
 def nrmse(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Error relative to the truth, ``||image - truth|| / ||truth||`` (2-norms)."""
     image, truth = _pair(image, truth)
-    return np.asarray(np.linalg.norm(image - truth, axis=(1, 2)) / _or_nan(np.linalg.norm(truth, axis=(1, 2))))
+    return np.asarray(np.linalg.norm(_flat(image - truth), axis=1) / _or_nan(np.linalg.norm(_flat(truth), axis=1)))
 
 
 def concentration_error(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Relative error of the total concentration, ``sum(image) / sum(truth) - 1``: negative where some is missing."""
     image, truth = _pair(image, truth)
-    return np.asarray(image.sum(axis=(1, 2)) / _or_nan(truth.sum(axis=(1, 2))) - 1)
+    return np.asarray(_flat(image).sum(axis=1) / _or_nan(_flat(truth).sum(axis=1)) - 1)
 
 
 def ssim(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Structural similarity (Wang et al., "Image quality assessment", IEEE Trans. Image Process. 2004), at most 1.
 
-    Gaussian window of sigma 1.5 cut to 11 x 11 voxels, K1 = 0.01, K2 = 0.03, population covariances, mean over the
-    windows that lie inside the image: scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5,
+    Gaussian window of sigma 1.5 cut to 11 voxels along every axis, K1 = 0.01, K2 = 0.03, population covariances, mean
+    over the windows that lie inside the image: scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=truth.max())``, in NumPy alone.
 
     Raises
@@ -68,23 +81,23 @@ def ssim(image: NDArray[Any], truth: NDArray[Any]) -> Array:
         For images smaller than the window.
     """
     image, truth = _pair(image, truth)
-    if min(image.shape[1:]) < 2 * RADIUS + 1:
-        raise InputError(f"ssim: images of {image.shape[1:]} voxels, expected at least {2 * RADIUS + 1} each way")
-    data_range = _or_nan(truth.max(axis=(1, 2)))[:, None, None]
+    if min(image.shape[1:]) < WINDOW:
+        raise InputError(f"ssim: images of {image.shape[1:]} voxels, expected at least {WINDOW} each way")
+    data_range = _peak(truth)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     mean_i, mean_t = _windowed(image), _windowed(truth)
     variances = _windowed(image**2) - mean_i**2 + _windowed(truth**2) - mean_t**2
     covariance = _windowed(image * truth) - mean_i * mean_t
     similarity = (2 * mean_i * mean_t + c1) * (2 * covariance + c2)
     similarity /= (mean_i**2 + mean_t**2 + c1) * (variances + c2)
-    return np.asarray(similarity.mean(axis=(1, 2)))
+    return np.asarray(_flat(similarity).mean(axis=1))
 
 
 def _windowed(values: Array) -> Array:
-    """Gaussian average around every voxel whose window lies inside the image, (F, ny - 10, nx - 10)."""
+    """Gaussian average around every voxel whose window lies inside the image, each axis of the grid 10 shorter."""
     weights = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     weights /= weights.sum()
-    for axis in (1, 2):
+    for axis in range(1, values.ndim):
         values = sliding_window_view(values, len(weights), axis=axis) @ weights
     return values
 
@@ -99,9 +112,9 @@ def edge_similarity(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     gradients, images divided by the true maximum, c = 0.0026; without their down-sampling, for voxels are large here.
     """
     image, truth = _pair(image, truth)
-    peak = _or_nan(truth.max(axis=(1, 2)))[:, None, None]
+    peak = _peak(truth)
     m, t = prewitt(image / peak), prewitt(truth / peak)
-    return np.asarray(((2 * m * t + GMS_C) / (m**2 + t**2 + GMS_C)).mean(axis=(1, 2)))
+    return np.asarray(_flat((2 * m * t + GMS_C) / (m**2 + t**2 + GMS_C)).mean(axis=1))
 
 
 def edge_f1(image: NDArray[Any], truth: NDArray[Any]) -> Array:
@@ -111,25 +124,38 @@ def edge_f1(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """
     image, truth = _pair(image, truth)
     found, true = prewitt(image), prewitt(truth)
-    threshold = EDGE * _or_nan(true.max(axis=(1, 2)))[:, None, None]
-    edges, true_edges = found > threshold, true > threshold
-    right = (edges & true_edges).sum(axis=(1, 2))
-    return np.asarray(2 * right / _or_nan(np.asarray(edges.sum(axis=(1, 2)) + true_edges.sum(axis=(1, 2)), np.float64)))
+    threshold = EDGE * _peak(true)
+    edges, true_edges = _flat(found > threshold), _flat(true > threshold)
+    right, both = (edges & true_edges).sum(axis=1), edges.sum(axis=1) + true_edges.sum(axis=1)
+    return np.asarray(2 * right / _or_nan(np.asarray(both, np.float64)))
 
 
 def sharpness(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Sum of the gradient magnitudes over that of the truth: below 1 for a blurred image, above for a ragged one."""
     image, truth = _pair(image, truth)
-    return np.asarray(prewitt(image).sum(axis=(1, 2)) / _or_nan(prewitt(truth).sum(axis=(1, 2))))
+    return np.asarray(_flat(prewitt(image)).sum(axis=1) / _or_nan(_flat(prewitt(truth)).sum(axis=1)))
 
 
 def prewitt(images: NDArray[Any]) -> Array:
-    """Gradient magnitude per voxel by Prewitt's operator, the image's edges replicated, (F, ny, nx)."""
-    padded = np.pad(np.asarray(images, np.float64), ((0, 0), (1, 1), (1, 1)), mode="edge")
-    along_y, along_x = padded[:, 2:] - padded[:, :-2], padded[:, :, 2:] - padded[:, :, :-2]
-    dy = (along_y[:, :, :-2] + along_y[:, :, 1:-1] + along_y[:, :, 2:]) / 3
-    dx = (along_x[:, :-2] + along_x[:, 1:-1] + along_x[:, 2:]) / 3
-    return np.hypot(dy, dx)
+    """Gradient magnitude per voxel by Prewitt's operator, the image's edges replicated, (F, *grid).
+
+    Along each axis the difference of the two neighbours, averaged over three voxels along each of the other axes.
+    """
+    axes = range(1, images.ndim)
+    padded = np.pad(np.asarray(images, np.float64), [(0, 0), *((1, 1) for _ in axes)], mode="edge")
+    square = np.zeros(images.shape)
+    for along in axes:
+        slope = padded
+        for axis in axes:
+            before, here, after = (_part(slope, axis, start) for start in range(3))
+            slope = after - before if axis == along else (before + here + after) / 3
+        square += slope**2
+    return np.asarray(np.sqrt(square))
+
+
+def _part(values: Array, axis: int, start: int) -> Array:
+    """Two fewer along an axis."""
+    return values[(*(slice(None),) * axis, slice(start, values.shape[axis] - 2 + start))]
 
 
 # -- uncertainty ----------------------------------------------------------------------------------------------------
@@ -141,7 +167,7 @@ def coverage(
     """Share of the voxels whose true value lies in the interval of this level, about ``level`` where std is honest.
 
     The interval is ``image +- z std`` with the normal quantile z (1.96 for 95 %), cut at zero. std is in the unit of
-    the images; ``inside`` (ny, nx) says which voxels count, such as those that the trajectory covers.
+    the images; ``inside`` (*grid) says which voxels count, such as those that the trajectory covers.
     """
     image, truth = _pair(image, truth)
     if std.shape != image.shape:

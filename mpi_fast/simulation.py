@@ -166,6 +166,11 @@ class Scanner:
         return tuple(count * size for count, size in zip(self.grid, self.voxel_size, strict=True))
 
     @property
+    def aspect(self) -> tuple[float, ...]:
+        """Sides of a voxel over its width: (height,) or (depth, height)."""
+        return tuple(size / self.voxel_size[-1] for size in self.voxel_size[:-1])
+
+    @property
     def plane(self) -> tuple[tuple[int, int], tuple[float, float]]:
         """Grid (ny, nx) and field of view (height, width) for what takes planes alone; InputError for a volume."""
         if self.dimensions != 2:

@@ -36,7 +36,7 @@ def run(*arguments):
 def test_frames_have_the_snr_and_the_same_phantoms_at_each(setup):
     (loud, truth), (_, again) = frames(setup, 60.0), frames(setup, 15.0)
     np.testing.assert_array_equal(truth, again)
-    matrix, calibration = comparison.measured("in")
+    matrix, calibration = comparison.measured(setup.heldout)
     clean = np.tensordot(truth.reshape(len(truth), -1), matrix.truth, axes=(1, 2))[:, calibration.selection]
     noise = frames(setup, 15.0)[0][:, calibration.selection] - clean
     snr = 20 * np.log10(np.linalg.norm(clean, axis=1) / np.linalg.norm(noise, axis=1))

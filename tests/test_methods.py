@@ -1,6 +1,6 @@
 """Every method against a library, a closed form or its conditions of optimality, and what all have in common."""
 
-from types import SimpleNamespace
+import math
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.pipelines import Sampling
 
-QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network)
+QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network and not REGISTRY[name].ours)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,18 @@ def forward(calibration):
     return (calibration.singular_values[:, None] * calibration.basis.T).astype(np.float64)
 
 
+class Identity:
+    """A scanner that measures every voxel itself, as far as methods look at a calibration."""
+
+    def __init__(self, grid):
+        self.grid, self.num_voxels = grid, math.prod(grid)
+        self.singular_values, self.basis = np.ones(self.num_voxels, "f4"), np.eye(self.num_voxels, dtype="f4")
+
+
 def identity(images, noise=1.0):
-    """A scanner that measures every voxel itself: a calibration (as far as methods look at one), and signals."""
+    """The calibration of such a scanner, and its signals."""
     frames, *grid = images.shape
-    voxels = grid[0] * grid[1]
-    calibration = SimpleNamespace(
-        grid=tuple(grid), num_voxels=voxels, singular_values=np.ones(voxels, "f4"), basis=np.eye(voxels, dtype="f4")
-    )
+    calibration = Identity(tuple(grid))
     y = images.reshape(frames, -1).astype(np.float32)
     std = np.full(frames, noise, dtype=np.float32)
     return calibration, Likelihood(y, calibration.singular_values, calibration.basis, std)
@@ -206,15 +211,23 @@ def test_l1_meets_the_conditions_of_optimality(calibration, likelihood, forward)
 # -- total variation and the nonconvex penalty ------------------------------------------------------------------------
 
 
-def test_the_transposed_gradient_is_the_adjoint():
+@pytest.mark.parametrize("grid", [(5, 7), (4, 5, 3), (1, 6)])
+def test_the_transposed_gradient_is_the_adjoint(grid):
     rng = np.random.default_rng(0)
-    image, field = rng.standard_normal((2, 5, 7)), rng.standard_normal((2, 2, 5, 7))
+    image, field = rng.standard_normal((2, *grid)), rng.standard_normal((len(grid), 2, *grid))
     assert (gradient(image) * field).sum() == pytest.approx((image * gradient_transposed(field)).sum())
 
 
-@pytest.mark.parametrize("weight", [0.05, 0.2])
-def test_total_variation_is_that_of_scikit_image(weight):
-    noisy = 1 + generate(["regions", "tumours", "bars"], 3, (13, 11), seed=2)
+@pytest.mark.parametrize(
+    ("weight", "grid", "families"),
+    [
+        (0.05, (13, 11), ["regions", "tumours", "bars"]),
+        (0.2, (13, 11), ["regions", "tumours", "bars"]),
+        (0.1, (7, 6, 8), ["boxes", "tumours"]),
+    ],
+)
+def test_total_variation_is_that_of_scikit_image(weight, grid, families):
+    noisy = 1 + generate(families, len(families), grid, seed=2)
     noisy += np.random.default_rng(0).normal(0, 0.1, noisy.shape).astype(np.float32)
     expected = [denoise_tv_chambolle(one.astype(np.float64), weight, eps=1e-12, max_num_iter=5000) for one in noisy]
     calibration, signals = identity(noisy)

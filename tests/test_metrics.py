@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from skimage.filters import prewitt_h, prewitt_v
+from skimage.filters import prewitt as skimage_prewitt
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mpi_fast.errors import InputError
@@ -21,10 +21,10 @@ from mpi_fast.phantoms import generate
 ALL = psnr, ssim, nrmse, concentration_error, edge_similarity, edge_f1, sharpness
 
 
-@pytest.fixture(scope="module", params=[(19, 19), (11, 23)])
+@pytest.fixture(scope="module", params=[(19, 19), (11, 23), (11, 14, 13)])
 def images(request):
     drawn = generate(["tumours", "vessels", "shape"], 6, request.param, seed=3) * np.float32(7.0)
-    truth = drawn[drawn.max(axis=(1, 2)) > 0]  # a vessel may lie outside of a narrow image
+    truth = drawn[drawn.reshape(len(drawn), -1).max(axis=1) > 0]  # a vessel may lie outside of a narrow image
     noise = np.random.default_rng(0).normal(0.0, 0.5, truth.shape)
     return np.maximum(truth + noise, 0.0), truth.astype(np.float64)
 
@@ -81,11 +81,16 @@ def test_bad_shapes_are_refused():
         psnr(np.zeros((2, 19, 19)), np.zeros((1, 19, 19)))
     with pytest.raises(InputError, match="at least 11"):
         ssim(np.zeros((1, 19, 10)), np.zeros((1, 19, 10)))
+    with pytest.raises(InputError, match="at least 11"):
+        ssim(np.zeros((1, 19, 19, 10)), np.zeros((1, 19, 19, 10)))
+    with pytest.raises(InputError, match="planes or volumes"):
+        psnr(np.zeros((1, 361)), np.zeros((1, 361)))
 
 
 def test_gradients_are_those_of_scikit_image(images):
     _, truth = images
-    expected = [np.hypot(prewitt_h(one), prewitt_v(one)) for one in truth]
+    slopes = ([skimage_prewitt(one, axis=axis) for axis in range(one.ndim)] for one in truth)
+    expected = [np.sqrt(np.square(along).sum(axis=0)) for along in slopes]
     np.testing.assert_allclose(prewitt(truth), expected, atol=1e-12)
 
 

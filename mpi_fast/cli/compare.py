@@ -10,20 +10,22 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.cli.options import JsonFile, Model, Seed, with_commas
-from mpi_fast.console import check_outputs, console, friendly, progress_bar, write_json
+from mpi_fast.cli.options import JsonFile, Model, Seed, parse_grid, with_commas
+from mpi_fast.console import check_outputs, console, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError
+from mpi_fast.grids import shown
 from mpi_fast.machine import cores
 
 if TYPE_CHECKING:
     from mpi_fast.comparison import Duel, Outcome, Setup
     from mpi_fast.noise import NoiseKind
 
-OURS = "fast"
+OURS = "fast", "posterior"  # the first that serves the grid is what opponents are compared with
 DPI, COLOURS = 90, 128  # of a figure with hundreds of small images
+SSIM = "Gaussian window, sigma 1.5, data range = the true maximum"
 CAPTION = """\
-Means over {frames} frames of {families} phantom families, {scanner}, {noise} noise. PSNR: peak = the true maximum.
-SSIM: Gaussian window, sigma 1.5, data range = the true maximum. Every opponent is tuned at every SNR on {validation}
+Means over {frames} frames of {families} phantom families, {scanner}, {grid} voxels, {noise} noise. PSNR: peak = the
+true maximum. SSIM: {ssim}. Every opponent is tuned at every SNR on {validation}
 other frames of the same scanner and families; mpi-fast is told nothing. Time: of one processor core."""
 
 
@@ -48,8 +50,13 @@ def compare(
         ),
     ] = None,
     phantoms: Annotated[int, typer.Option(min=2, max=100_000, help="Test frames.")] = 64,
-    scanner: Annotated[str, typer.Option(help="in, fine or out: within what training draws from, or outside.")] = "in",
+    scanner: Annotated[
+        str, typer.Option(help="in, fine or out: within what training draws from, or outside; of volumes in.")
+    ] = "in",
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
+    grid: Annotated[
+        str, typer.Option(help="Voxels over the scanner's field of view, rows x columns, or planes before them.")
+    ] = "19x19",
     model: Model = "default",
     seed: Seed = 0,
     workers: Annotated[
@@ -74,24 +81,31 @@ def compare(
         if phantom >= phantoms:
             raise InputError(f"--phantom {phantom}: expected a number below {phantoms}, which --phantoms says")
         from mpi_fast import comparison
-        from mpi_fast.heldout import FAMILIES
+        from mpi_fast.heldout import families
         from mpi_fast.methods import DEFAULT
 
-        setup = comparison.Setup(scanner, cast("NoiseKind", noise), phantoms, seed, model)
-        names = list(DEFAULT) if methods is None else methods.replace(",", " ").split()
+        setup = comparison.Setup(scanner, cast("NoiseKind", noise), phantoms, seed, model, parse_grid(grid))
         snrs = _levels(snr)
+        names = _served(setup, list(DEFAULT) if methods is None else methods.replace(",", " ").split())
         with progress_bar("methods x SNRs") as bar:
             task = bar.add_task("tuning and reconstructing", total=len(names) * len(snrs))
             processes = workers or cores()
             outcomes = comparison.compare(setup, names, snrs, processes, lambda: bar.advance(task))
-        duels = {merit: comparison.duels(outcomes, OURS, merit) for merit in ("psnr", "ssim")}
-        for merit, places in (("psnr", 1), ("ssim", 3)):
+        ours = next((name for name in OURS if name in names), OURS[0])
+        shown_merits = {merit: places for merit, places in (("psnr", 1), ("ssim", 3)) if merit in setup.merits}
+        duels = {merit: comparison.duels(outcomes, ours, merit) for merit in shown_merits}
+        for merit, places in shown_merits.items():
             console.print(_table(outcomes, duels[merit], merit, places))
         if any(one.spread is not None for one in outcomes.values()):
             console.print(_coverage(outcomes))
-        families, named = len(FAMILIES), comparison.SCANNERS[scanner].name
         caption = CAPTION.format(
-            frames=phantoms, families=families, scanner=named, noise=noise, validation=setup.validation
+            frames=phantoms,
+            families=len(families(len(setup.grid))),
+            scanner=setup.heldout.name,
+            grid=shown(setup.grid),
+            noise=noise,
+            ssim=SSIM if "ssim" in setup.merits else "none, the grid is narrower than its window of 11 voxels",
+            validation=setup.validation,
         )
         console.print(" ".join(caption.split()), style="dim")
         if output:
@@ -101,6 +115,19 @@ def compare(
             write_json(json_file, summary(setup, outcomes, duels))
         if csv_file:
             _write_csv(csv_file, outcomes)
+
+
+def _served(setup: "Setup", names: list[str]) -> list[str]:
+    """The methods that reconstruct images of the grid; says which do not."""
+    from mpi_fast.comparison import refused
+
+    reasons = refused(setup, names)
+    for reason in dict.fromkeys(reasons.values()):
+        note(f"left out: {', '.join(name for name in names if reasons.get(name) == reason)}: {reason}")
+    served = [name for name in names if name not in reasons]
+    if not served:
+        raise InputError(f"no method is left for a grid of {shown(setup.grid)} voxels")
+    return served
 
 
 def _levels(text: str) -> list[float]:
@@ -197,7 +224,7 @@ def _write_csv(path: Path, outcomes: "dict[tuple[str, float], Outcome]") -> None
 
 def _figure(setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", phantom: int) -> Any:
     from mpi_fast import plots
-    from mpi_fast.comparison import SCANNERS, frames, interval
+    from mpi_fast.comparison import frames, interval
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
@@ -208,12 +235,13 @@ def _figure(setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", phanto
         curves = {
             title: np.array([[one.merits[merit].mean(), *interval(one.merits[merit])] for one in mine]).T
             for merit, title in (("psnr", "PSNR / dB"), ("ssim", "SSIM"))
+            if merit in setup.merits
         }
         notes = [f"{one.merits['psnr'][phantom]:.1f} dB" for one in mine]
         images = np.stack([one.image[phantom] for one in mine])
         strips.append(plots.Strip(get(name).title, images, notes, curves, get(name).ours))
-    heldout = SCANNERS[setup.scanner]
+    heldout = setup.heldout
     title = (
         f"Scanner {heldout.name}, {setup.noise} noise: one phantom, and curves over {setup.phantoms} (95 % intervals)"
     )
-    return plots.methods_figure(truth, strips, snrs, heldout.scanner.plane[1], title=title)
+    return plots.methods_figure(truth, strips, snrs, heldout.scanner.field_of_view, title=title)

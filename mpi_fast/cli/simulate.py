@@ -12,9 +12,13 @@ import typer
 from mpi_fast.cli.options import JsonFile, Seed, parse_grid, parse_numbers
 from mpi_fast.console import check_outputs, console, facts_table, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
+from mpi_fast.grids import shown
 
 if TYPE_CHECKING:
     from mpi_fast.noise import NoiseKind
+    from mpi_fast.simulation import Scanner
+
+HELD_OUT = "held-out"
 
 
 def simulate(
@@ -26,21 +30,34 @@ def simulate(
         Path | None, typer.Option(help="Measurement to write; its true images go beside it.")
     ] = None,
     core: Annotated[float, typer.Option(help="Core diameter of the particles in nm.")] = 24.0,
-    gradient: Annotated[str, typer.Option(help="Selection-field gradient in T/m, or two for x,y.")] = "-1",
-    drive: Annotated[str, typer.Option(help="Drive-field amplitude in mT, or two for x,y.")] = "12",
-    grid: Annotated[str, typer.Option(help="Voxels, rows x columns.")] = "19x19",
-    voxel: Annotated[str, typer.Option(help="Voxel size in mm, or two for x,y.")] = "2",
+    gradient: Annotated[
+        str,
+        typer.Option(help="Selection-field gradient in T/m along x and y, minus twice it along z, or one for each."),
+    ] = "-1",
+    drive: Annotated[str, typer.Option(help="Drive-field amplitude in mT, or one for each of x,y.")] = "12",
+    grid: Annotated[str, typer.Option(help="Rows x columns of voxels, or of a volume planes before them.")] = "19x19",
+    field_of_view: Annotated[
+        str | None, typer.Option(metavar="MM", show_default="38, along z 19", help="Of the grid in mm, or x,y,z.")
+    ] = None,
+    voxel: Annotated[str | None, typer.Option(metavar="MM", help="Instead: size of a voxel in mm, or x,y,z.")] = None,
     calibration_snr: Annotated[float, typer.Option(help="SNR of the matrix above 80 kHz in dB.")] = 20.0,
-    phantoms: Annotated[str, typer.Option(help="Phantom families, with commas between.")] = "tumours",
+    phantoms: Annotated[
+        str, typer.Option(help=f"Phantom families, with commas between; {HELD_OUT}: all that training never sees.")
+    ] = HELD_OUT,
     frames: Annotated[int, typer.Option(min=1, max=10**6, help="Frames, each of another phantom.")] = 8,
     snr: Annotated[float, typer.Option(help="SNR of each frame over the rows calibrate selects, in dB.")] = 20.0,
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
     background_frames: Annotated[int, typer.Option(min=0, max=10**6, help="Background frames, 0 for none.")] = 32,
-    spectra: Annotated[bool, typer.Option("--spectra", help="Store spectra, not samples over time.")] = False,
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="Store spectra, not samples over time; of large volumes always.")
+    ] = False,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Simulate a 2D scanner: its system matrix, measurements of phantoms and their true images, as MDF files."""
+    """Simulate a scanner of planes or volumes: its system matrix, measurements of phantoms, their true images, as MDF.
+
+    Of a large volume's matrix the strongest frequencies are kept, as many as take half a gigabyte.
+    """
     with friendly(), ExitStack() as undo:
         if folder is not None:
             if not folder.exists():
@@ -53,22 +70,22 @@ def simulate(
         if measurement is not None:
             truth = folder / "truth.mdf" if folder else measurement.with_name(measurement.stem + ".truth.mdf")
         check_outputs(matrix, measurement, truth, json_file)
+        from mpi_fast import heldout
         from mpi_fast.experiment import Receiver, acquisition_of, measure_matrix, metadata_of, save_frames, save_matrix
         from mpi_fast.mdf import Grid, write_reconstruction
         from mpi_fast.noise import NOISE_KINDS
         from mpi_fast.phantoms import generate
-        from mpi_fast.simulation import Scanner
 
         command = " ".join(["mpi-fast", *sys.argv[1:]])
         if noise not in NOISE_KINDS:
             raise InputError(f"--noise {noise}: expected one of {', '.join(NOISE_KINDS)}")
-        (dx, dy), shape = (1e-3 * size for size in parse_numbers(voxel, "--voxel")), parse_grid(grid, axes=(2,))
-        ax, ay = (1e-3 * amplitude for amplitude in parse_numbers(drive, "--drive"))
-        scanner = Scanner(shape, (dy, dx), parse_numbers(gradient, "--gradient"), (ax, ay), core_diameter=1e-9 * core)
+        scanner = _scanner(parse_grid(grid), field_of_view, voxel, gradient, drive, core)
         # One generator for each purpose: the phantoms of a seed do not depend on how noisy the matrix was.
         of_matrix, of_phantoms, of_noise = (np.random.default_rng([seed, purpose]) for purpose in range(3))
         with spinner("simulating the system matrix"):
-            images = generate(phantoms.split(","), frames, shape, of_phantoms, dy / dx)
+            held_out = partial(heldout.phantoms, concentrations=(1.0, 1.0))
+            draw = held_out if phantoms == HELD_OUT else partial(generate, phantoms.split(","))
+            images = draw(frames, seed=of_phantoms, grid=scanner.grid, aspect=scanner.aspect)
             measured = measure_matrix(scanner, calibration_snr, of_matrix)
             calibration = measured.calibrate()
             kind, background = cast("NoiseKind", noise), background_frames > 0
@@ -79,23 +96,58 @@ def simulate(
         if measurement is not None and truth is not None:
             with progress_bar("frames") as bar:
                 advance = partial(bar.advance, bar.add_task("measuring", total=frames))
-                save = partial(save_frames, time_domain=not spectra, description=command, report=advance)
+                whole = len(measured.frequency_index) == len(scanner.frequencies)
+                save = partial(save_frames, time_domain=whole and not spectra, description=command, report=advance)
                 save(measurement, receiver, images, background_frames)
-            plane = Grid.regular(*scanner.plane)
-            write_reconstruction(truth, images, plane, acquisition_of(scanner), metadata=metadata_of(scanner, command))
-        shown = {
+            voxels = Grid.regular(scanner.grid, scanner.field_of_view)
+            write_reconstruction(truth, images, voxels, acquisition_of(scanner), metadata=metadata_of(scanner, command))
+        frequencies = f"{len(measured.frequency_index)} of {len(scanner.frequencies)} frequencies"
+        about = {
             "scanner": f"{core:g} nm core, {gradient} T/m, {drive} mT, {1e6 * scanner.cycle:.1f} us a period",
-            "grid": f"{grid} voxels of {voxel} mm",
-            "matrix": f"{calibration.num_rows} rows of SNR >= 5, rank {calibration.rank}",
+            "grid": f"{shown(scanner.grid)} voxels of {_millimetres(scanner.voxel_size)}",
+            "matrix": f"{frequencies}, {calibration.num_rows} rows of SNR >= 5, rank {calibration.rank}",
             "measurement": f"{frames} frames of {phantoms}, {background_frames} background frames",
             "noise": f"{noise}, {snr:g} dB",
             "seed": seed,
         }
-        console.print(facts_table("simulated", shown))
+        console.print(facts_table("simulated", about))
         written = [path for path in (matrix, measurement, truth) if path is not None]
         console.print("wrote " + ", ".join(map(str, written)), soft_wrap=True)
         if json_file:
-            write_json(json_file, {**shown, "written": written})
+            write_json(json_file, {**about, "written": written})
+
+
+def _scanner(
+    grid: tuple[int, ...], field_of_view: str | None, voxel: str | None, gradient: str, drive: str, core: float
+) -> "Scanner":
+    """Lengths and fields in the units of the command line."""
+    from mpi_fast.simulation import Scanner
+
+    axes = len(grid)
+    make = Scanner if axes == 2 else Scanner.volume
+    if voxel is not None and field_of_view is not None:
+        raise InputError("--voxel and --field-of-view: one of them says the other, expected one")
+    if voxel is not None:
+        voxel_size = [1e-3 * size for size in parse_numbers(voxel, "--voxel", axes)[::-1]]
+    else:
+        extent = make().field_of_view
+        if field_of_view is not None:
+            extent = tuple(1e-3 * size for size in parse_numbers(field_of_view, "--field-of-view", axes)[::-1])
+        voxel_size = [size / count for size, count in zip(extent, grid, strict=True)]
+    fields = parse_numbers(gradient, "--gradient", axes)
+    if axes == 3 and "," not in gradient:  # no field has a gradient alone: the three add up to zero
+        fields = *fields[:2], -2 * fields[2]
+    return make(
+        grid=grid,
+        voxel_size=tuple(voxel_size),
+        gradient=fields,
+        drive_amplitude=tuple(1e-3 * amplitude for amplitude in parse_numbers(drive, "--drive", axes)),
+        core_diameter=1e-9 * core,
+    )
+
+
+def _millimetres(lengths: tuple[float, ...]) -> str:
+    return " x ".join(f"{1e3 * length:.3g}" for length in lengths) + " mm"
 
 
 def _remove_empty(folder: Path) -> None:

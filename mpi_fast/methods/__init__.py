@@ -1,7 +1,7 @@
 """Methods to compare with: each is called like a `Reconstructor`, signals in, images out.
 
     method = create("tv", calibration, strength=0.3)
-    method(signals).image          # (frames, ny, nx)
+    method(signals).image          # (frames, *grid)
 
 `REGISTRY` names them: how to build one for a calibration, and which parameters `tuning.tune` may choose. A new method,
 classical or learned, is a class with the call of `base.Method` (most easily a `base.ReducedMethod`) and a line here.
@@ -14,11 +14,12 @@ from typing import Any
 from mpi_fast import bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
+from mpi_fast.grids import shown
 from mpi_fast.methods.art import ROWS, Kaczmarz
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
-from mpi_fast.methods.learned import model_file, packaged
+from mpi_fast.methods.learned import model_file, model_grid, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
 from mpi_fast.methods.sparse import L1
@@ -113,7 +114,7 @@ REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count 
 
 _CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
 _LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and not e.ours and packaged(name).is_file())
-DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "fast")
+DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "posterior", "fast")
 """What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame, and of ``dernet`` and ``deq``
 those are there whose model comes with the package."""
 
@@ -143,6 +144,36 @@ def check(name: str) -> None:
     """
     if get(name).trained:
         model_file(name)
+
+
+def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | None:
+    """Why a method cannot reconstruct images of a grid, or None if it can.
+
+    Parameters
+    ----------
+    name : str
+    grid : (ny, nx) or (nz, ny, nx)
+    model : str
+        Bundle, for the methods whose network it holds.
+
+    Raises
+    ------
+    InputError, ModelError
+        As `check`, and for a bundle that is none.
+    """
+    entry = get(name)
+    if entry.network:
+        opened = bundle.Bundle.open(model)
+        if opened.method != "score" and not entry.ours:
+            return f"it evaluates score networks, and {opened.path} is none"
+        return None if opened.serves(grid) else _for_another(opened.grid, grid)
+    if entry.trained and (trained_on := model_grid(name)) != grid:
+        return _for_another(trained_on, grid)
+    return None
+
+
+def _for_another(made_for: tuple[int, ...], grid: tuple[int, ...]) -> str:
+    return f"the network is for {shown(made_for)} voxels, not {shown(grid)}"
 
 
 def create(name: str, calibration: Calibration, **parameters: Any) -> Method:

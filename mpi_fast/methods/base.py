@@ -6,11 +6,13 @@ one (`guidance.signal_scale`) and back, so that every method scales with its sig
 value of a parameter suits faint and strong frames.
 """
 
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ from mpi_fast.guidance import Likelihood, signal_scale
 from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]
+Computed = TypeVar("Computed")
 BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
 
 
@@ -29,9 +32,9 @@ class Result(Protocol):
 
     Attributes
     ----------
-    image : (F, ny, nx) float32
+    image : (F, *grid) float32
         In the unit of the calibration's delta sample.
-    std : (F, ny, nx) float32, or None
+    std : (F, *grid) float32, or None
         Standard deviation of each voxel, if the method knows one.
     """
 
@@ -112,6 +115,26 @@ def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFram
     if signals.y.ndim != 2 or signals.y.shape[1] != calibration.rank:
         raise MismatchError(f"reduced frames {signals.y.shape}: the calibration has rank {calibration.rank}")
     return signals
+
+
+def once_per_calibration(compute: Callable[[Calibration], Computed]) -> Callable[[Calibration], Computed]:
+    """Compute something for a calibration once: tuning builds a method over and over for the same one.
+
+    What was computed last is kept, as long as its calibration lives.
+    """
+    kept: list[tuple[weakref.ref[Calibration], Computed]] = []
+
+    def forget(gone: weakref.ref[Calibration]) -> None:
+        if kept and kept[0][0] is gone:
+            kept.clear()
+
+    @wraps(compute)
+    def computed(calibration: Calibration) -> Computed:
+        if not kept or kept[0][0]() is not calibration:
+            kept[:] = [(weakref.ref(calibration, forget), compute(calibration))]
+        return kept[0][1]
+
+    return computed
 
 
 def check_positive(**parameters: float) -> None:

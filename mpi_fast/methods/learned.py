@@ -44,6 +44,31 @@ def model_file(method: str, model: str | Path = "default") -> Path:
     return path
 
 
+def model_grid(method: str, model: str | Path = "default") -> tuple[int, int]:
+    """The grid (ny, nx) that the file of a method is for.
+
+    Raises
+    ------
+    MPIFastError, ModelError
+        As `LearnedModel`.
+    """
+    return _opened(method, model, threads=1)[1]
+
+
+def _opened(method: str, model: str | Path, threads: int | None) -> tuple[Any, tuple[int, int], dict[str, Any]]:
+    """A method's file: its session, the grid that it is for, and its provenance."""
+    path = model_file(method, model)
+    opened = session(read_regular(path, LARGEST_FILE, "an ONNX file", ModelError), str(path), threads)
+    metadata = opened.get_modelmeta().custom_metadata_map
+    if metadata.get("kind") != KIND or metadata.get("method") != method:
+        raise ModelError(f"{path}: holds '{metadata.get('method', 'something else')}', expected '{method}'")
+    try:
+        ny, nx = (int(n) for n in json.loads(metadata["grid"]))
+        return opened, (ny, nx), dict(json.loads(metadata["provenance"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: incomplete metadata ({type(error).__name__}: {error})") from error
+
+
 class LearnedModel:
     """A network of `training.recipes` as an ONNX Runtime session.
 
@@ -74,20 +99,12 @@ class LearnedModel:
     """
 
     def __init__(self, method: str, model: str | Path, calibration: Calibration, threads: int | None = None) -> None:
-        path = model_file(method, model)
-        self._session = session(read_regular(path, LARGEST_FILE, "an ONNX file", ModelError), str(path), threads)
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        if metadata.get("kind") != KIND or metadata.get("method") != method:
-            raise ModelError(f"{path}: holds '{metadata.get('method', 'something else')}', expected '{method}'")
-        try:
-            ny, nx = (int(n) for n in json.loads(metadata["grid"]))
-            self.provenance = dict(json.loads(metadata["provenance"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path}: incomplete metadata ({type(error).__name__}: {error})") from error
+        self._session, (ny, nx), self.provenance = _opened(method, model, threads)
         if (ny, nx) != calibration.grid:
             raise MismatchError(
-                f"{path}: a model for {ny} x {nx} voxels, but the calibration has {shown(calibration.grid)}; for a "
-                f"plane, train one with mpi-fast train --method {method} --grid {'x'.join(map(str, calibration.grid))}"
+                f"{model_file(method, model)}: a model for {ny} x {nx} voxels, but the calibration has "
+                f"{shown(calibration.grid)}; for a plane, train one with mpi-fast train --method {method} --grid "
+                f"{'x'.join(map(str, calibration.grid))}"
             )
 
     def __call__(self, **inputs: NDArray[Any]) -> Array:

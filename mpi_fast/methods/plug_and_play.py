@@ -73,6 +73,8 @@ class PlugAndPlay(ReducedMethod):
         check_positive(level=level, strength=strength)
         check_count(iterations=iterations)
         bundle = Bundle.open(model)
+        if bundle.method != "score":
+            raise MismatchError(f"{bundle.path}: a {bundle.method} network; plug and play needs a score network")
         if bundle.grid != calibration.grid:
             raise MismatchError(f"{bundle.path}: a model for {bundle.grid}, but the calibration has {calibration.grid}")
         self._admm = scheme == "admm"

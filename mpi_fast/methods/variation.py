@@ -9,25 +9,35 @@ penalty (MC), which is flat above a knee, beside a total-variation term; solved 
 
 The two penalties and ADMM are theirs. Ours are: images of root-mean-square one, which make the parameters alike for all
 frames; isotropic TV; the knee, the same for all noise levels; both weights tuned (they select them in two steps); the
-penalty parameter rho; and the x-step. That one is ``(A^T A / sigma^2 + rho (I + D^T D)) x = r`` for another sigma in
-every frame: with the generalised eigenvectors W of A^T A and I + D^T D it is diagonal for all of them.
+penalty parameter rho; and the x-step, ``(A^T A / sigma^2 + rho K) x = A^T y / sigma^2 + rho t`` with A = S V^T and
+``K = I + D^T D``, for another sigma in every frame. K is diagonal in cosines (those of the DCT-II), and with the
+eigenvectors of ``A K^-1 A^T = P diag(e) P^T`` and ``U = K^-1 A^T P`` the Woodbury identity says
+
+    x = K^-1 t + U (P^T y - U^T t) / (e + rho sigma^2)
+
+so that a volume of N voxels costs N R numbers, never N^2.
 
 Without MC it is TV regularisation, a convex problem, whose solution does not depend on how it is found: ADMM takes
 hundreds of iterations where FISTA, with its steps limited by the largest singular value, takes thousands.
 """
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_count, check_positive
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, once_per_calibration
 
 Array = NDArray[np.floating]
 
 
 class TotalVariation(ReducedMethod):
-    """Isotropic total variation of non-negative images, ``sum_ij sqrt(dx^2 + dy^2)`` with forward differences.
+    """Isotropic total variation of non-negative images, ``sum sqrt(dx^2 + dy^2)`` with forward differences.
+
+    Of volumes ``sum sqrt(dx^2 + dy^2 + dz^2)``. Differences are those of neighbouring voxels, whatever their distance.
 
     Parameters
     ----------
@@ -44,7 +54,7 @@ class TotalVariation(ReducedMethod):
         check_positive(smoothness=smoothness)
         check_count(iterations=iterations)
         self.smoothness, self.iterations = smoothness, iterations
-        self._energies, self._vectors = _eigenvectors(calibration)
+        self._rows = penalised_rows(calibration)
 
     @property
     def rho(self) -> float:
@@ -53,17 +63,16 @@ class TotalVariation(ReducedMethod):
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
-        frames, grid, rho = len(likelihood.y), self.calibration.grid, self.rho
-        variance = likelihood.noise[:, None] ** 2
-        back = (likelihood.y * likelihood.singular_values / variance) @ likelihood.basis.T
-        inverse = 1 / (self._energies / variance + rho)
+        frames, grid, rho, rows = len(likelihood.y), self.calibration.grid, self.rho, self._rows
+        signals = likelihood.y @ rows.rotation
+        gain = 1 / (rows.energies + rho * likelihood.noise[:, None] ** 2)
         sparse = np.zeros((frames, *grid), dtype=np.float32)
         edges = gradient(sparse)
         sparse_dual, edges_dual = np.zeros_like(sparse), np.zeros_like(edges)
         for _ in range(self.iterations):
             target = (sparse - sparse_dual) + gradient_transposed(edges - edges_dual)
-            right = back + rho * target.reshape(frames, -1)
-            image = (((right @ self._vectors) * inverse) @ self._vectors.T).reshape(frames, *grid)
+            innovation = signals - target.reshape(frames, -1) @ rows.vectors
+            image = rows.penalty.solve(target) + ((innovation * gain) @ rows.vectors.T).reshape(target.shape)
             sparse = self._voxels(image + sparse_dual)
             slopes = gradient(image)
             edges = _shortened(slopes + edges_dual, self.smoothness / rho)
@@ -116,36 +125,89 @@ def firm_threshold(values: Array, weight: float, knee: float) -> Array:
     return np.asarray(np.where(values > knee, values, np.maximum(lifted, 0)), dtype=values.dtype)
 
 
-def gradient(image: Array) -> Array:
-    """Forward differences of images (F, ny, nx) along y and x, (2, F, ny, nx), zero at the last row and column."""
-    out = np.zeros((2, *image.shape), dtype=image.dtype)
-    np.subtract(image[:, 1:], image[:, :-1], out=out[0, :, :-1])
-    np.subtract(image[:, :, 1:], image[:, :, :-1], out=out[1, :, :, :-1])
+def gradient(images: Array) -> Array:
+    """Forward differences of images (F, *grid) along each axis of the grid, (axes, F, *grid), zero at the far edges."""
+    out = np.zeros((images.ndim - 1, *images.shape), dtype=images.dtype)
+    for slopes, (near, far) in zip(out, _neighbours(images.ndim), strict=True):
+        np.subtract(images[far], images[near], out=slopes[near])
     return out
 
 
 def gradient_transposed(field: Array) -> Array:
-    """The adjoint of `gradient`, (2, F, ny, nx) -> (F, ny, nx): minus the divergence."""
+    """The adjoint of `gradient`, (axes, F, *grid) -> (F, *grid): minus the divergence."""
     out = np.zeros(field.shape[1:], dtype=field.dtype)
-    out[:, 1:] += field[0, :, :-1]
-    out[:, :-1] -= field[0, :, :-1]
-    out[:, :, 1:] += field[1, :, :, :-1]
-    out[:, :, :-1] -= field[1, :, :, :-1]
+    for slopes, (near, far) in zip(field, _neighbours(out.ndim), strict=True):
+        out[far] += slopes[near]
+        out[near] -= slopes[near]
     return out
 
 
+def _neighbours(dimensions: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Of images (F, *grid), along each axis of the grid: all voxels but the last ones, and all but the first ones."""
+    for axis in range(1, dimensions):
+        before = (slice(None),) * axis
+        yield (*before, slice(None, -1)), (*before, slice(1, None))
+
+
 def _shortened(field: Array, weight: float) -> Array:
-    """Shorten the vectors of a field (2, ...) by weight."""
+    """Shorten the vectors of a field (axes, ...) by weight."""
     length = np.sqrt((field**2).sum(axis=0))
     return np.asarray(field * np.maximum(1 - weight / np.maximum(length, 1e-12), 0), dtype=field.dtype)
 
 
-def _eigenvectors(calibration: Calibration) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Solve ``A^T A w = e (I + D^T D) w``: eigenvalues (N,), vectors as columns (N, N), ``W^T (I + D^T D) W = I``."""
-    voxels = calibration.num_voxels
-    basis = np.eye(voxels).reshape(voxels, *calibration.grid)
-    penalty = np.eye(voxels) + gradient_transposed(gradient(basis)).reshape(voxels, voxels)
-    root = np.linalg.inv(np.linalg.cholesky(penalty))
-    forward = (calibration.singular_values[:, None] * calibration.basis.T).astype(np.float64) @ root.T
-    energies, vectors = np.linalg.eigh(forward.T @ forward)
-    return np.maximum(energies, 0).astype(np.float32), (root.T @ vectors).astype(np.float32)
+class Smoothing:
+    """``K = I + D^T D`` of a grid, with D = `gradient`: its eigenvectors are products of cosines along the axes."""
+
+    def __init__(self, grid: tuple[int, ...]) -> None:
+        self._cosines, eigenvalues = [], np.ones(())
+        for count in grid:
+            angle = np.pi * np.arange(count) / count
+            cosines = np.cos((np.arange(count)[:, None] + 0.5) * angle)
+            self._cosines.append(cosines / np.linalg.norm(cosines, axis=0))
+            eigenvalues = eigenvalues[..., None] + 2 * (1 - np.cos(angle))
+        self._inverse = 1 / eigenvalues
+
+    def solve(self, images: Array) -> Array:
+        """``K^-1`` of images (F, *grid), in their precision."""
+        spectra = _transformed(images, self._cosines) * self._inverse.astype(images.dtype)
+        return _transformed(spectra, [cosines.T for cosines in self._cosines])
+
+
+def _transformed(images: Array, matrices: Sequence[Array]) -> Array:
+    """Images (F, *grid) times a matrix along each axis of the grid."""
+    for axis, matrix in enumerate(matrices, start=1):
+        images = np.moveaxis(np.moveaxis(images, axis, -1) @ matrix.astype(images.dtype), -1, axis)
+    return images
+
+
+@dataclass(frozen=True)
+class PenalisedRows:
+    """What the x-step needs of a calibration; see the module's head.
+
+    Attributes
+    ----------
+    penalty : Smoothing
+        K.
+    vectors : (N, R) float32
+        U.
+    rotation : (R, R) float32
+        P.
+    energies : (R,) float32
+        e.
+    """
+
+    penalty: Smoothing
+    vectors: NDArray[np.float32]
+    rotation: NDArray[np.float32]
+    energies: NDArray[np.float32]
+
+
+@once_per_calibration
+def penalised_rows(calibration: Calibration) -> PenalisedRows:
+    """Solve for the eigenvectors of ``A K^-1 A^T``."""
+    penalty = Smoothing(calibration.grid)
+    rows = calibration.singular_values.astype(np.float64)[:, None] * calibration.basis.T
+    smooth = penalty.solve(rows.reshape(-1, *calibration.grid)).reshape(rows.shape)
+    energies, rotation = np.linalg.eigh(rows @ smooth.T)
+    vectors = (smooth.T @ rotation).astype(np.float32)
+    return PenalisedRows(penalty, vectors, rotation.astype(np.float32), np.maximum(energies, 0).astype(np.float32))
