@@ -232,7 +232,7 @@ def assess(variant: Variant, setup: Setup, snr: float, bundled: Engine) -> Merit
     )
     with variant.change(setup, snr):
         out = reconstruct(signals)
-    held = metrics.coverage(out.image, out.std, truth, 0.95, setup.covered())
+    held = metrics.coverage(out.image, out.half_width(0.95), truth, setup.covered())
     return {"psnr": metrics.psnr(out.image, truth), "ssim": metrics.ssim(out.image, truth), "coverage": held}
 
 

@@ -36,7 +36,7 @@ RANK = 150  # of the calibration for which operations are counted, on 19 x 19 vo
 
 def operations(network: PosteriorNetwork) -> int:
     """Floating-point operations of one frame."""
-    shapes = (1, RANK), (1,), (RANK,), (1, 19, 19, RANK)
+    shapes = (1, RANK), (1,), (RANK,), (1, 19, 19, RANK), (1, 1, 19, 19), (1,)
     return count_flops(Frame(network).cpu(), [torch.ones(shape) for shape in shapes])
 
 
@@ -46,10 +46,11 @@ def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.d
     signals, truth = frames(setup, snr, VALIDATION)
     reduced = calibration.reduce(calibration.rows(signals))
     basis = calibration.basis.reshape(1, *calibration.grid, calibration.rank)
-    arrays = reduced.y, reduced.noise, calibration.singular_values, basis
+    absent = np.zeros((len(truth), 1, *calibration.grid), np.float32), np.zeros(len(truth), np.float32)
+    arrays = reduced.y, reduced.noise, calibration.singular_values, basis, *absent
     inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
     with torch.inference_mode():
-        image, _ = Frame(network).to(device)(*inputs)
+        image, *_ = Frame(network).to(device)(*inputs)
     return float(psnr(image[:, 0].cpu().numpy(), truth).mean())
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.metrics import coverage, psnr
 from mpi_fast.pipelines import Pipeline, Sampling
+from mpi_fast.uncertainty import half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +55,7 @@ def judge(
     return {
         "psnr_db": float(each.mean()),
         "psnr_error": float(each.std(ddof=1) / np.sqrt(len(each))),
-        "coverage_95": float(coverage(image, std, truth, LEVEL, inside).mean()),
+        "coverage_95": float(coverage(image, half_width(std, None, LEVEL), truth, inside).mean()),
         "frames": len(rows),
     }
 

@@ -2,7 +2,7 @@
 
 The network works on images of root-mean-square about one; here its input is scaled so, and its output scaled back. In
 units of the noise float32 suffices for that. The same graph serves every calibration, of any rank, and planes of any
-grid.
+grid; with a noisy image beside the signals it is the denoiser that samplers need.
 """
 
 import torch
@@ -19,7 +19,9 @@ class Frame(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, noisy: Tensor, precision: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct frames.
 
         Parameters
@@ -32,11 +34,17 @@ class Frame(nn.Module):
             S of the calibration.
         basis : (nz, ny, nx, R) float32
             V of the calibration, ``nz = 1`` for planes.
+        noisy : (F, nz, ny, nx) float32
+            A noisy image ``x_t = x + sigma_t n`` of each frame; zero where there is none.
+        precision : (F,) float32
+            Its precision ``1 / sigma_t^2``, in units of `guidance.signal_scale`; zero where there is none.
 
         Returns
         -------
         image, std : (F, nz, ny, nx) float32
             The image is not negative, and zero where noise alone explains the signals.
+        quantiles : (F, 2) float32
+            Of the errors next to std, see `uncertainty`.
         """
         nz, ny, nx, rank = basis.shape
         scale, presence = scale_and_presence(y, noise[:, None], singular_values)
@@ -44,10 +52,11 @@ class Frame(nn.Module):
         unit = torch.where(visible, scale, 1.0)
         level = torch.where(visible, noise[:, None] / unit, 1.0)
         signals = Signals.of((y / unit)[None], level[:, 0][None], singular_values[None], basis.reshape(1, -1, rank))
-        image, log_error, _ = self.network(signals, (nz, ny, nx))
-        image = torch.clamp(image[0], min=0.0) * (presence * scale)
-        std = torch.exp(log_error[0]) * scale
-        return image.reshape(-1, nz, ny, nx), std.reshape(-1, nz, ny, nx)
+        x_t = (noisy.reshape(-1, nz * ny * nx) / unit)[None]
+        found = self.network(signals, (nz, ny, nx), x_t, precision[None])
+        image = torch.clamp(found.image[0], min=0.0) * (presence * scale)
+        std = torch.exp(found.log_error[0]) * scale
+        return image.reshape(-1, nz, ny, nx), std.reshape(-1, nz, ny, nx), torch.exp(found.log_quantiles[0])
 
 
 def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,7 @@ from mpi_fast.methods import check, get, refusal
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
+from mpi_fast.reconstructor import Reconstruction
 
 Array = NDArray[np.float64]
 SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldout.SCANNERS[2]}
@@ -129,10 +130,8 @@ class Outcome:
     image : (F, *grid) float32
     merits : dict of name to (F,) float64
         `Setup.merits`, and where there is std ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's
-        field of view, and ``calibrated_50`` to ``calibrated_95`` after it was multiplied by ``spread``.
+        field of view.
     tuned : Tuned
-    spread : float or None
-        `metrics.spread_factor` on the validation frames.
     cpu_ms : float
         Processor time per frame on one thread.
     """
@@ -142,7 +141,6 @@ class Outcome:
     image: NDArray[np.float32]
     merits: dict[str, Array]
     tuned: Tuned
-    spread: float | None = None
     cpu_ms: float = field(default=np.nan)
 
 
@@ -177,20 +175,18 @@ def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
         signals, truth = frames(setup, snr_db, VALIDATION)
         tuned = tune(build, space, signals, truth) if space else Tuned({}, np.nan)
         run = build(**tuned.parameters)
-        trial = run(signals)
-        covered, spread = setup.covered(), None
-        if trial.std is not None and trial.std.any():
-            spread = metrics.spread_factor(trial.image, trial.std, truth, inside=covered)
+        run(signals[:1])
         signals, truth = frames(setup, snr_db, TEST)
         began = time.process_time()
         result = run(signals)
         cpu_ms = 1e3 * (time.process_time() - began) / len(truth)
     merits = {name: merit(result.image, truth) for name, merit in setup.merits.items()}
-    if spread is not None and result.std is not None:
-        for name, std in (("coverage", result.std), ("calibrated", spread * result.std)):
-            for level in metrics.LEVELS:
-                merits[f"{name}_{100 * level:.0f}"] = metrics.coverage(result.image, std, truth, level, covered)
-    return Outcome(method, snr_db, result.image, merits, tuned, spread, cpu_ms)
+    if isinstance(result, Reconstruction) and result.std.any():
+        covered = setup.covered()
+        for level in metrics.LEVELS:
+            width = result.half_width(level)
+            merits[f"coverage_{100 * level:.0f}"] = metrics.coverage(result.image, width, truth, covered)
+    return Outcome(method, snr_db, result.image, merits, tuned, cpu_ms)
 
 
 def refused(setup: Setup, methods: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ true image. Every function takes images and truths of planes (F, ny, nx) or volu
 number per frame, float64 (F,); where the truth is empty a number relative to it does not exist and is NaN.
 """
 
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -162,36 +161,15 @@ def _part(values: Array, axis: int, start: int) -> Array:
 
 
 def coverage(
-    image: NDArray[Any], std: NDArray[Any], truth: NDArray[Any], level: float, inside: NDArray[np.bool_] | None = None
+    image: NDArray[Any], half_width: NDArray[Any], truth: NDArray[Any], inside: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Share of the voxels whose true value lies in the interval of this level, about ``level`` where std is honest.
+    """Share of the voxels whose true value lies within ``image +- half_width``: its level, where that is honest.
 
-    The interval is ``image +- z std`` with the normal quantile z (1.96 for 95 %), cut at zero. std is in the unit of
-    the images; ``inside`` (*grid) says which voxels count, such as those that the trajectory covers.
+    half_width is in the shape and unit of the images; ``inside`` (*grid) says which voxels count, such as those that
+    the trajectory covers.
     """
     image, truth = _pair(image, truth)
-    if std.shape != image.shape:
-        raise InputError(f"std {std.shape}: expected the shape of the images, {image.shape}")
-    covered = np.abs(image - truth) <= _quantile(level) * std
+    if half_width.shape != image.shape:
+        raise InputError(f"half_width {half_width.shape}: expected the shape of the images, {image.shape}")
+    covered = np.abs(image - truth) <= half_width
     return np.asarray(covered[:, np.ones(image.shape[1:], bool) if inside is None else inside].mean(axis=1))
-
-
-def spread_factor(
-    image: NDArray[Any], std: NDArray[Any], truth: NDArray[Any], level: float = 0.95, inside: Any = None
-) -> float:
-    """What std must be multiplied by for a coverage of ``level`` on these frames, all voxels taken together.
-
-    Learned on frames whose truth is known, and applied to others from the same distribution (as in split conformal
-    prediction), it makes intervals of that level honest; those of other levels follow as far as errors are normal.
-    """
-    image, truth = _pair(image, truth)
-    voxels = np.ones(image.shape[1:], bool) if inside is None else inside
-    floor = np.finfo(np.float32).tiny
-    ratio = np.abs(image - truth)[:, voxels] / np.maximum(np.asarray(std, np.float64)[:, voxels], floor)
-    return float(np.quantile(ratio, level) / _quantile(level))
-
-
-def _quantile(level: float) -> float:
-    if not 0 < level < 1:
-        raise InputError(f"level {level}: expected a number between 0 and 1")
-    return NormalDist().inv_cdf((1 + level) / 2)

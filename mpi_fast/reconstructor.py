@@ -30,9 +30,12 @@ from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
 from mpi_fast.pipelines import Frames, Sampling, default_steps
 from mpi_fast.pipelines.choose import choose, on_device
+from mpi_fast.pipelines.posterior import PosteriorGraph
+from mpi_fast.uncertainty import half_width
 from mpi_fast.verdict import Verdict
 
 Array = NDArray[np.float32]
+SAMPLER_STEPS = 12  # of DPM-Solver++: more change the samples' mean and deviation by less than their noise
 DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 
 
@@ -46,10 +49,10 @@ class Reconstruction:
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`guidance.signal_presence`).
     std : (F, *grid) float32
-        Uncertainty, in the image's unit: ``image +- 1.96 std`` is meant to hold the truth in 95 % of the voxels;
-        narrower intervals hold it more often than they say. A posterior network has learned it; with a score network it
-        follows from how far the posterior samples are from the image, how bright that is and how noisy the signals
-        (`consensus.settle`), or without consensus it is the samples' standard deviation, zero for a single one.
+        Uncertainty, in the image's unit: the root-mean-square of the image's error to be expected; for intervals see
+        `half_width`. A posterior network has learned it; with a score network it follows from how far the posterior
+        samples are from the image, how bright that is and how noisy the signals (`consensus.settle`), or without
+        consensus it is the samples' standard deviation, zero for a single one.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32
@@ -63,6 +66,8 @@ class Reconstruction:
         a GPU, and where nobody asked.
     flags : (F,) uint8, or None
         Sum of `flags.Flag`: bad, clipped, empty, foreign, dead. None for signals on a GPU.
+    quantiles : (F, 2) float32, or None
+        How the errors of a frame are spread, see `uncertainty`; None where they are taken for normal.
     """
 
     image: Array
@@ -72,6 +77,19 @@ class Reconstruction:
     elapsed_ms: float
     misfit: Array | None = None
     flags: NDArray[np.uint8] | None = None
+    quantiles: Array | None = None
+
+    def half_width(self, level: float) -> Array:
+        """How far intervals reach that hold the truth in a share of the voxels, such as 0.95: ``image +- half_width``.
+
+        (F, *grid) float32, in the image's unit; a concentration is not negative, so intervals end at zero.
+
+        Raises
+        ------
+        InputError
+            For a level that is no share.
+        """
+        return half_width(self.std, self.quantiles, level)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -226,7 +244,53 @@ class Reconstructor:
         count, grid = len(frames.image), self.calibration.grid
         image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
         elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
-        return Reconstruction(image, std, frames.snr_db, frames.noise_floor, elapsed, misfit, flags)
+        return Reconstruction(image, std, frames.snr_db, frames.noise_floor, elapsed, misfit, flags, frames.quantiles)
+
+    def samples(
+        self,
+        signals: NDArray[Any],
+        count: int = 32,
+        *,
+        sampler: str = "dpm",
+        steps: int = SAMPLER_STEPS,
+        sde: str = "ve",
+        seed: int = 0,
+    ) -> Array:
+        """Draw images that explain the signals, each as probable as the posterior network finds it.
+
+        Their mean is close to the image of a call, their standard deviation to its std; they serve whatever no mean
+        tells, such as the probability that a vessel is open. Each costs ``steps`` evaluations of the network.
+
+        Parameters
+        ----------
+        signals : array
+            Of F frames, see `__call__`.
+        count : int
+            Samples of each frame.
+        sampler, sde : str
+            ``dpm``, ``heun``, ``euler-maruyama`` or ``predictor-corrector``; for the last two, of what process:
+            ``ve``, ``vp`` or ``sub-vp``.
+        steps : int
+            Of the sampler.
+        seed : int
+            Of the noise, which is the same for every frame.
+
+        Returns
+        -------
+        (F, count, *grid) float32, in the unit of the calibration's delta sample.
+
+        Raises
+        ------
+        InputError, MismatchError
+            For options out of range, signals that do not fit or are not finite, and models that are no posterior
+            network.
+        """
+        if not isinstance(self._pipeline, PosteriorGraph):
+            raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
+        sampling = Sampling(count, steps, seed, sampler, sde)
+        with self._lock:
+            drawn = self._pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)
+        return drawn.reshape(-1, count, *self.calibration.grid)
 
     def _believed(
         self, signals: NDArray[Any], known: NDArray[np.uint8] | None
@@ -249,7 +313,8 @@ class Reconstructor:
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
             misfit[bad] = np.nan
         for values in frames:
-            values[bad] = np.nan
+            if values is not None:
+                values[bad] = np.nan
         return frames, misfit, flags
 
     def stream(self, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:

@@ -13,10 +13,10 @@ from mpi_fast.metrics import (
     prewitt,
     psnr,
     sharpness,
-    spread_factor,
     ssim,
 )
 from mpi_fast.phantoms import generate
+from mpi_fast.uncertainty import LEVELS, half_width
 
 ALL = psnr, ssim, nrmse, concentration_error, edge_similarity, edge_f1, sharpness
 
@@ -115,18 +115,28 @@ def test_normal_errors_are_covered_as_often_as_the_level_says():
     truth = rng.uniform(5, 6, (4, 100, 100))
     image, std = truth + 0.3 * rng.standard_normal(truth.shape), np.full(truth.shape, 0.3)
     for level in (0.5, 0.8, 0.95):
-        np.testing.assert_allclose(coverage(image, std, truth, level), level, atol=0.02)
-        assert spread_factor(image, std / 4, truth, level) == pytest.approx(4, rel=0.03)
+        np.testing.assert_allclose(coverage(image, half_width(std, None, level), truth), level, atol=0.02)
     inside = np.zeros((100, 100), bool)
     inside[:50] = True
     image[:, 50:] += 100
-    np.testing.assert_allclose(coverage(image, std, truth, 0.95, inside), 0.95, atol=0.02)
-    assert (coverage(image, std, truth, 0.95) < 0.5).all()
+    np.testing.assert_allclose(coverage(image, 1.96 * std, truth, inside), 0.95, atol=0.02)
+    assert (coverage(image, 1.96 * std, truth) < 0.5).all()
+
+
+@pytest.mark.parametrize("shape", [0.5, 1.0, 2.0])
+def test_intervals_follow_the_quantiles_of_a_frame(shape):
+    rng = np.random.default_rng(1)
+    truth, std = np.full((2, 100, 100), 1e3), np.array([0.5, 2.0]).reshape(2, 1, 1) * np.ones((2, 100, 100))
+    sign = rng.choice([-1, 1], truth.shape)
+    image = truth + sign * std * rng.weibull(shape, truth.shape)
+    quantiles = np.log(1 / (1 - np.array([LEVELS, LEVELS]))) ** (1 / shape)
+    for level in (0.2, 0.5, 0.8, 0.95, 0.99):
+        np.testing.assert_allclose(coverage(image, half_width(std, quantiles, level), truth), level, atol=0.02)
 
 
 def test_levels_and_shapes_of_intervals():
     image = np.ones((1, 4, 4))
     with pytest.raises(InputError, match="level"):
-        coverage(image, image, image, 1.0)
-    with pytest.raises(InputError, match="std"):
-        coverage(image, image[:, :2], image, 0.5)
+        half_width(image, None, 1.0)
+    with pytest.raises(InputError, match="half_width"):
+        coverage(image, image[:, :2], image)

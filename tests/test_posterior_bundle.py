@@ -18,6 +18,7 @@ from mpi_fast.methods import create
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
+from mpi_fast.pipelines.posterior import VOXELS
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
@@ -88,9 +89,12 @@ def test_one_bundle_serves_every_grid_as_the_network_does(bundle, grid):
     basis = torch.from_numpy(calibration.basis.reshape((1,) * (3 - len(grid)) + grid + (-1,)))
     network = Frame(load_trained(bundle.checkpoint()).network)
     with torch.inference_mode():
-        image, std = network(*map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values)), basis)
+        found = network(*map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values)), basis)
+    image, std, quantiles = (tensor.numpy() for tensor in found)
     np.testing.assert_allclose(out.image, image.reshape(3, *grid), atol=1e-4 * float(image.max()))
     np.testing.assert_allclose(out.std, std.reshape(3, *grid), rtol=1e-3)
+    np.testing.assert_allclose(out.half_width(0.5), quantiles[:, 0].reshape(3, *[1] * len(grid)) * out.std, rtol=1e-3)
+    np.testing.assert_allclose(out.half_width(0.95), quantiles[:, 1].reshape(3, *[1] * len(grid)) * out.std, rtol=1e-3)
 
 
 def test_images_scale_with_their_signals_and_know_no_batch(bundle):
@@ -168,3 +172,12 @@ def test_packaged_bundles_are_whole_and_made_from_their_checkpoints():
         opened = Bundle.open(name)
         assert all(opened.read(file) for file in opened.manifest["files"])
         opened.checkpoint()
+
+
+def test_images_do_not_depend_on_the_number_of_threads(bundle):
+    calibration, rows, _ = measured((9, 8))
+    many = np.tile(rows, (120, 1)) * np.linspace(1, 2, 360)[:, None].astype(np.float32)
+    alone, shared = (Reconstructor(calibration, bundle.path, threads=threads)(many) for threads in (1, 3))
+    assert len(many) > VOXELS // prod(calibration.grid)  # more than one part
+    for name in ("image", "std", "quantiles", "snr_db", "noise_floor"):
+        np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))

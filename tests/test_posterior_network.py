@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from mpi_fast.training import mixture
 from mpi_fast.training.mixture import Mixture, draw_posterior, make_settings, random_plane
 from mpi_fast.training.muon import Muon, orthogonal
 from mpi_fast.training.operators import SKETCH, reduced_abstract
@@ -20,7 +21,8 @@ from mpi_fast.training.posterior import (
     to_slices,
     unseen,
 )
-from mpi_fast.training.recipes import RECIPES, posterior_loss
+from mpi_fast.training.recipes import RECIPES, pinball, posterior_loss
+from mpi_fast.uncertainty import LEVELS
 
 SMALL = PosteriorConfig(blocks=3, width=8, inner=8, embedding=8)
 
@@ -114,7 +116,7 @@ def test_before_training_blocks_fit_the_signals_ever_better():
     for corrector in net.correctors:
         torch.nn.init.zeros_(corrector.head.bias)
     with torch.no_grad():
-        image, _, earlier = net(given, grid)
+        image, _, _, earlier = net(given, grid)
     s = given.singular_values[:, None]
     misfits = [float((given.y - s * (one @ given.basis)).norm()) for one in (*earlier, image)]
     assert misfits == sorted(misfits, reverse=True)
@@ -189,12 +191,13 @@ def test_abstract_operators_measure_between_one_and_hundreds_of_dimensions():
     assert int(reduced_abstract((0, 1), (5, 6, 7), (1.0, 1.0, 2.0))["rank"]) >= 1
 
 
-def test_the_network_learns_image_and_error_alike(settings):
+def test_the_network_learns_image_and_error_alike(settings, monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(mixture, "VOXELS", 9 * 361)
     net, batch = PosteriorNetwork(SMALL), draw_posterior(settings[0], torch.Generator().manual_seed(1))
     optimisers = RECIPES["posterior"].optimisers(net, 3e-3)
     losses = []
-    for _ in range(60):
+    for _ in range(150):
         net.zero_grad()
         loss = posterior_loss(net, batch)
         loss.backward()
@@ -205,6 +208,19 @@ def test_the_network_learns_image_and_error_alike(settings):
     image, log_error = evaluate(net, batch.signals, batch.grid, batch.noisy, batch.precision)
     ratio = (image - batch.image).square().mean(dim=-1) / torch.exp(2 * log_error).mean(dim=-1)
     assert 0.2 < float(ratio.median()) < 5
+
+
+def test_quantiles_are_learned_from_the_errors_alone():
+    rng = torch.Generator().manual_seed(0)
+    values = torch.randn(1, 2, 4000, generator=rng) + torch.tensor([0.0, 3.0])[:, None]
+    quantiles = torch.zeros(1, 2, len(LEVELS), requires_grad=True)
+    optimiser = torch.optim.Adam([quantiles], lr=0.05)
+    for _ in range(400):
+        optimiser.zero_grad()
+        pinball(values, quantiles).backward()
+        optimiser.step()
+    held = (values[:, :, None] <= quantiles[..., None]).float().mean(dim=-1)
+    torch.testing.assert_close(held.detach(), torch.tensor(LEVELS).expand(1, 2, 2), atol=0.01, rtol=0)
 
 
 # -- the optimiser --------------------------------------------------------------------------------------------------

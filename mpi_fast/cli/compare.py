@@ -96,7 +96,7 @@ def compare(
         duels = {merit: comparison.duels(outcomes, ours, merit) for merit in shown_merits}
         for merit, places in shown_merits.items():
             console.print(_table(outcomes, duels[merit], merit, places))
-        if any(one.spread is not None for one in outcomes.values()):
+        if any("coverage_95" in one.merits for one in outcomes.values()):
             console.print(_coverage(outcomes))
         caption = CAPTION.format(
             frames=phantoms,
@@ -171,19 +171,20 @@ def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", me
 
 
 def _coverage(outcomes: "dict[tuple[str, float], Outcome]") -> Table:
-    """Share of voxels within the samplers' intervals."""
+    """Share of voxels within the intervals of the methods that know their uncertainty."""
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
-    table = Table("95 % intervals hold", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
+    table = Table("intervals of 50, 80, 95 % hold", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
     for name in names:
-        if outcomes[name, snrs[0]].spread is None:
-            continue
-        for key, title in (("coverage_95", ""), ("calibrated_95", ",\nstd calibrated")):
-            shares = (f"{100 * outcomes[name, snr].merits[key].mean():.1f} %" for snr in snrs)
-            table.add_row(get(name).title + title, *shares)
+        if "coverage_95" in outcomes[name, snrs[0]].merits:
+            table.add_row(get(name).title, *(_held(outcomes[name, snr]) for snr in snrs))
     table.caption = "of the true voxel values within the trajectory's field of view"
     return table
+
+
+def _held(outcome: "Outcome") -> str:
+    return " / ".join(f"{100 * outcome.merits[f'coverage_{level}'].mean():.0f}" for level in (50, 80, 95)) + " %"
 
 
 def summary(
@@ -204,7 +205,7 @@ def summary(
             "interior": one.tuned.interior,
             "curves": one.tuned.curves,
         }
-        about = {"method": one.method, "snr_db": one.snr_db, "cpu_ms": one.cpu_ms, "spread_factor": one.spread}
+        about = {"method": one.method, "snr_db": one.snr_db, "cpu_ms": one.cpu_ms}
         lines.append({**about, "merits": merits, "tuned": tuned})
     won = {merit: [{**vars(one), "verdict": one.verdict} for one in found] for merit, found in duels.items()}
     return {"setup": {**vars(setup), "validation": setup.validation}, "results": lines, "duels": won}

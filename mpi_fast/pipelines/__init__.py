@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -21,17 +22,19 @@ from mpi_fast.errors import InputError
 from mpi_fast.limits import LIMITS
 from mpi_fast.samplers import SAMPLERS, get_sampler
 from mpi_fast.schedule import SDES
+from mpi_fast.uncertainty import LEVELS, NORMAL
 
 Array = NDArray[np.float32]
 
 
 class Frames(NamedTuple):
-    """Images of F frames, as `reconstructor.Reconstruction` has them: (F, N), (F, N), (F,), (F,) float32."""
+    """Images of F frames, as `reconstructor.Reconstruction` has them: (F, N), (F, N), (F,), (F,), (F, 2) float32."""
 
     image: Array
     std: Array
     snr_db: Array
     noise_floor: Array
+    quantiles: Array | None = None
 
 
 class Pipeline(Protocol):
@@ -48,15 +51,27 @@ class Pipeline(Protocol):
 
 
 def in_batches(
-    reconstruct: Callable[[NDArray[np.complex64]], Frames], rows: NDArray[np.complex64], size: int, voxels: int
+    reconstruct: Callable[[NDArray[np.complex64]], Frames],
+    rows: NDArray[np.complex64],
+    size: int,
+    voxels: int,
+    pool: Executor | None = None,
 ) -> Frames:
-    """Frames of ``voxels`` voxels, ``size`` at a time, by a function whose results may be buffers."""
+    """Frames of ``voxels`` voxels, ``size`` at a time, by a function whose results may be buffers of its thread."""
     frames = len(rows)
-    out = Frames(*np.empty((2, frames, voxels), np.float32), *np.empty((2, frames), np.float32))
-    for start in range(0, frames, size):
+    image, std = np.empty((2, frames, voxels), np.float32)
+    snr_db, noise_floor = np.empty((2, frames), np.float32)
+    out = Frames(image, std, snr_db, noise_floor, np.empty((frames, len(LEVELS)), np.float32))
+
+    def fill(start: int) -> None:
         part = slice(start, start + size)
         for target, source in zip(out, reconstruct(rows[part]), strict=True):
-            target[part] = source
+            if target is not None:
+                target[part] = NORMAL if source is None else source
+
+    starts = range(0, frames, size)
+    for _ in map(fill, starts) if pool is None or len(starts) == 1 else pool.map(fill, starts):
+        pass
     return out
 
 

@@ -142,11 +142,12 @@ class DeviceLoop:
             with self._device.active():
                 rows = self._select(self._device.asarray(signals))
             shapes = [(len(rows), self._calibration.num_voxels)] * 2 + [(len(rows),)] * 2
-            out = Frames(*(self._device.empty(shape, np.float32) for shape in shapes))
+            image, std, snr_db, floor = (self._device.empty(shape, np.float32) for shape in shapes)
+            out = Frames(image, std, snr_db, floor)
             self._device.wait()
             for start in range(0, len(rows), self.batch):
                 part = slice(start, min(start + self.batch, len(rows)))
-                self._lane(part.stop - part.start, 0).on_device(rows[part], Frames(*(array[part] for array in out)))
+                self._lane(part.stop - part.start, 0).on_device(rows[part], Frames(*(array[part] for array in out[:4])))
         return out
 
     def _select(self, signals: Array) -> Array:
@@ -220,7 +221,7 @@ class Lane:
         with self._device.active():
             self._loop.signals[:frames], self._loop.signals[frames:] = rows, 0
             self._run_bare()
-            for target, source in zip(out, _frames(frames, *_results(self._loop)), strict=True):
+            for target, source in zip(out[:4], _frames(frames, *_results(self._loop))[:4], strict=True):
                 target[...] = source
         self._device.wait()
 
@@ -248,7 +249,7 @@ def _frames(frames: int, image: Array, std: Array, statistics: Array) -> Frames:
 
 
 def _collect(out: Frames, lane: Lane, part: slice) -> None:
-    for target, source in zip(out, _frames(part.stop - part.start, *lane.collect()), strict=True):
+    for target, source in zip(out[:4], _frames(part.stop - part.start, *lane.collect())[:4], strict=True):
         target[part] = source
 
 

@@ -1,4 +1,14 @@
-"""The posterior network as one graph on ONNX Runtime: reduced signals in, image and uncertainty out, on any grid."""
+"""The posterior network as one graph on ONNX Runtime: reduced signals in, image and uncertainty out, on any grid.
+
+The convolutions of a plane are too small for two threads to share: one frame runs on one thread, which is as fast on a
+busy machine as on a quiet one, and the frames of a batch are dealt out to as many threads as there are cores. The
+slices of a volume are a batch by themselves, which the threads share. Frames go through the graph in parts of a fixed
+size: the images do not depend on the number of threads.
+"""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +18,14 @@ from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, session
 from mpi_fast.guidance import Likelihood, signal_scale
-from mpi_fast.pipelines import Array, Frames, in_batches
+from mpi_fast.machine import cores
+from mpi_fast.philox import standard_normal
+from mpi_fast.pipelines import Array, Frames, Sampling, in_batches
+from mpi_fast.samplers import get_sampler
+from mpi_fast.schedule import SDES
+from mpi_fast.uncertainty import LEVELS
 
-VOXELS = 64 * 361  # of a batch: enough to fill a CPU, few enough to stay in its cache
+VOXELS = 16 * 361  # of a part: more gain nothing, and fewer would stay idle at the end of a batch
 
 
 class PosteriorGraph:
@@ -23,7 +38,7 @@ class PosteriorGraph:
     bundle : Bundle
         Of a posterior network.
     threads : int, optional
-        Default: all cores that this process may run on.
+        Threads to compute with; default: all cores that this process may run on.
     gpu : int, optional
         CUDA device to run on instead of the CPU.
 
@@ -40,28 +55,32 @@ class PosteriorGraph:
     ) -> None:
         self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, one evaluation"
         name = PLANE if len(calibration.grid) == 2 else VOLUME
-        self._session = session(bundle.read(name), f"{bundle.path}/{name}", threads, gpu)
+        threads, planar = cores() if threads is None else threads, name == PLANE
+        self._session = session(bundle.read(name), f"{bundle.path}/{name}", 1 if planar else threads, gpu)
+        self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
         self._calibration = calibration
         self._batch = max(1, VOXELS // calibration.num_voxels)
         self._grid = (1,) * (3 - len(calibration.grid)) + calibration.grid
         basis = np.ascontiguousarray(calibration.basis.reshape(*self._grid, calibration.rank))
         self._scanner = {"singular_values": np.ascontiguousarray(calibration.singular_values), "basis": basis}
+        self._sigma_range = bundle.sigma_range
         self._energy = np.square(calibration.basis).mean(axis=0)
         self._blas = ThreadpoolController()
-        self._bound: dict[int, _Buffers] = {}
+        self._buffers = _OfThread()
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
-        return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
+        # BLAS gets one thread: its waiting threads would starve the graph's.
+        with self._blas.limit(limits=1, user_api="blas"):
+            return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels, self._pool)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         calibration, frames = self._calibration, len(rows)
-        # BLAS gets one thread: its waiting threads would starve the graph's.
-        with self._blas.limit(limits=1, user_api="blas"):
-            reduced = calibration.reduce(rows)
-        if frames not in self._bound:
-            self._bound[frames] = _Buffers(frames, self._grid, self._session, self._scanner)
-        buffers = self._bound[frames]
+        reduced = calibration.reduce(rows)
+        bound = self._buffers.by_frames
+        if frames not in bound:
+            bound[frames] = _Buffers(frames, self._grid, self._session, self._scanner)
+        buffers = bound[frames]
         buffers.y[:], buffers.noise[:] = reduced.y, reduced.noise
         buffers.run()
 
@@ -69,7 +88,59 @@ class PosteriorGraph:
         noise = np.where(scale > 0, reduced.noise / np.where(scale > 0, scale, 1), 1).astype(np.float32)
         likelihood = Likelihood(reduced.y, calibration.singular_values, calibration.basis, noise)
         floor = scale * likelihood.noise_floor(self._energy)
-        return Frames(buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), reduced.snr_db, floor)
+        image, std = buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1)
+        return Frames(image, std, reduced.snr_db, floor, buffers.quantiles)
+
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+        """Images that explain the signals, drawn from the posterior distribution, (F, samples, N).
+
+        Every frame is sampled from the same noise. Samplers start at ``D + sigma_max n``: even there what is left of
+        the image steers them.
+        """
+        sampler, sde = get_sampler(sampling.sampler), SDES[sampling.sde](*self._sigma_range)
+        voxels = self._calibration.num_voxels
+        images = np.zeros((len(rows), sampling.samples, voxels), np.float32)
+        with self._blas.limit(limits=1, user_api="blas"):
+            reduced = self._calibration.reduce(rows)
+        scales = signal_scale(reduced.y, self._calibration.singular_values, reduced.noise)
+        buffers = _Buffers(sampling.samples, self._grid, self._session, self._scanner)
+        for index in np.flatnonzero(scales > 0):
+            denoise = Denoiser(buffers, reduced.y[index], reduced.noise[index], scales[index])
+
+            def noise(draw: int, denoise: Denoiser = denoise) -> Array:
+                drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
+                return drawn if draw else drawn + denoise.alone() / np.float32(sde.sigma_max)
+
+            images[index] = sampler(denoise, noise, sampling.steps, sde) * scales[index]
+        return images
+
+
+class Denoiser:
+    """D(x_t; sigma_t | y) of one frame's signals, for images in units of its scale; see `samplers.Denoiser`."""
+
+    def __init__(self, buffers: "_Buffers", y: Array, noise: np.float32, scale: np.float32) -> None:
+        self._buffers, self._scale = buffers, scale
+        buffers.y[:], buffers.noise[:] = y, noise
+
+    def __call__(self, x: NDArray[np.floating[Any]], sigma: float) -> Array:
+        """Denoised images (S, N) of noisy ones."""
+        self._buffers.noisy[:] = self._scale * x.reshape(self._buffers.noisy.shape)
+        self._buffers.precision[:] = sigma**-2
+        self._buffers.run()
+        return np.asarray(self._buffers.image.reshape(len(x), -1) / self._scale)
+
+    def alone(self) -> Array:
+        """The posterior mean given the signals alone, (S, N)."""
+        self._buffers.noisy[:], self._buffers.precision[:] = 0, 0
+        self._buffers.run()
+        return np.asarray(self._buffers.image.reshape(len(self._buffers.image), -1) / self._scale)
+
+
+class _OfThread(threading.local):
+    """Each thread has its own buffers, for each number of frames."""
+
+    def __init__(self) -> None:
+        self.by_frames: dict[int, _Buffers] = {}
 
 
 class _Buffers:
@@ -80,5 +151,7 @@ class _Buffers:
         self.noise: Array = np.ones(frames, np.float32)
         self.image: Array = np.zeros((frames, *grid), np.float32)
         self.std: Array = np.zeros((frames, *grid), np.float32)
-        inputs = {"y": self.y, "noise": self.noise, **scanner}
-        self.run = BoundSession(session, inputs, {"image": self.image, "std": self.std})
+        self.quantiles: Array = np.ones((frames, len(LEVELS)), np.float32)
+        self.noisy, self.precision = np.zeros_like(self.image), np.zeros_like(self.noise)
+        inputs = {"y": self.y, "noise": self.noise, "noisy": self.noisy, "precision": self.precision, **scanner}
+        self.run = BoundSession(session, inputs, {"image": self.image, "std": self.std, "quantiles": self.quantiles})

@@ -12,9 +12,9 @@ data-consistency step is exact. The features of a block are handed on to the nex
 make one residual network, into which the scanner speaks again and again. How noisy the signals are, how much of the
 grid they see and how noisy x_t is decides the spreads and modulates the features: the `Conditioner`.
 
-The last block has a second output, the logarithm of the error's size in each voxel. So one evaluation gives image and
-uncertainty, and ``(D - x_t) / sigma_t^2`` is the score of the image's distribution given the signals (Tweedie's
-formula).
+The last block has a second output, the logarithm of the error's size in each voxel, and from its features follows, for
+each frame, how heavy the tails of the errors are. So one evaluation gives image and intervals, and
+``(D - x_t) / sigma_t^2`` is the score of the image's distribution given the signals (Tweedie's formula).
 
 A volume is a batch of slices whose orientation turns from block to block, xy, xz, yz, while signals are combined with
 the whole volume: the same weights serve planes of every grid and volumes.
@@ -30,6 +30,7 @@ from torch.nn import functional
 
 from mpi_fast.guidance import WIDTHS
 from mpi_fast.training.mixed import mixed
+from mpi_fast.uncertainty import LEVELS, NORMAL
 
 VIEWS = (4.0,)  # spreads, next to r_k, under which a block also sees what the signals would change
 INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
@@ -53,14 +54,14 @@ class PosteriorConfig:
         Width of what is known of a frame beforehand, see `Conditioner`.
     coarse_every : int
         One of so many blocks, the last among them, corrects at half resolution, too: the others let the scanner speak
-        twice as often for a quarter more operations.
+        more often at a third of the operations.
     """
 
-    blocks: int = 19
+    blocks: int = 28
     width: int = 16
     inner: int = 48
     embedding: int = 64
-    coarse_every: int = 2
+    coarse_every: int = 3
 
     def residual_blocks(self, block: int) -> list[int]:
         """Their widths, in one of the blocks: at full resolution, and where it has one at half."""
@@ -109,6 +110,27 @@ def changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
     residual = signals.y - signals.singular_values[:, None, :] * (mean @ signals.basis)
     changed = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
     return changed.reshape(*gain.shape[:3], -1)
+
+
+class Estimate(NamedTuple):
+    """Images of frames and how sure they are, for G scanners with K frames each.
+
+    Attributes
+    ----------
+    image : (G, K, N) float32
+        Posterior mean; not cut at zero.
+    log_error : (G, K, N) float32
+        Logarithm of the size of its error: what a Gaussian likelihood takes for the standard deviation.
+    log_quantiles : (G, K, 2) float32
+        Logarithms of what 50 and 95 % (`uncertainty.LEVELS`) of a frame's errors, next to their sizes, do not exceed.
+    earlier : list of (G, K, N) float32
+        What the blocks before the last one made.
+    """
+
+    image: Tensor
+    log_error: Tensor
+    log_quantiles: Tensor
+    earlier: list[Tensor]
 
 
 class Conditioner(nn.Module):
@@ -227,6 +249,9 @@ class PosteriorNetwork(nn.Module):
         self.config = config
         self.conditioner = Conditioner(config)
         self.correctors = nn.ModuleList(Corrector(config, block) for block in range(config.blocks))
+        self.tails = nn.Linear(config.width, len(LEVELS))
+        nn.init.zeros_(self.tails.weight)
+        self.tails.bias.data.copy_(torch.tensor(NORMAL).log())
 
     def forward(
         self,
@@ -234,7 +259,7 @@ class PosteriorNetwork(nn.Module):
         grid: tuple[int, int, int],
         noisy: Tensor | None = None,
         precision: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> Estimate:
         """Estimate images.
 
         Parameters
@@ -249,12 +274,7 @@ class PosteriorNetwork(nn.Module):
 
         Returns
         -------
-        image : (G, K, N) float32
-            Posterior mean; not cut at zero.
-        log_error : (G, K, N) float32
-            Logarithm of the size of its error.
-        earlier : list of (G, K, N) float32
-            What the blocks before the last one made.
+        Estimate
         """
         frames, voxels = signals.noise.numel(), signals.basis.shape[1]
         first, spread, planned, share = self._plan(signals, precision)
@@ -265,19 +285,18 @@ class PosteriorNetwork(nn.Module):
         deviation = spread[..., None] * torch.exp(left)
 
         image = signals.y.new_zeros(*signals.noise.shape, voxels)
-        features, earlier = None, []
-        log_error = image
+        features, earlier, log_error = image, [], image
         for k, corrector in enumerate(self.correctors):
             mean, d = image, deviation[:, :, k]
             if noisy is not None:
                 mean = noisy + share[:, :, k, None] * (image - noisy)
             changed = changes(signals, mean, gain[:, :, k])
             shown = [mean[:, :, None], torch.asinh(changed / d[:, :, None]), 0.5 * left[:, :, k : k + 1]]
-            turn = PLANES[k % 3] if grid[0] > 1 else PLANES[0]
+            turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
             slices = grid[turn[0] - 1]
             injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *grid)
             modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k)]
-            flat = None if features is None else to_slices(features, turn)
+            flat = to_slices(features, turn) if k else None
             out, flat = corrector(to_slices(injected, turn), flat, modulated)
             features = from_slices(flat, turn, grid)
             out = from_slices(out, turn, grid).reshape(*signals.noise.shape, -1, voxels)
@@ -286,7 +305,9 @@ class PosteriorNetwork(nn.Module):
                 earlier.append(image)
             else:
                 log_error = torch.log(d) + UNSURE * torch.tanh(out[:, :, 1] / UNSURE)
-        return image, log_error, earlier
+        # The image is not to pay for how its errors are spread.
+        known = functional.silu(features.detach().float()).mean(dim=(2, 3, 4)).reshape(*signals.noise.shape, -1)
+        return Estimate(image, log_error, self.tails(known), earlier)
 
     def _plan(self, signals: Signals, precision: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """What is known of frames before their images.
