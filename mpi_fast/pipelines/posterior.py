@@ -109,7 +109,7 @@ class PosteriorGraph:
 
             def noise(draw: int, denoise: Denoiser = denoise) -> Array:
                 drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
-                return drawn if draw else drawn + denoise.alone() / np.float32(sde.sigma_max)
+                return np.asarray(drawn if draw else drawn + denoise.alone() / np.float32(sde.sigma_max))
 
             images[index] = sampler(denoise, noise, sampling.steps, sde) * scales[index]
         return images
