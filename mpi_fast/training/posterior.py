@@ -282,16 +282,16 @@ class PosteriorNetwork(nn.Module):
         gain = gains(signals, (spread[..., None] * spread.new_tensor((1.0, *VIEWS))).flatten(2))
         gain = gain.reshape(*spread.shape, 1 + len(VIEWS), -1)
         left = unseen(signals, gain[:, :, :, 0])
-        deviation = spread[..., None] * torch.exp(left)
+        # Taken apart at once: the gradient of a slice is as large as the whole.
+        deviations = (spread[..., None] * torch.exp(left)).unbind(dim=2)
+        parts = zip(gain.unbind(dim=2), left.unbind(dim=2), deviations, share.unbind(dim=2), strict=True)
 
         image = signals.y.new_zeros(*signals.noise.shape, voxels)
         features, earlier, log_error = image, [], image
-        for k, corrector in enumerate(self.correctors):
-            mean, d = image, deviation[:, :, k]
-            if noisy is not None:
-                mean = noisy + share[:, :, k, None] * (image - noisy)
-            changed = changes(signals, mean, gain[:, :, k])
-            shown = [mean[:, :, None], torch.asinh(changed / d[:, :, None]), 0.5 * left[:, :, k : k + 1]]
+        for k, (corrector, (gain_k, left_k, d, share_k)) in enumerate(zip(self.correctors, parts, strict=True)):
+            mean = image if noisy is None else noisy + share_k[..., None] * (image - noisy)
+            changed = changes(signals, mean, gain_k)
+            shown = [mean[:, :, None], torch.asinh(changed / d[:, :, None]), 0.5 * left_k[:, :, None]]
             turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
             slices = grid[turn[0] - 1]
             injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *grid)
