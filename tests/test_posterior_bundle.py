@@ -181,3 +181,45 @@ def test_images_do_not_depend_on_the_number_of_threads(bundle):
     assert len(many) > VOXELS // prod(calibration.grid)  # more than one part
     for name in ("image", "std", "quantiles", "snr_db", "noise_floor"):
         np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name))
+
+
+@pytest.mark.parametrize("grid", [(9, 8), (5, 6, 7)])
+def test_samples_know_neither_batch_nor_call_but_their_seed(bundle, grid):
+    calibration, rows, _ = measured(grid)
+    reconstruct = Reconstructor(calibration, bundle.path)
+    drawn = reconstruct.samples(rows, 4, steps=3)
+    assert drawn.shape == (3, 4, *grid)
+    assert np.isfinite(drawn).all()
+    np.testing.assert_array_equal(reconstruct.samples(rows[1:2], 4, steps=3)[0], drawn[1])
+    other = reconstruct.samples(rows, 4, steps=3, seed=1)
+    assert not np.allclose(other, drawn)
+    louder = reconstruct.samples(1000 * rows, 4, steps=3)
+    np.testing.assert_allclose(louder, 1000 * drawn, rtol=1e-2, atol=1e-2 * louder.max())
+    for sampler, sde in (("heun", "ve"), ("euler-maruyama", "vp"), ("predictor-corrector", "sub-vp")):
+        assert np.isfinite(reconstruct.samples(rows[:1], 2, sampler=sampler, sde=sde, steps=3)).all()
+
+
+def test_samples_of_silence_and_of_score_networks(bundle):
+    calibration, rows, _ = measured((9, 8))
+    assert not Reconstructor(calibration, bundle.path).samples(0 * rows, 2, steps=2).any()
+    with pytest.raises(InputError, match="samples 0"):
+        Reconstructor(calibration, bundle.path).samples(rows, 0)
+    standard, signals, _ = measured((19, 19))
+    with pytest.raises(InputError, match="posterior network"):
+        Reconstructor(standard).samples(signals)
+
+
+def test_samples_of_the_packaged_network_are_of_the_posterior_distribution():
+    """Each explains the signals as well as their noise allows; they spread as the image's own uncertainty says."""
+    calibration, rows, truth = measured((19, 19))
+    reconstruct = Reconstructor(calibration, "posterior", inspect=False)
+    out, drawn = reconstruct(rows), reconstruct.samples(rows, 16)
+    reduced = calibration.reduce(rows)
+    left = reduced.y[:, None] - drawn.reshape(3, 16, -1) @ calibration.basis * calibration.singular_values
+    misfit = np.square(left).sum(axis=2) / (calibration.rank * np.square(reduced.noise[:, None]))
+    assert (np.abs(np.log(misfit)) < np.log(2)).all()
+    assert np.abs(drawn - drawn.mean(axis=1, keepdims=True)).max() > 0
+    spread = np.sqrt(drawn.var(axis=1).mean(axis=(1, 2)) / np.square(out.std).mean(axis=(1, 2)))
+    assert (np.abs(np.log(spread)) < np.log(2)).all()
+    off = np.sqrt(np.square(drawn.mean(axis=1) - truth).mean(axis=(1, 2)))
+    assert (off < 1.2 * np.sqrt(np.square(out.image - truth).mean(axis=(1, 2)))).all()
