@@ -33,12 +33,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path)
     check_target(target)
-    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive the rename; kept short because
-    # the target's own name may already be as long as the file system allows.
-    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")
-    try:
+    with temporary_beside(target, target.suffix) as temporary:
         yield temporary
         temporary.replace(target)
+
+
+@contextmanager
+def temporary_beside(target: Path, suffix: str) -> Iterator[Path]:
+    """Lend a hidden name with this suffix in the folder of `target`; what is there when the block ends is removed."""
+    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive a rename; kept short because
+    # the target's own name may already be as long as the file system allows.
+    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{suffix}")
+    try:
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -110,6 +110,11 @@ class MeasuredRows:
         Of the array that was yielded last: clipped samples and silent channels, see `flags.Flag`.
     numbers : (frames,) int64
         Of the array that was yielded last: each frame's number, or that of the first of those averaged.
+    times : (frames,) float64
+        Of the array that was yielded last: when each frame, or the first of those averaged, began, in s after the
+        file's first one did. Background frames between them are not counted.
+    averaged : int
+        Frames averaged into one.
 
     Warns
     -----
@@ -153,10 +158,13 @@ class MeasuredRows:
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
         items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
         frames, self._first = len(items), items.start
-        self._group = frames if average == "all" else average
-        self.num_frames = frames // self._group
+        self.averaged = frames if average == "all" else average
+        self.num_frames = frames // self.averaged
+        period = measurement.acquisition.cycle * measurement.acquisition.num_averages
+        self._began = period * np.asarray(available[periods]), period * stored
         self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
         self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        self.times: NDArray[np.float64] = np.empty(0)
         empty = summarise(
             (spectra[:, *self._where] * self._factor for spectra in measurement.background_frames(periods=periods)),
             str(self._path),
@@ -167,7 +175,7 @@ class MeasuredRows:
         own = RowNoise.of_background(calibration, empty.energy, empty.frames) if empty.frames else None
         self.noise = RowNoise.unknown(calibration.num_rows) if own is None else own
         if self.noise.variance is not None:  # the mean of some frames is subtracted from that of others
-            share = 1 / self._group + (1 / empty.frames if self.background_subtracted else 0.0)
+            share = 1 / self.averaged + (1 / empty.frames if self.background_subtracted else 0.0)
             self.noise = replace(self.noise, variance=self.noise.variance * share)
 
     def __iter__(self) -> Iterator[Rows]:
@@ -180,7 +188,9 @@ class MeasuredRows:
             if broken.size and self._strict:
                 raise InputError(f"{self._path}: NaN or Inf in frame {done + broken[0]} of those selected")
             self.flags = self._flags_of(len(rows))
-            self.numbers = self._first + self._group * np.arange(done, done + len(rows))
+            self.numbers = self._first + self.averaged * np.arange(done, done + len(rows))
+            frame, period = np.divmod(self.numbers, len(self._began[0]))
+            self.times = frame * self._began[1] + self._began[0][period]
             yield rows
             done += len(rows)
 
@@ -193,8 +203,8 @@ class MeasuredRows:
         if not self._seen:
             return np.zeros(count, np.uint8)
         seen = np.concatenate(self._seen)
-        self._seen = [seen[count * self._group :]]
-        return np.asarray(np.bitwise_or.reduce(seen[: count * self._group].reshape(count, -1), axis=1))
+        self._seen = [seen[count * self.averaged :]]
+        return np.asarray(np.bitwise_or.reduce(seen[: count * self.averaged].reshape(count, -1), axis=1))
 
 
 def _stored_rows(measurement: MeasurementFile, calibration: Calibration) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 import mpi_fast
-from mpi_fast.cli.arrays import check_suffix, is_array, made_by, read_frames, write_images
+from mpi_fast.cli.arrays import is_array, made_by, read_frames
 from mpi_fast.cli.options import (
     Axis,
     Device,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
     from mpi_fast.reconstructor import Reconstruction, Reconstructor
 
-SHOWN = 8  # frames in the picture
-
 
 def reconstruct(
     measurement: Annotated[
@@ -49,12 +47,15 @@ def reconstruct(
         Path, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
     ],
     output: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "-o", "--output", show_default="MEASUREMENT.reco.mdf", help="MDF file to write; of arrays .npz or .mat."
+            "-o",
+            "--output",
+            show_default="MEASUREMENT.reco.mdf, of arrays .reco.npz",
+            help="File to write, its format by its suffix: .mdf, .npz, .png...; may be given several times.",
         ),
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", help=f"Picture of the first {SHOWN} frames to write.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
@@ -83,29 +84,28 @@ def reconstruct(
     untrusted: Untrusted = False,
 ) -> None:
     """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
+    from mpi_fast import formats
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
         array = is_array(measurement, variable)
-        output = output or measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
-        check_outputs(output, png, json_file, inputs=(measurement, calibration))
+        default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
+        outputs = [*(output or [default]), *([png] if png else [])]
+        check_outputs(*outputs, inputs=(measurement, calibration))
+        files = [file for one in outputs for file in formats.check(one, acquired=not array)]
+        check_outputs(*files, json_file, inputs=(measurement, calibration))
         wanted = parse_range(frames, "--frames")
         selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
         selection |= {"periods": parse_range(periods, "--periods"), "average": parse_average(average)}
         options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
-        if png:
-            from mpi_fast import plots
-
-            plots.require(png)
         from mpi_fast.calibration import Calibration
-        from mpi_fast.mdf import MeasurementFile, ReconstructionWriter
+        from mpi_fast.mdf import MeasurementFile
         from mpi_fast.pairing import MeasuredRows, image_grid
         from mpi_fast.reconstructor import Reconstructor
 
         if array:
             if periods or average != "1":
                 raise InputError("--periods, --average: of MDF files; average the frames of an array beforehand")
-            check_suffix(output)
             with spinner("reading the calibration"):
                 reduced = Calibration.open(calibration, **options)
                 layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
@@ -113,17 +113,11 @@ def reconstruct(
             options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
-            write_images(output, result, selection["start"], provenance)
+            with formats.writing(outputs, formats.Header(image_grid(reduced), None, provenance)) as writer:
+                writer.append(result, selection["start"] + np.arange(len(result)))
             summary = Summary()
             summary.add(result)
-            console.print(facts_table(str(measurement), summary.shown()))
-            if png:
-                titles = [f"frame {selection['start'] + index}" for index in range(SHOWN)]
-                figure = plots.reconstruction_figure(summary.images, summary.std, reduced.field_of_view, titles=titles)
-                plots.save(figure, png)
-            console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
-            if json_file:
-                write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
+            _report(measurement, files, summary, provenance, json_file)
             return
         with MeasurementFile(measurement) as file:
             with spinner("reading the calibration"):
@@ -137,27 +131,29 @@ def reconstruct(
                 note(_why_no_background(background, file.background_corrected))
             grid = image_grid(reduced)
             provenance = _provenance(reconstructor, measurement, calibration, rows)
-            with ReconstructionWriter(output, grid, file.acquisition, provenance=provenance) as writer:
+            with formats.writing(outputs, formats.Header(grid, file.acquisition, provenance)) as writer:
                 summary = Summary()
                 with progress_bar("frames") as bar:
                     task = bar.add_task("reconstructing", total=rows.num_frames)
                     for result in reconstructor.stream(rows):
-                        writer.append(result.image, result.std, found_of(result, rows.numbers))
+                        writer.append(result, rows.numbers, rows.times)
                         summary.add(result)
                         bar.advance(task, len(result))
-        console.print(facts_table(str(measurement), summary.shown()))
-        if png:
-            first = selection["start"]
-            titles = [f"frame {first + index}" if average == "1" else f"average {index}" for index in range(SHOWN)]
-            images = summary.images, summary.std, grid.field_of_view
-            plots.save(plots.reconstruction_figure(*images, titles=titles, axes=grid.axes), png)
-        console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
-        if json_file:
-            write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
+        _report(measurement, files, summary, provenance, json_file)
+
+
+def _report(
+    measurement: Path, written: list[Path], summary: "Summary", provenance: dict[str, Any], json_file: Path | None
+) -> None:
+    """Say what was found and what was written, on the screen and in the JSON file."""
+    console.print(facts_table(str(measurement), summary.shown()))
+    console.print("wrote " + ", ".join(map(str, written)), soft_wrap=True)
+    if json_file:
+        write_json(json_file, {"written": written, **summary.facts(), "provenance": provenance})
 
 
 class Summary:
-    """What is kept of a stream of reconstructions: a few numbers, and the first images for the picture."""
+    """What is kept of a stream of reconstructions: a few numbers."""
 
     def __init__(self) -> None:
         self.frames, self.peak = 0, 0.0
@@ -165,13 +161,9 @@ class Summary:
         self._milliseconds = 0.0
         self._misfit: list[Any] = []
         self._flags: list[int] = []
-        self.images: Any = np.empty(0)
-        self.std: Any = np.empty(0)
 
     def add(self, result: "Reconstruction") -> None:
         """Take in one chunk."""
-        if not self.frames:  # copies, or the chunk would stay in memory behind its first frames
-            self.images, self.std = result.image[:SHOWN].copy(), result.std[:SHOWN].copy()
         self.frames += len(result)
         self.peak = max(self.peak, float(np.nanmax(result.image, initial=0.0)))
         if result.misfit is not None and result.flags is not None:
@@ -212,13 +204,6 @@ class Summary:
         return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"
 
 
-def found_of(result: "Reconstruction", numbers: Any) -> dict[str, Any]:
-    """What is kept of each frame beside its image."""
-    found = {"_frame": numbers, "_snrDecibel": result.snr_db, "_noiseFloor": result.noise_floor}
-    kept = {**found, "_misfit": result.misfit, "_flags": result.flags}
-    return {name: values for name, values in kept.items() if values is not None}
-
-
 def _why_no_background(wanted: bool, corrected: bool) -> str:
     if not wanted:
         return "background not subtracted, as asked"
@@ -237,6 +222,7 @@ def _provenance(
         "command": " ".join(["mpi-fast", *sys.argv[1:]]),
         "measurement": measurement.name,
         "background_subtracted": rows.background_subtracted,
+        "averaged": rows.averaged,
         "converted": list(rows.agreement.done),
         "doubtful": list(rows.agreement.doubts),
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
