@@ -25,6 +25,10 @@ class DeviceError(MPIFastError):
     """A GPU, or what is needed to use one, is missing, exhausted or lost."""
 
 
+class LiveError(MPIFastError):
+    """A live stream cannot take a frame: too many wait already, it is closed, or it has failed."""
+
+
 class ModelError(MPIFastError):
     """A checkpoint or a bundle is broken: bad hash, missing keys, unknown version."""
 
