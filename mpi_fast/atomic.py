@@ -54,7 +54,12 @@ def check_target(target: Path) -> None:
     """InputError if no file can appear at `target`, or would replace what is no file: a folder, a pipe, a device."""
     if not target.parent.is_dir():
         raise InputError(f"{target}: cannot be written: the folder {target.parent} does not exist")
-    if target.is_dir():
+    if target.is_dir() and not is_store(target):
         raise InputError(f"{target}: cannot be written: it is a folder, and a file name was expected")
-    if target.exists() and not target.is_file():
+    if target.exists() and not target.is_file() and not target.is_dir():
         raise InputError(f"{target}: cannot be written: it is a pipe or a device, and a file name was expected")
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder was written by Zarr, by its name and what is in it: one that an output may replace."""
+    return path.suffix.lower() == ".zarr" and (path / ".zgroup").is_file()

@@ -56,6 +56,10 @@ def reconstruct(
         ),
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
+    ] = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
@@ -91,6 +95,9 @@ def reconstruct(
         array = is_array(measurement, variable)
         default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
+        if region and not any(one.suffix.lower() == ".csv" for one in outputs):
+            raise InputError("--region: of tables: name an output that ends in .csv, too")
+        formats.regions.require(region or ())
         check_outputs(*outputs, inputs=(measurement, calibration))
         files = [file for one in outputs for file in formats.check(one, acquired=not array)]
         check_outputs(*files, json_file, inputs=(measurement, calibration))
@@ -110,10 +117,13 @@ def reconstruct(
                 reduced = Calibration.open(calibration, **options)
                 layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
                 signals = read_frames(measurement, reduced, layout, wanted)
+            grid = image_grid(reduced)
+            regions = formats.regions_of(region or (), grid)
             options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
-            with formats.writing(outputs, formats.Header(image_grid(reduced), None, provenance)) as writer:
+            header = formats.Header(grid, None, provenance, regions)
+            with formats.writing(outputs, header) as writer:
                 writer.append(result, selection["start"] + np.arange(len(result)))
             summary = Summary()
             summary.add(result)
@@ -123,15 +133,17 @@ def reconstruct(
             with spinner("reading the calibration"):
                 reduced = Calibration.open(calibration, **options)
                 rows = MeasuredRows(file, reduced, background=background, on_bad_frame=on_bad_frame, **selection)
+            grid = image_grid(reduced)
+            regions = formats.regions_of(region or (), grid)
             options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             for done in rows.agreement.done:
                 note(done)
             if not rows.background_subtracted:
                 note(_why_no_background(background, file.background_corrected))
-            grid = image_grid(reduced)
             provenance = _provenance(reconstructor, measurement, calibration, rows)
-            with formats.writing(outputs, formats.Header(grid, file.acquisition, provenance)) as writer:
+            header = formats.Header(grid, file.acquisition, provenance, regions)
+            with formats.writing(outputs, header) as writer:
                 summary = Summary()
                 with progress_bar("frames") as bar:
                     task = bar.add_task("reconstructing", total=rows.num_frames)

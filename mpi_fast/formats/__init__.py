@@ -11,12 +11,14 @@ Each module uses only those further down::
 
     writer                  images as they are made
     registry                suffix -> format
-    mdf  arrays  picture    a format each: `registry.Format` says what its module has
-    series  names           what formats are given
+    mdf  nifti  zarr  arrays  table  picture    a format each: `registry.Format` says what its module has
+    series  regions         what formats are given
+    common                  what they share
 """
 
+from mpi_fast.formats.regions import Region, regions_of
 from mpi_fast.formats.registry import FORMATS, check, format_of, save
 from mpi_fast.formats.series import Series
 from mpi_fast.formats.writer import Header, Writer, writing
 
-__all__ = ["FORMATS", "Header", "Series", "Writer", "check", "format_of", "save", "writing"]
+__all__ = ["FORMATS", "Header", "Region", "Series", "Writer", "check", "format_of", "regions_of", "save", "writing"]

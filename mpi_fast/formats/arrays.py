@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError
-from mpi_fast.formats.names import with_std
+from mpi_fast.formats.common import with_std
 from mpi_fast.formats.series import Images, Series
 
 LARGEST_MAT = 2**31  # bytes of a variable in MATLAB's version 5, which SciPy writes

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpi_fast.errors import InputError
-from mpi_fast.formats import arrays, mdf, picture
+from mpi_fast.formats import arrays, mdf, nifti, picture, table, zarr
 from mpi_fast.formats.series import Series
 
 
@@ -31,9 +31,13 @@ class Format(Protocol):
 
 FORMATS: Mapping[str, Format] = {
     ".mdf": mdf,
+    ".nii": nifti,
+    ".nii.gz": nifti,
+    ".zarr": zarr,
     ".npy": arrays,
     ".npz": arrays,
     ".mat": arrays,
+    ".csv": table,
     ".png": picture,
     ".pdf": picture,
     ".svg": picture,

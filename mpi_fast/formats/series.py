@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.formats.regions import Region
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionFile
 
 if TYPE_CHECKING:
     from mpi_fast.reconstructor import Reconstruction
 
 DELTA_SAMPLE = "of the delta sample"  # the unit of every image, and of its uncertainty
+MISFIT = ("outside", "receiver", "image")  # its parts
 CHUNK_BYTES = 1 << 24
 
 # What is kept of each image: its name in MDF files, and everywhere else.
@@ -63,6 +65,8 @@ class Series:
         How the signals were acquired, as far as that is known.
     provenance : mapping
         What made the images: texts, numbers, lists and mappings of these.
+    regions : sequence of Region
+        What tables are made of; all voxels unless there are any.
     unit : str
         Of images and uncertainty.
 
@@ -78,6 +82,7 @@ class Series:
     found: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     acquisition: Acquisition | None = None
+    regions: Sequence[Region] = ()
     unit: str = DELTA_SAMPLE
 
     def __post_init__(self) -> None:
@@ -122,6 +127,14 @@ class Series:
     def numbers(self) -> NDArray[np.int64]:
         """Number of each image's frame; where nobody knows, they are counted."""
         return np.asarray(self.found.get("frame", np.arange(len(self))), np.int64)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What is known of each image, (F,) each: the three numbers of the misfit by names of their own."""
+        misfit = np.asarray(self.found.get("misfit", np.empty((len(self), 0))))
+        parts = zip(MISFIT, misfit.T, strict=False)
+        return {name: values for name, values in self.found.items() if name != "misfit"} | {
+            f"misfit_{name}": values for name, values in parts
+        }
 
     def titles(self, part: slice) -> list[str]:
         """What the images are called: "frame 3", or "frames 0-9" of those that are means."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.atomic import temporary_beside
 from mpi_fast.formats import mdf
+from mpi_fast.formats.regions import Region
 from mpi_fast.formats.registry import check, format_of, save
 from mpi_fast.formats.series import NAMES, Series, found_of
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionWriter
@@ -32,6 +33,7 @@ class Header:
     grid: Grid
     acquisition: Acquisition | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    regions: Sequence[Region] = ()
 
 
 class Writer(Protocol):
@@ -70,7 +72,8 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
             yield Stored(stored)
         others = [output for output in outputs if output != asked_for]
         if others:
-            series = replace(stack.enter_context(Series.open(path)), acquisition=header.acquisition)
+            series = stack.enter_context(Series.open(path))
+            series = replace(series, acquisition=header.acquisition, regions=header.regions)
             for output in others:
                 save(output, series)
 
@@ -102,7 +105,8 @@ class Kept:
     def series(self) -> Series:
         """All of them."""
         whole = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        return Series(self._header.grid, whole.pop("image"), whole.pop("std"), whole, self._header.provenance)
+        image, std, header = whole.pop("image"), whole.pop("std"), self._header
+        return Series(header.grid, image, std, whole, header.provenance, regions=header.regions)
 
 
 def known_of(result: "Reconstruction", numbers: Numbers, times: Times | None) -> dict[str, NDArray[Any]]:
