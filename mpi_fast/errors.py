@@ -13,6 +13,10 @@ class InputError(MPIFastError, ValueError):
     """An argument or an array is malformed: wrong shape, NaN or Inf, out of range."""
 
 
+class OutputError(MPIFastError, OSError):
+    """A file cannot be written, though nothing is wrong with its name: the disk is full, or a quota is used up."""
+
+
 class FileFormatError(MPIFastError):
     """A file is missing, truncated, foreign, or lacks a required field."""
 

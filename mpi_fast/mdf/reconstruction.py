@@ -9,12 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.reconstruction_file import PER_FRAME
@@ -60,7 +60,7 @@ class ReconstructionWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._h5 = stack.enter_context(h5py.File(stack.enter_context(atomic_path(self._path)), "w"))
+            self._h5 = stack.enter_context(OutputFile(stack.enter_context(atomic_path(self._path))))
             self._images = GrowingDataset(self._h5, "/reconstruction/data")
             self._std = GrowingDataset(self._h5, "/reconstruction/_std")
             self._found = {name: GrowingDataset(self._h5, f"/reconstruction/{name}") for name in PER_FRAME}

@@ -2,8 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, session
@@ -47,7 +47,6 @@ class PosteriorGraph:
         basis = np.ascontiguousarray(calibration.basis.reshape(*self._grid, calibration.rank))
         self._scanner = {"singular_values": np.ascontiguousarray(calibration.singular_values), "basis": basis}
         self._energy = np.square(calibration.basis).mean(axis=0)
-        self._blas = ThreadpoolController()
         self._bound: dict[int, _Buffers] = {}
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
@@ -57,7 +56,7 @@ class PosteriorGraph:
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         calibration, frames = self._calibration, len(rows)
         # BLAS gets one thread: its waiting threads would starve the graph's.
-        with self._blas.limit(limits=1, user_api="blas"):
+        with single_blas_thread():
             reduced = calibration.reduce(rows)
         if frames not in self._bound:
             self._bound[frames] = _Buffers(frames, self._grid, self._session, self._scanner)
