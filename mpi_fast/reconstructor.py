@@ -209,6 +209,11 @@ class Reconstructor:
         return old
 
     @property
+    def graphs(self) -> dict[int, dict[str, Any]]:
+        """Of pipelines on a GPU: whether frames are one CUDA graph, by how many there are at once; see `Capture`."""
+        return {frames: state.to_dict() for frames, state in getattr(self._pipeline, "graphs", {}).items()}
+
+    @property
     def verdict(self) -> Verdict:
         """Whether the frames belong to the calibration: of all calls so far, or of the stream that runs."""
         return self._inspection.verdict
