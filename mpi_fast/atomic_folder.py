@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mpi_fast.atomic import check_target, temporary_beside
+from mpi_fast.atomic import check_target, writing_to
+from mpi_fast.leftovers import hidden_name, sweep
 
 
 @contextmanager
@@ -21,23 +22,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         See `check_target`.
     """
     check_target(path)
-    with temporary_beside(path, path.suffix) as temporary:
-        try:
+    sweep(path.parent)
+    temporary = path.with_name(hidden_name(path.suffix))
+    try:
+        with writing_to(path):
             yield temporary
             _replace(path, temporary)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(path: Path, new: Path) -> None:
     if not path.exists():
         new.rename(path)
         return
-    with temporary_beside(path, path.suffix) as old:
-        path.rename(old)
-        try:
-            new.rename(path)
-        except OSError:
-            old.rename(path)
-            raise
-        shutil.rmtree(old)
+    old = path.with_name(hidden_name(path.suffix))
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)

@@ -7,6 +7,7 @@ the name of a host and number their processes alike.
 
 import os
 import re
+import shutil
 import socket
 import uuid
 from collections.abc import Iterator
@@ -63,6 +64,9 @@ def sweep(folder: Path) -> None:
 
 
 def _remove_unclaimed(path: Path) -> None:
+    if path.is_dir():  # which nobody can lock
+        shutil.rmtree(path, ignore_errors=True)
+        return
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     try:
         if lock(descriptor):

@@ -211,7 +211,7 @@ class Reconstructor:
     @property
     def graphs(self) -> dict[int, dict[str, Any]]:
         """Of pipelines on a GPU: whether frames are one CUDA graph, by how many there are at once; see `Capture`."""
-        return {frames: state.to_dict() for frames, state in getattr(self._pipeline, "graphs", {}).items()}
+        return {frames: state.to_dict() for frames, state in getattr(self._chosen()[0], "graphs", {}).items()}
 
     @property
     def verdict(self) -> Verdict:

@@ -198,7 +198,7 @@ def float32_precision(wanted: str | None) -> Iterator[None]:
     The setting is the process's. It is changed where it differs, for as long as work is enqueued, and put back; the
     replay of a graph needs none.
     """
-    convolutions = torch.backends.cudnn.conv
+    convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # of torch 2.9 and newer
     if wanted is None or convolutions.fp32_precision == wanted:
         yield
         return
