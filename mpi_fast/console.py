@@ -15,19 +15,18 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path, check_target
 from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
+from mpi_fast.progress import ProgressBar
 from mpi_fast.signals import Terminated, ending_signals
 
 
@@ -72,7 +71,7 @@ def friendly() -> Iterator[None]:
     except Terminated as error:
         stderr.print(f"ended by {error}", style="red")
         raise typer.Exit(BY_SIGNAL + error.number) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # raised by a library, or where signals are handled otherwise
         stderr.print("interrupted", style="red")
         raise typer.Exit(BY_SIGNAL + signal.SIGINT) from None
 
@@ -87,16 +86,9 @@ def note(message: str) -> None:
     stderr.print(f"note: {message}", style="yellow")
 
 
-def progress_bar(unit: str = "") -> Progress:
-    """A progress bar on stderr, gone when done, and none at all where stderr is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+def progress_bar(unit: str = "") -> ProgressBar:
+    """A progress bar on stderr, gone when done; where that is no terminal, a line now and then."""
+    return ProgressBar(stderr, unit)
 
 
 def spinner(message: str) -> Progress:

@@ -14,6 +14,8 @@ from typing import Any
 
 import h5py
 
+from mpi_fast.signals import uninterrupted
+
 
 class OutputFile(h5py.File):  # type: ignore[misc]
     """A new HDF5 file.
@@ -85,10 +87,16 @@ class _Sink:
         """Write nothing more to the disk."""
         self.failure = self.failure or OSError("abandoned")
 
+    @uninterrupted
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._position = offset + (self._end if whence == os.SEEK_END else 0)
         return self._position
 
+    @uninterrupted
+    def tell(self) -> int:
+        return self._position
+
+    @uninterrupted
     def write(self, data: memoryview) -> int:
         start, size = self._position, len(data)
         if self.failure is None:
@@ -105,11 +113,13 @@ class _Sink:
         self._end = max(self._end, self._position)
         return size
 
+    @uninterrupted
     def read(self, size: int) -> bytes:
         buffer = bytearray(size)
         self.readinto(memoryview(buffer))
         return bytes(buffer)
 
+    @uninterrupted
     def readinto(self, buffer: memoryview) -> int:
         start, size = self._position, len(buffer)
         buffer[:] = bytes(size)
@@ -125,6 +135,7 @@ class _Sink:
         self._position = start + size
         return size
 
+    @uninterrupted
     def truncate(self, size: int) -> int:
         if self.failure is None:
             try:
@@ -134,6 +145,7 @@ class _Sink:
         self._end = size
         return size
 
+    @uninterrupted
     def flush(self) -> None:
         """Nothing is held back."""
 

@@ -94,13 +94,17 @@ class MeasuredRows:
     chunk : int
         Frames in each array but the last.
     on_bad_frame : str
-        ``flag``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
+        ``mark``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
         error.
 
     Attributes
     ----------
     num_frames : int
         Frames that iterating yields.
+    left_over : int
+        Frames at the end that are fewer than are averaged into one; they are not yielded.
+    begin : int
+        Frames that iterating leaves out, 0 unless set: a multiple of ``chunk`` gives the same arrays as without it.
     background_subtracted : bool
     noise : RowNoise
         What the background frames show of the noise in these frames.
@@ -140,7 +144,7 @@ class MeasuredRows:
         average: int | Literal["all"] = 1,
         background: bool = True,
         chunk: int = 64,
-        on_bad_frame: str = "flag",
+        on_bad_frame: str = "mark",
     ) -> None:
         self.agreement = check_pairing(measurement, calibration, periods)
         for doubt in self.agreement.doubts:
@@ -151,15 +155,15 @@ class MeasuredRows:
         factor = self.agreement.factor
         self._factor = np.complex64(1) if factor is None else factor[calibration.selection].astype(np.complex64)
         self._seen: list[NDArray[np.uint8]] = []
-        self._read = partial(
-            measurement.frames, start, stop, periods=periods, average=average, chunk=chunk, inspect=self._look
-        )
-        self._read()  # refuses an empty selection now rather than later
+        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._look)
+        read(start, average=average)  # refuses an empty selection now rather than later
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
         items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
         frames, self._first = len(items), items.start
         self.averaged = frames if average == "all" else average
-        self.num_frames = frames // self.averaged
+        self._read = partial(read, average=self.averaged)
+        self.num_frames, self.left_over = divmod(frames, self.averaged)
+        self.begin = 0
         period = measurement.acquisition.cycle * measurement.acquisition.num_averages
         self._began = period * np.asarray(available[periods]), period * stored
         self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -179,9 +183,11 @@ class MeasuredRows:
             self.noise = replace(self.noise, variance=self.noise.variance * share)
 
     def __iter__(self) -> Iterator[Rows]:
-        done = 0
+        done = self.begin
         self._seen = []
-        for spectra in self._read():
+        if done == self.num_frames:
+            return
+        for spectra in self._read(self._first + self.averaged * done):
             with np.errstate(invalid="ignore", over="ignore"):
                 rows = (spectra[:, *self._where] * self._factor - self._background).astype(np.complex64, copy=False)
             broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))

@@ -126,7 +126,7 @@ class Reconstructor:
         core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it there is no misfit, and no
         frame is foreign.
     on_bad_frame : str
-        ``flag``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
+        ``mark``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ class Reconstructor:
         engine: str | Engine = "auto",
         precision: str = "fp16",
         inspect: bool = True,
-        on_bad_frame: str = "flag",
+        on_bad_frame: str = "mark",
     ) -> None:
         sampling = Sampling(
             samples,
@@ -273,13 +273,16 @@ class Reconstructor:
             values[bad] = np.nan
         return frames, misfit, flags
 
-    def stream(self, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
+    def stream(self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
 
-        The verdict begins anew. What yields the chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what
-        background frames show (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
+        The verdict begins anew, or goes on with the one that is given, of the frames before these. What yields the
+        chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what background frames show
+        (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
         """
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
+        if verdict is not None:
+            self._inspection.verdict = verdict
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
 

@@ -1,18 +1,14 @@
 """What ``calibrate`` and ``reconstruct`` do with arrays that have no MDF around them."""
 
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mpi_fast
 from mpi_fast.cli.options import parse_grid, parse_numbers
 from mpi_fast.errors import InputError
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
     from mpi_fast.decomposition import Report
-    from mpi_fast.reconstructor import Reconstructor
 
 SUFFIXES = ".mat", ".npy", ".npz"
 
@@ -74,17 +70,3 @@ def read_frames(path: Path, calibration: "Calibration", layout: dict[str, Any], 
         raise InputError(f"--frames {frames.start or 0}:{frames.stop or ''}: {path} has {len(found)} frames")
 
     return found[frames]
-
-
-def made_by(reconstructor: "Reconstructor", measurement: Path, calibration: Path) -> dict[str, Any]:
-    """What made the images, so that they can be made again."""
-    bundle, reduced = reconstructor.bundle, reconstructor.calibration
-    return {
-        "package": f"mpi-fast {mpi_fast.__version__}",
-        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
-        "measurement": measurement.name,
-        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
-        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
-        **asdict(reconstructor.sampling),
-        "runs_on": reconstructor.runs_on,
-    }
