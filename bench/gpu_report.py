@@ -119,7 +119,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         extra = ", ".join(
             f"{key.replace('_', ' ')} {row[key]:.4g}"
-            for key in ("frames_per_second", "joules_per_frame", "times_predicted")
+            for key in ("nodes", "frames_per_second", "joules_per_frame", "times_predicted")
             if key in row
         )
         times = " | ".join(f"{row[key]:.4g}" for key in ("p50", "p95", "p99", "max"))

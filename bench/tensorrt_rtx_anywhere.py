@@ -19,7 +19,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.tensorrt import Plan
 from mpi_fast.engines.tensorrt_device import bind
-from mpi_fast.kernels.launch import CupyDevice
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.export import tensorrt as build
 trt, here = tensorrt.load("tensorrt_rtx"), tensorrt.device_capability()
 content, silent = Bundle.open().read("encoder.onnx"), lambda *_: None
@@ -43,10 +43,10 @@ print(nearest, *runtime.get_engine_validity(plan))
     "deserialise that engine": "facts, content, _ = made(nearest); Plan(trt, content, facts); print('done')",
     "run it, captured": """
 facts, content, _ = made(nearest); device = CupyDevice()
-buffers, _, run = bind(Plan(trt, content, facts), 1, device); replay = device.capture(run.enqueue)
+buffers, _, run = bind(Plan(trt, content, facts), 1, device); replay = device.record(run.enqueue)
 given = np.random.default_rng(0).uniform(0.1, 1, buffers["condition"].shape).astype(np.float32)
 reference = OnnxEngine(Bundle.open()).bind(1, 1); reference.condition[:] = given; reference.encode()
-device.copy(given, buffers["condition"]); replay(); device.wait()
+device.copy(given, buffers["condition"]); replay.launch(); device.wait()
 difference = np.abs(buffers["features"].get() - reference._encoded).max()
 print(f"largest difference from ONNX Runtime: {difference:.2g} of {np.abs(reference._encoded).max():.2g}")
 """,

@@ -5,8 +5,7 @@ comparison, made side by side; `gpu_report.py` makes tables of the JSON. What to
 "compile" in its name: minutes, so `gpu.sh` runs it last.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.torch_device import TorchDeviceEngine
 from mpi_fast.errors import DeviceError
-from mpi_fast.kernels.launch import CupyDevice
+from mpi_fast.kernels.capture import Recorded
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.philox import mirrored_normal
-from mpi_fast.pipelines import Sampling, device
-from mpi_fast.pipelines.device import DeviceLoop
+from mpi_fast.pipelines import Sampling
+from mpi_fast.pipelines.device import LONGEST_CAPTURE, DeviceLoop
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.training.checkpoint import Checkpoint, load_checkpoint
 from mpi_fast.training.half import half
@@ -44,23 +44,19 @@ def gpu() -> CupyDevice:
         pytest.skip(str(error))
 
 
-def loop(calibration: Calibration, batch: int = 1, sampling: Sampling = DEFAULT, **options: Any) -> DeviceLoop:
-    """Our pipeline with PyTorch's network, fp16 unless asked for another precision."""
+def loop(
+    calibration: Calibration, batch: int = 1, sampling: Sampling = DEFAULT, captured: bool = True, **options: Any
+) -> DeviceLoop:
+    """Our pipeline with PyTorch's network, fp16 unless asked for another precision; as a graph, or it is an error."""
     checkpoint, sigma_range = load_checkpoint(Bundle.open().checkpoint()), Bundle.open().sigma_range
 
     def engine() -> TorchDeviceEngine:
         return TorchDeviceEngine(checkpoint, "cuda:0", **options)
 
-    return DeviceLoop(calibration, sampling, sigma_range, engine, CupyDevice, sorted({1, batch}))
-
-
-@contextlib.contextmanager
-def without_graphs() -> Iterator[None]:
-    longest, device.LONGEST_CAPTURE = device.LONGEST_CAPTURE, 0
-    try:
-        yield
-    finally:
-        device.LONGEST_CAPTURE = longest
+    longest = LONGEST_CAPTURE if captured else 0
+    made = DeviceLoop(calibration, sampling, sigma_range, engine, CupyDevice, sorted({1, batch}), longest)
+    assert made.graphs[1].captured == captured, made.name
+    return made
 
 
 class InTorch(nn.Module):
@@ -102,11 +98,6 @@ def in_torch(calibration: Calibration, mode: str | None) -> Run:
     return run
 
 
-def eager_kernels(calibration: Calibration) -> Run:
-    with without_graphs():
-        return loop(calibration)
-
-
 def onnx_graph(calibration: Calibration) -> Run:
     """The frozen graph, exported for this scanner and replayed by ONNX Runtime."""
     if reason := why_not():
@@ -128,13 +119,22 @@ LATENCY: dict[str, tuple[int, Callable[[Calibration], Run]]] = {
     "one CUDA graph, PyTorch fp16 inside": (10_000, loop),
     "one CUDA graph, PyTorch fp16 compiled inside": (10_000, lambda c: loop(c, compiled=True)),
     "one CUDA graph, PyTorch tf32 inside": (1_000, lambda c: loop(c, precision="tf32")),
-    "the same kernels without a graph": (500, eager_kernels),
+    "the same kernels without a graph": (500, lambda c: loop(c, captured=False)),
     "ONNX Runtime's own CUDA graph of the frozen frame, fp32 with tf32 products": (1_000, onnx_graph),
     "PyTorch alone, eager": (300, lambda c: in_torch(c, None)),
     "PyTorch alone, torch.compile max-autotune": (2_000, lambda c: in_torch(c, "max-autotune")),
     "ONNX Runtime on the host's CPU": (50, lambda c: Reconstructor(c, device="cpu")),
-    "the published setting: 1000 steps, eager PyTorch network": (3, lambda c: loop(c, 1, PUBLISHED, precision="fp32")),
+    "the published setting: 1000 steps, eager PyTorch network": (
+        3,
+        lambda c: loop(c, 1, PUBLISHED, captured=False, precision="fp32"),
+    ),
 }
+
+
+def graph_of(run: Run) -> dict[str, Any]:
+    """Whether it is one CUDA graph, for the report; nothing for what is not ours."""
+    graphs = getattr(run, "graphs", {})
+    return next((state.to_dict() for state in graphs.values()), {})
 
 
 @pytest.mark.benchmark(group="latency of one frame")
@@ -144,6 +144,7 @@ def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
     rounds, make = LATENCY[name]
     run = make(calibration)
     frames = iter(np.tile(np.ascontiguousarray(rows)[:, None], (rounds // len(rows) + 2, 1, 1)))
+    benchmark.extra_info.update(graph_of(run))
     benchmark.pedantic(run, setup=lambda: ((next(frames),), {}), rounds=rounds, warmup_rounds=min(20, rounds))
 
 
@@ -174,33 +175,24 @@ def energy() -> Any:
 
 @pytest.mark.benchmark(group="stages of one frame: 50 repetitions in a graph")
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize("stage", ["transfers", "encoder", "denoiser"])
+@pytest.mark.parametrize("stage", ["encoder", "denoiser"])
 def test_stage(benchmark: Any, measured: Measured, stage: str, compiled: bool) -> None:
     """The kernels' own stages are in test_kernels.py."""
-    pipeline = loop(measured[0], compiled=compiled)
-    lane = pipeline._lane(1, 0)
-    first = {"encoder": lambda: None, "denoiser": lane._evaluator.encode}
+    device, checkpoint = CupyDevice(), load_checkpoint(Bundle.open().checkpoint())
+    evaluator = TorchDeviceEngine(checkpoint, "cuda:0", compiled=compiled).bind(1, DEFAULT.samples, device, [1.0])
+    evaluator.encode()
 
     def work() -> None:
         for _ in range(50):
-            if stage == "transfers":
-                lane._device.copy(lane._signals, lane._loop.signals)
-                for array, host in lane._results:
-                    lane._device.fetch(array, host)
-            elif stage == "encoder":
-                lane._evaluator.encode()
-            else:
-                lane._evaluator._number = 1
-                lane._evaluator.denoise()
+            (evaluator.encode if stage == "encoder" else evaluator.denoise)()
 
-    first.get(stage, lambda: None)()
-    work()
-    lane._device.wait()
-    graph = lane._evaluator.capture(work)
+    recorded = Recorded(device, work, evaluator)
+    assert recorded.state.captured, recorded.state
 
     def run() -> None:
-        graph()
-        lane._device.wait()
+        recorded()
+        device.wait()
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=5)
+    benchmark.extra_info["nodes"] = recorded.state.nodes // 50
     benchmark.extra_info["seconds"] = benchmark.stats.stats.median / 50

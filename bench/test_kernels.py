@@ -13,9 +13,10 @@ from roofline import GPUS, Size, kernels
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.kernels.capture import Recorded
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.finish import finish
 from mpi_fast.kernels.guided_step import State, guided_step
-from mpi_fast.kernels.launch import CupyDevice
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 from mpi_fast.kernels.table import STEP, step_table
@@ -74,15 +75,17 @@ def test_kernel(benchmark: Any, device: CupyDevice, measured: Any, stage: str, f
     launches = Buffers(device, calibration, frames).launches
     for launch in launches.values():  # loads all kernels, and fills what this one reads
         launch()
-    with device.stream:
-        device.stream.begin_capture()
+
+    def work() -> None:
         for _ in range(REPEAT):
             launches[stage]()
-        graph = device.stream.end_capture()
+
+    recorded = Recorded(device, work, device)
+    assert recorded.state.nodes == REPEAT, recorded.state
 
     def run() -> None:
-        graph.launch(device.stream)
-        device.stream.synchronize()
+        recorded()
+        device.wait()
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=5)
     name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())["name"].decode()

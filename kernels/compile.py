@@ -99,7 +99,7 @@ def _source(kernel: Kernel) -> str:
 
 
 def _header() -> str:
-    return (FOLDER / "device.cuh").read_text(encoding="utf-8")
+    return "".join(path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.cuh")))
 
 
 def _figures(pattern: str, log: io.StringIO) -> list[int]:

@@ -40,7 +40,7 @@ __device__ inline void store(BFloat16* where, float value) {
     where->bits = (unsigned short)((nan ? bits | 0x400000u : bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-__device__ inline void store(Half* where, float value) {
+__device__ inline unsigned short half_bits(float value) {
     const unsigned sign = (__float_as_uint(value) >> 16) & 0x8000u, bits = __float_as_uint(value) & 0x7fffffffu;
     unsigned half;
     if (bits >= 0x47800000u)  // 65536 and above, infinity, NaN
@@ -49,8 +49,10 @@ __device__ inline void store(Half* where, float value) {
         half = __float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3f000000u;
     else  // the exponent's bias changes by 112, then as above
         half = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
-    where->bits = (unsigned short)(sign | half);
+    return (unsigned short)(sign | half);
 }
+
+__device__ inline void store(Half* where, float value) { where->bits = half_bits(value); }
 
 // ---- noise --------------------------------------------------------------------------------------------------------
 

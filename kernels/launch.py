@@ -1,7 +1,7 @@
 """What runs kernels: a device, behind the few calls that the launchers need. CuPy provides one, the tests another."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -20,7 +20,7 @@ STORAGE: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.flo
 """How arrays hold them: bfloat16 as its bits."""
 
 _CUDA_TYPES = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
-SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU without asking for more
+SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU; more must be asked for
 THREADS = 768  # of a block; device.cuh says why
 
 
@@ -30,6 +30,19 @@ class Kernel:
 
     name: str
     defines: tuple[tuple[str, str], ...] = ()
+
+
+class Graph(Protocol):
+    """A recorded CUDA graph."""
+
+    @property
+    def nodes(self) -> int:
+        """Kernels, copies and the like in it."""
+        ...
+
+    def launch(self) -> None:
+        """Enqueue all of it on the stream that it was recorded from."""
+        ...
 
 
 class Device(Protocol):
@@ -50,6 +63,11 @@ class Device(Protocol):
         """How many blocks can run without sharing one."""
         ...
 
+    @property
+    def shared_limit(self) -> int:
+        """Bytes of shared memory that a block may ask for."""
+        ...
+
     def upload(self, array: NDArray[Any]) -> Array:
         """Copy to the device."""
         ...
@@ -63,7 +81,14 @@ class Device(Protocol):
         ...
 
     def asarray(self, foreign: Any) -> Array:
-        """An array of another library that is on this device already, its memory shared."""
+        """An array of another library whose work is on this stream already, its memory shared."""
+        ...
+
+    def adopt(self, foreign: Any) -> Array:
+        """The same for an array that somebody still writes on a stream of their own: this stream waits for that.
+
+        InputError for an array of another device.
+        """
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -71,7 +96,7 @@ class Device(Protocol):
         ...
 
     def copy(self, source: NDArray[Any], target: Array) -> None:
-        """Enqueue: overwrite an array of the device with one of the host."""
+        """Enqueue: overwrite an array of the device with one of the host; in a graph, one of `pinned`."""
         ...
 
     def fetch(self, source: Array, target: NDArray[Any]) -> None:
@@ -84,8 +109,8 @@ class Device(Protocol):
         """Enqueue a kernel on the stream: arrays of the device and NumPy scalars are its arguments."""
         ...
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what ``work`` enqueues, having run before; the result enqueues the same again."""
+    def record(self, work: Callable[[], None]) -> Graph:
+        """What ``work`` enqueues, having run before on this thread, as a graph; nothing of it runs."""
         ...
 
     def wait(self) -> None:
@@ -93,120 +118,8 @@ class Device(Protocol):
         ...
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it, what arrays do by themselves is enqueued on the stream, too."""
+        """Within it this device is the current one, and what arrays do by themselves is enqueued on its stream."""
         ...
-
-
-class CupyDevice:
-    """A CUDA device by CuPy, and a stream of its own that does not wait for the default one.
-
-    Parameters
-    ----------
-    index : int
-        Which device.
-
-    Raises
-    ------
-    DeviceError
-        Without CuPy, without this GPU, and where the driver is too old.
-    """
-
-    def __init__(self, index: int = 0) -> None:
-        try:
-            import cupy
-        except ImportError as error:
-            raise DeviceError("running on a GPU needs CuPy: pip install 'mpi-fast[gpu]'") from error
-        if not cupy.cuda.is_available():
-            raise DeviceError("CuPy finds no CUDA device: expected an NVIDIA GPU and its driver")
-        count = cupy.cuda.runtime.getDeviceCount()
-        if not 0 <= index < count:
-            raise DeviceError(f"cuda:{index}: there are {count} CUDA devices, counted from 0")
-        self._cupy = cupy
-        self._device = cupy.cuda.Device(index)
-        self._functions: dict[Kernel, Any] = {}
-        with self._device:
-            self.stream = cupy.cuda.Stream(non_blocking=True)
-        self.stream_address = int(self.stream.ptr)
-        properties = cupy.cuda.runtime.getDeviceProperties(index)
-        self.name = f"{properties['name'].decode()} (cuda:{index})"
-        self.architecture = f"sm_{self._device.compute_capability}"
-        self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
-
-    def upload(self, array: NDArray[Any]) -> Array:
-        """See `Device`."""
-        with self.active():
-            return self._cupy.asarray(array)
-
-    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """See `Device`."""
-        with self.active():
-            return self._cupy.empty(shape, dtype)
-
-    def address(self, array: Array) -> int:
-        """See `Device`."""
-        return int(array.data.ptr)
-
-    def asarray(self, foreign: Any) -> Array:
-        """See `Device`."""
-        if hasattr(foreign, "__cuda_array_interface__"):
-            return self._cupy.asarray(foreign)
-        return self._cupy.from_dlpack(foreign)
-
-    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """See `Device`."""
-        import cupyx
-
-        array: NDArray[Any] = cupyx.empty_pinned(shape, dtype)
-        array.fill(0)
-        return array
-
-    def copy(self, source: NDArray[Any], target: Array) -> None:
-        """See `Device`."""
-        with self._device:
-            target.set(source, stream=self.stream)
-
-    def fetch(self, source: Array, target: NDArray[Any]) -> None:
-        """See `Device`."""
-        with self._device:
-            source.get(stream=self.stream, out=target, blocking=False)
-
-    def launch(
-        self, kernel: Kernel, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Any]
-    ) -> None:
-        """See `Device`; the first launch of a kernel loads it, and compiles it unless it is in the cache."""
-        with self._device, self.stream:
-            if kernel not in self._functions:
-                from mpi_fast.kernels.compile import cached
-
-                path = cached(kernel, self.architecture)
-                self._functions[kernel] = self._cupy.RawModule(path=str(path)).get_function(kernel.name)
-            self._functions[kernel](grid, (threads,), tuple(arguments), shared_mem=shared)
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Device`: a CUDA graph, launched on this stream."""
-        with self._device, self.stream:
-            self.stream.begin_capture()
-            try:
-                work()
-            finally:
-                graph = self.stream.end_capture()
-
-        def launch() -> None:
-            with self._device:
-                graph.launch(self.stream)
-
-        return launch
-
-    def wait(self) -> None:
-        """See `Device`."""
-        with self._device:
-            self.stream.synchronize()
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """See `Device`."""
-        with self._device, self.stream:
-            yield
 
 
 def scalar_define(scalar: str) -> tuple[tuple[str, str], ...]:
@@ -231,6 +144,15 @@ def expect(where: str, shape_of: dict[str, tuple[Array, tuple[int, ...], DTypeLi
                 f"{where}: {name} is {array.dtype} {tuple(array.shape)}{layout}, "
                 f"expected {np.dtype(dtype)} {shape}, C-contiguous"
             )
+
+
+def fits(device: Device, kernel: Kernel, shared: int) -> None:
+    """Check that a block gets so much shared memory; DeviceError where it does not."""
+    if shared > device.shared_limit:
+        raise DeviceError(
+            f"{kernel.name}: a block needs {shared} bytes of shared memory, {device.name} has {device.shared_limit}: "
+            "the grid has too many voxels, or the calibration too high a rank, for this GPU"
+        )
 
 
 def product_floats(columns: int, sums: int) -> int:

@@ -44,6 +44,7 @@ class Loop:
 
     Attributes
     ----------
+    device : Device
     signals : (F, M) or (F, C, K) complex64
     image, std : (F, N) float32
     statistics : (7, F) float32
@@ -66,7 +67,7 @@ class Loop:
         channels_last: bool = False,
     ) -> None:
         frames, voxels, rank = len(evaluator.condition), calibration.num_voxels, calibration.rank
-        self._device = device
+        self.device = device
         self._projection = Projection.upload(calibration, device)
         self._basis = Basis.upload(calibration, device)
         shape = calibration.selection.shape if spectra else (calibration.num_rows,)
@@ -91,7 +92,7 @@ class Loop:
 
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
-        device, basis, samples, consensus = self._device, self._basis, self.state.x, self._consensus
+        device, basis, samples, consensus = self.device, self._basis, self.state.x, self._consensus
         noise = self.statistics[STATISTICS.index("noise")]
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
         prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition, **self._layout)
@@ -112,9 +113,9 @@ class Loop:
         if self._layout["channels_last"]:
             condition = condition.swapaxes(1, 2)
         stored = _as_stored(np.ascontiguousarray(condition), self._layout["scalar"])
-        self._device.copy(stored.reshape(evaluator.condition.shape), evaluator.condition)
+        self.device.copy(stored.reshape(evaluator.condition.shape), evaluator.condition)
         evaluator.encode()
-        self._device.wait()
+        self.device.wait()
 
 
 class _Evaluations:

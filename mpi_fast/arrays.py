@@ -11,7 +11,7 @@ signals over time, which are transformed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -245,3 +245,29 @@ def _channels_first(matrix: Numbers, shape: tuple[int, ...]) -> Numbers:
     if matrix.ndim != 3:
         raise InputError(f"system matrix {shape}: expected two axes, or three with receive channels")
     return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.swapaxes(0, 1)
+
+
+class ArrayRows:
+    """Frames of an array some at a time, as `pairing.MeasuredRows` has those of a file.
+
+    Parameters
+    ----------
+    frames : array (F, ...)
+        As `frames_of` returns them.
+    first : int
+        Number of the first.
+    chunk : int
+        Frames in each array but the last.
+    """
+
+    def __init__(self, frames: Numbers, first: int = 0, chunk: int = 64) -> None:
+        self._frames, self._first, self._chunk = frames, first, chunk
+        self.num_frames, self.begin = len(frames), 0
+        self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        self.times: NDArray[np.float64] | None = None
+
+    def __iter__(self) -> Iterator[Numbers]:
+        for start in range(self.begin, self.num_frames, self._chunk):
+            part = self._frames[start : start + self._chunk]
+            self.numbers = self._first + np.arange(start, start + len(part))
+            yield part

@@ -1,11 +1,21 @@
-"""Files that appear under their name only when they are whole."""
+"""Files that appear under their name only when they are whole, and on the disk.
 
-import uuid
+A file is written under a hidden name beside its own, and renamed when it is done. Whatever ends the writing, an error,
+a signal that Python sees or the end of the process, the file that was there before is still there. What a killed
+process left under a hidden name is removed by the next one that writes in the same folder.
+"""
+
+import errno
+import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mpi_fast.errors import InputError
+from mpi_fast.errors import InputError, OutputError
+from mpi_fast.leftovers import claimed, hidden_name, sweep
+
+NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
 
 
 @contextmanager
@@ -15,7 +25,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : str or Path
-        The file to create or replace; its folder must exist.
+        The file to create or replace; its folder must exist. A symbolic link is followed: what it points to is
+        created or replaced. A file that is replaced hands on its permissions.
 
     Yields
     ------
@@ -26,28 +37,107 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     ------
     InputError
         See `check_target`.
+    OutputError
+        The file system is full, or does not take the file for another reason of its own.
 
     Notes
     -----
     Whatever ends the block early, KeyboardInterrupt included, leaves `path` as it was and no temporary file.
     """
-    target = Path(path)
-    check_target(target)
-    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive the rename; kept short because
-    # the target's own name may already be as long as the file system allows.
-    temporary = target.with_name(f".{uuid.uuid4().hex[:12]}{target.suffix}")
-    try:
+    target = check_target(Path(path))
+    with writing_to(path), temporary_beside(target, target.suffix) as temporary:
         yield temporary
-        temporary.replace(target)
+        _publish(temporary, target)
+
+
+@contextmanager
+def temporary_beside(target: Path, suffix: str) -> Iterator[Path]:
+    """Lend a hidden name with this suffix in the folder of `target`; what is there when the block ends is removed."""
+    sweep(target.parent)
+    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive a rename; kept short because
+    # the target's own name may already be as long as the file system allows.
+    temporary = target.with_name(hidden_name(suffix))
+    try:
+        with claimed(temporary):
+            yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def check_target(target: Path) -> None:
-    """InputError if no file can appear at `target`, or would replace what is no file: a folder, a pipe, a device."""
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: cannot be written: the folder {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"{target}: cannot be written: it is a folder, and a file name was expected")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{target}: cannot be written: it is a pipe or a device, and a file name was expected")
+@contextmanager
+def writing_to(path: str | Path) -> Iterator[None]:
+    """Turn the system's refusal to store more into an OutputError that names the file people asked for."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def check_target(target: Path) -> Path:
+    """Find the file that writing to `target` creates or replaces, behind symbolic links.
+
+    Raises
+    ------
+    InputError
+        No file can appear there, or it would replace what is no file, such as a folder, a pipe or a device, or a file
+        that is read-only.
+    """
+    real = Path(os.path.realpath(target))
+    shown = f"{target}: cannot be written"
+    if not real.parent.is_dir():
+        raise InputError(f"{shown}: the folder {real.parent if target.is_symlink() else target.parent} does not exist")
+    try:
+        mode = real.stat(follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return real
+    if stat.S_ISLNK(mode):
+        raise InputError(f"{shown}: it is a symbolic link in a circle, and a file name was expected")
+    if is_store(real):
+        return real
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{shown}: it is a folder, and a file name was expected")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{shown}: it is a pipe or a device, and a file name was expected")
+    if not (mode & 0o222 and os.access(real, os.W_OK)):  # nothing stops root but the bits themselves
+        raise InputError(f"{shown}: the file that is there is read-only")
+    return real
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder was written by Zarr, by its name and what is in it: one that an output may replace."""
+    return path.suffix.lower() == ".zarr" and (path / ".zgroup").is_file()
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Rename, once all is on the disk: after a power cut there is the old file or the new one."""
+    _keep_permissions(temporary, target)
+    sync(temporary)
+    temporary.replace(target)
+    with suppress(OSError):  # not every file system can do it for folders
+        sync(target.parent)
+
+
+def _keep_permissions(temporary: Path, target: Path) -> None:
+    """Give the new file mode and, as far as we may, owner and group of the one it replaces."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return
+    new = temporary.stat()
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) and hasattr(os, "chown"):
+        with suppress(PermissionError):
+            os.chown(temporary, old.st_uid, old.st_gid)
+    temporary.chmod(stat.S_IMODE(old.st_mode))
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -34,6 +34,7 @@ import numpy as np
 from mpi_fast.atomic import atomic_path
 from mpi_fast.calibration_fields import FIELDS, Field, check_facts, check_fields, damaged
 from mpi_fast.errors import FileFormatError
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf import Acquisition, Datasets
 from mpi_fast.mdf.access import rehearse_if_untrusted
 from mpi_fast.mdf.acquisition_text import from_plain, to_plain
@@ -70,7 +71,7 @@ def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
     """Write the fields of a calibration, ``facts`` among them; the file appears under its name only when whole."""
     with atomic_path(path) as temporary:
         # Of this version on, HDF5 guards its own structures by checksums, too.
-        with h5py.File(temporary, "w", libver=("v110", "v110"), userblock_size=HEADER) as file:
+        with OutputFile(temporary, libver=("v110", "v110"), userblock_size=HEADER) as file:
             file["kind"], file["format"] = np.bytes_(KIND), FORMAT
             file["facts"] = np.bytes_(json.dumps(content["facts"]).encode())
             file["stated"] = np.bytes_(json.dumps(_stated(content)).encode())

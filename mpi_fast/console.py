@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,31 +15,46 @@ import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path, check_target
 from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
+from mpi_fast.progress import ProgressBar
+from mpi_fast.signals import Terminated, ending_signals
+
+
+class _Screen(Console):
+    """What people look at, and may stop looking at: the results are in files."""
+
+    def on_broken_pipe(self) -> None:
+        """Say no more; what was begun is done all the same."""
+        self.quiet = True
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(nothing)
+
 
 # No markup: what is printed are people's file names, and [brackets] in them are brackets.
-console = Console(highlight=False, markup=False)
-stderr = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+console = _Screen(highlight=False, markup=False)
+stderr = _Screen(stderr=True, highlight=False, markup=False, soft_wrap=True)
+BY_SIGNAL = 128  # the exit code is this and the number of the signal, as shells have it
 
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Turn the package's errors, and the system's, into one line and exit code 2, and its warnings into notes."""
+    """Turn the package's errors, and the system's, into one line and exit code 2, and its warnings into notes.
+
+    Signals that end the process end it cleanly, with a line and the exit code that shells have for them.
+    """
     try:
-        with warnings.catch_warnings():
+        with ending_signals(), warnings.catch_warnings():
             warnings.simplefilter("always", MPIFastWarning)
             shown = warnings.showwarning
             warnings.showwarning = lambda message, category, *place, **more: (
@@ -51,9 +68,12 @@ def friendly() -> Iterator[None]:
         _fail(f"{where}{error.strerror or error}")
     except MemoryError:
         _fail("not enough memory")
-    except KeyboardInterrupt:
+    except Terminated as error:
+        stderr.print(f"ended by {error}", style="red")
+        raise typer.Exit(BY_SIGNAL + error.number) from None
+    except KeyboardInterrupt:  # raised by a library, or where signals are handled otherwise
         stderr.print("interrupted", style="red")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(BY_SIGNAL + signal.SIGINT) from None
 
 
 def _fail(message: str) -> None:
@@ -66,16 +86,9 @@ def note(message: str) -> None:
     stderr.print(f"note: {message}", style="yellow")
 
 
-def progress_bar(unit: str = "") -> Progress:
-    """A progress bar on stderr, gone when done, and none at all where stderr is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
+def progress_bar(unit: str = "") -> ProgressBar:
+    """A progress bar on stderr, gone when done; where that is no terminal, a line now and then."""
+    return ProgressBar(stderr, unit)
 
 
 def spinner(message: str) -> Progress:
@@ -116,9 +129,9 @@ def check_outputs(*outputs: Path | None, inputs: tuple[Path, ...] = ()) -> None:
     for path in outputs:
         if path is None:
             continue
-        check_target(path)
-        if not os.access(path.parent, os.W_OK):
-            raise InputError(f"{path}: cannot be written: no permission to write in {path.parent}")
+        folder = check_target(path).parent
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{path}: cannot be written: no permission to write in {folder}")
         if os.path.realpath(path) in seen:
             raise InputError(f"{path}: is an input or another output of this command; not replaced")
         seen.add(os.path.realpath(path))

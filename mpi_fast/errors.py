@@ -13,6 +13,10 @@ class InputError(MPIFastError, ValueError):
     """An argument or an array is malformed: wrong shape, NaN or Inf, out of range."""
 
 
+class OutputError(MPIFastError, OSError):
+    """A file cannot be written, though nothing is wrong with its name: the disk is full, or a quota is used up."""
+
+
 class FileFormatError(MPIFastError):
     """A file is missing, truncated, foreign, or lacks a required field."""
 
@@ -23,6 +27,10 @@ class MismatchError(MPIFastError):
 
 class DeviceError(MPIFastError):
     """A GPU, or what is needed to use one, is missing, exhausted or lost."""
+
+
+class LiveError(MPIFastError):
+    """A live stream cannot take a frame: too many wait already, it is closed, or it has failed."""
 
 
 class ModelError(MPIFastError):

@@ -126,10 +126,12 @@ def row_strength(scanner: Scanner) -> NDArray[np.float64]:
     return strength
 
 
-def kept_frequencies(scanner: Scanner, merit: NDArray[np.float64]) -> NDArray[np.int64]:
+def kept_frequencies(
+    scanner: Scanner, merit: NDArray[np.float64], matrix_bytes: int = MATRIX_BYTES
+) -> NDArray[np.int64]:
     """Frequencies of which a matrix is kept, ascending: all, or those whose best row has the highest merit (C, K)."""
     channels, count = merit.shape
-    limit = max(1, MATRIX_BYTES // (8 * channels * int(np.prod(scanner.grid))))
+    limit = max(1, matrix_bytes // (8 * channels * int(np.prod(scanner.grid))))
     return np.sort(np.argsort(-merit.max(axis=0), kind="stable")[:limit]) if limit < count else np.arange(count)
 
 

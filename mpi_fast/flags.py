@@ -30,9 +30,9 @@ class Flag(IntFlag):
 
 
 def is_strict(on_bad_frame: str) -> bool:
-    """Whether ``stop`` was asked for rather than ``flag``; InputError for anything else."""
-    if on_bad_frame not in ("flag", "stop"):
-        raise InputError(f"on bad frame '{on_bad_frame}': expected flag or stop")
+    """Whether ``stop`` was asked for rather than ``mark``; InputError for anything else."""
+    if on_bad_frame not in ("mark", "stop"):
+        raise InputError(f"on bad frame '{on_bad_frame}': expected mark or stop")
     return on_bad_frame == "stop"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
-from mpi_fast.experiment import MeasuredMatrix, kept_frequencies, noisy, row_strength
+from mpi_fast.experiment import MATRIX_BYTES, MeasuredMatrix, kept_frequencies, noisy, row_strength
 from mpi_fast.noise import complex_noise
 from mpi_fast.phantoms import OPENMPI_FAMILIES, OPENMPI_VOLUMES, Canvas, Family, unseen
 from mpi_fast.simulation import ReceiveChain, Scanner
@@ -45,12 +45,15 @@ class HeldOut:
         voxel_size = tuple(size / count for size, count in zip(scanner.field_of_view, grid, strict=True))
         return replace(self, scanner=replace(scanner, grid=grid, voxel_size=voxel_size))
 
-    def measure_matrix(self) -> MeasuredMatrix:
-        """Measure the scanner's system matrix with white noise, background scans and a constant feed-through."""
+    def measure_matrix(self, matrix_bytes: int = MATRIX_BYTES) -> MeasuredMatrix:
+        """Measure the scanner's system matrix with white noise, background scans and a constant feed-through.
+
+        Of one larger than so many bytes the strongest frequencies are kept.
+        """
         scanner, rng = self.scanner, np.random.default_rng(self.seed)
         strength = np.where(scanner.frequencies >= 80e3, row_strength(scanner), 0.0)
         level = np.sort(strength.ravel())[::-1][self.rows_above_5] / 5
-        kept = kept_frequencies(scanner, strength)
+        kept = kept_frequencies(scanner, strength, matrix_bytes)
         truth = scanner.system_matrix(kept)
         voxels, block = truth.shape[2], self.background_block
         total = voxels + -(-voxels // self.background_every) * block

@@ -53,9 +53,7 @@ class Inspection:
 
     def before(self, rows: NDArray[np.complex64]) -> NDArray[np.uint8]:
         """BAD and DEAD for rows (F, M); bad ones are set to zero there, so that nothing they hold goes anywhere."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            size = (np.abs(rows) * self._calibration.weights).max(axis=1, initial=0.0)
-        bad = ~(size < LARGEST)  # of NaN, too
+        bad = beyond_computing(rows, self._calibration)
         rows[bad] = 0
         flags = np.where(bad, np.uint8(Flag.BAD), of_rows(rows, self._channel))
         return flags.astype(np.uint8)
@@ -105,3 +103,10 @@ class Inspection:
         if self.verdict.foreign:
             return f"{self.verdict.reason}; a false alarm once in {FRAMES} frames or more"
         return "they hold what neither noise nor particles explain"
+
+
+def beyond_computing(rows: NDArray[np.complex64], calibration: Calibration) -> NDArray[np.bool_]:
+    """Which frames of rows (F, M) hold NaN, Inf or numbers too large to compute with."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = (np.abs(rows) * calibration.weights).max(axis=1, initial=0.0)
+    return np.asarray(~(size < LARGEST))  # of NaN, too

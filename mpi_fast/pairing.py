@@ -94,13 +94,17 @@ class MeasuredRows:
     chunk : int
         Frames in each array but the last.
     on_bad_frame : str
-        ``flag``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
+        ``mark``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
         error.
 
     Attributes
     ----------
     num_frames : int
         Frames that iterating yields.
+    left_over : int
+        Frames at the end that are fewer than are averaged into one; they are not yielded.
+    begin : int
+        Frames that iterating leaves out, 0 unless set: a multiple of ``chunk`` gives the same arrays as without it.
     background_subtracted : bool
     noise : RowNoise
         What the background frames show of the noise in these frames.
@@ -110,6 +114,11 @@ class MeasuredRows:
         Of the array that was yielded last: clipped samples and silent channels, see `flags.Flag`.
     numbers : (frames,) int64
         Of the array that was yielded last: each frame's number, or that of the first of those averaged.
+    times : (frames,) float64
+        Of the array that was yielded last: when each frame, or the first of those averaged, began, in s after the
+        file's first one did. Background frames between them are not counted.
+    averaged : int
+        Frames averaged into one.
 
     Warns
     -----
@@ -135,7 +144,7 @@ class MeasuredRows:
         average: int | Literal["all"] = 1,
         background: bool = True,
         chunk: int = 64,
-        on_bad_frame: str = "flag",
+        on_bad_frame: str = "mark",
     ) -> None:
         self.agreement = check_pairing(measurement, calibration, periods)
         for doubt in self.agreement.doubts:
@@ -146,17 +155,20 @@ class MeasuredRows:
         factor = self.agreement.factor
         self._factor = np.complex64(1) if factor is None else factor[calibration.selection].astype(np.complex64)
         self._seen: list[NDArray[np.uint8]] = []
-        self._read = partial(
-            measurement.frames, start, stop, periods=periods, average=average, chunk=chunk, inspect=self._look
-        )
-        self._read()  # refuses an empty selection now rather than later
+        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._look)
+        read(start, average=average)  # refuses an empty selection now rather than later
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
         items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
         frames, self._first = len(items), items.start
-        self._group = frames if average == "all" else average
-        self.num_frames = frames // self._group
+        self.averaged = frames if average == "all" else average
+        self._read = partial(read, average=self.averaged)
+        self.num_frames, self.left_over = divmod(frames, self.averaged)
+        self.begin = 0
+        period = measurement.acquisition.cycle * measurement.acquisition.num_averages
+        self._began = period * np.asarray(available[periods]), period * stored
         self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
         self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
+        self.times: NDArray[np.float64] = np.empty(0)
         empty = summarise(
             (spectra[:, *self._where] * self._factor for spectra in measurement.background_frames(periods=periods)),
             str(self._path),
@@ -167,20 +179,24 @@ class MeasuredRows:
         own = RowNoise.of_background(calibration, empty.energy, empty.frames) if empty.frames else None
         self.noise = RowNoise.unknown(calibration.num_rows) if own is None else own
         if self.noise.variance is not None:  # the mean of some frames is subtracted from that of others
-            share = 1 / self._group + (1 / empty.frames if self.background_subtracted else 0.0)
+            share = 1 / self.averaged + (1 / empty.frames if self.background_subtracted else 0.0)
             self.noise = replace(self.noise, variance=self.noise.variance * share)
 
     def __iter__(self) -> Iterator[Rows]:
-        done = 0
+        done = self.begin
         self._seen = []
-        for spectra in self._read():
+        if done == self.num_frames:
+            return
+        for spectra in self._read(self._first + self.averaged * done):
             with np.errstate(invalid="ignore", over="ignore"):
                 rows = (spectra[:, *self._where] * self._factor - self._background).astype(np.complex64, copy=False)
             broken = np.flatnonzero(~np.isfinite(rows).all(axis=1))
             if broken.size and self._strict:
                 raise InputError(f"{self._path}: NaN or Inf in frame {done + broken[0]} of those selected")
             self.flags = self._flags_of(len(rows))
-            self.numbers = self._first + self._group * np.arange(done, done + len(rows))
+            self.numbers = self._first + self.averaged * np.arange(done, done + len(rows))
+            frame, period = np.divmod(self.numbers, len(self._began[0]))
+            self.times = frame * self._began[1] + self._began[0][period]
             yield rows
             done += len(rows)
 
@@ -193,8 +209,8 @@ class MeasuredRows:
         if not self._seen:
             return np.zeros(count, np.uint8)
         seen = np.concatenate(self._seen)
-        self._seen = [seen[count * self._group :]]
-        return np.asarray(np.bitwise_or.reduce(seen[: count * self._group].reshape(count, -1), axis=1))
+        self._seen = [seen[count * self.averaged :]]
+        return np.asarray(np.bitwise_or.reduce(seen[: count * self.averaged].reshape(count, -1), axis=1))
 
 
 def _stored_rows(measurement: MeasurementFile, calibration: Calibration) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from mpi_fast.denoiser import STRENGTH, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.flags import Flag, is_strict, of_samples
+from mpi_fast.forks import renew_in_children
 from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
-from mpi_fast.pipelines import Frames, Sampling, default_steps
+from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
 from mpi_fast.pipelines.choose import choose, on_device
 from mpi_fast.pipelines.posterior import PosteriorGraph
 from mpi_fast.uncertainty import half_width
@@ -142,7 +144,7 @@ class Reconstructor:
         core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it there is no misfit, and no
         frame is foreign.
     on_bad_frame : str
-        ``flag``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
+        ``mark``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
 
     Attributes
     ----------
@@ -177,7 +179,7 @@ class Reconstructor:
         engine: str | Engine = "auto",
         precision: str = "fp16",
         inspect: bool = True,
-        on_bad_frame: str = "flag",
+        on_bad_frame: str = "mark",
     ) -> None:
         sampling = Sampling(
             samples,
@@ -199,8 +201,9 @@ class Reconstructor:
                 f"{shown(calibration.grid)}: expected a posterior network, which serves every grid, such as the default"
             )
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
-        self._pipeline, why = choose(calibration, bundle, sampling, device, engine, precision, threads)
-        self._why = why
+        self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads)
+        self._made: tuple[Pipeline, str] | None = self._choose()
+        renew_in_children(self)
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)
         ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and name == "default"
         self._inspection = Inspection(calibration, judge_images=ordinary)
@@ -209,7 +212,24 @@ class Reconstructor:
     @property
     def runs_on(self) -> str:
         """What computes, and why it was chosen: for people."""
-        return f"{self._pipeline.name}: {self._why}"
+        pipeline, why = self._chosen()
+        return f"{pipeline.name}: {why}"
+
+    def _chosen(self) -> tuple[Pipeline, str]:
+        """The pipeline, and why it was chosen; in a process that forked, one of its own."""
+        if self._made is None:
+            self._made = self._choose()
+        return self._made
+
+    def after_fork(self) -> object:
+        """See `forks.Forking`."""
+        old, self._made, self._lock = self._made, None, threading.Lock()
+        return old
+
+    @property
+    def graphs(self) -> dict[int, dict[str, Any]]:
+        """Of pipelines on a GPU: whether frames are one CUDA graph, by how many there are at once; see `Capture`."""
+        return {frames: state.to_dict() for frames, state in getattr(self._chosen()[0], "graphs", {}).items()}
 
     @property
     def verdict(self) -> Verdict:
@@ -237,10 +257,11 @@ class Reconstructor:
         """
         began = time.perf_counter()
         with self._lock:
+            pipeline, _ = self._chosen()
             if is_on_gpu(signals):
-                frames, misfit = on_device(self._pipeline, signals), None
+                frames, misfit = on_device(pipeline, signals), None
             else:
-                frames, misfit, flags = self._believed(signals, flags)
+                frames, misfit, flags = self._believed(pipeline, signals, flags)
         count, grid = len(frames.image), self.calibration.grid
         image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
         elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
@@ -285,15 +306,16 @@ class Reconstructor:
             For options out of range, signals that do not fit or are not finite, and models that are no posterior
             network.
         """
-        if not isinstance(self._pipeline, PosteriorGraph):
+        pipeline, _ = self._chosen()
+        if not isinstance(pipeline, PosteriorGraph):
             raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
         sampling = Sampling(count, steps, seed, sampler, sde)
         with self._lock:
-            drawn = self._pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)
+            drawn = pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)
         return drawn.reshape(-1, count, *self.calibration.grid)
 
     def _believed(
-        self, signals: NDArray[Any], known: NDArray[np.uint8] | None
+        self, pipeline: Pipeline, signals: NDArray[Any], known: NDArray[np.uint8] | None
     ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
         """Images of frames on the host, with NaN for the bad ones; misfit and flags."""
         signals = np.asarray(signals)
@@ -304,7 +326,7 @@ class Reconstructor:
             flags |= of_samples(signals, np.asarray(self.calibration.selection.any(axis=1)))
         if known is not None:
             flags |= known
-        frames, misfit = self._pipeline(rows), None
+        frames, misfit = pipeline(rows), None
         bad = (flags & np.uint8(Flag.BAD)) != 0
         if self._strict and bad.any():
             raise InputError(f"signals: frame {bad.argmax()} holds numbers too large to compute with")
@@ -317,13 +339,16 @@ class Reconstructor:
                 values[bad] = np.nan
         return frames, misfit, flags
 
-    def stream(self, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
+    def stream(self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
 
-        The verdict begins anew. What yields the chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what
-        background frames show (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
+        The verdict begins anew, or goes on with the one that is given, of the frames before these. What yields the
+        chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what background frames show
+        (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
         """
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
+        if verdict is not None:
+            self._inspection.verdict = verdict
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
 

@@ -1,18 +1,18 @@
-"""A GPU made of host memory: a fake of TensorRT's runtime half and of what is used of CuPy.
+"""A fake of TensorRT's runtime half, for the stand-in of CUDA in fake_cuda.py.
 
-An engine is an ONNX file behind a header, and enqueuing it runs ONNX Runtime on the arrays at the bound addresses, or
-records it where the stream is capturing. So addresses, shapes, profiles, contexts and streams must be right for the
-numbers to be. The classes have the names of TensorRT's, and no public attribute that those have not: a test compares
-them with the real bindings.
+An engine is an ONNX file behind a header, and running it is running ONNX Runtime on the arrays at the bound addresses,
+on a stream of the stand-in. So addresses, shapes, profiles, contexts, streams and devices must be right for the numbers
+to be. The classes have the names of TensorRT's, and no public attribute that those have not: a test compares them with
+the real bindings.
 """
 
 import ctypes
 import enum
 import types
-from typing import ClassVar
 
 import numpy as np
 import onnxruntime
+from fake_cuda import Array
 
 HEADER = b"engine:"
 NO_MEMORY = "Error Code 2: OutOfMemory (Requested size was 9 bytes; cudaError 2: out of memory)"
@@ -28,67 +28,6 @@ class Capabilities(enum.Enum):
 
 class Severity(enum.Enum):
     ERROR = 1
-
-
-class Stream:
-    """A CUDA stream that runs at once, or captures."""
-
-    alive: ClassVar[dict[int, "Stream"]] = {}
-
-    def __init__(self, non_blocking=False):
-        assert non_blocking
-        self.ptr = 4096 + len(self.alive)
-        self.alive[self.ptr] = self
-        self.captured = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
-
-    def synchronize(self):
-        assert self.captured is None, "synchronising a capturing stream"
-
-    def begin_capture(self):
-        self.captured = []
-
-    def end_capture(self):
-        captured, self.captured = self.captured, None
-        return types.SimpleNamespace(launch=lambda stream: [run() for run in captured])
-
-    def do(self, run):
-        run() if self.captured is None else self.captured.append(run)
-
-
-class Array(np.ndarray):
-    """An array on the device: CuPy's names for what NumPy has others for."""
-
-    @property
-    def data(self):
-        return types.SimpleNamespace(ptr=self.ctypes.data)
-
-    def set(self, host):
-        self[...] = host
-
-    def get(self, out=None):
-        found = np.array(self)
-        if out is not None:
-            out[...] = found
-        return found
-
-
-def fake_cupy(capability="89"):
-    """The modules cupy and cupyx."""
-    device = types.SimpleNamespace(compute_capability=capability)
-    cupy = types.SimpleNamespace(
-        cuda=types.SimpleNamespace(is_available=lambda: True, Device=lambda: device, Stream=Stream),
-        ones=lambda shape, dtype: np.ones(shape, dtype).view(Array),
-        empty=lambda shape, dtype: np.empty(shape, dtype).view(Array),
-        asarray=lambda array: np.array(array).view(Array),
-        uint8=np.uint8,
-    )
-    return {"cupy": cupy, "cupyx": types.SimpleNamespace(zeros_pinned=np.zeros)}
 
 
 def at(address, shape, dtype):
@@ -167,7 +106,7 @@ def fake_tensorrt(name, version, *, portable=True, context_fails=False, invalid=
 
         def set_optimization_profile_async(self, profile_index, stream_handle):
             calls.append(("profile", profile_index, stream_handle))
-            return stream_handle in Stream.alive
+            return stream_handle in Array.gpu.streams
 
         def set_input_shape(self, name, shape):
             self._shapes[name] = tuple(shape)
@@ -185,14 +124,17 @@ def fake_tensorrt(name, version, *, portable=True, context_fails=False, invalid=
 
         def execute_async_v3(self, stream_handle):
             assert self._memory, "no scratch memory"
-            Stream.alive[stream_handle].do(self._run)
-            calls.append(("execute", stream_handle, Stream.alive[stream_handle].captured is not None))
+            stream = Array.gpu.of(stream_handle)
+            assert stream.device == Array.gpu.device, "enqueued while another device is the current one"
+            read = [self._addresses[name] for name in self._shapes]
+            stream.enqueue(self._run, read, [*self._addresses.values()], "engine")
+            calls.append(("execute", stream_handle))
             return True
 
         if portable:
 
             def is_stream_capturable(self, stream):
-                return stream in Stream.alive
+                return stream in Array.gpu.streams
 
         def _run(self):
             inputs = {name: at(self._addresses[name], shape, np.float32) for name, shape in self._shapes.items()}

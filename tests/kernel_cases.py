@@ -263,7 +263,7 @@ def main():
     else:
         import cupy
 
-        from mpi_fast.kernels.launch import CupyDevice
+        from mpi_fast.kernels.cupy_device import CupyDevice
 
         cupy.cuda.set_allocator(None)  # without the pool an array ends where its memory does
         device = CupyDevice()

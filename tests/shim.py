@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
 import mpi_fast.kernels
-from mpi_fast.kernels.launch import Kernel
+from mpi_fast.kernels.launch import Kernel, fits
 
 COMPILER = shutil.which("g++") if sys.platform == "linux" else None
 SOURCES = Path(mpi_fast.kernels.__file__).resolve().parent
@@ -40,12 +41,14 @@ class ShimDevice:
     name = "g++"
     stream_address = 0
     multiprocessors = 16
+    shared_limit = 96 << 10  # as in cuda_shim.h
 
     def __init__(self, folder, *, sanitized=False, backwards=False, sources=SOURCES):
         self._folder, self._flags = Path(folder), SANITIZERS if sanitized else ("-O2",)
         self._backwards, self._sources = backwards, sources
         self._libraries = {}
         self._guarded = []
+        self.enqueued = 0  # copies and launches so far
 
     def upload(self, array):
         """A copy of exactly its size, so that the address sanitizer sees its ends."""
@@ -71,18 +74,24 @@ class ShimDevice:
     def asarray(self, foreign):
         return foreign
 
+    adopt = asarray
+
     def pinned(self, shape, dtype):
         return np.zeros(shape, dtype)
 
     def copy(self, source, target):
+        self.enqueued += 1
         target[...] = source
 
     def fetch(self, source, target):
+        self.enqueued += 1
         target[...] = source
 
-    def capture(self, work):
-        """What a replay does, work does again."""
-        return work
+    def record(self, work):
+        """A stand-in that runs work again, for networks that a CPU cannot record; see fake_cuda.py for one that can."""
+        before = self.enqueued
+        work()
+        return SimpleNamespace(nodes=self.enqueued - before, launch=work)
 
     def wait(self):
         """Everything is done by then."""
@@ -91,14 +100,24 @@ class ShimDevice:
         return contextlib.nullcontext()
 
     def launch(self, kernel, grid, threads, shared, arguments):
+        fits(self, kernel, shared)
+        self.enqueued += 1
+        self.run(self.library(kernel), kernel, grid, threads, shared, arguments)
+
+    def library(self, kernel):
+        """Where a kernel is, built now or before."""
         if kernel not in self._libraries:
             self._libraries[kernel] = self._build(kernel)
+        return self._libraries[kernel]
+
+    def run(self, library, kernel, grid, threads, shared, arguments):
+        """Run a kernel at once, on arrays of the host and NumPy scalars."""
         values = [
             ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else np.ctypeslib.as_ctypes_type(a.dtype)(a)
             for a in arguments
         ]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        error = self._libraries[kernel](addresses, *grid, threads, shared, int(self._backwards))
+        error = library(addresses, *grid, threads, shared, int(self._backwards))
         if error:
             raise RuntimeError(f"{kernel.name}: {error.decode()}")
 

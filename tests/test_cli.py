@@ -115,6 +115,25 @@ def test_reconstruct_finds_the_phantoms(files):
     assert "SNR" in shown
 
 
+def test_reconstruct_writes_several_formats_at_once(files):
+    shown = reconstruct(
+        files, "-o", files / "a.npz", "-o", files / "b.mdf", "--png", files / "c.png", "--frames", "1:3"
+    )
+    assert all(name in shown.stdout for name in ("a.npz", "b.mdf", "c.png"))
+    arrays = np.load(files / "a.npz")
+    np.testing.assert_array_equal(arrays["image"], read_reconstruction(files / "b.mdf"))
+    np.testing.assert_allclose(arrays["time"], 652.8e-6 * np.array([1, 2]))
+    assert (files / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert not (files / "measurement.reco.mdf").exists()
+
+
+def test_reconstruct_refuses_formats_it_does_not_know_before_it_reads_anything(files):
+    (files / "measurement.mdf").write_text("not even read")
+    message = reconstruct(files, "-o", files / "x.dcm", fails=True)
+    assert "x.dcm: nothing is written under such a name; expected one that ends in .mdf, .npy, .npz" in message
+    assert not (files / "x.dcm").exists()
+
+
 def test_reconstruct_takes_a_system_matrix_as_well(files):
     reconstruct(files)
     direct = files / "direct.mdf"

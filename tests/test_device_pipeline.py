@@ -1,5 +1,6 @@
 """The GPU's pipeline without a GPU: kernels built by g++, PyTorch on the CPU, NumPy for the device's memory."""
 
+import contextlib
 import sys
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 import torch.compiler.config
 from shim import COMPILER, ShimDevice
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpi_fast import Reconstructor, consensus, tensorrt
 from mpi_fast.bundle import Bundle
@@ -16,7 +18,7 @@ from mpi_fast.engines.torch_device import TorchDeviceEngine, TorchDeviceEvaluato
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.pipelines import Sampling, choose, device
+from mpi_fast.pipelines import Sampling, choose
 from mpi_fast.pipelines.device import DeviceLoop
 from mpi_fast.training.checkpoint import load_checkpoint
 
@@ -76,7 +78,7 @@ def test_images_are_those_of_the_cpu(make, rows, expected, count):
 @pytest.mark.parametrize("fails_at", [2, 5])  # while samples are drawn; on the way to consensus
 def test_after_a_failure_the_next_call_is_right(make, rows, expected, folder, monkeypatch, fails_at):
     class Uncaptured(ShimDevice):
-        def capture(self, work):
+        def record(self, work):
             raise RuntimeError("not today")
 
     with pytest.warns(RuntimeWarning, match="not today"):
@@ -138,26 +140,20 @@ def test_nan_on_the_device_is_not_hidden(make, rows):
 
 
 class Recorded(ShimDevice):
-    """Counts what a stream would see; refuses to allocate while capturing and after."""
+    """Refuses to allocate while capturing and after."""
 
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.launches, self.sealed = 0, False
+    sealed = False
 
     def empty(self, shape, dtype):
         assert not self.sealed, "allocated in a captured loop"
         return super().empty(shape, dtype)
 
-    def launch(self, *arguments):
-        self.launches += 1
-        super().launch(*arguments)
-
-    def capture(self, work):
+    def record(self, work):
         self.sealed = True
-        return super().capture(work)
+        return super().record(work)
 
 
-def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(make, folder, rows):
+def test_a_captured_lane_allocates_nothing_and_enqueues_the_same_for_every_call(make, folder, rows):
     devices = []
 
     def open_device():
@@ -167,13 +163,15 @@ def test_a_captured_lane_allocates_nothing_and_launches_the_same_for_every_call(
     pipeline = make(open_device=open_device)
     counts = []
     for start in (0, 1, 2):
-        before = devices[-1].launches
+        before = devices[-1].enqueued
         pipeline(rows[start : start + 1])
-        counts.append(devices[-1].launches - before)
-    # Reduce and prepare; the first noise, and after each of three evaluations; the mean; the start of consensus, and
-    # after each of its evaluations; the image.
-    assert counts == [2 + 4 + 1 + (1 + consensus.STEPS) + 1] * 3
+        counts.append(devices[-1].enqueued - before)
+    # Signals; reduce and prepare; the first noise, and after each of three evaluations; the mean; the start of
+    # consensus, and after each of its evaluations; the image; three results.
+    assert counts == [1 + 2 + 4 + 1 + (1 + consensus.STEPS) + 1 + 3] * 3
     assert devices[-1].sealed
+    assert {size: graph.nodes for size, graph in pipeline.graphs.items()} == {1: counts[0]}
+    assert pipeline.name.endswith(f", one CUDA graph of {counts[0]} nodes")
 
 
 def test_every_size_of_a_compiled_network_is_compiled(checkpoint, folder, monkeypatch):
@@ -206,7 +204,7 @@ def test_every_size_of_a_compiled_network_is_compiled(checkpoint, folder, monkey
 
 
 class Uncapturable(ShimDevice):
-    def capture(self, work):
+    def record(self, work):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
@@ -214,6 +212,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_so(make, folder, rows, ex
     with pytest.warns(RuntimeWarning, match="no CUDA graph"):
         pipeline = make(open_device=lambda: Uncapturable(folder))
     assert largest_difference(pipeline(rows[:1]).image, expected.image[:1]) < 1e-5
+    assert "no CUDA graph: operation not permitted" in pipeline.name
 
 
 class OutOfMemoryError(Exception):
@@ -283,7 +282,7 @@ def test_an_onnx_runtime_without_cuda_is_refused():
 
 
 def test_every_engine_that_is_not_there_is_named_before_a_gpu_is_given_up(calibration, folder, monkeypatch):
-    monkeypatch.setattr("mpi_fast.kernels.launch.CupyDevice", lambda index: ShimDevice(folder))
+    monkeypatch.setattr("mpi_fast.kernels.cupy_device.CupyDevice", lambda index: ShimDevice(folder))
     for package in ("tensorrt", "tensorrt_rtx", "mpi_fast.engines.torch_device"):
         monkeypatch.setitem(sys.modules, package, None)
     tensorrt.load.cache_clear()
@@ -315,11 +314,6 @@ def test_devices_and_engines_that_there_are_not(calibration, wrong):
         Reconstructor(calibration, **wrong)
 
 
-def test_errors_of_our_own_pass_unchanged():
-    with pytest.raises(ZeroDivisionError), device.device_errors():
-        _ = 1 // 0
-
-
 class OnGpu:
     """What an array on a GPU looks like from outside."""
 
@@ -331,3 +325,78 @@ class OnGpu:
 def test_arrays_of_a_gpu_need_one(calibration):
     with pytest.raises(InputError, match="signals are on a GPU"):
         Reconstructor(calibration, device="cpu")(OnGpu())
+
+
+class OnlyWithin(TorchDispatchMode):
+    """Counts what torch does, and what of it outside of a context."""
+
+    def __init__(self):
+        super().__init__()
+        self.within, self.calls, self.outside = 0, 0, set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        found = function(*args, **(kwargs or {}))
+        # Views, such as NumPy's, are nothing that a stream sees.
+        if not self.within and found.untyped_storage().data_ptr() != args[0].untyped_storage().data_ptr():
+            self.outside.add(function.overloadpacket.__name__)
+        return found
+
+    @contextlib.contextmanager
+    def stream(self, stream):
+        self.within += 1
+        yield
+        self.within -= 1
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_all_that_torch_does_for_a_lane_is_on_its_stream(checkpoint, folder, monkeypatch, relative):
+    engine, mode = TorchDeviceEngine(checkpoint, "cpu", "fp16"), OnlyWithin()
+    settings = TorchDeviceEvaluator._settings
+
+    @contextlib.contextmanager
+    def on_stream(evaluator):
+        with mode.stream(None), settings(evaluator):
+            yield
+
+    monkeypatch.setattr(TorchDeviceEvaluator, "_settings", on_stream)
+    with mode:
+        evaluator = engine.bind(1, 2, ShimDevice(folder), [1.0, 0.5], relative=relative)
+        evaluator.encode()
+        evaluator.denoise()
+    assert mode.calls > 50
+    assert not mode.outside
+
+
+@pytest.fixture
+def cudnn():
+    """Torch's settings, put back after the test."""
+    before = torch.backends.cudnn.conv.fp32_precision
+    yield torch.backends.cudnn
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.mark.parametrize(("precision", "during"), [("fp32", "ieee"), ("tf32", "tf32"), ("fp16", None), ("bf16", None)])
+@pytest.mark.parametrize("host", ["ieee", "tf32", "legacy"])
+def test_the_host_programs_settings_of_torch_are_left_alone(
+    checkpoint, folder, monkeypatch, cudnn, host, precision, during
+):
+    if host == "legacy":
+        cudnn.allow_tf32 = True
+    else:
+        cudnn.conv.fp32_precision = host
+    before, seen = (cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic, cudnn.enabled), []
+    evaluator = TorchDeviceEngine(checkpoint, "cpu", precision).bind(1, 1, ShimDevice(folder), [1.0])
+    encode = evaluator._network.encode
+    monkeypatch.setattr(evaluator._network, "encode", lambda x: (seen.append(cudnn.conv.fp32_precision), encode(x))[1])
+    evaluator.encode()
+    assert seen == [during or before[0]]
+    assert (cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic, cudnn.enabled) == before
+    if host == "legacy":
+        assert cudnn.allow_tf32
+
+
+def test_algorithms_by_timing_are_the_hosts_wish_and_said(checkpoint, monkeypatch):
+    assert "timing" not in TorchDeviceEngine(checkpoint, "cpu", "fp16").name
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    assert TorchDeviceEngine(checkpoint, "cpu", "fp16").name == "PyTorch, fp16, algorithms by timing"

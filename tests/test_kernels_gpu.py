@@ -13,7 +13,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
-from mpi_fast.kernels.launch import CupyDevice
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.table import consensus_table, step_table
 from mpi_fast.noise import add_noise
@@ -183,10 +183,7 @@ def test_a_captured_graph_repeats_what_was_captured_on_new_signals(device, calib
         return host(loop.image), host(loop.std)
 
     eager = [images(rows[part], loop) for part in parts]
-    with device.stream:
-        device.stream.begin_capture()
-        loop()
-        graph = device.stream.end_capture()
+    graph = device.record(loop)
     for part, expected in zip(parts, eager, strict=True):
-        replayed = images(rows[part], lambda: graph.launch(device.stream))
+        replayed = images(rows[part], graph.launch)
         np.testing.assert_array_equal(replayed, expected)

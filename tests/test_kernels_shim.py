@@ -27,7 +27,8 @@ from shim import COMPILER, SHIM, ShimDevice
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
-from mpi_fast.kernels.launch import SHARED_LIMIT, CupyDevice, Kernel, scalar_define
+from mpi_fast.kernels.cupy_device import CupyDevice
+from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
 from mpi_fast.kernels.table import FINAL, STEP, consensus_table, step_table
 from mpi_fast.schedule import VE, VP
 

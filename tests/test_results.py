@@ -76,6 +76,7 @@ def test_what_was_found_is_kept_beside_each_image(tmp_path, acquisition):
     path, rng = tmp_path / "reco.mdf", np.random.default_rng(0)
     found = {
         "_frame": np.arange(5) + 7,
+        "_time": rng.random(5),
         "_snrDecibel": rng.random(5, np.float32),
         "_noiseFloor": rng.random(5, np.float32),
         "_misfit": rng.random((5, 3), np.float32),

@@ -11,7 +11,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.tensorrt import Plan, open_plan
 from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine, bind
 from mpi_fast.errors import MismatchError, MPIFastError
-from mpi_fast.kernels.launch import CupyDevice
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.reconstructor import Reconstructor
 
 build = importlib.import_module("mpi_fast.export.tensorrt")
@@ -98,13 +98,13 @@ def test_a_replay_sees_what_the_buffers_hold_then(bundle):
     """A graph captured on some numbers and replayed on others, twice, is the engine run on those."""
     device, plan = CupyDevice(), open_plan(bundle, "encoder.onnx")
     (captured, _, run), (eager, _, enqueued) = bind(plan, 2, device), bind(plan, 2, device)
-    replay = device.capture(run.enqueue)
+    replay = device.record(run.enqueue)
     rng = np.random.default_rng(1)
     for _ in range(2):
         given = rng.uniform(0.1, 1.0, captured["condition"].shape).astype(np.float32)
         device.copy(given, captured["condition"])
         device.copy(given, eager["condition"])
-        replay()
+        replay.launch()
         enqueued.enqueue()
         device.wait()
         np.testing.assert_array_equal(captured["features"].get(), eager["features"].get())

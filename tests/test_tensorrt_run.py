@@ -6,20 +6,22 @@ import sys
 import types
 from dataclasses import replace
 
+import fake_cuda
 import numpy as np
 import onnx
 import pytest
 from bindings import bindings, parameters
-from fake_gpu import HEADER, Array, Stream, fake_cupy, fake_tensorrt
-from shim import COMPILER, ShimDevice
+from fake_gpu import HEADER, fake_tensorrt
+from shim import COMPILER
 
-from mpi_fast import tensorrt
+from mpi_fast import consensus, tensorrt
 from mpi_fast.bundle import Bundle, write_bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.tensorrt import open_plan
 from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine
 from mpi_fast.errors import InputError, MismatchError, ModelError, MPIFastError
 from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.pipelines import Sampling
 from mpi_fast.pipelines.device import DeviceLoop
 from mpi_fast.pipelines.graph import WholeFrame
@@ -40,13 +42,18 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def install(monkeypatch):
-    """Put a GPU of compute capability 8.9 and one fake package in place, and take away the other."""
+def gpus(monkeypatch, tmp_path):
+    """Two GPUs of compute capability 8.9."""
+    return fake_cuda.install(monkeypatch, tmp_path, devices=2, capability="89")
+
+
+@pytest.fixture
+def install(monkeypatch, gpus):
+    """Put one fake package in place, and take away the other."""
 
     def put(name, version, **options):
         module = fake_tensorrt(name, version, portable=name == "tensorrt_rtx", **options)
-        modules = {**dict.fromkeys(tensorrt.PACKAGES), **fake_cupy(), name: module}
-        for key, value in modules.items():
+        for key, value in {**dict.fromkeys(tensorrt.PACKAGES), name: module}.items():
             monkeypatch.setitem(sys.modules, key, value)
         tensorrt.load.cache_clear()
         return module
@@ -73,48 +80,45 @@ def with_engines(folder, package, version, **changes):
     return write_bundle(folder / "bundle", manifest, contents)
 
 
-class OnStream(ShimDevice):
-    """Kernels built by g++ beside engines that know streams."""
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.stream_address = Stream(non_blocking=True).ptr
-
-
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 @pytest.mark.parametrize(("package", "version"), PACKAGES)
 def test_reconstruction_by_engines_is_reconstruction_by_onnx_runtime(
-    install, tmp_path, calibration, true_rows, package, version
+    install, gpus, tmp_path, calibration, true_rows, package, version
 ):
     module = install(package, version)
     bundle = with_engines(tmp_path, package, version)
     sampling, sigma_range = Sampling(samples=4, steps=3), bundle.sigma_range
     engine = TensorRTDeviceEngine(bundle, "fp32")
-    reconstruct = DeviceLoop(calibration, sampling, sigma_range, lambda: engine, lambda: OnStream(tmp_path), (1, 3, 5))
+    # Not the current device, which is cuda:0.
+    reconstruct = DeviceLoop(calibration, sampling, sigma_range, lambda: engine, lambda: CupyDevice(1), (1, 3, 5))
     expected = StepLoop(calibration, sampling, sigma_range, OnnxEngine(bundle))
     rows = (true_rows[:, [100, 180, 250]].T).astype(np.complex64)
     for frames in (3, 1, 2):
         found = reconstruct(rows[:frames]).image
         np.testing.assert_allclose(found, expected(rows[:frames]).image, rtol=1e-4, atol=1e-6)
     assert reconstruct.batch == 3  # 20 images are more than the engine was built for
-    executed = [call for call in module.calls if call[0] == "execute"]
     assert module.calls.count(("context",)) == 8  # two engines, for samples and for consensus, two batches of frames
     profiles = [call[1] for call in module.calls if call[0] == "profile"]
     # 1 frame, 4 images, and for consensus one; 3 frames, 12 images, 3 and 3; for batches of up to 2 and 16
     assert profiles == [0, 1, 0, 0, 1, 1, 1, 1]
-    assert all(stream in Stream.alive for _, stream, _ in executed)
+    assert all(graph.captured for graph in reconstruct.graphs.values())
+    assert [len(nodes) for nodes in gpus.captured] == [graph.nodes for graph in reconstruct.graphs.values()]
+    # The encoder; the start and 3 evaluations of all samples; the steps of consensus.
+    assert {nodes.count("engine") for nodes in gpus.captured} == {1 + 4 + consensus.STEPS}
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 def test_the_whole_frame_as_an_engine_is_the_whole_frame_by_onnx_runtime(install, tmp_path, calibration, true_rows):
     install(*PACKAGES[0])
     bundle = with_engines(tmp_path, *PACKAGES[0])
-    found = TensorRTFrame(calibration, Sampling(), bundle, "reconstruct.onnx", OnStream(tmp_path))
+    found = TensorRTFrame(calibration, Sampling(), bundle, "reconstruct.onnx", CupyDevice(1))
     expected = WholeFrame(calibration, Sampling(), bundle, "reconstruct.onnx")
     rows = (true_rows[:, [100, 180, 250]].T).astype(np.complex64)
     for frames in (3, 1, 3):
         for one, other in zip(found(rows[:frames]), expected(rows[:frames]), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert {frames: graph.nodes for frames, graph in found.graphs.items()} == {3: 6, 1: 6}
+    assert found.name.endswith("one CUDA graph of 6 nodes")
 
 
 def test_what_rtx_compiled_is_kept_and_used_again(install, tmp_path, cache):
@@ -128,11 +132,12 @@ def test_what_rtx_compiled_is_kept_and_used_again(install, tmp_path, cache):
 
 
 def bound(plan, batch, **changes):
-    """Bind to fresh buffers."""
-    stream = Stream(non_blocking=True)
-    buffers = {name: np.ones(one.sized(batch), one.dtype).view(Array) for name, one in plan.tensors.items()}
-    given = {"addresses": {name: one.data.ptr for name, one in buffers.items()}, "stream": stream.ptr, **changes}
-    return plan.bind(batch, workspace=256, **given), buffers
+    """Bind to fresh buffers on a device's stream."""
+    device = CupyDevice()
+    buffers = {name: device.upload(np.ones(one.sized(batch), one.dtype)) for name, one in plan.tensors.items()}
+    addresses = {name: device.address(one) for name, one in buffers.items()}
+    given = {"addresses": addresses, "stream": device.stream_address, **changes}
+    return plan.bind(batch, workspace=256, **given), buffers, device
 
 
 def test_bound_to_addresses_and_enqueued(install, tmp_path):
@@ -142,12 +147,13 @@ def test_bound_to_addresses_and_enqueued(install, tmp_path):
         "condition": ((-1, CONDITION_CHANNELS, 19, 19), True),
         "features": ((-1, plan.tensors["features"].shape[1], 19, 19), False),
     }
-    run, buffers = bound(plan, 2)
-    first = buffers["features"].copy()
-    buffers["condition"][:] = 0.5
-    assert np.array_equal(buffers["features"], first)
-    run.enqueue()
-    assert not np.array_equal(buffers["features"], first)
+    run, buffers, device = bound(plan, 2)
+    with device.active():
+        first = buffers["features"].get()
+        buffers["condition"][:] = 0.5
+        assert np.array_equal(buffers["features"].get(), first)
+        run.enqueue()
+        assert not np.array_equal(buffers["features"].get(), first)
 
 
 def test_what_cannot_be_bound(install, tmp_path):

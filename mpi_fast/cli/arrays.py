@@ -1,23 +1,14 @@
 """What ``calibrate`` and ``reconstruct`` do with arrays that have no MDF around them."""
 
-import json
-import sys
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import mpi_fast
-from mpi_fast.atomic import atomic_path
 from mpi_fast.cli.options import parse_grid, parse_numbers
 from mpi_fast.errors import InputError
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
     from mpi_fast.decomposition import Report
-    from mpi_fast.reconstructor import Reconstruction, Reconstructor
 
 SUFFIXES = ".mat", ".npy", ".npz"
 
@@ -79,39 +70,3 @@ def read_frames(path: Path, calibration: "Calibration", layout: dict[str, Any], 
         raise InputError(f"--frames {frames.start or 0}:{frames.stop or ''}: {path} has {len(found)} frames")
 
     return found[frames]
-
-
-def made_by(reconstructor: "Reconstructor", measurement: Path, calibration: Path) -> dict[str, Any]:
-    """What made the images, so that they can be made again."""
-    bundle, reduced = reconstructor.bundle, reconstructor.calibration
-    return {
-        "package": f"mpi-fast {mpi_fast.__version__}",
-        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
-        "measurement": measurement.name,
-        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
-        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
-        **asdict(reconstructor.sampling),
-        "runs_on": reconstructor.runs_on,
-    }
-
-
-def write_images(path: Path, result: "Reconstruction", first: int, provenance: Mapping[str, Any]) -> None:
-    """Write ``image``, ``std`` (F, ny, nx), what was found of each frame, ``provenance`` to ``.npz`` or ``.mat``."""
-    whole: dict[str, Any] = {"image": result.image, "std": result.std, "snr_db": result.snr_db}
-    whole |= {"frame": np.arange(first, first + len(result)), "noise_floor": result.noise_floor}
-    whole |= {"misfit": result.misfit, "flags": result.flags}
-    whole = {name: values for name, values in whole.items() if values is not None}
-    whole["provenance"] = json.dumps(dict(provenance))
-    with atomic_path(path) as temporary:
-        if path.suffix == ".npz":
-            np.savez(temporary, **whole)
-        else:
-            from scipy.io import savemat
-
-            savemat(temporary, whole)
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse what `write_images` cannot write, before any work is done."""
-    if path.suffix not in (".npz", ".mat"):
-        raise InputError(f"{path}: images of arrays are written to .npz, or to .mat for MATLAB")

@@ -68,7 +68,12 @@ def bench(
         console.print(results_table(results, title))
         note(reconstructor.runs_on)
         if json_file:
-            about = {**asdict(reconstructor.sampling), "runs_on": reconstructor.runs_on, "rows": calibration.num_rows}
+            about = {
+                **asdict(reconstructor.sampling),
+                "runs_on": reconstructor.runs_on,
+                "graphs": reconstructor.graphs,
+                "rows": calibration.num_rows,
+            }
             write_json(json_file, {"machine": facts, **about, "rank": calibration.rank, "results": results})
 
 

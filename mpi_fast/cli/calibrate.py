@@ -84,6 +84,8 @@ def calibrate(
             "max_rows": max_rows,
         }
         from mpi_fast.calibration import Calibration
+        from mpi_fast.cli.outlook import too_fine
+        from mpi_fast.resolution import resolution
 
         layout: dict[str, Any] = {
             "grid": grid,
@@ -110,6 +112,8 @@ def calibrate(
         if (enough := calibration.facts["enough_snr_rows"]) > calibration.num_rows:
             used = f"the {calibration.num_rows} of best SNR are used"
             note(f"{enough} rows have SNR >= {snr_threshold:g}: {used}; --max-rows takes more")
+        if (coarser := too_fine(resolution(calibration))) is not None:
+            note(coarser)
         if output:
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:

@@ -12,11 +12,12 @@ from mpi_fast.bundle import PACKAGED, packaged
 from mpi_fast.cli.calibrate import describe
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
-from mpi_fast.errors import FileFormatError, ModelError
+from mpi_fast.errors import FileFormatError, InputError, ModelError
 from mpi_fast.grids import shown
 from mpi_fast.machine import machine
 
 if TYPE_CHECKING:
+    from mpi_fast.calibration import Calibration
     from mpi_fast.mdf import MeasurementFile, SystemMatrixFile
 
 
@@ -24,19 +25,42 @@ def info(
     files: Annotated[
         list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, model.pt.")
     ] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Picture to write of what a calibration resolves.")] = None,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality/--no-quality", help="Of calibrations: simulate frames, and say how good images are."),
+    ] = True,
     json_file: JsonFile = None,
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
-    """Show versions, hardware and the default model, or what the given files are."""
+    """Show versions, hardware and the default model, or what the given files are, and what calibrations can resolve."""
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
-        check_outputs(json_file, inputs=tuple(files or ()))
+        check_outputs(png, json_file, inputs=tuple(files or ()))
+        if png:
+            from mpi_fast import plots
+
+            plots.require(png)
         facts: dict[str, dict[str, Any]] = {}
+        outlooks = []
         for path in files or ():
-            facts[str(path)] = about(path)
+            calibration = _saved(path)
+            facts[str(path)] = about(path) if calibration is None else _calibration(calibration)
             console.print(facts_table(str(path), facts[str(path)]))
+            if calibration is not None:
+                from mpi_fast.cli.outlook import Outlook
+
+                outlooks.append(Outlook.of(calibration, quality))
+                facts[str(path)] |= outlooks[-1].facts()
+                for table in outlooks[-1].tables(str(path)):
+                    console.print(table)
+        if png:
+            if len(outlooks) != 1:
+                raise InputError(f"--png: a picture of one saved calibration; {len(outlooks)} are among these files")
+            plots.save(outlooks[0].figure(), png)
+            console.print(f"wrote {png}", soft_wrap=True)
         if not files:
             facts = {"this machine": machine(), **{f"{name} model": _packaged(name) for name in PACKAGED}}
             for title, content in facts.items():
@@ -61,7 +85,9 @@ def about(path: Path) -> dict[str, Any]:
     from mpi_fast.mdf import Datasets
 
     if is_calibration(path):
-        return _calibration(path)
+        from mpi_fast.calibration import Calibration
+
+        return _calibration(Calibration.load(path))
     with closing(Datasets(path)) as datasets:
         kind = next((name for name in _READERS if datasets.has(name)), None)
     if kind is None:
@@ -151,10 +177,17 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-def _calibration(path: Path) -> dict[str, Any]:
+def _saved(path: Path) -> "Calibration | None":
+    """The calibration in a file, if it is a saved one."""
+    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
+        return None
     from mpi_fast.calibration import Calibration
+    from mpi_fast.calibration_file import is_calibration
 
-    calibration = Calibration.load(path)
+    return Calibration.load(path) if is_calibration(path) else None
+
+
+def _calibration(calibration: "Calibration") -> dict[str, Any]:
     facts = {f"fact: {name}": value for name, value in calibration.facts.items()}
     return {"kind": "calibration saved by mpi-fast", **describe(calibration), **facts}
 

@@ -1,15 +1,13 @@
 """``mpi-fast reconstruct``: a measurement and a calibration in, images out."""
 
-import sys
-from dataclasses import asdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-import mpi_fast
-from mpi_fast.cli.arrays import check_suffix, is_array, made_by, read_frames, write_images
+from mpi_fast.atomic import check_target
+from mpi_fast.cli.arrays import is_array, read_frames
 from mpi_fast.cli.options import (
     Axis,
     Device,
@@ -30,15 +28,14 @@ from mpi_fast.cli.options import (
     parse_plane,
     parse_range,
 )
+from mpi_fast.cli.provenance import made_by, origin_of
+from mpi_fast.cli.summary import Summary
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
-from mpi_fast.flags import Flag, names_of
+from mpi_fast.flags import Flag
 
 if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
-    from mpi_fast.reconstructor import Reconstruction, Reconstructor
-
-SHOWN = 8  # frames in the picture
 
 
 def reconstruct(
@@ -49,12 +46,19 @@ def reconstruct(
         Path, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
     ],
     output: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "-o", "--output", show_default="MEASUREMENT.reco.mdf", help="MDF file to write; of arrays .npz or .mat."
+            "-o",
+            "--output",
+            show_default="MEASUREMENT.reco.mdf, of arrays .reco.npz",
+            help="File to write, its format by its suffix: .mdf, .npz, .png...; may be given several times.",
         ),
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", help=f"Picture of the first {SHOWN} frames to write.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
+    ] = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
@@ -74,8 +78,11 @@ def reconstruct(
     empty: Empty = None,
     axis: Axis = None,
     on_bad_frame: Annotated[
-        str, typer.Option(help="flag: a frame with NaN comes out as NaN, flagged; stop: it is an error.")
-    ] = "flag",
+        str, typer.Option(help="A frame with NaN: skip it, mark its image by NaN and a flag, or stop with an error.")
+    ] = "mark",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on behind what an interrupted run of the same command has done.")
+    ] = False,
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
@@ -83,140 +90,92 @@ def reconstruct(
     untrusted: Untrusted = False,
 ) -> None:
     """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
+    from mpi_fast import formats
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
         array = is_array(measurement, variable)
-        output = output or measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
-        check_outputs(output, png, json_file, inputs=(measurement, calibration))
+        default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
+        outputs = [*(output or [default]), *([png] if png else [])]
+        if region and not any(one.suffix.lower() == ".csv" for one in outputs):
+            raise InputError("--region: of tables: name an output that ends in .csv, too")
+        formats.regions.require(region or ())
+        check_outputs(*outputs, inputs=(measurement, calibration))
+        files = [file for one in outputs for file in formats.check(one, acquired=not array)]
+        check_outputs(*files, json_file, inputs=(measurement, calibration))
         wanted = parse_range(frames, "--frames")
         selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
         selection |= {"periods": parse_range(periods, "--periods"), "average": parse_average(average)}
         options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
-        if png:
-            from mpi_fast import plots
-
-            plots.require(png)
+        if on_bad_frame not in ("skip", "mark", "stop"):
+            raise InputError(f"--on-bad-frame {on_bad_frame}: expected skip, mark or stop")
+        strictness = "stop" if on_bad_frame == "stop" else "mark"
+        from mpi_fast.arrays import ArrayRows
         from mpi_fast.calibration import Calibration
-        from mpi_fast.mdf import MeasurementFile, ReconstructionWriter
+        from mpi_fast.mdf import MeasurementFile
         from mpi_fast.pairing import MeasuredRows, image_grid
         from mpi_fast.reconstructor import Reconstructor
+        from mpi_fast.unfinished import Unfinished
 
-        if array:
-            if periods or average != "1":
-                raise InputError("--periods, --average: of MDF files; average the frames of an array beforehand")
-            check_suffix(output)
+        with ExitStack() as stack:
+            rows = file = None
             with spinner("reading the calibration"):
-                reduced = Calibration.open(calibration, **options)
-                layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
-                signals = read_frames(measurement, reduced, layout, wanted)
-            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
-            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
-            result, provenance = reconstructor(signals), made_by(reconstructor, measurement, calibration)
-            write_images(output, result, selection["start"], provenance)
-            summary = Summary()
-            summary.add(result)
-            console.print(facts_table(str(measurement), summary.shown()))
-            if png:
-                titles = [f"frame {selection['start'] + index}" for index in range(SHOWN)]
-                figure = plots.reconstruction_figure(summary.images, summary.std, reduced.field_of_view, titles=titles)
-                plots.save(figure, png)
-            console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
-            if json_file:
-                write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
-            return
-        with MeasurementFile(measurement) as file:
-            with spinner("reading the calibration"):
-                reduced = Calibration.open(calibration, **options)
-                rows = MeasuredRows(file, reduced, background=background, on_bad_frame=on_bad_frame, **selection)
-            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": on_bad_frame}
-            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
-            for done in rows.agreement.done:
-                note(done)
-            if not rows.background_subtracted:
-                note(_why_no_background(background, file.background_corrected))
+                if array:
+                    if periods or average != "1":
+                        raise InputError(
+                            "--periods, --average: of MDF files; average the frames of an array beforehand"
+                        )
+                    reduced = Calibration.open(calibration, **options)
+                    layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
+                    signals = read_frames(measurement, reduced, layout, wanted)
+                else:
+                    file = stack.enter_context(MeasurementFile(measurement))
+                    reduced = Calibration.open(calibration, **options)
+                    rows = MeasuredRows(file, reduced, background=background, on_bad_frame=strictness, **selection)
             grid = image_grid(reduced)
-            provenance = _provenance(reconstructor, measurement, calibration, rows)
-            with ReconstructionWriter(output, grid, file.acquisition, provenance=provenance) as writer:
-                summary = Summary()
+            regions = formats.regions_of(region or (), grid)
+            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": strictness}
+            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
+            if rows is not None and file is not None:
+                _tell(rows, _why_no_background(background, file.background_corrected))
+            source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
+            provenance = made_by(reconstructor, measurement, calibration, rows)
+            header = formats.Header(grid, file and file.acquisition, provenance, regions)
+            of_frames = {**selection, "background": background, "plane": plane, "variable": variable, "empty": empty}
+            origin = origin_of(reconstructor, measurement, calibration, threads, {**of_frames, "axis": axis})
+            with Unfinished(check_target(outputs[0]), origin, resume=resume) as unfinished:
                 with progress_bar("frames") as bar:
-                    task = bar.add_task("reconstructing", total=rows.num_frames)
-                    for result in reconstructor.stream(rows):
-                        writer.append(result.image, result.std, found_of(result, rows.numbers))
-                        summary.add(result)
-                        bar.advance(task, len(result))
-        console.print(facts_table(str(measurement), summary.shown()))
-        if png:
-            first = selection["start"]
-            titles = [f"frame {first + index}" if average == "1" else f"average {index}" for index in range(SHOWN)]
-            images = summary.images, summary.std, grid.field_of_view
-            plots.save(plots.reconstruction_figure(*images, titles=titles, axes=grid.axes), png)
-        console.print("wrote " + ", ".join(str(path) for path in (output, png) if path), soft_wrap=True)
-        if json_file:
-            write_json(json_file, {"written": output, "picture": png, **summary.facts(), "provenance": provenance})
+                    task = bar.start_task_at("reconstructing", unfinished.done, source.num_frames)
+                    for chunk in unfinished.run(reconstructor, source):
+                        bar.advance(task, len(chunk))
+                summary = Summary()
+                with formats.writing(outputs, header) as writer:
+                    for chunk in unfinished.chunks():
+                        summary.add(chunk.result)
+                        kept = chunk.without(Flag.BAD) if on_bad_frame == "skip" else chunk
+                        writer.append(kept.result, kept.numbers, kept.times)
+        _report(measurement, files, summary, provenance, json_file)
 
 
-class Summary:
-    """What is kept of a stream of reconstructions: a few numbers, and the first images for the picture."""
-
-    def __init__(self) -> None:
-        self.frames, self.peak = 0, 0.0
-        self._snr: list[float] = []
-        self._milliseconds = 0.0
-        self._misfit: list[Any] = []
-        self._flags: list[int] = []
-        self.images: Any = np.empty(0)
-        self.std: Any = np.empty(0)
-
-    def add(self, result: "Reconstruction") -> None:
-        """Take in one chunk."""
-        if not self.frames:  # copies, or the chunk would stay in memory behind its first frames
-            self.images, self.std = result.image[:SHOWN].copy(), result.std[:SHOWN].copy()
-        self.frames += len(result)
-        self.peak = max(self.peak, float(np.nanmax(result.image, initial=0.0)))
-        if result.misfit is not None and result.flags is not None:
-            self._misfit.append(result.misfit)
-            self._flags.extend(result.flags.tolist())
-        self._snr.extend(result.snr_db.tolist())
-        self._milliseconds += result.elapsed_ms * len(result)
-
-    def facts(self) -> dict[str, Any]:
-        """Numbers for the JSON file."""
-        found = np.asarray(self._snr)[np.isfinite(self._snr)]
-        misfit = np.concatenate(self._misfit) if self._misfit else np.empty((0, 3))
-        return {
-            "frames": self.frames,
-            "mean_snr_db": float(found.mean()) if found.size else None,
-            "ms_per_frame": self._milliseconds / self.frames,
-            "peak_concentration": self.peak,
-            "snr_db": self._snr,
-            "misfit": {name: misfit[:, part].tolist() for part, name in enumerate(("outside", "receiver", "image"))},
-            "flags": [names_of(int(flags)) for flags in self._flags],
-        }
-
-    def shown(self) -> dict[str, str]:
-        """The same for people."""
-        facts = self.facts()
-        snr = facts["mean_snr_db"]
-        return {
-            "frames": f"{self.frames}",
-            "mean SNR found, weighted rows": "no signal" if snr is None else f"{snr:.1f} dB",
-            "time per frame": f"{facts['ms_per_frame']:.1f} ms",
-            "peak concentration": f"{self.peak:.4g} of the delta sample",
-            "flagged frames": self._flagged(),
-        }
-
-    def _flagged(self) -> str:
-        """How many frames have each flag."""
-        counts = {str(flag.name).lower(): sum(bool(flags & flag) for flags in self._flags) for flag in Flag}
-        return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"
+def _tell(rows: "MeasuredRows", no_background: str) -> None:
+    """Note what was done with the signals, and what was not."""
+    for done in rows.agreement.done:
+        note(done)
+    if not rows.background_subtracted:
+        note(no_background)
+    if rows.left_over:
+        frames = "frame is" if rows.left_over == 1 else "frames are"
+        note(f"the last {rows.left_over} {frames} fewer than the {rows.averaged} averaged into one: left out")
 
 
-def found_of(result: "Reconstruction", numbers: Any) -> dict[str, Any]:
-    """What is kept of each frame beside its image."""
-    found = {"_frame": numbers, "_snrDecibel": result.snr_db, "_noiseFloor": result.noise_floor}
-    kept = {**found, "_misfit": result.misfit, "_flags": result.flags}
-    return {name: values for name, values in kept.items() if values is not None}
+def _report(
+    measurement: Path, written: list[Path], summary: Summary, provenance: dict[str, Any], json_file: Path | None
+) -> None:
+    """Say what was found and what was written, on the screen and in the JSON file."""
+    console.print(facts_table(str(measurement), summary.shown()))
+    console.print("wrote " + ", ".join(map(str, written)), soft_wrap=True)
+    if json_file:
+        write_json(json_file, {"written": written, **summary.facts(), "provenance": provenance})
 
 
 def _why_no_background(wanted: bool, corrected: bool) -> str:
@@ -225,22 +184,3 @@ def _why_no_background(wanted: bool, corrected: bool) -> str:
     if corrected:
         return "the measurement is background-corrected already"
     return "the measurement has no background frames: nothing subtracted"
-
-
-def _provenance(
-    reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows"
-) -> dict[str, Any]:
-    """What made the images, so that they can be made again."""
-    bundle, reduced = reconstructor.bundle, reconstructor.calibration
-    return {
-        "package": f"mpi-fast {mpi_fast.__version__}",
-        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
-        "measurement": measurement.name,
-        "background_subtracted": rows.background_subtracted,
-        "converted": list(rows.agreement.done),
-        "doubtful": list(rows.agreement.doubts),
-        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
-        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
-        **asdict(reconstructor.sampling),
-        "runs_on": reconstructor.runs_on,
-    }

@@ -13,7 +13,7 @@ from typing import Any
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import Bundle
-from mpi_fast.errors import InputError, MismatchError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
 from mpi_fast.tensorrt import (
     FAILURES,
     EngineFacts,
@@ -120,7 +120,7 @@ class Plan:
         ------
         InputError
             For addresses that are missing, and the default stream.
-        MPIFastError
+        DeviceError
             When TensorRT fails.
         """
         return Bound(self, batch, addresses, workspace, stream)
@@ -203,14 +203,14 @@ class Bound:
 
         Raises
         ------
-        MPIFastError
+        DeviceError
             When TensorRT refuses.
         """
         self._require(self._context.execute_async_v3(self._stream), "not enqueued")
 
     def _require(self, fine: bool, what: str) -> None:
         if not fine:
-            raise self._trt.failure(f"{self._what}: {what}")
+            raise DeviceError(str(self._trt.failure(f"{self._what}: {what}")))
 
 
 def open_plan(bundle: Bundle, onnx: str, *, rebuild: bool = False) -> Plan:

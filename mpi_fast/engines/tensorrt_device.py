@@ -8,7 +8,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import SCORE
 from mpi_fast.engines.tensorrt import Bound, Plan, open_plan
 from mpi_fast.errors import InputError
-from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.kernels.launch import Array, Device, Graph
 
 ALIGNMENT = 256  # of scratch memory; CuPy's and CUDA's own allocations have it
 
@@ -70,9 +70,9 @@ class TensorRTDeviceEvaluator:
         self._denoise.enqueue()
         return self._denoised
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `Device.capture`."""
-        return self._device.capture(work)
+    def record(self, work: Callable[[], None]) -> Graph:
+        """See `Device.record`."""
+        return self._device.record(work)
 
 
 def bind(plan: Plan, batch: int, device: Device) -> tuple[dict[str, Array], Array, Bound]:

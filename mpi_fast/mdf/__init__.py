@@ -11,6 +11,7 @@ time-domain and Fourier-domain files of one scanner agree. Frequency k lies at `
 Each module uses only those further down::
 
     system_matrix  measurement  reconstruction    one kind of file each: its reader and its writer
+    reconstruction_file                           the reader of reconstructions
     signals                                       reading: frames, layout, spectra
     facts  sampling  scale  geometry              reading: acquisition, conversion to volts, grids
     write                                         writing: what all kinds of files contain
@@ -29,18 +30,21 @@ from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.datasets import Datasets
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.measurement import MeasurementFile, write_measurement
-from mpi_fast.mdf.reconstruction import ReconstructionWriter, read_reconstruction, write_reconstruction
+from mpi_fast.mdf.reconstruction import ReconstructionWriter, write_reconstruction
+from mpi_fast.mdf.reconstruction_file import PER_FRAME, ReconstructionFile, read_reconstruction
 from mpi_fast.mdf.specification import validate
 from mpi_fast.mdf.system_matrix import SystemMatrixFile, write_system_matrix
 from mpi_fast.mdf.write import Metadata
 
 __all__ = [
+    "PER_FRAME",
     "Access",
     "Acquisition",
     "Datasets",
     "Grid",
     "MeasurementFile",
     "Metadata",
+    "ReconstructionFile",
     "ReconstructionWriter",
     "SystemMatrixFile",
     "access",

@@ -66,3 +66,8 @@ class Grid:
     def field_of_view(self) -> tuple[float, ...]:
         """Size of the image in m along its axes: (fy, fx) for a z plane."""
         return tuple(self.extent["xyz".index(axis)] for axis in self.axes)
+
+    @property
+    def voxel_size(self) -> tuple[float, ...]:
+        """Size of a voxel in m along the axes of the image."""
+        return tuple(length / count for length, count in zip(self.field_of_view, self.shape, strict=True))

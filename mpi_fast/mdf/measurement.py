@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MPIFastWarning
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.signals import SignalFile, run_length, unusable
 from mpi_fast.mdf.types import ComplexArray, IntArray
@@ -221,7 +221,8 @@ def _averaged(blocks: Iterator[ComplexArray], group: int, chunk: int) -> Iterato
             part = block[start : start + group - count]
             # Sums of thousands of frames outgrow the 24 bits of single precision.
             whole = np.isfinite(part).all(axis=(1, 2)) if group > 1 else np.ones(len(part), bool)
-            total = total + part[whole].sum(axis=0, dtype=np.complex128)
+            for frame in part[whole]:  # one by one, so that the sum does not depend on where the blocks end
+                total = total + frame.astype(np.complex128)
             start, count, used = start + len(part), count + len(part), used + int(whole.sum())
             if count == group:
                 if used < group:
@@ -268,7 +269,7 @@ def write_measurement(
     InputError
         There are no frames, their shapes or types do not fit, or the file cannot be created there.
     """
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as h5:
+    with atomic_path(path) as temporary, OutputFile(temporary) as h5:
         data = GrowingDataset(h5, "/measurement/data")
         for chunk in _chunks(frames):
             data.append(_signals(chunk, acquisition, frequency_index))

@@ -1,72 +1,24 @@
-"""Reconstructions: images on a grid, with uncertainty maps and provenance beside them."""
+"""Writing reconstructions: images on a grid, with uncertainty maps and provenance beside them."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
-from mpi_fast.mdf.file import MDFFile
-from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
+from mpi_fast.mdf.reconstruction_file import PER_FRAME
 from mpi_fast.mdf.write import GrowingDataset, Metadata, put, put_common, put_grid, require_shape
-
-# What mpi-fast keeps of each image, beside it: datasets of /reconstruction whose first axis is Q.
-PER_FRAME = {
-    "_frame": "number of the frame, or of the first that was averaged, from 0 over the selected periods",
-    "_snrDecibel": "signal-to-noise ratio found",
-    "_noiseFloor": "what noise alone would leave in a linear estimate, in the image's unit",
-    "_misfit": "three numbers, see mpi_fast.misfit: outside the calibration's range, receive chain, image",
-    "_flags": "sum of mpi_fast.flags.Flag: 1 bad, 2 clipped, 4 empty, 8 foreign, 16 dead",
-}
-
-
-def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[Any]:
-    """Read the images of a reconstruction, or what was found of each.
-
-    Parameters
-    ----------
-    path : str or Path
-    name : str
-        The dataset in /reconstruction: "data", "_std" for the uncertainty maps mpi-fast adds, or one of `PER_FRAME`.
-
-    Returns
-    -------
-    float32 array (Q, rows, columns) of planes or (Q, nz, ny, nx) of volumes, or for `PER_FRAME` an array (Q,) or (Q, 3)
-
-    Raises
-    ------
-    FileFormatError
-        No such dataset, or its shape is not Q x P x 1 with P voxels of /reconstruction/size.
-    """
-    with MDFFile(path) as file:
-        datasets, dataset = file.datasets, f"/reconstruction/{name}"
-        count = math.prod(read_size(datasets, "/reconstruction"))
-        stored = datasets.find(dataset)
-        if stored is None:
-            datasets.fail(dataset, "is missing: the file holds no images of that name")
-        if name in PER_FRAME:
-            return np.asarray(stored.read())
-        if len(stored.shape) != 3 or stored.shape[1:] != (count, 1) or stored.dtype.kind not in "biuf":
-            datasets.fail(
-                dataset,
-                f"has shape {stored.shape} and type {stored.dtype}; real numbers, Q x {count} x 1, were expected",
-            )
-        grid = read_grid(datasets, "/reconstruction", None)
-        if stored.hole is not None:
-            datasets.fail(dataset, f"{stored.hole[1]}, from image {stored.hole[0][0]} on")
-        return np.asarray(stored.read()[:, grid.voxels, 0], np.float32).reshape(-1, *grid.shape)
 
 
 class ReconstructionWriter:
@@ -108,7 +60,7 @@ class ReconstructionWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._h5 = stack.enter_context(h5py.File(stack.enter_context(atomic_path(self._path)), "w"))
+            self._h5 = stack.enter_context(OutputFile(stack.enter_context(atomic_path(self._path))))
             self._images = GrowingDataset(self._h5, "/reconstruction/data")
             self._std = GrowingDataset(self._h5, "/reconstruction/_std")
             self._found = {name: GrowingDataset(self._h5, f"/reconstruction/{name}") for name in PER_FRAME}

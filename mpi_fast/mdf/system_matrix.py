@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
@@ -311,7 +311,7 @@ def write_system_matrix(
         raise InputError(f"acquisition: one period per frame was expected, not {acquisition.periods_per_frame}")
     total = voxels + background.shape[-1]
     permutation = _permutation(background_index, background.shape[-1], total)
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as h5:
+    with atomic_path(path) as temporary, OutputFile(temporary) as h5:
         put_common(h5, acquisition, metadata or Metadata(), total)
         shape = (1, acquisition.num_channels, points, total)
         data = h5.create_dataset("/measurement/data", shape, foreground.dtype)

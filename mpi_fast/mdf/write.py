@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.specification import TYPES
 from mpi_fast.mdf.types import FloatArray, IntArray, Triple
@@ -46,9 +47,9 @@ class Metadata:
 
 
 class GrowingDataset:
-    """A dataset that grows along its first axis; shape and type come with the first block."""
+    """A dataset of an `OutputFile` that grows along its first axis; shape and type come with the first block."""
 
-    def __init__(self, h5: Any, name: str) -> None:
+    def __init__(self, h5: OutputFile, name: str) -> None:
         self._h5, self._name = h5, name
         self._data: Any = None
 
@@ -58,7 +59,7 @@ class GrowingDataset:
         return 0 if self._data is None else len(self._data)
 
     def append(self, block: NDArray[Any]) -> None:
-        """Write `block` behind what there is; InputError if its type is another."""
+        """Write `block` behind what there is; InputError if its type is another, OSError where the disk is full."""
         if self._data is None:
             item = block.dtype.itemsize * int(np.prod(block.shape[1:]))
             # Chunks of whole frames read fastest; HDF5 refuses huge ones, so those are left to h5py.
@@ -70,6 +71,7 @@ class GrowingDataset:
         start = self.length
         self._data.resize(start + len(block), axis=0)
         self._data[start:] = block
+        self._h5.check()
 
 
 def put(h5: Any, name: str, value: ArrayLike | None) -> None:

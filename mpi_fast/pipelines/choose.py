@@ -113,6 +113,11 @@ class WithFallback:
         """Of what runs at present."""
         return self._pipeline.name
 
+    @property
+    def graphs(self) -> dict[int, Any]:
+        """Of what runs at present."""
+        return dict(getattr(self._pipeline, "graphs", {}))
+
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
         try:
@@ -148,7 +153,7 @@ def _on_gpu(
     calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int, engine: str, precision: str
 ) -> tuple[Pipeline, str]:
     """The engine that was asked for, or the best of those that are there, and what is the matter with better ones."""
-    from mpi_fast.kernels.launch import CupyDevice
+    from mpi_fast.kernels.cupy_device import CupyDevice
 
     CupyDevice(index)  # says what is missing
     reasons: list[str] = []
@@ -171,7 +176,7 @@ def _on_gpu(
 def _device_loop(
     calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int, engine: str, precision: str
 ) -> Pipeline:
-    from mpi_fast.kernels.launch import CupyDevice
+    from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.device import DeviceLoop
 
     def network() -> "DeviceEngine":
@@ -191,7 +196,7 @@ def _device_loop(
 
 
 def _tensorrt_frame(calibration: Calibration, bundle: Bundle, sampling: Sampling, index: int) -> Pipeline:
-    from mpi_fast.kernels.launch import CupyDevice
+    from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.tensorrt_frame import TensorRTFrame
 
     name = _graph(bundle, sampling)

@@ -1,15 +1,13 @@
 """The whole frame on a GPU: signals into pinned memory, one graph launch, image out.
 
-Each number of frames that is reconstructed at once has a `Lane` of its own: buffers allocated once, a stream, and
-everything between host signals and host images captured into one CUDA graph. Batches of other sizes are padded with
-empty frames; many frames go through two lanes of the largest size by turns, so that one's transfers overlap the other's
-work.
+Each number of frames that is reconstructed at once has a lane of its own, `CapturedFrames`: buffers allocated once, a
+stream, and everything between host signals and host images captured into one CUDA graph. Batches of other sizes are
+padded with empty frames; many frames go through two lanes of the largest size by turns, so that one's transfers overlap
+the other's work.
 """
 
-import contextlib
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,12 +15,14 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import Evaluator
-from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
-from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.kernels.capture import Capture, CapturedFrames
+from mpi_fast.kernels.launch import Array, Device, Graph
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.table import consensus_table, step_table
 from mpi_fast.pipelines import Frames, Sampling
+from mpi_fast.pipelines.failures import device_errors
 from mpi_fast.schedule import SDES
 
 BATCHES = (1, 8, 64, 512)
@@ -31,10 +31,10 @@ LONGEST_CAPTURE = 64  # evaluations of the network; a graph of more has too many
 
 
 class DeviceEvaluator(Evaluator, Protocol):
-    """A network on a GPU whose evaluations can be captured."""
+    """A network on a GPU whose evaluations can be recorded."""
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what ``work`` enqueues, having run before; the result enqueues the same again."""
+    def record(self, work: Callable[[], None]) -> Graph:
+        """See `capture.Recorder`."""
         ...
 
 
@@ -70,11 +70,13 @@ class DeviceLoop:
     sigma_range : (float, float)
         Noise levels that the network was trained for.
     make_engine : callable
-        The network.
+        The network; called while the device is the current one.
     open_device : callable
         A device with a stream of its own, for each lane.
     batches : sequence of int
         Numbers of frames to keep a lane for.
+    longest_capture : int
+        Evaluations of the network that a graph may have; loops of more run launch by launch.
 
     Raises
     ------
@@ -90,36 +92,49 @@ class DeviceLoop:
         make_engine: Callable[[], DeviceEngine],
         open_device: Callable[[], Device],
         batches: Sequence[int] = BATCHES,
+        longest_capture: int = LONGEST_CAPTURE,
     ) -> None:
         sde = SDES[sampling.sde](*sigma_range)
         self._table = step_table(sampling.sampler, sde, sampling.steps, sampling.guidance, sampling.strength)
         self._consensus = consensus_table(sampling.consensus, calibration.grid) if sampling.consensus else None
         self._calibration, self._sampling = calibration, sampling
-        self._open_device = open_device
-        self._lanes: dict[tuple[int, int], Lane] = {}
+        self._open_device, self._longest_capture = open_device, longest_capture
+        self._lanes: dict[tuple[int, int], tuple[CapturedFrames, Loop]] = {}
         with device_errors():
-            self._engine = make_engine()
+            self._device = open_device()
+            with self._device.active():
+                self._engine = make_engine()
             self._batches = [size for size in sorted(batches) if self._engine.fits(size, sampling.samples)]
             if not self._batches:
                 raise InputError(f"{self._engine.name}: not for {sampling.samples} samples a frame, expected fewer")
             self.batch = self._batches[-1]
-            self._device = open_device()
             self._index = self._device.upload(np.flatnonzero(calibration.selection))
-            self.name = f"{self._engine.name} on {self._device.name}"
             self._lane(1, 0)
+
+    @property
+    def name(self) -> str:
+        """What computes, and whether a frame is one graph."""
+        return f"{self._engine.name} on {self._device.name}, {self.graphs[self._batches[0]]}"
+
+    @property
+    def graphs(self) -> dict[int, Capture]:
+        """Whether frames are one CUDA graph, by how many there are at once, for those numbers that were needed."""
+        return {size: lane.state for (size, _), (lane, _) in self._lanes.items()}
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
         frames, voxels = len(rows), self._calibration.num_voxels
         out = Frames(*np.empty((2, frames, voxels), np.float32), *np.empty((2, frames), np.float32))
         with device_errors():
-            busy: deque[tuple[Lane, slice]] = deque()
+            busy: deque[tuple[CapturedFrames, slice]] = deque()
             for turn, start in enumerate(range(0, frames, self.batch)):
                 part = slice(start, min(start + self.batch, frames))
                 if len(busy) == 2:
                     _collect(out, *busy.popleft())
-                lane = self._lane(part.stop - part.start, turn % 2)
-                lane.submit(rows[part])
+                count = part.stop - part.start
+                lane, _ = self._lane(count, turn % 2)
+                lane.given["signals"][:count], lane.given["signals"][count:] = rows[part], 0
+                lane.submit()
                 busy.append((lane, part))
             while busy:
                 _collect(out, *busy.popleft())
@@ -131,23 +146,27 @@ class DeviceLoop:
         Parameters
         ----------
         signals : as `Calibration.rows` takes them, on the device
-            What writes them must be done; what this returns is.
+            They may still be in the making on their library's current stream; what this returns is done.
 
         Raises
         ------
         MismatchError
             For channels, samples, frequencies or rows other than the calibration's.
+        InputError
+            For signals on another device.
         """
         with device_errors():
+            adopted = self._device.adopt(signals)
             with self._device.active():
-                rows = self._select(self._device.asarray(signals))
+                rows = self._select(adopted)
             shapes = [(len(rows), self._calibration.num_voxels)] * 2 + [(len(rows),)] * 2
             image, std, snr_db, floor = (self._device.empty(shape, np.float32) for shape in shapes)
             out = Frames(image, std, snr_db, floor)
             self._device.wait()
             for start in range(0, len(rows), self.batch):
                 part = slice(start, min(start + self.batch, len(rows)))
-                self._lane(part.stop - part.start, 0).on_device(rows[part], Frames(*(array[part] for array in out[:4])))
+                lane, loop = self._lane(part.stop - part.start, 0)
+                _between(lane, loop, rows[part], Frames(*(array[part] for array in out[:4])))
         return out
 
     def _select(self, signals: Array) -> Array:
@@ -164,20 +183,27 @@ class DeviceLoop:
             )
         return signals.astype(np.complex64)
 
-    def _lane(self, frames: int, turn: int) -> "Lane":
-        """The lane of the smallest batch that holds so many frames."""
+    def _lane(self, frames: int, turn: int) -> tuple[CapturedFrames, Loop]:
+        """The lane of the smallest batch that holds so many frames, and what it runs."""
         size = next(size for size in self._batches if size >= frames)
         key = size, turn if size == self.batch else 0
         if key not in self._lanes:
-            device = self._open_device()
-            evaluator = self._bind(size, self._sampling.samples, device, self._table)
+            self._lanes[key] = self._open_lane(size)
+        return self._lanes[key]
+
+    def _open_lane(self, frames: int) -> tuple[CapturedFrames, Loop]:
+        device = self._open_device()
+        with device.active():
+            evaluator = self._bind(frames, self._sampling.samples, device, self._table)
             consensus, evaluations = None, len(self._table)
             if self._consensus is not None:
-                consensus = self._bind(size, 1, device, self._consensus), self._consensus
+                consensus = self._bind(frames, 1, device, self._consensus), self._consensus
                 evaluations += len(self._consensus)
             loop = Loop(device, self._calibration, evaluator, self._table, self._sampling.seed, consensus=consensus)
-            self._lanes[key] = Lane(device, loop, evaluator, captured=evaluations <= LONGEST_CAPTURE)
-        return self._lanes[key]
+        long = evaluations > self._longest_capture
+        refused = f"{evaluations} evaluations, of which a graph may have {self._longest_capture}" if long else ""
+        outputs = {"image": loop.image, "std": loop.std, "statistics": loop.statistics}
+        return CapturedFrames(device, {"signals": loop.signals}, loop, outputs, evaluator, refused), loop
 
     def _bind(self, frames: int, samples: int, device: Device, table: NDArray[np.void]) -> DeviceEvaluator:
         evaluated = table[:-1]
@@ -187,84 +213,24 @@ class DeviceLoop:
         return self._engine.bind(frames, samples, device, evaluated["sigma"].tolist())
 
 
-class Lane:
-    """Frames of one number, from pinned memory to pinned memory by one launch."""
-
-    def __init__(self, device: Device, loop: Loop, evaluator: DeviceEvaluator, captured: bool) -> None:
-        self._device, self._loop, self._evaluator = device, loop, evaluator
-        self._signals = device.pinned(loop.signals.shape, np.complex64)
-        self._results = [(array, device.pinned(array.shape, np.float32)) for array in _results(loop)]
-        self._run: Callable[[], None] = self._work
-        self._run_bare: Callable[[], None] | None = None if captured else loop
-        for _ in range(2):  # loads kernels, and lets libraries choose theirs
-            self._work()
-        device.wait()
-        if captured:
-            self._run = self._captured(self._work)
-
-    def submit(self, rows: NDArray[np.complex64]) -> None:
-        """Enqueue the reconstruction of at most F frames; the others are empty."""
-        self._signals[: len(rows)], self._signals[len(rows) :] = rows, 0
-        self._run()
-
-    def collect(self) -> tuple[Array, Array, Array]:
-        """Image, deviation, statistics of what was submitted last, when it is done: buffers."""
-        self._device.wait()
-        image, std, statistics = (host for _, host in self._results)
-        return image, std, statistics
-
-    def on_device(self, rows: Array, out: Frames) -> None:
-        """See `DeviceLoop.on_device`."""
-        frames = len(rows)
-        if self._run_bare is None:
-            self._run_bare = self._captured(self._loop)
-        with self._device.active():
-            self._loop.signals[:frames], self._loop.signals[frames:] = rows, 0
-            self._run_bare()
-            for target, source in zip(out[:4], _frames(frames, *_results(self._loop))[:4], strict=True):
-                target[...] = source
-        self._device.wait()
-
-    def _work(self) -> None:
-        self._device.copy(self._signals, self._loop.signals)
-        self._loop()
-        for array, host in self._results:
-            self._device.fetch(array, host)
-
-    def _captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        try:
-            return self._evaluator.capture(work)
-        except Exception as error:  # of three libraries
-            warnings.warn(f"no CUDA graph, so every launch is its own: {error}", RuntimeWarning, stacklevel=2)
-            return work
+def _between(lane: CapturedFrames, loop: Loop, rows: Array, out: Frames) -> None:
+    """Frames from and to arrays of the device; done when this returns."""
+    frames, device = len(rows), loop.device
+    with device.active():
+        loop.signals[:frames], loop.signals[frames:] = rows, 0
+        lane.between()
+        found = {"image": loop.image, "std": loop.std, "statistics": loop.statistics}
+        for target, source in zip(out[:4], _frames(frames, found)[:4], strict=True):
+            target[...] = source
+    device.wait()
 
 
-def _results(loop: Loop) -> tuple[Array, Array, Array]:
-    return loop.image, loop.std, loop.statistics
-
-
-def _frames(frames: int, image: Array, std: Array, statistics: Array) -> Frames:
+def _frames(frames: int, found: Mapping[str, Array]) -> Frames:
     """The first of a lane's frames."""
-    return Frames(image[:frames], std[:frames], statistics[SNR, :frames], statistics[FLOOR, :frames])
+    statistics = found["statistics"]
+    return Frames(found["image"][:frames], found["std"][:frames], statistics[SNR, :frames], statistics[FLOOR, :frames])
 
 
-def _collect(out: Frames, lane: Lane, part: slice) -> None:
-    for target, source in zip(out[:4], _frames(part.stop - part.start, *lane.collect())[:4], strict=True):
+def _collect(out: Frames, lane: CapturedFrames, part: slice) -> None:
+    for target, source in zip(out[:4], _frames(part.stop - part.start, lane.collect())[:4], strict=True):
         target[part] = source
-
-
-@contextlib.contextmanager
-def device_errors() -> Iterator[None]:
-    """What CUDA's libraries raise, as DeviceError with one clear message; everything else passes."""
-    try:
-        yield
-    except MPIFastError:
-        raise
-    except Exception as error:
-        kind, text = type(error).__name__, str(error).splitlines()[0] if str(error) else "no message"
-        if kind == "OutOfMemoryError":
-            raise DeviceError(f"the GPU's memory does not suffice: {text}; try fewer samples") from error
-        foreign = type(error).__module__.split(".")[0] in ("cupy", "cupy_backends", "torch", "cuda")
-        if foreign or isinstance(error, ImportError | OSError) or "CUDA" in text:
-            raise DeviceError(f"the GPU or one of its libraries failed ({kind}): {text}") from error
-        raise

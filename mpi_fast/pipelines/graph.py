@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, open_session
@@ -56,7 +56,6 @@ class WholeFrame:
         voxels = calibration.num_voxels
         self._session = open_session(bundle, name, threads, gpu)
         self._calibration, self._rank = calibration, calibration.rank
-        self._blas = ThreadpoolController()
         self._constants = constants(calibration, mirrored_normal(sampling.seed, sampling.samples, voxels))
         shapes = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
         expected = {"y": (voxels,), "noise": (), **{key: array.shape[1:] for key, array in self._constants.items()}}
@@ -70,7 +69,7 @@ class WholeFrame:
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         # BLAS gets one thread: its waiting threads would starve the graph's.
-        with self._blas.limit(limits=1, user_api="blas"):
+        with single_blas_thread():
             reduced = self._calibration.reduce(rows)
         frames = len(rows)
         if frames not in self._bound:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, session
@@ -65,13 +65,12 @@ class PosteriorGraph:
         self._scanner = {"singular_values": np.ascontiguousarray(calibration.singular_values), "basis": basis}
         self._sigma_range = bundle.sigma_range
         self._energy = np.square(calibration.basis).mean(axis=0)
-        self._blas = ThreadpoolController()
         self._buffers = _OfThread()
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
         # BLAS gets one thread: its waiting threads would starve the graph's.
-        with self._blas.limit(limits=1, user_api="blas"):
+        with single_blas_thread():
             return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels, self._pool)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
@@ -100,7 +99,7 @@ class PosteriorGraph:
         sampler, sde = get_sampler(sampling.sampler), SDES[sampling.sde](*self._sigma_range)
         voxels = self._calibration.num_voxels
         images = np.zeros((len(rows), sampling.samples, voxels), np.float32)
-        with self._blas.limit(limits=1, user_api="blas"):
+        with single_blas_thread():
             reduced = self._calibration.reduce(rows)
         scales = signal_scale(reduced.y, self._calibration.singular_values, reduced.noise)
         buffers = _Buffers(sampling.samples, self._grid, self._session, self._scanner)

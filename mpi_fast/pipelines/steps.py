@@ -2,8 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
+from mpi_fast.blas import single_blas_thread
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import agree, level_of, settle, share_of, spread_about, width_of
 from mpi_fast.denoiser import ConditionedDenoiser, Evaluator
@@ -44,12 +44,11 @@ class StepLoop:
         self._denoisers: dict[int, ConditionedDenoiser] = {}
         self._initial = mirrored_normal(sampling.seed, sampling.samples, calibration.num_voxels)
         self._explained = np.square(calibration.basis).mean(axis=0)
-        self._blas = ThreadpoolController()
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
         # BLAS gets one thread: its products are small here, and its waiting threads would starve the network's.
-        with self._blas.limit(limits=1, user_api="blas"):
+        with single_blas_thread():
             return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:

@@ -14,7 +14,7 @@ Each module uses only those further down::
 """
 
 from mpi_fast.plots.curves import Strip, methods_figure
-from mpi_fast.plots.figures import Column, comparison_figure, reconstruction_figure
+from mpi_fast.plots.figures import Column, comparison_figure, reconstruction_figure, resolution_figure
 from mpi_fast.plots.saving import FORMATS, require, save
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "methods_figure",
     "reconstruction_figure",
     "require",
+    "resolution_figure",
     "save",
 ]

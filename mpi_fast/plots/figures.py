@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.plots.panels import CONCENTRATION, ERROR, UNCERTAINTY, Row, panels, top
+from mpi_fast.plots.panels import CONCENTRATION, ERROR, RESOLUTION, UNCERTAINTY, Row, panels, top
 from mpi_fast.plots.views import Way
 
 if TYPE_CHECKING:
@@ -53,6 +53,28 @@ def reconstruction_figure(
             for way in WAYS
         ]
     return panels(rows, field_of_view, titles, axes, width=WIDTH[images.ndim - 1])
+
+
+def resolution_figure(
+    maps: NDArray[np.float64], field_of_view: tuple[float, ...], *, titles: Sequence[str] = (), axes: str | None = None
+) -> "Figure":
+    """Show what a calibration resolves, the share of each voxel's own value that comes back in it, from 0 to 1.
+
+    Of volumes, the slices through the middle.
+
+    Parameters
+    ----------
+    maps : (S, ny, nx) or (S, nz, ny, nx)
+        A column for each, with one colour scale.
+    field_of_view, titles, axes
+        As of `reconstruction_figure`.
+    """
+    percent = 100 * maps
+    row = Row("resolution", percent, RESOLUTION, 0.0, top(percent), "own value that comes back / %")
+    if maps.ndim == 4:
+        row = seen(row, "centre")
+    size = tuple(map(abs, field_of_view))
+    return panels([row], size, titles, axes, width=WIDTH[maps.ndim - 1])
 
 
 @dataclass(frozen=True)

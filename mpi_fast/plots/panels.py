@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-CONCENTRATION, ERROR, UNCERTAINTY = "inferno", "RdBu_r", "viridis"
+CONCENTRATION, ERROR, UNCERTAINTY, RESOLUTION = "inferno", "RdBu_r", "viridis", "cividis"
 LETTERS = 115.0  # points of a font whose letter takes an inch along the line
 NOTHING = "0.8"  # grey, where an image is NaN
 

@@ -3,7 +3,8 @@
 // Every CUDA thread is a ucontext fiber. Between two barriers the fibers of a block run one after the other, in the
 // order asked for: a kernel whose result depends on it lacks a barrier. A barrier that some threads of a block do not
 // reach is an error, shared memory starts as NaN, and what lies beyond the bytes asked for is poisoned for the address
-// sanitizer. What this cannot show: races between blocks, bank conflicts, misaligned vector loads, occupancy.
+// sanitizer. What a warp does together, a matrix product of tensor cores, is done when its 32 fibers have met. What this
+// cannot show: races between blocks, bank conflicts, misaligned vector loads, occupancy.
 #pragma once
 
 #include <math.h>
@@ -28,6 +29,8 @@ inline int max(int a, int b) { return a < b ? b : a; }
 inline int min(int a, int b) { return b < a ? b : a; }
 
 struct float2 { float x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 struct Index { unsigned x, y, z; };
@@ -44,9 +47,12 @@ inline void sincospif(float x, float* sine, float* cosine) {
 }
 void __syncthreads();
 
+// mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32, by the lanes of a warp together: d += a b.
+void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]);
+
 namespace shim {
 
-enum Status { NEW, WAITING, DONE };
+enum Status { NEW, WAITING, MEETING, DONE };
 
 struct Fiber {
     ucontext_t context;  // where it begins
@@ -121,10 +127,24 @@ inline void resume(unsigned thread) {
     to_fiber(fibers[thread]);
 }
 
+// Run the threads of a warp until they wait for the block, or are done.
+inline bool run_warp(unsigned first, unsigned threads, bool backwards) {
+    const unsigned count = threads - first < 32 ? threads - first : 32;
+    for (;;) {
+        bool meeting = false, apart = false;
+        for (unsigned i = 0; i < count; ++i) resume(first + (backwards ? count - 1 - i : i));
+        for (unsigned i = 0; i < count; ++i) (fibers[first + i].status == MEETING ? meeting : apart) = true;
+        if (!meeting) return true;
+        if (apart || count < 32) return false;
+    }
+}
+
 inline const char* run_block(unsigned threads, bool backwards) {
     for (unsigned t = 0; t < threads; ++t) begin(fibers[t]);
     for (Status all = WAITING; all != DONE;) {
-        for (unsigned i = 0; i < threads; ++i) resume(backwards ? threads - 1 - i : i);
+        for (unsigned w = 0; w < (threads + 31) / 32; ++w)
+            if (!run_warp((backwards ? (threads - 1) / 32 - w : w) * 32, threads, backwards))
+                return "divergent warp: some of its threads meet for a matrix product, others do not";
         all = fibers[0].status;
         for (unsigned t = 1; t < threads; ++t)
             if (fibers[t].status != all) return "divergent barrier: some threads of a block wait, others have returned";

@@ -1,0 +1,109 @@
+"""A large volume, end to end: time and memory of every command from the system matrix to the image of a frame.
+
+    python bench/large_volume.py [--grid 37x37x37] [--rows 6000] [--cores 0,1] [--folder DIR] [--json FILE]
+
+The scanner is the held-out one of volumes (`heldout.VOLUME`) with this grid over its field of view. ``rows`` of its
+matrix have an SNR of 5 or more; 6000 are the most that `mpi-fast calibrate` uses of a volume unless told otherwise.
+Every stage is a process of its own, bound to these cores: its wall-clock and processor time, and the most memory that
+it held (the kernel's maximum resident set size, as of ``/usr/bin/time -v``). With a folder the files stay there, and
+what it holds already is not simulated again.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mpi_fast.cli.options import parse_grid, parse_integers
+from mpi_fast.console import write_json
+from mpi_fast.experiment import MATRIX_BYTES, Receiver, save_frames, save_matrix
+from mpi_fast.heldout import VOLUME, phantoms
+from mpi_fast.machine import machine
+
+MATRIX, MEASUREMENT, CALIBRATION = "system-matrix.mdf", "measurement.mdf", "scanner.h5"
+CHANNELS = 3
+SPARE = 1.2  # rows that are kept over those wanted: the three channels of a frequency are kept together
+SNR_DB = 20.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one stage: seconds by the clock and of processors, and GiB at the most."""
+
+    stage: str
+    wall_s: float
+    cpu_s: float
+    peak_gib: float
+
+    def __str__(self) -> str:
+        return f"| {self.stage} | {self.wall_s:.0f} s | {self.cpu_s:.0f} s | {self.peak_gib:.2f} GiB |"
+
+
+def simulate(grid: tuple[int, ...], rows: int, folder: Path) -> None:
+    """Write the matrix of so many usable rows, and a measurement of one phantom."""
+    voxels = int(np.prod(grid))
+    kept = max(MATRIX_BYTES, round(SPARE * 8 * rows * voxels))
+    matrix = replace(VOLUME.on(grid), rows_above_5=rows).measure_matrix(kept)
+    selection = np.ones(matrix.truth.shape[:2], dtype=bool)
+    receiver = Receiver(matrix, selection, SNR_DB, np.random.default_rng(0))
+    save_frames(folder / MEASUREMENT, receiver, phantoms(1, 0, grid, matrix.scanner.aspect), time_domain=False)
+    save_matrix(folder / MATRIX, matrix)
+
+
+def measured(stage: str, arguments: Sequence[str]) -> Cost:
+    """Run a command of Python's, and say what it cost; its output goes where ours does."""
+    began = time.perf_counter()
+    process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
+    _, status, used = os.wait4(process, 0)
+    if status:
+        raise SystemExit(f"{stage}: failed with {os.waitstatus_to_exitcode(status)}")
+    return Cost(stage, time.perf_counter() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--grid", default="37x37x37")
+    parser.add_argument("--rows", type=int, default=6000, help="of SNR 5 and more")
+    parser.add_argument("--cores", help="such as 0,1; default all that this process may use")
+    parser.add_argument("--folder", type=Path, help="to keep the files in")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--simulate-only", action="store_true", help=argparse.SUPPRESS)  # a stage's own process
+    options = parser.parse_args()
+    if options.simulate_only:
+        simulate(parse_grid(options.grid), options.rows, options.folder)
+        return
+    if options.cores:
+        os.sched_setaffinity(0, parse_integers(options.cores, "--cores") or ())
+    cores = sorted(os.sched_getaffinity(0))
+    os.environ["OMP_NUM_THREADS"] = str(len(cores))
+    with ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        matrix, measurement, calibration = (str(folder / name) for name in (MATRIX, MEASUREMENT, CALIBRATION))
+        here = [__file__, "--grid", options.grid, "--rows", str(options.rows), "--folder", str(folder)]
+        command = ["-m", "mpi_fast"]
+        stages = {
+            "simulate": [*here, "--simulate-only"],
+            "calibrate": [*command, "calibrate", matrix, "-o", calibration],
+            "info": [*command, "info", calibration],
+            "reconstruct one frame": [*command, "reconstruct", measurement, "-c", calibration],
+        }
+        if (folder / MATRIX).is_file() and (folder / MEASUREMENT).is_file():
+            del stages["simulate"]
+        costs = [measured(stage, arguments) for stage, arguments in stages.items()]
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{options.grid} voxels, {options.rows} rows, {len(cores)} cores, load average at the end {load}")
+    print("\n".join(["| stage | time | processor time | memory at most |", "|---|---|---|---|", *map(str, costs)]))
+    if options.json:
+        content = {"grid": options.grid, "rows": options.rows, "cores": cores, "load": os.getloadavg()}
+        write_json(options.json, {**content, "machine": machine(), "stages": [vars(cost) for cost in costs]})
+
+
+if __name__ == "__main__":
+    main()

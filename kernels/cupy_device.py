@@ -1,0 +1,215 @@
+"""A CUDA device by CuPy.
+
+Three things that CuPy does not see to by itself. While a stream captures, ``ndarray.set`` and ``get`` refuse: copies go
+to the runtime directly. A stream that does not wait for the default one waits for no other either: arrays of a caller
+are adopted with an event. Memory, streams and launches belong to the current device: each call makes its own current.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from numpy.typing import DTypeLike, NDArray
+
+from mpi_fast.errors import DeviceError, InputError
+from mpi_fast.kernels.launch import SHARED_LIMIT, Array, Kernel, expect, fits
+
+
+class CupyDevice:
+    """A CUDA device by CuPy, and a stream of its own that does not wait for the default one.
+
+    Parameters
+    ----------
+    index : int
+        Which device.
+
+    Raises
+    ------
+    DeviceError
+        Without CuPy, without this GPU, and where the driver is too old.
+    """
+
+    def __init__(self, index: int = 0) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise DeviceError("running on a GPU needs CuPy: pip install 'mpi-fast[gpu]'") from error
+        if not cupy.cuda.is_available():
+            raise DeviceError("CuPy finds no CUDA device: expected an NVIDIA GPU and its driver")
+        count = cupy.cuda.runtime.getDeviceCount()
+        if not 0 <= index < count:
+            raise DeviceError(f"cuda:{index}: there are {count} CUDA devices, counted from 0")
+        self._cupy = cupy
+        self._device = cupy.cuda.Device(index)
+        self._functions: dict[Kernel, Any] = {}
+        with self._device:
+            self.stream = cupy.cuda.Stream(non_blocking=True)
+        self.stream_address = int(self.stream.ptr)
+        properties = cupy.cuda.runtime.getDeviceProperties(index)
+        self.name = f"{properties['name'].decode()} (cuda:{index})"
+        self.architecture = f"sm_{self._device.compute_capability}"
+        self.multiprocessors = int(self._device.attributes["MultiProcessorCount"])
+        self.shared_limit = int(self._device.attributes["MaxSharedMemoryPerBlockOptin"])
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """See `Device`."""
+        with self.active():
+            return self._cupy.asarray(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """See `Device`."""
+        with self.active():
+            return self._cupy.empty(shape, dtype)
+
+    def address(self, array: Array) -> int:
+        """See `Device`."""
+        return int(array.data.ptr)
+
+    def asarray(self, foreign: Any) -> Array:
+        """See `Device`."""
+        with self.active():
+            return self._cupy.asarray(foreign)
+
+    def adopt(self, foreign: Any) -> Array:
+        """See `Device`.
+
+        With DLPack the producer sees to the order. For CuPy's own arrays it is an event on its current stream, and for
+        libraries that have only the older interface on the stream that this names, or else on the default one.
+        """
+        cupy = self._cupy
+        place = self._place_of(foreign)
+        if place != self._device.id:
+            raise InputError(
+                f"signals are on cuda:{place}, but {self.name} reconstructs: expected them on cuda:{self._device.id}"
+            )
+        with self._device:
+            if isinstance(foreign, cupy.ndarray):
+                producer = cupy.cuda.get_current_stream()
+            elif hasattr(foreign, "__dlpack__"):
+                with self.stream:
+                    return cupy.from_dlpack(foreign)
+            else:
+                named = foreign.__cuda_array_interface__.get("stream")
+                producer = cupy.cuda.ExternalStream(named) if named else cupy.cuda.Stream.null
+            event = cupy.cuda.Event(disable_timing=True)
+            producer.record(event)
+            self.stream.wait_event(event)
+            with self.stream:
+                return cupy.asarray(foreign)
+
+    def _place_of(self, foreign: Any) -> int:
+        """Number of the device that holds an array."""
+        if hasattr(foreign, "__dlpack_device__"):
+            return int(foreign.__dlpack_device__()[1])
+        address = foreign.__cuda_array_interface__["data"][0]
+        return int(self._cupy.cuda.runtime.pointerGetAttributes(address).device)
+
+    def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """See `Device`."""
+        import cupyx
+
+        with self._device:
+            array: NDArray[Any] = cupyx.empty_pinned(shape, dtype)
+        array.fill(0)
+        return array
+
+    def copy(self, source: NDArray[Any], target: Array) -> None:
+        """See `Device`."""
+        expect("copy", {"source": (source, tuple(target.shape), target.dtype), "target": _itself(target)})
+        runtime = self._cupy.cuda.runtime
+        self._move(self.address(target), source.ctypes.data, source.nbytes, runtime.memcpyHostToDevice)
+
+    def fetch(self, source: Array, target: NDArray[Any]) -> None:
+        """See `Device`."""
+        expect("fetch", {"source": _itself(source), "target": (target, tuple(source.shape), source.dtype)})
+        runtime = self._cupy.cuda.runtime
+        self._move(target.ctypes.data, self.address(source), target.nbytes, runtime.memcpyDeviceToHost)
+
+    def _move(self, target: int, source: int, count: int, kind: int) -> None:
+        with self._device:
+            self._cupy.cuda.runtime.memcpyAsync(target, source, count, kind, self.stream_address)
+
+    def launch(
+        self, kernel: Kernel, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Any]
+    ) -> None:
+        """See `Device`; the first launch of a kernel loads it, and compiles it unless it is in the cache."""
+        fits(self, kernel, shared)
+        with self._device, self.stream:
+            if kernel not in self._functions:
+                from mpi_fast.kernels.compile import cached
+
+                path = cached(kernel, self.architecture)
+                self._functions[kernel] = self._cupy.RawModule(path=str(path)).get_function(kernel.name)
+            function = self._functions[kernel]
+            if shared > max(SHARED_LIMIT, function.max_dynamic_shared_size_bytes):
+                function.max_dynamic_shared_size_bytes = shared
+            function(grid, (threads,), tuple(arguments), shared_mem=shared)
+
+    def record(self, work: Callable[[], None]) -> "CudaGraph":
+        """See `Device`."""
+        runtime = self._cupy.cuda.runtime
+        with self._device, self.stream:
+            # Relaxed: other threads go on with their own work meanwhile.
+            runtime.streamBeginCapture(self.stream_address, runtime.streamCaptureModeRelaxed)
+            try:
+                work()
+            except BaseException:
+                with contextlib.suppress(Exception):  # an invalid capture has no graph; what made it so is raised
+                    runtime.graphDestroy(runtime.streamEndCapture(self.stream_address))
+                raise
+            return CudaGraph(runtime, runtime.streamEndCapture(self.stream_address), self)
+
+    def wait(self) -> None:
+        """See `Device`."""
+        with self._device:
+            self.stream.synchronize()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """See `Device`."""
+        with self._device, self.stream:
+            yield
+
+
+class CudaGraph:
+    """See `launch.Graph`: made of what a stream captured, and owned."""
+
+    def __init__(self, runtime: Any, handle: int, device: CupyDevice) -> None:
+        self._runtime, self._device, self._executable = runtime, device, 0
+        try:
+            self.nodes = count_nodes(handle)
+            self._executable = runtime.graphInstantiate(handle)
+        finally:
+            runtime.graphDestroy(handle)
+
+    def launch(self) -> None:
+        """See `launch.Graph`."""
+        with self._device.active():
+            self._runtime.graphLaunch(self._executable, self._device.stream_address)
+
+    def __del__(self) -> None:
+        if self._executable:
+            self._runtime.graphExecDestroy(self._executable)
+
+
+def count_nodes(handle: int) -> int:
+    """Nodes of a ``cudaGraph_t``.
+
+    Raises
+    ------
+    DeviceError
+        Without CUDA's Python bindings, and where they refuse.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError as error:
+        raise DeviceError("counting a graph's nodes needs cuda-bindings: pip install 'mpi-fast[gpu]'") from error
+    status, _, nodes = runtime.cudaGraphGetNodes(runtime.cudaGraph_t(handle), 0)
+    if int(status):
+        raise DeviceError(f"cudaGraphGetNodes: {status.name}")
+    return int(nodes)
+
+
+def _itself(array: Array) -> tuple[Array, tuple[int, ...], Any]:
+    """For `expect`: whatever shape and type it has, but contiguous."""
+    return array, tuple(array.shape), array.dtype

@@ -1,0 +1,63 @@
+"""What made images: for people who look at them later, and for a run that goes on where another one ended."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mpi_fast
+from mpi_fast.machine import cores
+
+if TYPE_CHECKING:
+    from mpi_fast.pairing import MeasuredRows
+    from mpi_fast.reconstructor import Reconstructor
+
+
+def made_by(
+    reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows | None"
+) -> dict[str, Any]:
+    """What made the images, so that they can be made again; ``rows`` of a file that says how it was acquired."""
+    bundle, reduced = reconstructor.bundle, reconstructor.calibration
+    made = {
+        "package": f"mpi-fast {mpi_fast.__version__}",
+        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
+        "measurement": measurement.name,
+        "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
+        "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
+        **asdict(reconstructor.sampling),
+        "runs_on": reconstructor.runs_on,
+    }
+    if rows is not None:
+        made |= {
+            "background_subtracted": rows.background_subtracted,
+            "averaged": rows.averaged,
+            "converted": list(rows.agreement.done),
+            "doubtful": list(rows.agreement.doubts),
+        }
+    return made
+
+
+def origin_of(
+    reconstructor: "Reconstructor",
+    measurement: Path,
+    calibration: Path,
+    threads: int | None,
+    selection: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that the bits of the images depend on; of files, size and time of change stand for what they hold."""
+    return {
+        "package": f"mpi-fast {mpi_fast.__version__}",
+        "measurement": _state_of(measurement),
+        "calibration": _state_of(calibration),
+        "model": reconstructor.bundle.manifest["files"],
+        **asdict(reconstructor.sampling),
+        "runs_on": reconstructor.runs_on,
+        "threads": threads or cores(),
+        **{name: value if isinstance(value, int | float) else str(value) for name, value in selection.items()},
+    }
+
+
+def _state_of(path: Path) -> str:
+    state = path.stat()
+    return f"{state.st_size} bytes of {state.st_mtime_ns}"

@@ -1,0 +1,24 @@
+"""Output formats: a series of images as files of any kind, chosen by the suffix of their name.
+
+    with writing([Path("images.mdf"), Path("images.npz")], Header(grid, acquisition)) as writer:
+        for result in reconstruct.stream(rows):
+            writer.append(result, rows.numbers, rows.times)
+
+    with Series.open("images.mdf") as series:
+        save("images.npz", series)
+
+Each module uses only those further down::
+
+    writer                  images as they are made
+    registry                suffix -> format
+    mdf  nifti  zarr  arrays  table  picture    a format each: `registry.Format` says what its module has
+    series  regions         what formats are given
+    common                  what they share
+"""
+
+from mpi_fast.formats.regions import Region, regions_of
+from mpi_fast.formats.registry import FORMATS, check, format_of, save
+from mpi_fast.formats.series import Series
+from mpi_fast.formats.writer import Header, Writer, writing
+
+__all__ = ["FORMATS", "Header", "Region", "Series", "Writer", "check", "format_of", "regions_of", "save", "writing"]

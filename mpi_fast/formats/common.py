@@ -1,0 +1,32 @@
+"""What formats share: libraries that may be missing, names of files that lie beside each other, places in mm."""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import MPIFastError
+from mpi_fast.mdf import Grid
+
+
+def require_library(path: Path, extra: str, *modules: str) -> None:
+    """MPIFastError that says what to install unless all these modules can be imported."""
+    for module in modules:
+        try:
+            import_module(module)
+        except ImportError as error:
+            needed = module.replace("_", "-")
+            raise MPIFastError(f"{path}: such files need {needed}: pip install 'mpi-fast[{extra}]'") from error
+
+
+def with_std(path: Path, suffix: str) -> Path:
+    """Where the uncertainty goes of formats that hold one array: ``x.nii.gz`` -> ``x.std.nii.gz``."""
+    return path.with_name(f"{path.name[: -len(suffix)]}.std{path.name[-len(suffix) :]}")
+
+
+def middles(grid: Grid, axis: str) -> NDArray[np.float64]:
+    """Where the middles of voxels lie along x, y or z, in mm."""
+    number = "xyz".index(axis)
+    count = grid.size[number]
+    return np.asarray(1e3 * (grid.center[number] + ((np.arange(count) + 0.5) / count - 0.5) * grid.extent[number]))

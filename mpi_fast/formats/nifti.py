@@ -1,0 +1,87 @@
+"""NIfTI: what programs for medical images read; the uncertainty goes into a second file.
+
+Axes are x, y, z and the frames; voxel sizes and the affine are in mm, in the coordinates of the scanner, which no
+patient's left and right are known in. Frames follow each other in s. What made the images is in the header as JSON.
+"""
+
+import gzip
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+import mpi_fast
+from mpi_fast.atomic import atomic_path
+from mpi_fast.formats.common import require_library, with_std
+from mpi_fast.formats.series import Images, Series
+from mpi_fast.mdf import Grid
+
+LARGEST = 2**15 - 1  # of an axis in NIfTI-1; longer series are written as NIfTI-2
+
+
+def require(path: Path) -> None:
+    """Nibabel."""
+    require_library(path, "nifti", "nibabel")
+
+
+def files(path: Path) -> Sequence[Path]:
+    """One file for the images, and one for their uncertainty."""
+    return path, with_std(path, ".nii.gz" if path.suffix.lower() == ".gz" else ".nii")
+
+
+def save(path: Path, series: Series) -> None:
+    """Write images and uncertainty."""
+    with ExitStack() as stack:
+        for target, name, images in zip(files(path), ("concentration", "std"), (series.image, series.std), strict=True):
+            if images is None:
+                continue
+            temporary = stack.enter_context(atomic_path(target))
+            opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+            with opened(temporary, "wb") as file:
+                _write(file, series, name, images)
+
+
+def _write(file: IO[bytes], series: Series, name: str, images: Images) -> None:
+    """Write a header and then the voxels, x fastest, as they lie in the images."""
+    header = _header(series, name, images)
+    header.write_to(file)
+    file.write(bytes(header.get_data_offset() - file.tell()))
+    for part in series.chunks():
+        file.write(np.ascontiguousarray(images[part], "<f4").tobytes())
+
+
+def _header(series: Series, name: str, images: Images) -> Any:
+    import nibabel
+
+    longest = max(*series.grid.size, len(series))
+    kind: Any = nibabel.Nifti1Header if longest <= LARGEST else nibabel.Nifti2Header
+    header = kind(endianness="<")
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((*series.grid.size, len(series)))
+    matrix = affine(series.grid)
+    header.set_zooms((*np.diag(matrix)[:3], series.interval or 0.0))
+    header.set_qform(matrix, code="scanner")
+    header.set_sform(matrix, code="scanner")
+    header.set_xyzt_units("mm", "sec")
+    header.set_intent("estimate", name=name)
+    header.set_slope_inter(1.0, 0.0)
+    header["descrip"] = f"mpi-fast {mpi_fast.__version__}, {name} {series.unit}"[:79].encode()
+    times = series.times
+    header["toffset"] = 0.0 if times is None or not len(times) else times[0]
+    header["cal_max"] = max((np.nanmax(images[part], initial=0.0) for part in series.chunks()), default=0.0)
+    note = json.dumps(dict(series.provenance)).encode()
+    header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", note))
+    return header
+
+
+def affine(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """From voxel numbers (i, j, k) to the middles of voxels in mm, (4, 4)."""
+    # A slice whose thickness nobody states is taken to be as thick as voxels are wide: readers invert the matrix.
+    size = np.asarray(grid.extent) / grid.size
+    size[~(size > 0)] = min(size[size > 0])
+    matrix = np.diag([*size, 1e-3])
+    matrix[:3, 3] = np.asarray(grid.center) - (np.asarray(grid.size) - 1) / 2 * size
+    return 1e3 * matrix

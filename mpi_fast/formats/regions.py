@@ -1,0 +1,141 @@
+"""Regions of interest: parts of a grid with a name, given as boxes in mm or as a file of labels."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.array_files import read_numpy
+from mpi_fast.errors import FileFormatError, InputError
+from mpi_fast.formats.common import middles, require_library
+from mpi_fast.mdf import Grid
+
+NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
+BOX = "expected NAME=X0:X1,Y0:Y1,Z0:Z1 in mm, where an end that is left out is the grid's, such as vessel=-5:5,2:8"
+LARGEST_LABEL = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Some voxels of a grid: ``mask`` is a bool array of the grid's shape."""
+
+    name: str
+    mask: NDArray[np.bool_]
+
+
+def whole(grid: Grid) -> Region:
+    """All voxels of a grid."""
+    return Region("all", np.ones(grid.shape, bool))
+
+
+def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
+    """Regions that people named, each as a box or as a file of labels.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        ``vessel=-5:5,2:8`` is all voxels whose middle lies there in mm, along x and y, and along z whatever lies in
+        the grid. A name ending in .nii, .nii.gz, .npy or .npz is a file of labels on this grid: zero is no region, and
+        every other number one, which has the name of the file, and if there are several the number behind it.
+    grid : Grid
+
+    Raises
+    ------
+    InputError
+        A text is neither, two regions have one name, or no voxel lies in a box.
+    FileFormatError
+        The file is damaged, or its labels are not whole numbers on this grid.
+    """
+    found: list[Region] = []
+    for text in texts:
+        is_file = text.lower().endswith((".nii", ".nii.gz", ".npy", ".npz"))
+        found.extend(_labelled(Path(text), grid) if is_file else [_box(text, grid)])
+    names = [region.name for region in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--region: two regions are called {twice}")
+    return tuple(found)
+
+
+def require(texts: Sequence[str]) -> None:
+    """Check regions as far as that is possible before the grid is known; raises as `regions_of`."""
+    for text in texts:
+        if text.lower().endswith((".nii", ".nii.gz")):
+            require_library(Path(text), "nifti", "nibabel")
+        elif not text.lower().endswith((".npy", ".npz")):
+            _parse(text)
+
+
+def _parse(text: str) -> tuple[str, dict[str, tuple[float, float]]]:
+    """Name of a box, and its ends along the axes that it names."""
+    name, _, rest = text.partition("=")
+    parts = rest.split(",")
+    if not name.strip() or not 1 <= len(parts) <= 3:
+        raise InputError(f"--region {text}: {BOX}")
+    ends: dict[str, tuple[float, float]] = {}
+    for axis, part in zip("xyz", parts, strict=False):
+        match = re.fullmatch(rf"({NUMBER})?:({NUMBER})?", part.strip(), re.ASCII)
+        if not match:
+            raise InputError(f"--region {text}: {BOX}")
+        low, high = float(match[1] or -np.inf), float(match[2] or np.inf)
+        if low >= high:
+            raise InputError(f"--region {text}: the first end along {axis} is not below the second one")
+        ends[axis] = low, high
+    return name.strip(), ends
+
+
+def _box(text: str, grid: Grid) -> Region:
+    name, ends = _parse(text)
+    mask = np.ones(grid.shape, bool)
+    for axis, (low, high) in ends.items():
+        if axis not in grid.axes:
+            continue  # a plane lies where it lies
+        places = middles(grid, axis)
+        inside = (low <= places) & (places <= high)
+        if not inside.any():
+            raise InputError(
+                f"--region {text}: no voxel there: along {axis} their middles lie from {places[0]:.4g} to "
+                f"{places[-1]:.4g} mm"
+            )
+        shape = [1] * mask.ndim
+        shape[grid.axes.index(axis)] = -1
+        mask &= inside.reshape(shape)
+    return Region(name, mask)
+
+
+def _labelled(path: Path, grid: Grid) -> list[Region]:
+    labels = _labels(path, grid)
+    if labels.shape != grid.shape:
+        raise FileFormatError(
+            f"{path}: labels {labels.shape}; {grid.shape} were expected, along {', '.join(grid.axes)}"
+        )
+    if labels.dtype.kind not in "biuf" or not np.isfinite(labels).all() or (labels % 1).any() or labels.min() < 0:
+        raise FileFormatError(f"{path}: labels are other than whole numbers from 0")
+    present = [int(label) for label in np.unique(labels) if label]
+    if not present or max(present) > LARGEST_LABEL:
+        raise FileFormatError(f"{path}: labels from 1 to {LARGEST_LABEL} were expected, not {present or 'only 0'}")
+    name = path.name.split(".")[0]
+    return [Region(name if len(present) == 1 else f"{name}-{label}", labels == label) for label in present]
+
+
+def _labels(path: Path, grid: Grid) -> NDArray[Any]:
+    """Labels [z, y, x] or [row, column]; those of a NIfTI file are [x, y, z] there."""
+    if path.suffix.lower() in (".npy", ".npz"):
+        return read_numpy(path, None)
+    import nibabel
+
+    try:
+        labels = np.asarray(nibabel.nifti1.load(path).dataobj)
+    except Exception as error:  # nibabel and zlib raise what they like on damaged files
+        raise FileFormatError(f"{path}: no NIfTI file, or damaged: {error}") from error
+    if labels.ndim > 3 and labels.shape[3:] == (1,) * (labels.ndim - 3):
+        labels = labels.reshape(labels.shape[:3])
+    if labels.ndim == 2:
+        labels = labels[..., None]
+    if labels.shape != grid.size:
+        raise FileFormatError(f"{path}: labels {labels.shape}; {grid.size} were expected, along x, y, z")
+    return labels.T.reshape(grid.shape)

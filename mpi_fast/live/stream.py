@@ -1,0 +1,319 @@
+"""Live: frames in from one thread, images out in another, and a third that reconstructs between them."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from mpi_fast.errors import InputError, LiveError, MPIFastError
+from mpi_fast.flags import Flag
+from mpi_fast.limits import LARGEST_BATCH
+from mpi_fast.live.counters import Counters, Statistics
+from mpi_fast.live.frames import Frame, LiveImage, Ready, Reconstructs
+from mpi_fast.live.pace import Pace
+from mpi_fast.live.preparation import Periods, Preparation, periods_of
+from mpi_fast.live.prometheus import as_text
+from mpi_fast.live.waiting import Line, WhenFull
+from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.verdict import Verdict
+
+
+class Live:
+    """Reconstructs frames as they come, in their order, for as long as they come, in memory that does not grow.
+
+    Parameters
+    ----------
+    reconstruct : Reconstructor
+        Or another callable with a ``calibration``, see `frames.Reconstructs`. Nobody else should call it meanwhile.
+    newest : bool
+        Whether new frames and images push out old ones where processor or consumer is slow: then images are made of
+        the newest frames, within `latency` if that is possible at all, and what is dropped is counted. Otherwise
+        nothing is dropped, and `full` says what happens.
+    average : int
+        Frames of a sliding mean: every frame makes an image of itself and those of the ``average - 1`` numbers before
+        it, as far as these are there and have no flag.
+    full : str
+        Without `newest`, what `submit` does when `waiting` frames wait: ``block`` until there is room, or ``error``. So
+        it is, too, when the images are not fetched: `waiting` of them wait before reconstruction pauses.
+    periods : str
+        Of frames with several: ``mean`` averages them, ``each`` makes an image of every period, and `average` counts
+        periods.
+    background_frames : int
+        The mean of so many of the last frames that were marked empty is subtracted from all others.
+    latency : float
+        In s: with `newest`, no more frames are reconstructed at once than are likely to be made within it.
+    waiting : int
+        Most frames, and most images, that wait.
+    batch : int
+        Most frames that are reconstructed at once; fewer if fewer wait.
+    changed : callable
+        Called, by whichever thread it is, after anything came, went or ended.
+
+    Raises
+    ------
+    InputError
+        For parameters out of range.
+
+    Notes
+    -----
+    A frame that is bad, or that `reconstruct` raises an error for, comes out as NaN, flagged, and costs no other frame;
+    an error in a batch makes its frames be reconstructed one by one. The verdict whether frames belong to the
+    calibration (`verdict`) counts frames that are independent of each other: over sliding means it is wrong more often.
+    """
+
+    def __init__(
+        self,
+        reconstruct: Reconstructs,
+        newest: bool = True,
+        average: int = 1,
+        *,
+        full: Literal["block", "error"] = "block",
+        periods: Periods = "mean",
+        background_frames: int = 32,
+        latency: float = 0.05,
+        waiting: int = 256,
+        batch: int = 64,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        for name, value, most in (
+            ("average", average, 10**6),
+            ("background_frames", background_frames, 10**6),
+            ("waiting", waiting, LARGEST_BATCH),
+            ("batch", batch, LARGEST_BATCH),
+        ):
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise InputError(f"{name} {value}: expected a whole number from 1 to {most}")
+        if not 0 < latency < float("inf"):
+            raise InputError(f"latency {latency}: expected a positive number of seconds")
+        if full not in ("block", "error"):
+            raise InputError(f"full '{full}': expected block or error")
+        if periods not in ("mean", "each"):
+            raise InputError(f"periods '{periods}': expected mean or each")
+        self._reconstruct, self._calibration = reconstruct, reconstruct.calibration
+        self._newest, self._average, self._batch = newest, average, batch
+        when_full: WhenFull = "newest" if newest else full
+        self._frames: Line[Frame] = Line(waiting, when_full, changed)
+        self._images: Line[LiveImage] = Line(waiting, "newest" if newest else "block", changed)
+        self._waiting, self._number, self._submitting = waiting, 0, threading.Lock()
+        self._counters, self._pace = Counters(), Pace(latency, batch)
+        self._prepare = Preparation(self._calibration, average, periods, background_frames)
+        self._busy, self._closing = 0, False
+        self._fault: BaseException | None = None
+        self._worker = threading.Thread(target=self._run, name="mpi-fast live", daemon=True)
+        self._worker.start()
+
+    # -- frames in ------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        signals: Any,
+        number: int | None = None,
+        timestamp: float | None = None,
+        *,
+        empty: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        """Take in a frame; it is copied. Any thread may call this, one at a time for numbers to be in order.
+
+        Parameters
+        ----------
+        signals : (C, V) real in V, (C, K) complex spectra or (M,) complex selected rows
+            Or with an axis of periods before these. Not background-corrected if empty frames are to be submitted.
+        number : int, optional
+            Of the frame; by default they are counted from 0. Numbers that are left out count as missing.
+        timestamp : float, optional
+            In s, by any clock; by default the system's. It is handed on, and nothing is computed from it.
+        empty : bool
+            The scanner was empty: no image is made, and the frame's mean with others becomes the background.
+        timeout : float, optional
+            In s, to wait at most with ``full="block"``.
+
+        Raises
+        ------
+        InputError, MismatchError
+            For signals that do not fit the calibration.
+        LiveError
+            Too many frames wait, with ``full="error"`` or after `timeout`; or the stream was closed.
+        """
+        frame = self._arrived(signals, number, timestamp, empty)
+        if not self._frames.put(frame, timeout):
+            raise self._refused()
+        self._counters.arrive(frame.number, frame.timestamp)
+
+    def _arrived(self, signals: Any, number: int | None, timestamp: float | None, empty: bool) -> Frame:
+        arrived = time.monotonic()
+        try:
+            own = periods_of(signals, self._calibration)
+        except MPIFastError as error:
+            self._counters.fail(str(error), to="refused")
+            raise
+        with self._submitting:
+            number = self._number if number is None else int(number)
+            self._number = number + 1
+        return Frame(number, time.time() if timestamp is None else float(timestamp), own, empty, arrived)
+
+    def _refused(self) -> LiveError:
+        if self._fault is not None:
+            return self._failure()
+        if self._frames.closed:
+            return LiveError("the live stream is closed: it takes no more frames")
+        error = (
+            f"{len(self._frames)} frames wait to be reconstructed and {len(self._images)} images to be fetched: "
+            f"no room for another frame; at most {self._waiting} were expected to wait"
+        )
+        self._counters.fail(error, to="refused")
+        return LiveError(error)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `submit` would not wait now."""
+        return not self._frames.blocks
+
+    def _failure(self) -> LiveError:
+        error = LiveError(f"the live stream has failed: {self._fault!r}")
+        error.__cause__ = self._fault
+        return error
+
+    def finish(self) -> None:
+        """Say that no more frames will come: iteration ends after the image of the last one."""
+        self._frames.close()
+
+    def close(self) -> None:
+        """Stop: what waits is dropped, and counted. Returns when nothing runs any more; may be called again."""
+        self._closing = True
+        self._frames.close(drop=True)
+        self._images.close(drop=True)
+        if threading.current_thread() is not self._worker:
+            self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- images out -----------------------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None) -> LiveImage | None:
+        """Fetch the next image; None if there is none within `timeout` (s), or will be none any more.
+
+        Raises
+        ------
+        LiveError
+            The stream itself has failed.
+        """
+        image = next(iter(self._images.take(1, timeout)), None)
+        if image is not None:
+            self._counters.add(to="delivered")
+        elif self._fault is not None:
+            raise self._failure()
+        return image
+
+    def __iter__(self) -> Iterator[LiveImage]:
+        """Yield images until the stream is finished or closed."""
+        while (image := self.get()) is not None:
+            yield image
+
+    @property
+    def has_image(self) -> bool:
+        """Whether `get` would not wait now."""
+        return len(self._images) > 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to be fetched, and never will be."""
+        return self._images.closed and not self.has_image
+
+    def statistics(self) -> Statistics:
+        """What has been counted so far."""
+        dropped = {"frames_dropped": self._frames.dropped, "images_dropped": self._images.dropped}
+        return self._counters.snapshot(dropped | {"waiting": len(self._frames) + self._busy})
+
+    def metrics(self) -> str:
+        """The same in the text format of Prometheus."""
+        return as_text(self.statistics)
+
+    # -- between them, in a thread of its own ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while frames := self._frames.take(None if self._newest else self._batch):
+                self._busy = len(frames)
+                self._work(frames)
+                self._busy = 0
+        except BaseException as fault:  # nobody else would ever hear of it
+            self._fault = fault
+        finally:
+            self._frames.close(drop=True)
+            self._images.close()
+
+    def _work(self, frames: list[Frame]) -> None:
+        """Make the images of frames that waited: of all, or of the newest that can be made in time."""
+        prepared = self._prepare(frames)
+        self._counters.add(sum(frame.empty for frame in frames), to="background")
+        done = max(0, len(prepared) - self._pace.batch()) if self._newest else 0
+        self._counters.add(done, to="frames_dropped")
+        size = self._pace.batch() if self._newest else self._batch
+        while done < len(prepared):
+            if self._closing:
+                self._counters.add(len(prepared) - done, to="frames_dropped")
+                return
+            batch = prepared[done : done + size]
+            began = time.monotonic()
+            images = self._images_of([ready for of_frame in batch for ready in of_frame])
+            self._pace.learn(len(batch), time.monotonic() - began)
+            self._counters.made(images)
+            for image in images:
+                if not self._images.put(image):
+                    self._counters.add(to="images_dropped")
+            done += len(batch)
+
+    def _images_of(self, ready: Sequence[Ready]) -> list[LiveImage]:
+        """Images in the same order: NaN for bad frames, which `reconstruct` never sees."""
+        good = [one for one in ready if not one.flags & Flag.BAD]
+        self._tell_noise(good)
+        made = iter(self._reconstructed(good))
+        return [self._missing(one) if one.flags & Flag.BAD else next(made) for one in ready]
+
+    def _reconstructed(self, ready: Sequence[Ready]) -> list[LiveImage]:
+        if not ready:
+            return []
+        rows, flags = np.stack([one.rows for one in ready]), np.array([one.flags for one in ready], np.uint8)
+        try:
+            self._counters.add(to="batches")
+            result = _complete(self._reconstruct(rows, flags), len(rows))
+            return [LiveImage.of(one, result, index, _since(one)) for index, one in enumerate(ready)]
+        except Exception as error:  # whatever it is, it is this batch's alone
+            if len(ready) > 1:
+                return [image for one in ready for image in self._reconstructed([one])]
+            what = f"frame {ready[0].number}: {type(error).__name__}: {error}"
+            self._counters.fail(what, to="failed")
+            return [self._missing(ready[0], what)]
+
+    def _missing(self, ready: Ready, error: str | None = None) -> LiveImage:
+        return LiveImage.missing(ready, self._calibration.grid, _since(ready), error)
+
+    def _tell_noise(self, ready: Sequence[Ready]) -> None:
+        """Tell the verdict what the background shows of the noise, of the mean of fewest frames."""
+        verdict = getattr(self._reconstruct, "verdict", None)
+        if isinstance(verdict, Verdict) and ready and self._prepare.background.frames:
+            found = self._prepare.background.noise_of_means(min(one.averaged for one in ready))
+            known = max(found, verdict.noise, key=lambda noise: noise.frames)
+            verdict.noise = replace(known, variance=found.variance)
+
+
+def _complete(result: Reconstruction, frames: int) -> Reconstruction:
+    if len(result) != frames:
+        raise InputError(f"the reconstruction made {len(result)} images of {frames} frames")
+    return result
+
+
+def _since(ready: Ready) -> float:
+    """Milliseconds since the frame arrived."""
+    return 1e3 * (time.monotonic() - ready.arrived)

@@ -1,0 +1,168 @@
+"""Reconstruction in chunks that are kept: what is done stays done, whatever ends the process.
+
+Images go into a journal beside the output as they are made, and into the output when all of them are there. A run that
+goes on after another one begins behind the last whole chunk, in the same state: its images are those of a run that was
+never interrupted, byte for byte.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import MPIFastWarning
+from mpi_fast.journal import Journal
+from mpi_fast.misfit import RowNoise
+from mpi_fast.reconstructor import Reconstruction, Reconstructor
+from mpi_fast.verdict import Verdict
+
+SUFFIX = ".part"
+
+
+class Source(Protocol):
+    """Frames in chunks, as `pairing.MeasuredRows` has them."""
+
+    num_frames: int
+    numbers: NDArray[np.int64]
+    times: NDArray[np.float64] | None
+    begin: int
+
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images, and which frames they are of.
+
+    Attributes
+    ----------
+    result : Reconstruction
+    numbers : (F,) int64
+    times : (F,) float64, or None
+    verdict : Verdict
+        Over all frames up to these.
+    """
+
+    result: Reconstruction
+    numbers: NDArray[np.int64]
+    times: NDArray[np.float64] | None
+    verdict: Verdict
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def pack(self) -> bytes:
+        """All of it as bytes."""
+        verdict, noise = self.verdict, self.verdict.noise
+        arrays = {name: getattr(self, name) for name in ("numbers", "times")}
+        arrays |= {f"result.{one.name}": getattr(self.result, one.name) for one in fields(Reconstruction)}
+        arrays |= {
+            f"verdict.{name}": getattr(verdict, name) for name in ("judge_images", "receiver", "image", "frames")
+        }
+        arrays |= {f"noise.{one.name}": getattr(noise, one.name) for one in fields(RowNoise)}
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **{name: value for name, value in arrays.items() if value is not None})
+        return buffer.getvalue()
+
+    @classmethod
+    def unpack(cls, content: bytes) -> Self:
+        """What `pack` made bytes of."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = {name: array if array.ndim else array.item() for name, array in file.items()}
+
+        def group(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+        verdict = Verdict(RowNoise(**group("noise.")), **group("verdict."))
+        return cls(Reconstruction(**group("result.")), arrays["numbers"], arrays.get("times"), verdict)
+
+    def without(self, flag: int) -> "Chunk":
+        """Only the images of frames that do not have this flag."""
+        if self.result.flags is None:
+            return self
+        kept = (self.result.flags & np.uint8(flag)) == 0
+
+        def part(values: Any) -> Any:
+            return values[kept] if isinstance(values, np.ndarray) else values
+
+        result = Reconstruction(**{one.name: part(getattr(self.result, one.name)) for one in fields(Reconstruction)})
+        return Chunk(result, part(self.numbers), part(self.times), self.verdict)
+
+
+class Unfinished:
+    """The images of an output until all of them are there.
+
+    Parameters
+    ----------
+    output : Path
+        The journal lies beside it, under its name and `SUFFIX`.
+    origin : mapping
+        What determines the images; see `Journal`.
+    resume : bool
+        Go on with what an interrupted run of the same origin left.
+
+    Attributes
+    ----------
+    done : int
+        Frames of which there are images.
+
+    Raises
+    ------
+    InputError, MismatchError, OutputError
+        See `Journal`.
+
+    Warns
+    -----
+    MPIFastWarning
+        Of what is kept, when the block ends early, and of what is dropped.
+    """
+
+    def __init__(self, output: Path, origin: Mapping[str, Any], *, resume: bool) -> None:
+        self._journal = Journal(output.with_name(output.name + SUFFIX), origin, resume=resume)
+        if self._journal.dropped:
+            warnings.warn(
+                f"{self._journal.path}: what an interrupted run left is dropped; --resume would have gone on with it",
+                MPIFastWarning,
+                stacklevel=2,
+            )
+        self.done = 0
+        self._verdict: Verdict | None = None
+        for chunk in self.chunks():
+            self.done, self._verdict = self.done + len(chunk), chunk.verdict
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or not len(self._journal):
+            self._journal.remove()
+            return
+        with suppress(OSError):  # the error that ended it says more
+            self._journal.close()
+        warnings.warn(
+            f"{self._journal.path}: {self.done} frames are kept; --resume goes on behind them",
+            MPIFastWarning,
+            stacklevel=2,
+        )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All that are done, in order."""
+        return map(Chunk.unpack, self._journal)
+
+    def run(self, reconstruct: Reconstructor, source: Source) -> Iterator[Chunk]:
+        """Reconstruct what is not done yet, and yield it when it is kept."""
+        source.begin = self.done
+        for result in reconstruct.stream(source, self._verdict):
+            chunk = Chunk(result, source.numbers, source.times, reconstruct.verdict)
+            self._journal.append(chunk.pack())
+            self.done += len(chunk)
+            yield chunk

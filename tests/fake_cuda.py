@@ -1,0 +1,401 @@
+"""CUDA and CuPy made of host memory, with the rules that a GPU has and a CPU has not.
+
+* Nothing that is enqueued runs before somebody waits for it: a stream is a queue.
+* Streams are unordered unless an event, or the host waiting, orders them: each stream and event has a vector clock, an
+  allocation knows who wrote and read it last, and to use it without being ordered after that is a `RaceError`. None of
+  them waits for the default stream.
+* Memory, streams and launches belong to a device, which must be the current one of the thread.
+* While a stream captures it takes no synchronous copy, no wait and no pageable memory, and nothing runs.
+
+`install` puts it in the place of the modules ``cupy`` and ``cupyx``. Kernels are those that g++ has built (`shim`).
+"""
+
+import ctypes
+import re
+import sys
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+from shim import ShimDevice
+
+from mpi_fast.kernels import cupy_device
+
+HOST = "host"
+TO_DEVICE, TO_HOST = 1, 2
+
+
+class RaceError(AssertionError):
+    """Something is read or written that another stream may still be working on."""
+
+
+class CUDARuntimeError(RuntimeError):
+    """As CuPy has it."""
+
+
+@dataclass
+class Memory:
+    """An allocation: where it is, and who used it when."""
+
+    start: int
+    stop: int
+    device: int | None  # None: pinned memory of the host
+    written: tuple[str | int, int] = (HOST, 0)
+    read: dict = field(default_factory=dict)
+
+
+class Gpu:
+    """All devices of a machine."""
+
+    def __init__(self, count):
+        self.count = count
+        self.local = threading.local()
+        self.memories = []
+        self.kept = []  # of the memories' owners: an address is never given out twice
+        self.clock = defaultdict(int)  # what the host has waited for
+        self.streams = {}
+        self.graphs = {}
+        self.captured = []
+        self.default = [Stream(self, device, pointer=device * 4096) for device in range(count)]
+
+    @property
+    def device(self):
+        return getattr(self.local, "device", 0)
+
+    @property
+    def stream(self):
+        return getattr(self.local, f"stream{self.device}", self.default[self.device])
+
+    def allocate(self, shape, dtype, device):
+        whole = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize + 1, 0xFF, np.uint8)
+        self.kept.append(whole)
+        start = whole.ctypes.data
+        self.memories.append(Memory(start, start + len(whole), device))
+        return whole[:-1].view(dtype).reshape(shape)
+
+    def memory(self, address):
+        found = [one for one in self.memories if one.start <= address < one.stop]
+        return found[0] if found else None
+
+    def use(self, stream, address, write):
+        """Check that a use of memory is ordered, and note it."""
+        memory = self.memory(address)
+        if memory is None:
+            return
+        if memory.device not in (None, stream.device):
+            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+        earlier = [memory.written, *(memory.read.items() if write else ())]
+        for who, when in earlier:
+            if who not in (HOST, stream.pointer) and stream.clock[who] < when:
+                verb = "written" if (who, when) == memory.written else "read"
+                raise RaceError(f"stream {stream.pointer} uses memory that stream {who} may not have {verb} yet")
+        now = stream.clock[stream.pointer] + 1
+        if write:
+            memory.written, memory.read = (stream.pointer, now), {}
+        else:
+            memory.read[stream.pointer] = now
+
+    def of(self, pointer):
+        return self.streams[pointer]
+
+
+class Stream:
+    """A queue of what is enqueued; ``ptr`` as CuPy names it."""
+
+    def __init__(self, gpu, device=None, *, pointer=None):
+        self.gpu, self.device = gpu, gpu.device if device is None else device
+        self.ptr = self.pointer = 8 * len(gpu.streams) + self.device * 4096 if pointer is None else pointer
+        gpu.streams[self.pointer] = self
+        self.clock, self.queue, self.capturing, self.outer = defaultdict(int), [], None, []
+
+    def __enter__(self):
+        if self.gpu.device != self.device:
+            raise RuntimeError(f"The device that the stream is created on ({self.device}) does not match")
+        self.outer.append(self.gpu.stream)
+        setattr(self.gpu.local, f"stream{self.device}", self)
+        return self
+
+    def __exit__(self, *error):
+        setattr(self.gpu.local, f"stream{self.device}", self.outer.pop())
+
+    def enqueue(self, run, reads=(), writes=(), what="kernel"):
+        """Put ``run`` into the queue, or into the graph that is captured."""
+        if self.capturing is not None:
+            self.capturing.append((run, tuple(reads), tuple(writes), what))
+            return
+        for who, when in self.gpu.clock.items():
+            self.clock[who] = max(self.clock[who], when)
+        for write, addresses in ((False, reads), (True, writes)):
+            for address in addresses:
+                self.gpu.use(self, address, write)
+        self.clock[self.pointer] += 1
+        self.queue.append(run)
+
+    def refuse_in_capture(self, what):
+        if self.capturing is not None:
+            raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while the stream is capturing")
+
+    def drain(self, length=None):
+        """Run what is in the queue, up to what had been enqueued when its clock stood at ``length``."""
+        left = 0 if length is None else max(self.clock[self.pointer] - length, 0)
+        while len(self.queue) > left:
+            self.queue.pop(0)()
+
+    def synchronize(self):
+        self.refuse_in_capture("waiting")
+        self.drain()
+        for who, when in self.clock.items():
+            self.gpu.clock[who] = max(self.gpu.clock[who], when)
+
+    def record(self, event=None):
+        event = event or Event()
+        event.stream, event.clock = self, dict(self.clock)
+        return event
+
+    def wait_event(self, event):
+        for who, when in event.clock.items():
+            self.clock[who] = max(self.clock[who], when)
+        length = event.clock.get(event.stream.pointer, 0)
+        self.clock[self.pointer] += 1
+        self.queue.append(lambda: event.stream.drain(length))
+
+
+class Event:
+    def __init__(self, block=False, disable_timing=False):
+        self.stream, self.clock = None, {}
+
+    def record(self, stream):
+        stream.record(self)
+
+
+class Device:
+    """As CuPy has it."""
+
+    def __init__(self, gpu, capability, index=None):
+        self.gpu, self.id = gpu, gpu.device if index is None else index
+        self.compute_capability = capability
+        self.attributes = {"MultiProcessorCount": 16, "MaxSharedMemoryPerBlockOptin": 96 << 10}
+        self.outer = []
+
+    def __enter__(self):
+        self.outer.append(self.gpu.device)
+        self.gpu.local.device = self.id
+        return self
+
+    def __exit__(self, *error):
+        self.gpu.local.device = self.outer.pop()
+
+
+class Array(np.ndarray):
+    """CuPy's array: what it does by itself is enqueued on the current stream, of the current device."""
+
+    gpu = None
+
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self.ctypes.data)
+
+    @property
+    def device(self):
+        return SimpleNamespace(id=self.gpu.memory(self.ctypes.data).device)
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self.ctypes.data, False), "version": 3}
+
+    def __dlpack_device__(self):
+        return 2, self.device.id
+
+    def _enqueue(self, run, reads, writes=()):
+        gpu = self.gpu
+        for array in (*reads, *writes):
+            if array.device.id != gpu.device:
+                raise ValueError(f"Array device must be same as the current device: {array.device.id}, {gpu.device}")
+        gpu.stream.enqueue(run, *([array.ctypes.data for array in arrays] for arrays in (reads, writes)), "elementwise")
+
+    def _now(self, reads, writes=()):
+        """For what makes a new array: not in a capture, whose memory would be given to somebody else after it."""
+        self.gpu.stream.refuse_in_capture("an allocation")
+        self._enqueue(lambda: None, reads, writes)
+        self.gpu.stream.drain()
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **options):
+        self._now([one for one in inputs if isinstance(one, Array)])
+        plain = [one.view(np.ndarray) if isinstance(one, Array) else one for one in inputs]
+        return fresh(self.gpu, getattr(ufunc, method)(*plain, **options))
+
+    def __array_function__(self, function, types, arguments, options):
+        self._now([one for one in arguments if isinstance(one, Array)])
+        plain = [one.view(np.ndarray) if isinstance(one, Array) else one for one in arguments]
+        return fresh(self.gpu, function(*plain, **options))
+
+    def __setitem__(self, key, value):
+        plain = value.view(np.ndarray) if isinstance(value, Array) else value
+        reads = [value] if isinstance(value, Array) else []
+        self._enqueue(lambda: self.view(np.ndarray).__setitem__(key, plain), reads, [self])
+
+    def __getitem__(self, key):
+        whole = self.view(np.ndarray)
+        found = whole[key]
+        if isinstance(found, np.ndarray) and found.base is not None and np.may_share_memory(found, whole):
+            return found.view(Array)
+        self._now([self])
+        return fresh(self.gpu, found)
+
+    def astype(self, dtype, **options):
+        self._now([self])
+        return fresh(self.gpu, self.view(np.ndarray).astype(dtype, **options))
+
+    def set(self, host, stream=None):
+        (stream or self.gpu.stream).refuse_in_capture("H2D transfers are disallowed")
+        self._now((), [self])
+        self.view(np.ndarray)[...] = host
+
+    def get(self, stream=None, out=None, blocking=True):
+        (stream or self.gpu.stream).refuse_in_capture("D2H transfers are disallowed")
+        self._now([self])
+        found = np.array(self.view(np.ndarray))
+        if out is None:
+            return found
+        out[...] = found
+        return out
+
+
+def fresh(gpu, values):
+    """A new array of the device, written by the current stream."""
+    array = gpu.allocate(np.shape(values), np.asarray(values).dtype, gpu.device).view(Array)
+    array.set(np.asarray(values))
+    return array
+
+
+class Kernel:
+    """A loaded kernel; what its source calls const is read."""
+
+    def __init__(self, gpu, shim, kernel):
+        self.gpu, self.shim, self.kernel, self.device = gpu, shim, kernel, gpu.device
+        self.max_dynamic_shared_size_bytes = 48 << 10
+        source = (shim._sources / f"{kernel.name}.cu").read_text()
+        listed = re.search(rf"\b{kernel.name}\s*\((.*?)\)\s*\{{", source, re.DOTALL)[1]
+        listed = re.sub(r"//[^\n]*", "", listed)
+        self.constant = ["const" in one for one in listed.split(",")]
+
+    def __call__(self, grid, block, arguments, *, shared_mem=0):
+        gpu, stream = self.gpu, self.gpu.stream
+        if not self.device == gpu.device == stream.device:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: the kernel or the stream is another device's")
+        if shared_mem > self.max_dynamic_shared_size_bytes:
+            raise CUDARuntimeError("cudaErrorInvalidValue: invalid argument")
+        pairs = list(zip(arguments, self.constant, strict=True))
+        reads, writes = (
+            [one.ctypes.data for one, constant in pairs if isinstance(one, Array) and constant is wanted]
+            for wanted in (True, False)
+        )
+        given = [one.view(np.ndarray) if isinstance(one, Array) else one for one in arguments]
+        library = self.shim.library(self.kernel)
+        stream.enqueue(
+            lambda: self.shim.run(library, self.kernel, grid, *block, shared_mem, given),
+            reads,
+            writes,
+            self.kernel.name,
+        )
+
+
+def install(monkeypatch, folder, devices=1, capability="90"):
+    """Put it in the place of CuPy, with kernels built in ``folder``; returns the machine."""
+    gpu = Gpu(devices)
+    shim = ShimDevice(folder)
+    monkeypatch.setattr(Array, "gpu", gpu)
+    known = {}
+
+    def cached(kernel, architecture):
+        path = Path(folder) / f"{kernel.name}-{len(known)}"
+        known[str(path)] = kernel
+        return path
+
+    def copy(target, source, count, kind, pointer):
+        stream = gpu.of(pointer)
+        host, device = (source, target) if kind == TO_DEVICE else (target, source)
+        pinned = gpu.memory(host)
+        if stream.capturing is not None and (pinned is None or pinned.device is not None):
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: a copy of pageable memory")
+        if gpu.memory(device) is None or gpu.memory(device).device is None:
+            raise CUDARuntimeError("cudaErrorInvalidValue: no memory of a device")
+        view = memory_at(source, count).copy if pinned is None and kind == TO_DEVICE else None
+        content = view() if view else None
+
+        def run():
+            memory_at(target, count)[:] = memory_at(source, count) if content is None else content
+
+        stream.enqueue(run, [source], [target], "copy")
+
+    def begin(pointer, mode):
+        assert all(one.capturing is None for one in gpu.streams.values()), "two captures at a time"
+        gpu.of(pointer).capturing = []
+
+    def end(pointer):
+        stream = gpu.of(pointer)
+        handle = len(gpu.graphs) + 1
+        gpu.graphs[handle], stream.capturing = stream.capturing, None
+        gpu.captured.append([what for *_, what in gpu.graphs[handle]])
+        return handle
+
+    def launch(handle, pointer):
+        if gpu.of(pointer).device != gpu.device:
+            raise CUDARuntimeError("cudaErrorInvalidResourceHandle: the stream is another device's")
+        for node in gpu.graphs[handle]:
+            gpu.of(pointer).enqueue(*node)
+
+    def asarray(array):
+        if isinstance(array, Array):
+            return array
+        if hasattr(array, "__cuda_array_interface__"):
+            return array.array
+        return fresh(gpu, np.asarray(array))
+
+    runtime = SimpleNamespace(
+        getDeviceCount=lambda: gpu.count,
+        getDeviceProperties=lambda index: {"name": b"a GPU of host memory"},
+        getDevice=lambda: gpu.device,
+        pointerGetAttributes=lambda address: SimpleNamespace(device=gpu.memory(address).device),
+        memcpyAsync=copy,
+        memcpyHostToDevice=TO_DEVICE,
+        memcpyDeviceToHost=TO_HOST,
+        streamBeginCapture=begin,
+        streamEndCapture=end,
+        streamCaptureModeRelaxed=2,
+        graphInstantiate=lambda handle: handle,
+        graphLaunch=launch,
+        graphDestroy=lambda handle: None,
+        graphExecDestroy=lambda handle: None,
+    )
+    new_stream = type("Stream", (), {"null": gpu.default[0], "__new__": lambda cls, non_blocking: Stream(gpu)})
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        Device=lambda index=None: Device(gpu, capability, index),
+        Stream=new_stream,
+        ExternalStream=gpu.of,
+        Event=Event,
+        get_current_stream=lambda: gpu.stream,
+        runtime=runtime,
+    )
+    cupy = ModuleType("cupy")
+    cupy.cuda, cupy.ndarray, cupy.asarray = cuda, Array, asarray
+    cupy.empty = lambda shape, dtype: gpu.allocate(shape, dtype, gpu.device).view(Array)
+    cupy.from_dlpack = lambda foreign: foreign.__dlpack__(stream=gpu.stream.pointer)
+    cupy.RawModule = lambda path: SimpleNamespace(get_function=lambda name: Kernel(gpu, shim, known[path]))
+    cupyx = ModuleType("cupyx")
+    cupyx.empty_pinned = lambda shape, dtype: gpu.allocate(shape, dtype, None)
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", cupyx)
+    monkeypatch.setattr("mpi_fast.kernels.compile.cached", cached)
+    monkeypatch.setattr(cupy_device, "count_nodes", lambda handle: len(gpu.graphs[handle]))
+    gpu.cupy = cupy
+    return gpu
+
+
+def memory_at(address, count):
+    """Bytes at an address."""
+    return np.frombuffer((ctypes.c_char * count).from_address(address), np.uint8)

@@ -1,0 +1,312 @@
+"""Full disks, signals, targets that are no plain files, forks, threads and closed pipes: what is there stays whole."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from mdf_files import measurement
+from threadpoolctl import threadpool_info, threadpool_limits
+from typer.testing import CliRunner
+
+from mpi_fast import atomic
+from mpi_fast.blas import single_blas_thread
+from mpi_fast.cli import app
+from mpi_fast.console import write_json
+from mpi_fast.errors import InputError, OutputError
+from mpi_fast.experiment import measure_matrix
+from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.simulation import Scanner
+
+MPI_FAST = "from mpi_fast.cli import main; main()"
+QUICK = "--threads", "1"
+
+# Writes frames without end, as a command does.
+ENDLESS = """
+import sys, itertools, typer, numpy as np
+sys.path.insert(0, "tests")
+from mdf_files import acquisition
+from mpi_fast.console import friendly
+from mpi_fast.mdf import write_measurement
+
+def write(path: str) -> None:
+    with friendly():
+        write_measurement(path, itertools.repeat(np.ones((64, 2, 16), np.float32)), acquisition=acquisition())
+
+typer.run(write)
+"""
+
+
+started = []
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left():
+    yield
+    for process in started:
+        process.kill()
+        process.wait()
+    started.clear()
+
+
+def python(code, *arguments, limit=None, **options):
+    """Start Python on a file system that takes files of at most ``limit`` bytes, as a full one does."""
+    if limit is not None:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{code}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, **{**pipes, **options}, env={**os.environ, "COLUMNS": "200"})
+    started.append(process)
+    return process
+
+
+def wait_for(condition, process):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulated")
+    for command in (
+        ("simulate", folder, "--frames", 40, "--background-frames", 4, "--grid", "8x8"),
+        ("calibrate", folder / "system-matrix.mdf", "-o", folder / "scanner.h5"),
+    ):
+        result = CliRunner().invoke(app, [str(argument) for argument in command])
+        assert result.exit_code == 0, result.output
+    return folder
+
+
+# -- full disks ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "limit"), [("simulate", 0), ("simulate", 20_000), ("calibrate", 300), ("reconstruct", 3000)]
+)
+def test_a_full_disk_is_one_message(made, tmp_path, command, limit):
+    arguments = {
+        "simulate": ("simulate", tmp_path, "--frames", 4, "--grid", "8x8"),
+        "calibrate": ("calibrate", made / "system-matrix.mdf", "-o", tmp_path / "scanner.h5"),
+        "reconstruct": (
+            *("reconstruct", made / "measurement.mdf", "-c", made / "scanner.h5", *QUICK),
+            *("-o", tmp_path / "images.mdf"),
+        ),
+    }[command]
+    process = python(MPI_FAST, *arguments, limit=limit)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said.count("\n")) == (2, 1), said
+    assert "cannot be written: File too large" in said
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".mpi-fast-")]
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".mdf", ".h5")]
+
+
+AFTER = """
+import resource, sys, numpy as np
+from pathlib import Path
+sys.path.insert(0, "tests")
+from mdf_files import acquisition
+from mpi_fast.errors import OutputError
+from mpi_fast.mdf import MeasurementFile, write_measurement
+frames = np.ones((1000, 2, 16), np.float32)
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+for _ in range(3):
+    try:
+        write_measurement(sys.argv[1], (frames[k : k + 64] for k in range(0, 1000, 64)), acquisition=acquisition())
+    except OutputError as error:
+        print(error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+write_measurement(sys.argv[2], frames, acquisition=acquisition())
+with MeasurementFile(sys.argv[2]) as file:
+    print(file.num_frames, *Path(sys.argv[1]).parent.iterdir())
+"""
+
+
+def test_after_a_full_disk_the_same_process_writes_elsewhere(tmp_path):
+    process = python(AFTER, tmp_path / "full.mdf", tmp_path / "elsewhere.mdf")
+    shown, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    full = f"{tmp_path}/full.mdf: cannot be written: File too large"
+    assert shown.splitlines() == [full] * 3 + [f"1000 {tmp_path}/elsewhere.mdf"]
+
+
+def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
+    path = tmp_path / "a.mdf"
+    measurement(path)
+    before = path.read_bytes()
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)  # where file systems say it that write late
+    with pytest.raises(OutputError, match=r"a\.mdf: cannot be written: No space left on device"):
+        measurement(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# -- signals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT"])
+def test_signals_leave_no_temporary_files(tmp_path, name):
+    number = getattr(signal, name)
+    process = python(ENDLESS, tmp_path / "a.mdf")
+    wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()), process)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert said == f"ended by {name}\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ignored_signals_stay_ignored(tmp_path):
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ENDLESS  # as nohup does it
+    process = python(code, tmp_path / "a.mdf")
+    wait_for(lambda: any(tmp_path.iterdir()), process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
+    killed, alive = (python(ENDLESS, tmp_path / name) for name in ("a.mdf", "b.mdf"))
+    for process in (killed, alive):
+        wait_for(lambda: len([*tmp_path.iterdir()]) == 2, process)
+    killed.kill()
+    killed.communicate()
+    assert len([*tmp_path.iterdir()]) == 2
+    measurement(tmp_path / "c.mdf")
+    (left,) = (path for path in tmp_path.iterdir() if path.name != "c.mdf")
+    assert f"-{alive.pid}-" in left.name
+    alive.terminate()
+    alive.communicate()
+    assert list(tmp_path.iterdir()) == [tmp_path / "c.mdf"]
+
+
+# -- targets -------------------------------------------------------------------------------------------------------
+
+
+def test_links_are_followed(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.mdf").symlink_to("disk/real.mdf")
+    for _ in range(2):  # where it points to nothing yet, and to a file
+        measurement(tmp_path / "link.mdf")
+        assert (tmp_path / "link.mdf").is_symlink()
+        assert h5py.is_hdf5(tmp_path / "disk" / "real.mdf")
+    assert len([*(tmp_path / "disk").iterdir()]) == 1
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "nowhere").symlink_to("missing/file")
+    with pytest.raises(InputError, match="circle: cannot be written: it is a symbolic link in a circle"):
+        measurement(tmp_path / "circle")
+    with pytest.raises(InputError, match=r"nowhere: cannot be written: the folder .*missing does not exist"):
+        measurement(tmp_path / "nowhere")
+
+
+def test_permissions_are_kept_and_read_only_files_are_not_replaced(tmp_path):
+    path = tmp_path / "a.mdf"
+    measurement(path)
+    before = path.read_bytes()
+    path.chmod(0o440)
+    with pytest.raises(InputError, match=r"a\.mdf: cannot be written: the file that is there is read-only"):
+        measurement(path)
+    assert path.read_bytes() == before
+    path.chmod(0o640)
+    measurement(path)
+    assert path.read_bytes() != before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_devices_and_pipes_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for name in ("pipe", "link"):
+        with pytest.raises(InputError, match=f"{name}: cannot be written: it is a pipe or a device"):
+            measurement(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_files_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
+    done = []
+    real = atomic.sync, Path.replace
+    monkeypatch.setattr(atomic, "sync", lambda path: (done.append(f"sync {path.suffix}"), real[0](path)))
+    monkeypatch.setattr(Path, "replace", lambda *paths: (done.append("rename"), real[1](*paths)))
+    write_json(tmp_path / "a.json", {})
+    assert done == ["sync .json", "rename", "sync "]
+
+
+# -- processes and threads -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_while_another_thread_reconstructs(tmp_path):
+    measured = measure_matrix(Scanner(grid=(8, 8)), 20.0, np.random.default_rng(0))
+    calibration = measured.calibrate()
+    rows = np.ones((4, calibration.num_rows), np.complex64) * calibration.matrix[:, 0]
+    reconstruct = Reconstructor(calibration, threads=2)
+    expected, over = reconstruct(rows).image, threading.Event()
+
+    def work():
+        while not over.is_set():
+            reconstruct(rows)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    children = []
+    for _ in range(5):
+        child = os.fork()
+        if not child:
+            signal.alarm(60)  # kills a child that hangs
+            equal = np.array_equal(reconstruct(rows).image, expected)
+            os._exit(0 if equal else 1)
+        children.append(child)
+        time.sleep(0.02)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    over.set()
+    thread.join()
+    assert statuses == [0] * 5
+    assert np.array_equal(reconstruct(rows).image, expected)
+
+
+def test_blas_gets_its_threads_back_after_concurrent_calls():
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    first, second = single_blas_thread(), single_blas_thread()
+    with threadpool_limits(limits=2, user_api="blas"):
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == {2}
+
+
+@pytest.mark.parametrize("command", ["info", "reconstruct"])
+def test_a_closed_pipe_does_not_spoil_a_complete_run(made, tmp_path, command):
+    arguments = {
+        "info": ("info", made / "measurement.mdf"),
+        "reconstruct": ("reconstruct", made / "measurement.mdf", "-c", made / "scanner.h5", *QUICK),
+    }[command]
+    output = () if command == "info" else ("-o", tmp_path / "images.mdf", "--json", tmp_path / "images.json")
+    read, write = os.pipe()
+    os.close(read)
+    process = python(MPI_FAST, *arguments, *output, stdout=write)
+    os.close(write)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (0, "")
+    assert len([*tmp_path.iterdir()]) == len(output) // 2

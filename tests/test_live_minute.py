@@ -1,0 +1,27 @@
+"""A minute of a scanner at its own rate, with empty frames, NaN and means: memory stays, and every frame is counted."""
+
+import time
+
+import live as live_bench
+
+from mpi_fast import Reconstructor
+from mpi_fast.live import Live
+
+RATE, SECONDS = 1532, 60
+
+
+def test_a_minute_at_the_scanners_rate():
+    calibration, frames, empty = live_bench.simulated()
+    reconstruct = Reconstructor(calibration, model="posterior", threads=1)
+    with Live(reconstruct, average=4) as live:
+        began = time.monotonic()
+        memory = live_bench.drive(live, frames, empty, RATE * SECONDS, RATE)
+        assert time.monotonic() - began >= SECONDS - 1
+        found = live.statistics()
+    assert found.frames == RATE * SECONDS
+    assert found.frames == found.frames_dropped + found.background + found.images
+    assert found.images == found.delivered + found.images_dropped
+    assert (found.missing, found.failed, found.refused, found.waiting) == (0, 0, 0, 0)
+    assert found.images > SECONDS
+    assert found.background >= 100
+    assert max(memory[20:]) < 1.05 * max(memory[10:20])
