@@ -43,9 +43,8 @@ REGISTRY["landweber"] = Entry(
 setup = Setup(phantoms=7)  # one of each held-out family; 64 for figures to publish
 outcomes = compare(setup, ["landweber", "tikhonov", "fast"], snrs=[15.0])
 for (method, snr), outcome in outcomes.items():
-    print(
-        f"{REGISTRY[method].title:10} at {snr:g} dB: PSNR {outcome.merits['psnr'].mean():.1f} dB {outcome.tuned.parameters or ''}"
-    )
+    quality = outcome.merits["psnr"].mean()
+    print(f"{REGISTRY[method].title:10} at {snr:g} dB: PSNR {quality:.1f} dB {outcome.tuned.parameters or ''}")
 
 _, truth = frames(setup, 15.0)
 images = np.stack([truth[0], *(outcome.image[0] for outcome in outcomes.values())])
