@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types bench quality compare grids peers ablations gpu fuzz roofline train model opponents clean
+.PHONY: demo test coverage check lint types docs pictures bench quality compare grids peers ablations gpu fuzz roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -15,7 +15,7 @@ test: $(VENV)/dev.stamp  ## all tests that need no GPU, a process for each core
 coverage: $(VENV)/dev.stamp  ## tests, and the lines that none of them runs
 	$(BIN)/python -m pytest --cov --cov-report=term-missing
 
-check: lint types test  ## what CI runs
+check: lint types docs test  ## what CI runs
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -23,6 +23,12 @@ lint: $(VENV)/dev.stamp
 
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
+
+docs: $(VENV)/dev.stamp  ## the pages and the API as a site, build/site/index.html; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/dev.stamp  ## draw those of README and pages anew, and run the examples
+	$(BIN)/python docs/draw.py
 
 bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 	$(BIN)/python -m pytest bench/test_speed.py --benchmark-only --benchmark-columns=min,median,iqr,max,rounds

@@ -1,5 +1,6 @@
 """``python -m mpi_fast.export model.pt [-o BUNDLE]``: a checkpoint becomes a bundle, proven equal or not written.
 
+``default`` in place of the file is the checkpoint that comes with the package, and becomes a bundle of one's own.
 ``--tensorrt`` adds TensorRT engines to it, or, with a bundle in place of the checkpoint, to that; then without torch.
 """
 
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import PACKAGED, Bundle
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.pipelines import Sampling
@@ -21,11 +22,16 @@ DEFAULT = Sampling()
 
 
 def export(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="model.pt, as mpi-fast train writes it; with --tensorrt also a bundle.")
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help=f"model.pt, as mpi-fast train writes it; or a model of the package, {' or '.join(PACKAGED)}; "
+            "with --tensorrt also a bundle.",
+        ),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", show_default="the name less .pt", help="Bundle to write.")
+        Path | None, typer.Option("-o", "--output", show_default="its name, less .pt", help="Bundle to write.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the step network: fp32, or fp32,fp16 for both.")] = "fp32",
     calibration: Annotated[
@@ -52,6 +58,7 @@ def export(
 ) -> None:
     """Export a trained network to ONNX, compare it with the original, and write a bundle if they agree."""
     with friendly():
+        checkpoint = Bundle.open(model).checkpoint() if model in PACKAGED else Path(model)
         check_outputs(json_file, inputs=(checkpoint, *([calibration] if calibration else [])))
         names = tuple(precision.split(","))
         if "fp32" not in names or not set(names) <= set(PRECISIONS):
@@ -67,7 +74,7 @@ def export(
             with spinner("exporting and comparing"):
                 bundle = make_bundle(
                     checkpoint,
-                    output or checkpoint.with_suffix(""),
+                    output or Path(model).with_suffix(""),
                     precision=names,
                     calibration_file=calibration,
                     steps=steps,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mpi_fast.bundle import Bundle, named_for
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import STEPS as CONSENSUS
+from mpi_fast.consistency import consistent
 from mpi_fast.denoiser import STRENGTH, Guidance
 from mpi_fast.engines import Engine
 from mpi_fast.errors import InputError, MismatchError
@@ -64,8 +65,8 @@ class Reconstruction:
     misfit : (F, 3) float32, or None
         What the calibration does not explain, see `misfit`: the noise outside its range over that of background frames
         (NaN without such), what a changed receive chain would leave over noise, and what the image leaves of the
-        signals over noise, ``||y - S V^T x||^2 / (R sigma^2)``. Each is about one if all is right. None for signals on
-        a GPU, and where nobody asked.
+        signals over noise, ``||y - S V^T x||^2 / (R sigma^2)``, before the signals overrule it (`consistency`). Each is
+        about one if all is right. None for signals on a GPU, and where nobody asked.
     flags : (F,) uint8, or None
         Sum of `flags.Flag`: bad, clipped, empty, foreign, dead. None for signals on a GPU.
     quantiles : (F, 2) float32, or None
@@ -334,6 +335,7 @@ class Reconstructor:
             found, flags = self._inspection.after(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
             misfit[bad] = np.nan
+        frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))
         for values in frames:
             if values is not None:
                 values[bad] = np.nan

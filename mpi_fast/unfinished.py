@@ -29,12 +29,18 @@ SUFFIX = ".part"
 class Source(Protocol):
     """Frames in chunks, as `pairing.MeasuredRows` has them."""
 
-    num_frames: int
-    numbers: NDArray[np.int64]
-    times: NDArray[np.float64] | None
     begin: int
 
-    def __iter__(self) -> Iterator[NDArray[Any]]: ...
+    @property
+    def num_frames(self) -> int: ...  # noqa: D102
+
+    @property
+    def numbers(self) -> NDArray[np.int64]: ...  # noqa: D102
+
+    @property
+    def times(self) -> NDArray[np.float64] | None: ...  # noqa: D102
+
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import xarray
 from mdf_files import acquisition
 from scipy.io import loadmat
 
-from mpi_fast.errors import FileFormatError, InputError
+from mpi_fast.errors import FileFormatError, InputError, MPIFastError
 from mpi_fast.formats import FORMATS, Header, Series, check, regions_of, save, writing, zarr
 from mpi_fast.mdf import Grid, read_reconstruction, validate
 from mpi_fast.reconstructor import Reconstruction
@@ -401,3 +403,30 @@ def test_files_of_labels_that_are_none(tmp_path):
         regions_of([str(tmp_path / "x.nii")], PLANE)
     with pytest.raises(FileFormatError, match=r"none\.nii"):
         regions_of([str(tmp_path / "none.nii")], PLANE)
+
+
+# -- libraries that are not there --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "message"),
+    [
+        ("x.nii.gz", "nibabel", "x.nii.gz: such files need nibabel: pip install 'mpi-fast[nifti]'"),
+        ("x.zarr", "xarray", "x.zarr: such files need xarray: pip install 'mpi-fast[zarr]'"),
+        ("x.zarr", "zarr", "x.zarr: such files need zarr: pip install 'mpi-fast[zarr]'"),
+        ("x.mp4", "imageio_ffmpeg", "x.mp4: films in MP4 need imageio-ffmpeg: pip install 'mpi-fast[films]'"),
+        ("x.gif", "matplotlib.figure", "figures need matplotlib: pip install 'mpi-fast[plots]'"),
+    ],
+)
+def test_what_to_install_is_said_before_work_begins(tmp_path, monkeypatch, name, module, message):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MPIFastError) as caught:
+        check(tmp_path / name)
+    assert message in str(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_importing_formats_imports_none_of_their_libraries():
+    code = """import sys, mpi_fast.formats
+assert not {"matplotlib", "nibabel", "xarray", "zarr", "imageio_ffmpeg", "pandas", "scipy.io"} & set(sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -161,7 +161,7 @@ def test_nothing_but_plain_operators_with_fixed_shapes(bundle):
     assert operators["Sin"] == 1  # of the noise levels only those of consensus are not known beforehand
 
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs/consoles.md"
 AFTERWARDS = """
 np.savez("images.npz", image=image, std=std, snr_db=snr_db)
 try:
@@ -172,9 +172,9 @@ sys.exit("mpi_fast can be imported: this proves nothing")
 """
 
 
-def readme_snippet(model) -> str:
-    """The program that the README shows, on a test's signals and noise instead of zeros and NumPy's."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def snippet_of_the_page(model) -> str:
+    """The program that the page shows, on a test's signals and noise instead of zeros and NumPy's."""
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     lines = next(block for block in blocks if "onnxruntime" in block).replace('"bundle/', f'"{model}/').splitlines()
     given = {"rows = ": "rows = np.load('rows.npy')", "initial = ": "initial = np.load('initial.npy')"}
     changed = [next((new for start, new in given.items() if line.startswith(start)), line) for line in lines]
@@ -188,7 +188,7 @@ def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrati
     initial = mirrored_normal(0, SAMPLES, calibration.num_voxels)
     np.save(tmp_path / "rows.npy", rows)
     np.save(tmp_path / "initial.npy", initial)
-    snippet = readme_snippet(bundle.path.resolve())
+    snippet = snippet_of_the_page(bundle.path.resolve())
     subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True)
     found = np.load(tmp_path / "images.npz")
     expected = Reconstructor(calibration, bundle.path, engine=OnnxEngine(bundle), **OPTIONS)(rows)

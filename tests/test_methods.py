@@ -11,13 +11,14 @@ from skimage.restoration import denoise_tv_chambolle
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_scale
 from mpi_fast.methods import DEFAULT, REGISTRY, create, get
-from mpi_fast.methods.nnls import NNLS, nnls
+from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import PlugAndPlay
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.variation import Nonconvex, TotalVariation, firm_threshold, gradient, gradient_transposed
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
+from mpi_fast.nonnegative import nnls
 from mpi_fast.phantoms import generate
 from mpi_fast.pipelines import Sampling
 

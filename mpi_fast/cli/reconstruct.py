@@ -140,7 +140,7 @@ def reconstruct(
                 _tell(rows, _why_no_background(background, file.background_corrected))
             source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
             provenance = made_by(reconstructor, measurement, calibration, rows)
-            header = formats.Header(grid, file and file.acquisition, provenance, regions)
+            header = formats.Header(grid, None if file is None else file.acquisition, provenance, regions)
             of_frames = {**selection, "background": background, "plane": plane, "variable": variable, "empty": empty}
             origin = origin_of(reconstructor, measurement, calibration, threads, {**of_frames, "axis": axis})
             with Unfinished(check_target(outputs[0]), origin, resume=resume) as unfinished:

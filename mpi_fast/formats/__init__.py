@@ -11,7 +11,7 @@ Each module uses only those further down::
 
     writer                  images as they are made
     registry                suffix -> format
-    mdf  nifti  zarr  arrays  table  picture    a format each: `registry.Format` says what its module has
+    mdf  nifti  zarr  arrays  table  picture  film    a format each: `registry.Format` says what its module has
     series  regions         what formats are given
     common                  what they share
 """

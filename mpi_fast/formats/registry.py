@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpi_fast.errors import InputError
-from mpi_fast.formats import arrays, mdf, nifti, picture, table, zarr
+from mpi_fast.formats import arrays, film, mdf, nifti, picture, table, zarr
 from mpi_fast.formats.series import Series
 
 
@@ -38,6 +38,8 @@ FORMATS: Mapping[str, Format] = {
     ".npz": arrays,
     ".mat": arrays,
     ".csv": table,
+    ".gif": film,
+    ".mp4": film,
     ".png": picture,
     ".pdf": picture,
     ".svg": picture,

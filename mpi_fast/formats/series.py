@@ -24,6 +24,7 @@ DELTA_SAMPLE = "of the delta sample"  # the unit of every image, and of its unce
 # What is several numbers of each image, and what these are called in tables.
 PARTS = {"misfit": ("outside", "receiver", "image"), "quantiles": tuple(f"{100 * level:g}" for level in LEVELS)}
 CHUNK_BYTES = 1 << 24
+TIME_UNITS = ("s", 1.0), ("ms", 1e3), ("us", 1e6)
 
 # What is kept of each image: its name in MDF files, and everywhere else.
 NAMES = {
@@ -142,11 +143,16 @@ class Series:
                 columns[name] = values
         return columns
 
-    def titles(self, part: slice) -> list[str]:
-        """What the images are called: "frame 3", or "frames 0-9" of those that are means."""
+    def titles(self, part: slice, *, times: bool = False) -> list[str]:
+        """What the images are called: "frame 3", or "frames 0-9" of those that are means; with the time if known."""
         averaged = int(self.provenance.get("averaged", 1))
-        numbers = self.numbers[part].tolist()
-        return [f"frame {one}" if averaged == 1 else f"frames {one}-{one + averaged - 1}" for one in numbers]
+        names = (f"{one}" if averaged == 1 else f"{one}-{one + averaged - 1}" for one in self.numbers[part].tolist())
+        titles = [f"frame {name}" if averaged == 1 else f"frames {name}" for name in names]
+        began = self.times
+        if not times or began is None:
+            return titles
+        unit, factor = next((one for one in TIME_UNITS if began[-1] * one[1] >= 1), TIME_UNITS[-1])
+        return [f"{title}   {factor * time:.1f} {unit}" for title, time in zip(titles, began[part], strict=True)]
 
     @property
     def times(self) -> NDArray[np.float64] | None:

@@ -76,7 +76,10 @@ def panels(
         write(figure, 0.12, middle, row.name, size=size, rotation=90, ha="left", va="center")
         for column, image in enumerate(row.images):
             place = left + column * (tile.width + gap), base
-            shown = draw_tile(figure, tile, place, image, row, ticks=(column == 0, last))
+            planes = [panel.of(image, row.way) for panel in tile.panels]
+            shown = draw_tile(figure, tile, place, planes, row, ticks=(column == 0, last))
+            if tile.mm_per_inch is not None and row.way == "centre":
+                _write_positions(figure, place[0] + tile.panels[1].left, base, tile, image.shape)
             if column < len(row.notes):
                 write_inside(shown[0], row.notes[column])
             if number == 0 and column < len(titles):
@@ -93,21 +96,21 @@ def draw_tile(
     figure: "Figure",
     tile: Tile,
     place: tuple[float, float],
-    image: NDArray[Any],
+    planes: Sequence[NDArray[Any]],
     row: Row,
     ticks: tuple[bool, bool] = (True, True),
 ) -> "list[AxesImage]":
-    """Draw one image with its lower left corner at a place in inches; ticks are labelled at the left and the bottom."""
+    """Draw what the panels of one image show, the lower left corner at a place in inches, and a scale bar for volumes.
+
+    Ticks at the left and at the bottom are labelled where wanted.
+    """
     shown = []
-    for panel in tile.panels:
+    for panel, plane in zip(tile.panels, planes, strict=True):
         outer = panel.left == 0, panel.bottom == 0 or panel.along == -1
         labelled = ticks[0] and outer[0], ticks[1] and outer[1]
-        shown.append(_draw_panel(figure, panel, place, panel.of(image, row.way), row, labelled))
+        shown.append(_draw_panel(figure, panel, place, plane, row, labelled))
     if tile.mm_per_inch is not None:
-        beside = place[0] + tile.panels[1].left
-        _draw_scale_bar(figure, beside, place[1], tile)
-        if row.way == "centre":
-            _write_positions(figure, beside, place[1], tile, image.shape)
+        _draw_scale_bar(figure, place[0] + tile.panels[1].left, place[1], tile)
     return shown
 
 

@@ -13,7 +13,7 @@ FORMATS = (".png", ".pdf", ".svg", ".jpg")
 DPI = 150
 
 
-def require(path: Path | None = None) -> None:
+def require(path: Path | None = None, formats: tuple[str, ...] = FORMATS) -> None:
     """Check that figures can be made, and written under this name, before anything is computed for them.
 
     Raises
@@ -21,10 +21,10 @@ def require(path: Path | None = None) -> None:
     MPIFastError
         Matplotlib is not installed.
     InputError
-        The suffix of the name is none of `FORMATS`.
+        The suffix of the name is none of ``formats``.
     """
-    if path is not None and path.suffix.lower() not in FORMATS:
-        raise InputError(f"{path}: a figure's name must end in one of {', '.join(FORMATS)}")
+    if path is not None and path.suffix.lower() not in formats:
+        raise InputError(f"{path}: a figure's name must end in one of {', '.join(formats)}")
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

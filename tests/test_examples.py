@@ -1,0 +1,133 @@
+"""The examples run as they stand, each in a folder of its own, and show what they say."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from mpi_fast import Calibration, Reconstructor
+from mpi_fast.bundle import PLANE, packaged
+from mpi_fast.experiment import Receiver, measure_matrix
+from mpi_fast.mdf import read_reconstruction
+from mpi_fast.phantoms import generate
+from mpi_fast.simulation import Scanner
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run an example in an empty folder; what it prints."""
+
+    def example(name: str, *arguments: str) -> str:
+        environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error::RuntimeWarning",
+        }
+        command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return example
+
+
+def picture(folder: Path, name: str) -> bool:
+    return (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    return [float(found) for found in re.findall(pattern, text)]
+
+
+def test_a_first_image(run, tmp_path):
+    assert min(numbers(r"PSNR of the image (\S+) dB", run("first_image"))) > 25
+    assert picture(tmp_path, "first_image.png")
+
+
+def test_own_files(run, tmp_path):
+    first = run("own_files")
+    assert first.count("nothing to report") == 6
+    assert read_reconstruction(tmp_path / "images.mdf").shape[0] == 6
+    assert picture(tmp_path, "own_files.png")
+    assert run("own_files", "system-matrix.mdf", "measurement.mdf") == first  # with files that are there, the same
+
+
+def test_arrays_of_matlab(run, tmp_path):
+    assert min(numbers(r"(\d\d\.\d)(?:,| dB)", run("matlab_arrays"))) > 20  # turned or mirrored they are far below
+    assert np.load(tmp_path / "images.npz")["image"].shape == (3, 19, 19)
+    assert picture(tmp_path, "matlab_arrays.png")
+
+
+def test_a_volume(run, tmp_path):
+    found = run("volume")
+    assert "images (2, 7, 9, 9)" in found
+    assert min(numbers(r"(\d\d\.\d)(?:,| dB)", found)) > 20
+    assert picture(tmp_path, "volume.png")
+
+
+def test_uncertainty_in_a_region(run, tmp_path):
+    alone, alike = numbers(r"in (\d+) of 32 frames", run("region_uncertainty"))
+    assert alone <= alike
+    assert alike >= 30
+    assert picture(tmp_path, "region_uncertainty.png")
+
+
+def test_a_wrong_calibration(run, tmp_path):
+    found = run("wrong_calibration")
+    assert "as calibrated: 0 of 12 frames are foreign" in found
+    assert numbers(r"20 % higher: (\d+) of", found)[0] > 9
+    assert "gradient 30 % stronger: refused: measurement.mdf: gradient" in found
+    assert picture(tmp_path, "wrong_calibration.png")
+
+
+def test_a_method_of_ones_own(run, tmp_path):
+    quality = dict(re.findall(r"^(\S+) +at 15 dB: PSNR (\S+) dB", run("own_method"), re.MULTILINE))
+    assert set(quality) == {"Landweber", "Tikhonov", "mpi-fast"}
+    assert float(quality["mpi-fast"]) > float(quality["Landweber"]) > 15
+    assert picture(tmp_path, "own_method.png")
+
+
+def test_training_for_a_grid(run):
+    pytest.importorskip("torch")
+    found = run("train_for_grid")
+    assert max(numbers(r"differs from the trained network by (\S+)", found)) < 1e-4
+    assert "images (2, 12, 10)" in found
+
+
+def test_onnx_without_mpi_fast(run, tmp_path):
+    """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
+    model = packaged("posterior") / PLANE
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    if "quantiles" not in {output.name for output in session.get_outputs()}:
+        pytest.skip("the packaged graph tells no quantiles of its errors yet")
+    rng = np.random.default_rng(0)
+    matrix = measure_matrix(Scanner(sub_voxels=1), 20.0, rng)
+    calibration = matrix.calibrate()
+    calibration.save(tmp_path / "scanner.h5")
+    spectra = Receiver(matrix, calibration.selection, 20.0, rng).frames(generate("tumours", 3, (19, 19), rng))
+    samples = np.fft.irfft(spectra, calibration.num_samples, axis=-1).astype(np.float32)
+    np.save(tmp_path / "signals.npy", samples)
+    source = (ROOT / "examples/onnx_without_mpi_fast.py").read_text(encoding="utf-8")
+    assert "import mpi_fast" not in source
+    assert "from mpi_fast" not in source
+    run("onnx_without_mpi_fast", "scanner.h5", str(model))
+    found = np.load(tmp_path / "images.npz")
+    expected = Reconstructor(Calibration.load(tmp_path / "scanner.h5"), "posterior", threads=1)(samples)
+    peak = expected.image.max()
+    np.testing.assert_allclose(found["image"][:, 0], expected.image, atol=1e-4 * peak)
+    np.testing.assert_allclose(found["std"][:, 0], expected.std, atol=1e-4 * peak)
+    assert (found["lower"] <= found["image"]).all()
+    assert (found["upper"] >= found["image"]).all()
+
+
+def test_there_are_few_and_they_are_short():
+    assert 1 <= len(EXAMPLES) <= 12
+    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES) <= 80
