@@ -40,7 +40,7 @@ class Source(Protocol):
     @property
     def times(self) -> NDArray[np.float64] | None: ...  # noqa: D102
 
-    def __iter__(self) -> Iterator[NDArray[Any]]: ...  # noqa: D102
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...
 
 
 @dataclass(frozen=True)
