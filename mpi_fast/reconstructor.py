@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast import notebook
 from mpi_fast.bundle import Bundle, named_for
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import STEPS as CONSENSUS
@@ -78,6 +79,9 @@ class Reconstruction:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def _repr_html_(self) -> str:
+        return notebook.of_reconstruction(self)
 
 
 class Reconstructor:
@@ -187,6 +191,7 @@ class Reconstructor:
         self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads)
         self._made: tuple[Pipeline, str] | None = self._choose()
         renew_in_children(self)
+        self._engine = engine
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)
         ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and name == "default"
         self._inspection = Inspection(calibration, judge_images=ordinary)
@@ -208,6 +213,17 @@ class Reconstructor:
         """See `forks.Forking`."""
         old, self._made, self._lock = self._made, None, threading.Lock()
         return old
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what only this process has. Another one chooses a pipeline of its own, on its first frames."""
+        if not isinstance(self._engine, str):
+            raise TypeError(f"a Reconstructor with an engine object, {self._engine.name}, cannot be pickled: name one")
+        return {**vars(self), "_made": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        renew_in_children(self)
 
     @property
     def graphs(self) -> dict[int, dict[str, Any]]:

@@ -12,6 +12,7 @@ from mpi_fast import __version__
 from mpi_fast.cli.bench import bench
 from mpi_fast.cli.calibrate import calibrate
 from mpi_fast.cli.compare import ListsCommand, compare
+from mpi_fast.cli.convert import convert
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
 from mpi_fast.cli.reconstruct import reconstruct
@@ -41,7 +42,7 @@ def common(
     """Real-time score-based image reconstruction for magnetic particle imaging."""
 
 
-for command in (demo, simulate, calibrate, reconstruct, train, compare, bench, info):
+for command in (demo, simulate, calibrate, reconstruct, convert, train, compare, bench, info):
     app.command(cls=ListsCommand if command is compare else None)(command)
 
 

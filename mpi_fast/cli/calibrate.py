@@ -1,6 +1,5 @@
 """``mpi-fast calibrate``: a system matrix, selected and reduced once."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,10 +18,10 @@ from mpi_fast.cli.options import (
     parse_plane,
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, stages, write_json
-from mpi_fast.grids import shown
+from mpi_fast.description import described
 
 if TYPE_CHECKING:
-    from mpi_fast.calibration import Calibration
+    pass
 
 
 def calibrate(
@@ -105,7 +104,7 @@ def calibrate(
             if output:
                 report("saving", None)
                 calibration.save(output)
-        facts = describe(calibration)
+        facts = described(calibration)
         console.print(facts_table(str(matrix), facts))
         if not calibration.facts.get("background_frames"):
             note("no background frames: all rows count alike, and the matrix is taken to be free of noise")
@@ -118,25 +117,3 @@ def calibrate(
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, {"source": str(matrix), "written": output, **facts})
-
-
-def describe(calibration: "Calibration") -> dict[str, Any]:
-    """What a person wants to know of a calibration."""
-    facts, used = calibration.facts, calibration.frequencies[calibration.selection.any(axis=0)]
-    size = " x ".join(f"{1e3 * length:.4g}" for length in calibration.field_of_view)
-    best, candidates = facts.get("best_snr"), facts.get("candidate_rows")
-    of_candidates = "" if candidates is None else f" of {candidates} candidates"
-    return {
-        "grid": f"{shown(calibration.grid)} voxels, {size} mm",
-        "rows M": f"{calibration.num_rows}{of_candidates}",
-        "rank R": calibration.rank,
-        "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),
-        "best SNR": "unknown" if best is None else f"{best:.4g}",
-        "frequencies": facts.get("frequencies") or f"{used[0] / 1e3:.4g} to {used[-1] / 1e3:.4g} kHz",
-        "largest, smallest singular value": ", ".join(f"{s:.4g}" for s in calibration.singular_values[[0, -1]]),
-        "background frames": facts.get("background_frames", "unknown"),
-    }
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(f"{channel}: {value}" for channel, value in enumerate(values))

@@ -25,6 +25,10 @@ External = Annotated[bool, typer.Option("--external", help="Follow what files re
 Untrusted = Annotated[bool, typer.Option("--untrusted", help="Let a child process read the files first, for a while.")]
 Seed = Annotated[int, typer.Option(min=0, max=LIMITS["seed"], help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
+Region = Annotated[
+    list[str] | None,
+    typer.Option("--region", metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
+]
 
 Variable = Annotated[
     str | None, typer.Option(metavar="NAME", help="Of arrays: the variable, where a file holds several.")

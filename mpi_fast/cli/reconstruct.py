@@ -17,6 +17,7 @@ from mpi_fast.cli.options import (
     JsonFile,
     Model,
     Plane,
+    Region,
     Samples,
     Seed,
     Steps,
@@ -29,10 +30,10 @@ from mpi_fast.cli.options import (
     parse_range,
 )
 from mpi_fast.cli.provenance import made_by, origin_of
-from mpi_fast.cli.summary import Summary
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag
+from mpi_fast.summary import Summary
 
 if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
@@ -55,10 +56,7 @@ def reconstruct(
         ),
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
-    ] = None,
+    region: Region = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
@@ -97,9 +95,7 @@ def reconstruct(
         array = is_array(measurement, variable)
         default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
-        if region and not any(one.suffix.lower() == ".csv" for one in outputs):
-            raise InputError("--region: of tables: name an output that ends in .csv, too")
-        formats.regions.require(region or ())
+        formats.regions.require(region or (), outputs)
         check_outputs(*outputs, inputs=(measurement, calibration))
         files = [file for one in outputs for file in formats.check(one, acquired=not array)]
         check_outputs(*files, json_file, inputs=(measurement, calibration))
