@@ -11,6 +11,7 @@ mean find the image that prior and signals agree on.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +36,7 @@ from mpi_fast.inspection import Inspection
 from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
 from mpi_fast.pipelines.choose import choose, on_device
 from mpi_fast.verdict import Verdict
+from mpi_fast.workers import Workers
 
 Array = NDArray[np.float32]
 DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
@@ -260,16 +262,22 @@ class Reconstructor:
             if is_on_gpu(signals):
                 frames, misfit = on_device(pipeline, signals), None
             else:
-                frames, misfit, flags = self._believed(pipeline, signals, flags)
+                rows, flags = self._prepared(signals, flags)
+                frames, misfit, flags = self._judged(rows, flags, pipeline(rows))
+        return self._result(frames, misfit, flags, began)
+
+    def _result(
+        self, frames: Frames, misfit: Array | None, flags: NDArray[np.uint8] | None, began: float
+    ) -> Reconstruction:
         count, grid = len(frames.image), self.calibration.grid
         image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
         elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
         return Reconstruction(image, std, frames.snr_db, frames.noise_floor, elapsed, misfit, flags)
 
-    def _believed(
-        self, pipeline: Pipeline, signals: NDArray[Any], known: NDArray[np.uint8] | None
-    ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
-        """Images of frames on the host, with NaN for the bad ones; misfit and flags."""
+    def _prepared(
+        self, signals: NDArray[Any], known: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.complex64], NDArray[np.uint8]]:
+        """Selected rows of frames on the host, zero for the bad ones, and flags."""
         signals = np.asarray(signals)
         rows = self.calibration.rows(signals) if self._strict else self.calibration.select(signals)
         rows = rows.copy() if rows is signals else rows
@@ -278,10 +286,16 @@ class Reconstructor:
             flags |= of_samples(signals, np.asarray(self.calibration.selection.any(axis=1)))
         if known is not None:
             flags |= known
-        frames, misfit = pipeline(rows), None
         bad = (flags & np.uint8(Flag.BAD)) != 0
         if self._strict and bad.any():
             raise InputError(f"signals: frame {bad.argmax()} holds numbers too large to compute with")
+        return rows, flags
+
+    def _judged(
+        self, rows: NDArray[np.complex64], flags: NDArray[np.uint8], frames: Frames
+    ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
+        """Images with NaN for the bad ones; misfit and flags."""
+        misfit, bad = None, (flags & np.uint8(Flag.BAD)) != 0
         if self._inspect:
             found, flags = self._inspection.after(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
@@ -291,18 +305,41 @@ class Reconstructor:
             values[bad] = np.nan
         return frames, misfit, flags
 
-    def stream(self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None) -> Iterator[Reconstruction]:
+    def stream(
+        self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None, workers: int = 1
+    ) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
 
         The verdict begins anew, or goes on with the one that is given, of the frames before these. What yields the
         chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what background frames show
         (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
+
+        With several ``workers``, that many processes compute the images, each with the ``threads`` of this one; chunks
+        are then asked for before the images of earlier ones are yielded. What comes out is the same.
         """
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
         if verdict is not None:
             self._inspection.verdict = verdict
+        if workers > 1:
+            yield from self._stream_from(workers, frames)
+            return
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
+
+    def _stream_from(self, workers: int, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
+        """The images that other processes compute."""
+        waiting: deque[tuple[NDArray[np.complex64], NDArray[np.uint8]]] = deque()
+
+        def prepared() -> Iterator[NDArray[np.complex64]]:
+            for signals in frames:
+                waiting.append(self._prepared(signals, getattr(frames, "flags", None)))
+                yield waiting[-1][0]
+
+        began = time.perf_counter()
+        with Workers(self._choose, workers) as pool:
+            for images in pool.map(prepared()):
+                yield self._result(*self._judged(*waiting.popleft(), images), began)
+                began = time.perf_counter()
 
 
 def is_on_gpu(array: Any) -> bool:

@@ -19,6 +19,7 @@ Steps = Annotated[
     typer.Option(min=1, max=LIMITS["steps"], show_default="the sampler's own, 4 for dpm", help="Sampler steps."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.")]
+Workers = Annotated[int, typer.Option(min=1, max=1024, help="Processes that share the frames.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 EngineName = Annotated[str, typer.Option("--engine", help="Of the network: auto, tensorrt, torch or onnx.")]
 External = Annotated[bool, typer.Option("--external", help="Follow what files refer to out of their own folder.")]
