@@ -51,7 +51,9 @@ def page(calibration, measured, tmp_path):
         grid = image_grid(calibration)
         recorder = Recorder(tmp_path, grid, acquisition, {"by": "test"})
         source = Steady(calibration, acquisition, count)
-        return Page(source, Echo(calibration), grid, recorder, Access(**access), {"runs on": "nothing"}).app
+        return Page(
+            source, Echo(calibration), grid, recorder, Access(**access), {"runs on": "nothing"}, newest=False
+        ).app
 
     return make
 
@@ -183,7 +185,7 @@ def test_a_recording_is_a_file_of_all_images(page, tmp_path, calibration):
         websocket.send_text('{"record": true}')
         while received(websocket, "status")["recording"]["images"] < 20:
             pass
-        assert not list(tmp_path.glob("*.mdf"))
+        assert not list(tmp_path.glob("live-*"))
         websocket.send_text('{"record": false}')
         while (recording := received(websocket, "status")["recording"])["running"]:
             pass

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mpi_fast.atomic import check_target
-from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.errors import InputError
 from mpi_fast.live.frames import LiveImage
 from mpi_fast.live.waiting import Line
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionWriter
@@ -46,6 +46,7 @@ class Recorder:
         self._folder, self._grid, self._acquisition, self._provenance = folder, grid, acquisition, provenance
         self._line: Line[LiveImage] | None = None
         self._thread: threading.Thread | None = None
+        self._changing = threading.Lock()
         self._path = Path()
         self._images = 0
         self._error: str | None = None
@@ -53,11 +54,9 @@ class Recorder:
     @property
     def state(self) -> Recording:
         """How it stands."""
-        line = self._line
-        name = self._path.name or None
-        dropped = 0 if line is None else line.dropped
-        running = line is not None and not line.closed and self._error is None
-        return Recording(running, name, self._images, dropped, self._error)
+        dropped = 0 if self._line is None else self._line.dropped
+        running = self._thread is not None and self._thread.is_alive()  # until the file is whole
+        return Recording(running, self._path.name or None, self._images, dropped, self._error)
 
     def start(self) -> None:
         """Begin a recording, if none is running.
@@ -67,9 +66,12 @@ class Recorder:
         InputError
             How frames are acquired is unknown, or the file cannot be written.
         """
-        if self.state.running:
-            return
-        self.stop()
+        with self._changing:
+            if self._line is None or self._line.closed:
+                self._end()
+                self._begin()
+
+    def _begin(self) -> None:
         if self._acquisition is None:
             raise InputError("recording: the calibration does not know how frames are acquired, as MDF files must say")
         self._path = self._folder / f"live-{datetime.now():%Y%m%d-%H%M%S-%f}.reco.mdf"
@@ -88,6 +90,10 @@ class Recorder:
 
     def stop(self) -> None:
         """End the recording; returns when its file is whole."""
+        with self._changing:
+            self._end()
+
+    def _end(self) -> None:
         if self._line is not None and self._thread is not None:
             self._line.close()
             self._thread.join()
@@ -99,7 +105,7 @@ class Recorder:
                     image, std = (np.stack([getattr(one, name) for one in images]) for name in ("image", "std"))
                     writer.append(image, std, _found(images))
                     self._images += len(images)
-        except (MPIFastError, OSError) as error:
+        except Exception as error:  # nobody else would ever hear of it
             self._error = f"{self._path.name}: {error}"
         finally:
             line.close(drop=True)
