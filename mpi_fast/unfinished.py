@@ -47,7 +47,7 @@ class Source(Protocol):
         """When these began, in s."""
         ...
 
-    def __iter__(self) -> Iterator[NDArray[Any]]: ...  # noqa: D105
+    def __iter__(self) -> Iterator[NDArray[Any]]: ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from mpi_fast.cli.compare import ListsCommand, compare
 from mpi_fast.cli.convert import convert
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
-from mpi_fast.cli.merge import merge
+for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):
 from mpi_fast.cli.reconstruct import reconstruct
 from mpi_fast.cli.simulate import simulate
 from mpi_fast.cli.train import train
@@ -43,7 +43,7 @@ def common(
     """Real-time score-based image reconstruction for magnetic particle imaging."""
 
 
-for command in (demo, simulate, calibrate, reconstruct, merge, convert, train, compare, bench, info):
+for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):
     app.command(cls=ListsCommand if command is compare else None)(command)
 
 
