@@ -15,7 +15,8 @@ from mpi_fast.cli.compare import ListsCommand, compare
 from mpi_fast.cli.convert import convert
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
-for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):
+from mpi_fast.cli.live import live
+from mpi_fast.cli.merge import merge
 from mpi_fast.cli.reconstruct import reconstruct
 from mpi_fast.cli.simulate import simulate
 from mpi_fast.cli.train import train
