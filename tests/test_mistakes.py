@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_written(mistake, monkeypatch):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
     assert "images.mdf: cannot be written: no permission" in mistake(*RECONSTRUCT, "-o", "images.mdf")
-    assert "no such folder" in mistake(*RECONSTRUCT, "-o", "results/images.mdf").lower()
+    assert "the folder results does not exist" in mistake(*RECONSTRUCT, "-o", "results/images.mdf")
 
 
 def test_a_bad_suffix(mistake):
