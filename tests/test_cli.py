@@ -169,9 +169,7 @@ def test_bad_options_of_convert(files, monkeypatch, options, message):
 def test_reconstruct_refuses_formats_it_does_not_know_before_it_reads_anything(files):
     (files / "measurement.mdf").write_text("not even read")
     message = reconstruct(files, "-o", files / "x.dcm", fails=True)
-    assert (
-        "x.dcm: nothing is written under such a name; expected one that ends in .mdf, .nii, .nii.gz" in message
-    )
+    assert "x.dcm: nothing is written under such a name; expected one that ends in .mdf, .nii, .nii.gz" in message
     assert not (files / "x.dcm").exists()
 
 

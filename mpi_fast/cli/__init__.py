@@ -41,7 +41,11 @@ def common(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit.")
     ] = False,
 ) -> None:
-    """Real-time score-based image reconstruction for magnetic particle imaging."""
+    """Real-time image reconstruction for magnetic particle imaging.
+
+    First steps: demo; then calibrate and reconstruct with files of your own, or of
+    simulate; info says what is in a file.
+    """
 
 
 for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):

@@ -7,6 +7,7 @@ import typer
 
 from mpi_fast.cli.arrays import calibrate_file, is_array
 from mpi_fast.cli.options import (
+    ARRAYS,
     Axis,
     Empty,
     External,
@@ -46,23 +47,31 @@ def calibrate(
         typer.Option(min=5, show_default="6000 for volumes", help="Use at most so many rows, those of best SNR."),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Of arrays: rows x columns of voxels, such as 8x8, or 19x19x19.")
+        str | None,
+        typer.Option(help="Rows x columns of voxels, such as 8x8, or 19x19x19.", rich_help_panel=ARRAYS),
     ] = None,
     field_of_view: Annotated[
         str | None,
-        typer.Option(metavar="MM[,...]", help="Of arrays: of the whole grid in mm, or one for each of x,y,z."),
+        typer.Option(
+            metavar="MM[,...]", help="Of the whole grid in mm, or one for each of x,y,z.", rich_help_panel=ARRAYS
+        ),
     ] = None,
     variable: Variable = None,
     empty: Empty = None,
     axis: Axis = None,
     fastest: Annotated[
-        str, typer.Option(metavar="x|y", help="Of arrays: coordinate that changes from voxel to voxel; y in MATLAB.")
+        str,
+        typer.Option(
+            metavar="x|y", help="Coordinate that changes from voxel to voxel; y in MATLAB.", rich_help_panel=ARRAYS
+        ),
     ] = "x",
     frequencies: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of arrays: the variable with the rows' frequencies in Hz.")
+        str | None,
+        typer.Option(metavar="NAME", help="The variable with the rows' frequencies in Hz.", rich_help_panel=ARRAYS),
     ] = None,
     sampling_rate: Annotated[
-        float | None, typer.Option(help="Of arrays of real numbers, signals over time: samples per second.")
+        float | None,
+        typer.Option(help="Of real numbers, signals over time: samples per second.", rich_help_panel=ARRAYS),
     ] = None,
     json_file: JsonFile = None,
     external: External = False,
