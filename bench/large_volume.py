@@ -58,7 +58,10 @@ def simulate(grid: tuple[int, ...], rows: int, folder: Path) -> None:
 
 
 def measured(stage: str, arguments: Sequence[str]) -> Cost:
-    """Run a command of Python's, and say what it cost; its output goes where ours does."""
+    """Run a command of Python's, and say what it cost; its output goes where ours does.
+
+    What this process holds, 0.1 GiB, is the least that the kernel counts for one that it starts.
+    """
     began = time.perf_counter()
     process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
     _, status, used = os.wait4(process, 0)

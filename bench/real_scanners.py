@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     root = Path(__file__).parents[1]
     parser.add_argument("--data", type=Path, default=root.parent / "shared" / "real")
-    parser.add_argument("--output", type=Path, default=root / "docs")
+    parser.add_argument("--output", type=Path, default=root / "docs" / "pictures")
     options = parser.parse_args()
     warnings.simplefilter("ignore", MPIFastWarning)
     array_2026(options.data / "array-2026", options.output)

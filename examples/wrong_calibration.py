@@ -19,10 +19,10 @@ from mpi_fast.simulation import ReceiveChain, Scanner
 
 rng = np.random.default_rng(0)
 scanner = Scanner(sub_voxels=2)
-filters = ReceiveChain(resonance=tuple(1.2 * frequency for frequency in scanner.receive.resonance))
+filters = ReceiveChain(resonance=tuple(1.4 * frequency for frequency in scanner.receive.resonance))
 scanners = {
     "as calibrated": scanner,
-    "resonances 20 % higher": replace(scanner, receive=filters),  # no file says anything about it
+    "resonances 40 % higher": replace(scanner, receive=filters),  # no file says anything about it
     "gradient 30 % stronger": replace(scanner, gradient=(-1.3, -1.3)),  # files do
 }
 matrices = {title: measure_matrix(one, 20.0, rng) for title, one in scanners.items()}
@@ -32,7 +32,7 @@ phantoms = generate("tumours", 12, scanner.grid, rng)
 
 shown = {"truth": phantoms[0]}
 for title, matrix in matrices.items():
-    receiver = Receiver(matrix, calibration.selection, 25.0, rng, steady=True)
+    receiver = Receiver(matrix, calibration.selection, 30.0, rng, steady=True)
     save_frames("measurement.mdf", receiver, phantoms, background=16)
     try:
         with MeasurementFile("measurement.mdf") as file:

@@ -135,6 +135,10 @@ class Bundle:
             raise ModelError(f"{file}: lists {outside[0]!r}: expected the plain names of files in the bundle")
         return cls(path, manifest)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """With a path that other processes find, wherever they run."""
+        return {"path": self.path.resolve(), "manifest": self.manifest}
+
     @property
     def method(self) -> str:
         """What kind of network it holds: ``posterior`` or ``score``."""

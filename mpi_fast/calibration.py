@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast import notebook
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
@@ -83,6 +84,9 @@ class Calibration:
     transfer_function_corrected: bool = False
     noise_known: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        return notebook.of_calibration(self)
 
     @property
     def num_rows(self) -> int:
@@ -249,8 +253,6 @@ class Calibration:
             },
         )
 
-    # -- frames -------------------------------------------------------------------------------------------------
-
     def rows(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
         """Select the rows of frames, all of which must be finite; see `select`.
 
@@ -328,8 +330,6 @@ class Calibration:
         return ReducedFrames(
             np.ascontiguousarray(y, dtype=np.float32), np.sqrt(variance).astype(np.float32), snr_db.astype(np.float32)
         )
-
-    # -- file ---------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
         """Write to one HDF5 file, sealed by its SHA-256, which appears under its name only when whole."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from mpi_fast import heldout
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
+from mpi_fast.grids import shown
 from mpi_fast.metrics import coverage, psnr
 from mpi_fast.reconstructor import Reconstructor
 
@@ -77,7 +78,9 @@ def forecast(
     Raises
     ------
     InputError
-        For an SNR that is no number, or no phantoms; as `Reconstructor` for the model.
+        For an SNR that is no number, no phantoms, and a grid on which these show nothing.
+    MPIFastError
+        As `Reconstructor` for the model.
     """
     families = len(heldout.families(len(calibration.grid)))
     count = int(np.clip(VOXELS // calibration.num_voxels, FEWEST, TURNS * families)) if phantoms is None else phantoms
@@ -87,6 +90,8 @@ def forecast(
     aspect = [size / sizes[-1] for size in sizes[:-1]]
     truth = heldout.phantoms(count, [seed, 0], calibration.grid, aspect)
     truth = truth[truth.reshape(count, -1).any(axis=1)]  # on a line of voxels some have nothing to show
+    if not len(truth):
+        raise InputError(f"{shown(calibration.grid)} voxels: no phantom has anything to show on so few")
     reconstructor = Reconstructor(calibration, model, inspect=False)
     for snr in snrs_db:
         result = reconstructor(simulated(calibration, truth, snr, np.random.default_rng([seed, 1])))

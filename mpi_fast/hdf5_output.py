@@ -8,13 +8,14 @@ takes everything and stores nothing on the disk. What raises the failure is `Out
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import h5py
 
-from mpi_fast.signals import uninterrupted
+from mpi_fast.signals import ending_signals, uninterrupted
 
 
 class OutputFile(h5py.File):  # type: ignore[misc]
@@ -42,6 +43,12 @@ class OutputFile(h5py.File):  # type: ignore[misc]
             self._sink.close()
             raise
 
+    def __enter__(self) -> Self:
+        # Ctrl+C waits while HDF5 calls back, which would lose the exception.
+        self._signals = ending_signals([signal.SIGINT])
+        self._signals.__enter__()
+        return self
+
     def check(self) -> None:
         """Raise what stopped the first write that failed, if any did."""
         if self._sink.failure is not None:
@@ -61,9 +68,12 @@ class OutputFile(h5py.File):  # type: ignore[misc]
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self._sink.abandon()
-        self.close()
+        try:
+            if error is not None:
+                self._sink.abandon()
+            self.close()
+        finally:
+            self._signals.__exit__(None, None, None)
         if error is None:
             self.check()
 

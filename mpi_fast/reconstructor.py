@@ -11,6 +11,7 @@ mean find the image that prior and signals agree on.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast import notebook
 from mpi_fast.bundle import Bundle, named_for
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import STEPS as CONSENSUS
@@ -36,6 +38,7 @@ from mpi_fast.pipelines.choose import choose, on_device
 from mpi_fast.pipelines.posterior import PosteriorGraph
 from mpi_fast.uncertainty import half_width
 from mpi_fast.verdict import Verdict
+from mpi_fast.workers import Workers
 
 Array = NDArray[np.float32]
 SAMPLER_STEPS = 12  # of DPM-Solver++: more change the samples' mean and deviation by less than their noise
@@ -96,6 +99,9 @@ class Reconstruction:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def _repr_html_(self) -> str:
+        return notebook.of_reconstruction(self)
 
 
 class Reconstructor:
@@ -205,6 +211,7 @@ class Reconstructor:
         self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads)
         self._made: tuple[Pipeline, str] | None = self._choose()
         renew_in_children(self)
+        self._engine = engine
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)
         ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and name == "default"
         self._inspection = Inspection(calibration, judge_images=ordinary)
@@ -226,6 +233,17 @@ class Reconstructor:
         """See `forks.Forking`."""
         old, self._made, self._lock = self._made, None, threading.Lock()
         return old
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what only this process has. Another one chooses a pipeline of its own, on its first frames."""
+        if not isinstance(self._engine, str):
+            raise TypeError(f"a Reconstructor with an engine object, {self._engine.name}, cannot be pickled: name one")
+        return {**vars(self), "_made": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = threading.Lock()
+        renew_in_children(self)
 
     @property
     def graphs(self) -> dict[int, dict[str, Any]]:
@@ -262,7 +280,13 @@ class Reconstructor:
             if is_on_gpu(signals):
                 frames, misfit = on_device(pipeline, signals), None
             else:
-                frames, misfit, flags = self._believed(pipeline, signals, flags)
+                rows, flags = self._prepared(signals, flags)
+                frames, misfit, flags = self._judged(rows, flags, pipeline(rows))
+        return self._result(frames, misfit, flags, began)
+
+    def _result(
+        self, frames: Frames, misfit: Array | None, flags: NDArray[np.uint8] | None, began: float
+    ) -> Reconstruction:
         count, grid = len(frames.image), self.calibration.grid
         image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
         elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
@@ -315,10 +339,10 @@ class Reconstructor:
             drawn = pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)
         return drawn.reshape(-1, count, *self.calibration.grid)
 
-    def _believed(
-        self, pipeline: Pipeline, signals: NDArray[Any], known: NDArray[np.uint8] | None
-    ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
-        """Images of frames on the host, with NaN for the bad ones; misfit and flags."""
+    def _prepared(
+        self, signals: NDArray[Any], known: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[np.complex64], NDArray[np.uint8]]:
+        """Selected rows of frames on the host, zero for the bad ones, and flags."""
         signals = np.asarray(signals)
         rows = self.calibration.rows(signals) if self._strict else self.calibration.select(signals)
         rows = rows.copy() if rows is signals else rows
@@ -327,10 +351,16 @@ class Reconstructor:
             flags |= of_samples(signals, np.asarray(self.calibration.selection.any(axis=1)))
         if known is not None:
             flags |= known
-        frames, misfit = pipeline(rows), None
         bad = (flags & np.uint8(Flag.BAD)) != 0
         if self._strict and bad.any():
             raise InputError(f"signals: frame {bad.argmax()} holds numbers too large to compute with")
+        return rows, flags
+
+    def _judged(
+        self, rows: NDArray[np.complex64], flags: NDArray[np.uint8], frames: Frames
+    ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
+        """Images with NaN for the bad ones; misfit and flags."""
+        misfit, bad = None, (flags & np.uint8(Flag.BAD)) != 0
         if self._inspect:
             found, flags = self._inspection.after(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
@@ -341,18 +371,41 @@ class Reconstructor:
                 values[bad] = np.nan
         return frames, misfit, flags
 
-    def stream(self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None) -> Iterator[Reconstruction]:
+    def stream(
+        self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None, workers: int = 1
+    ) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
 
         The verdict begins anew, or goes on with the one that is given, of the frames before these. What yields the
         chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what background frames show
         (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
+
+        With several ``workers``, that many processes compute the images, each with the ``threads`` of this one; chunks
+        are then asked for before the images of earlier ones are yielded. What comes out is the same.
         """
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
         if verdict is not None:
             self._inspection.verdict = verdict
+        if workers > 1:
+            yield from self._stream_from(workers, frames)
+            return
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
+
+    def _stream_from(self, workers: int, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
+        """The images that other processes compute."""
+        waiting: deque[tuple[NDArray[np.complex64], NDArray[np.uint8]]] = deque()
+
+        def prepared() -> Iterator[NDArray[np.complex64]]:
+            for signals in frames:
+                waiting.append(self._prepared(signals, getattr(frames, "flags", None)))
+                yield waiting[-1][0]
+
+        began = time.perf_counter()
+        with Workers(self._choose, workers) as pool:
+            for images in pool.map(prepared()):
+                yield self._result(*self._judged(*waiting.popleft(), images), began)
+                began = time.perf_counter()
 
 
 def is_on_gpu(array: Any) -> bool:

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import CodeType, FrameType
 from typing import Any, TypeVar
@@ -36,15 +36,15 @@ def uninterrupted(function: Function) -> Function:
 
 
 @contextmanager
-def ending_signals() -> Iterator[None]:
-    """Raise `Terminated` in the block for SIGTERM, SIGHUP, SIGQUIT and SIGINT, unless they are handled otherwise.
+def ending_signals(numbers: Sequence[int] = ENDING) -> Iterator[None]:
+    """Raise `Terminated` in the block for signals that would end the process.
 
-    Signals that are ignored, as nohup has it, stay ignored.
+    Those that are handled otherwise, or ignored, as nohup has it, stay so.
     """
     if threading.current_thread() is not threading.main_thread():  # others get no signals
         yield
         return
-    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: signal.getsignal(number) for number in numbers}
     taken = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
     for number in taken:
         signal.signal(number, _end)

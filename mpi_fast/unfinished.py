@@ -7,6 +7,7 @@ never interrupted, byte for byte.
 
 import io
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -32,13 +33,19 @@ class Source(Protocol):
     begin: int
 
     @property
-    def num_frames(self) -> int: ...  # noqa: D102
+    def num_frames(self) -> int:
+        """Of all."""
+        ...
 
     @property
-    def numbers(self) -> NDArray[np.int64]: ...  # noqa: D102
+    def numbers(self) -> NDArray[np.int64]:
+        """Of the frames that were yielded last."""
+        ...
 
     @property
-    def times(self) -> NDArray[np.float64] | None: ...  # noqa: D102
+    def times(self) -> NDArray[np.float64] | None:
+        """When these began, in s."""
+        ...
 
     def __iter__(self) -> Iterator[NDArray[Any]]: ...
 
@@ -164,11 +171,28 @@ class Unfinished:
         """All that are done, in order."""
         return map(Chunk.unpack, self._journal)
 
-    def run(self, reconstruct: Reconstructor, source: Source) -> Iterator[Chunk]:
-        """Reconstruct what is not done yet, and yield it when it is kept."""
+    def run(self, reconstruct: Reconstructor, source: Source, workers: int = 1) -> Iterator[Chunk]:
+        """Reconstruct what is not done yet, by that many processes, and yield it when it is kept."""
         source.begin = self.done
-        for result in reconstruct.stream(source, self._verdict):
-            chunk = Chunk(result, source.numbers, source.times, reconstruct.verdict)
+        frames = _Noted(source)
+        for result in reconstruct.stream(frames, self._verdict, workers):
+            chunk = Chunk(result, *frames.notes.popleft(), reconstruct.verdict)
             self._journal.append(chunk.pack())
             self.done += len(chunk)
             yield chunk
+
+
+class _Noted:
+    """Chunks of a source, and what it says of each, until their images come."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.notes: deque[tuple[NDArray[np.int64], NDArray[np.float64] | None]] = deque()
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        for signals in self._source:
+            self.notes.append((self._source.numbers, self._source.times))
+            yield signals
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)

@@ -1,5 +1,6 @@
 """The command line end to end, and all kinds of bad input: exit code 2 and one line, no traceback, no half a file."""
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -127,10 +128,48 @@ def test_reconstruct_writes_several_formats_at_once(files):
     assert not (files / "measurement.reco.mdf").exists()
 
 
+def test_convert_makes_the_files_that_reconstruct_makes(files):
+    boxes = "--region", "left=:0,:", "--region", "all=:,:"
+    reconstruct(files, "-o", files / "a.mdf", "-o", files / "a.nii.gz", "-o", files / "a.csv", *boxes)
+    shown = succeed("convert", files / "a.mdf", "-o", files / "b.nii.gz", "-o", files / "b.csv", *boxes).stdout
+    assert all(name in shown for name in ("b.nii.gz", "b.std.nii.gz", "b.csv"))
+    for name in (".csv", ".nii.gz", ".std.nii.gz"):
+        first, second = ((files / f"{one}{name}").read_bytes() for one in "ab")
+        if name != ".csv":
+            first, second = gzip.decompress(first), gzip.decompress(second)
+        assert first == second
+    assert (files / "a.csv").read_text().count("\n") == 1 + 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "nothing to write: expected -o and a name that ends in .mdf, .nii"),
+        (("-o", "x.dcm"), "x.dcm: nothing is written under such a name"),
+        (("-o", "x.mdf"), "is MDF already; copy the file"),
+        (("-o", "x.npz", "--region", "a=:,:"), "--region: of tables: name an output that ends in .csv, too"),
+        (("-o", "x.csv", "--region", "a"), "expected NAME=X0:X1,Y0:Y1"),
+        (("-o", "x.csv", "--region", "a=90:,:"), "no voxel there: along x their middles lie from -18 to 18 mm"),
+        (
+            (
+                "-o",
+                "truth.mdf",
+            ),
+            "is an input or another output",
+        ),
+    ],
+)
+def test_bad_options_of_convert(files, monkeypatch, options, message):
+    monkeypatch.chdir(files)
+    before = sorted(path.name for path in files.iterdir())
+    assert message in fail("convert", "truth.mdf", *options)
+    assert sorted(path.name for path in files.iterdir()) == before
+
+
 def test_reconstruct_refuses_formats_it_does_not_know_before_it_reads_anything(files):
     (files / "measurement.mdf").write_text("not even read")
     message = reconstruct(files, "-o", files / "x.dcm", fails=True)
-    assert "x.dcm: nothing is written under such a name; expected one that ends in .mdf, .npy, .npz" in message
+    assert "x.dcm: nothing is written under such a name; expected one that ends in .mdf, .nii, .nii.gz" in message
     assert not (files / "x.dcm").exists()
 
 

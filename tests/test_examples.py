@@ -83,7 +83,7 @@ def test_uncertainty_in_a_region(run, tmp_path):
 def test_a_wrong_calibration(run, tmp_path):
     found = run("wrong_calibration")
     assert "as calibrated: 0 of 12 frames are foreign" in found
-    assert numbers(r"20 % higher: (\d+) of", found)[0] > 9
+    assert numbers(r"40 % higher: (\d+) of", found)[0] > 9
     assert "gradient 30 % stronger: refused: measurement.mdf: gradient" in found
     assert picture(tmp_path, "wrong_calibration.png")
 

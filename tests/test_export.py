@@ -98,3 +98,19 @@ def test_the_bundled_model_is_its_checkpoint():
     report = parity.compare(checkpoint, bundle)
     assert max(one.relative for one in report) < 1e-4
     assert np.isfinite([one.relative for one in report]).all()
+
+
+def test_a_model_of_the_package_needs_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+
+    def made(checkpoint, output, **options):
+        asked.update(checkpoint=checkpoint, output=output)
+        return Bundle.open("default")
+
+    monkeypatch.setattr(command, "make_bundle", made)
+    app = typer.Typer()
+    app.command()(command.export)
+    assert CliRunner().invoke(app, ["default"]).exit_code == 0
+    assert asked["checkpoint"].resolve() == Bundle.open("default").checkpoint().resolve()
+    assert str(asked["output"]) == "default"  # in the working folder, not in the package

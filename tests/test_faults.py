@@ -169,6 +169,26 @@ def test_signals_leave_no_temporary_files(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+WITHOUT_COMMAND = """
+import sys, itertools, numpy as np
+sys.path.insert(0, "tests")
+from mdf_files import acquisition
+from mpi_fast.mdf import write_measurement
+try:
+    write_measurement(sys.argv[1], itertools.repeat(np.ones((64, 2, 16), np.float32)), acquisition=acquisition())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_is_not_lost_where_the_library_writes(tmp_path):
+    process = python(WITHOUT_COMMAND, tmp_path / "a.mdf")
+    wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()), process)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ignored_signals_stay_ignored(tmp_path):
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ENDLESS  # as nohup does it
     process = python(code, tmp_path / "a.mdf")

@@ -86,3 +86,9 @@ def test_what_is_no_number_is_refused(calibration, arguments, said):
 def test_a_model_that_is_none_is_refused(calibration, tmp_path):
     with pytest.raises(ModelError, match="not a model bundle"):
         list(forecast(calibration, model=tmp_path))
+
+
+def test_a_grid_that_shows_nothing_is_said(calibration, monkeypatch):
+    monkeypatch.setattr("mpi_fast.heldout.phantoms", lambda count, *_: np.zeros((count, *GRID), np.float32))
+    with pytest.raises(InputError, match="12 x 10 voxels: no phantom has anything to show"):
+        list(forecast(calibration))

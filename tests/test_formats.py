@@ -125,6 +125,13 @@ def test_a_failure_leaves_nothing_and_what_was_there(tmp_path, acquired):
     assert (tmp_path / "x.npz").read_text() == "old"
 
 
+@pytest.mark.parametrize("acquired", [True, False])
+def test_no_images_are_an_error_but_in_mdf(tmp_path, acquired):
+    with pytest.raises(InputError, match=r"x\.csv: there are no images to write: no frame was reconstructed"):
+        write([*([tmp_path / "x.mdf"] if acquired else []), tmp_path / "x.csv"], frames=0, acquired=acquired)
+    assert names(tmp_path) == (["x.mdf"] if acquired else [])
+
+
 def test_images_of_arrays_go_everywhere_but_into_mdf(tmp_path):
     result = write([tmp_path / "x.npz"], acquired=False)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["std"], result.std)

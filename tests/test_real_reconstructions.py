@@ -4,9 +4,11 @@ The data are public, under the MIT licence, and no part of the project: see `tes
 """
 
 import json
+import sys
 
 import numpy as np
 import pytest
+import real_scanners
 from test_real_files import ARRAY, HEAD, REAL, SOURCES, explained
 from typer.testing import CliRunner
 
@@ -105,3 +107,11 @@ def test_phantoms_of_the_head_become_images(head, tmp_path):
         image = np.load(tmp_path / "images.npz")["image"]
         assert np.isfinite(image).all()
         assert image.max() > 0
+
+
+def test_the_figures_of_the_docs_are_made_of_these_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["real_scanners.py", "--data", str(REAL), "--output", str(tmp_path)])
+    real_scanners.main()
+    shown = capsys.readouterr().out
+    assert "right in 26 of 27 frames, wrong: [26]" in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"real-array-2026.png", "real-head-2018.png"}

@@ -12,8 +12,11 @@ from mpi_fast import __version__
 from mpi_fast.cli.bench import bench
 from mpi_fast.cli.calibrate import calibrate
 from mpi_fast.cli.compare import ListsCommand, compare
+from mpi_fast.cli.convert import convert
 from mpi_fast.cli.demo import demo
 from mpi_fast.cli.info import info
+from mpi_fast.cli.live import live
+from mpi_fast.cli.merge import merge
 from mpi_fast.cli.reconstruct import reconstruct
 from mpi_fast.cli.simulate import simulate
 from mpi_fast.cli.train import train
@@ -38,10 +41,14 @@ def common(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit.")
     ] = False,
 ) -> None:
-    """Real-time score-based image reconstruction for magnetic particle imaging."""
+    """Real-time image reconstruction for magnetic particle imaging.
+
+    First steps: demo; then calibrate and reconstruct with files of your own, or of
+    simulate; info says what is in a file.
+    """
 
 
-for command in (demo, simulate, calibrate, reconstruct, train, compare, bench, info):
+for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):
     app.command(cls=ListsCommand if command is compare else None)(command)
 
 

@@ -1,6 +1,5 @@
 """``mpi-fast calibrate``: a system matrix, selected and reduced once."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 
 from mpi_fast.cli.arrays import calibrate_file, is_array
 from mpi_fast.cli.options import (
+    ARRAYS,
     Axis,
     Empty,
     External,
@@ -19,10 +19,10 @@ from mpi_fast.cli.options import (
     parse_plane,
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, stages, write_json
-from mpi_fast.grids import shown
+from mpi_fast.description import described
 
 if TYPE_CHECKING:
-    from mpi_fast.calibration import Calibration
+    pass
 
 
 def calibrate(
@@ -47,23 +47,31 @@ def calibrate(
         typer.Option(min=5, show_default="6000 for volumes", help="Use at most so many rows, those of best SNR."),
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="Of arrays: rows x columns of voxels, such as 8x8, or 19x19x19.")
+        str | None,
+        typer.Option(help="Rows x columns of voxels, such as 8x8, or 19x19x19.", rich_help_panel=ARRAYS),
     ] = None,
     field_of_view: Annotated[
         str | None,
-        typer.Option(metavar="MM[,...]", help="Of arrays: of the whole grid in mm, or one for each of x,y,z."),
+        typer.Option(
+            metavar="MM[,...]", help="Of the whole grid in mm, or one for each of x,y,z.", rich_help_panel=ARRAYS
+        ),
     ] = None,
     variable: Variable = None,
     empty: Empty = None,
     axis: Axis = None,
     fastest: Annotated[
-        str, typer.Option(metavar="x|y", help="Of arrays: coordinate that changes from voxel to voxel; y in MATLAB.")
+        str,
+        typer.Option(
+            metavar="x|y", help="Coordinate that changes from voxel to voxel; y in MATLAB.", rich_help_panel=ARRAYS
+        ),
     ] = "x",
     frequencies: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of arrays: the variable with the rows' frequencies in Hz.")
+        str | None,
+        typer.Option(metavar="NAME", help="The variable with the rows' frequencies in Hz.", rich_help_panel=ARRAYS),
     ] = None,
     sampling_rate: Annotated[
-        float | None, typer.Option(help="Of arrays of real numbers, signals over time: samples per second.")
+        float | None,
+        typer.Option(help="Of real numbers, signals over time: samples per second.", rich_help_panel=ARRAYS),
     ] = None,
     json_file: JsonFile = None,
     external: External = False,
@@ -105,7 +113,7 @@ def calibrate(
             if output:
                 report("saving", None)
                 calibration.save(output)
-        facts = describe(calibration)
+        facts = described(calibration)
         console.print(facts_table(str(matrix), facts))
         if not calibration.facts.get("background_frames"):
             note("no background frames: all rows count alike, and the matrix is taken to be free of noise")
@@ -118,25 +126,3 @@ def calibrate(
             console.print(f"wrote {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, {"source": str(matrix), "written": output, **facts})
-
-
-def describe(calibration: "Calibration") -> dict[str, Any]:
-    """What a person wants to know of a calibration."""
-    facts, used = calibration.facts, calibration.frequencies[calibration.selection.any(axis=0)]
-    size = " x ".join(f"{1e3 * length:.4g}" for length in calibration.field_of_view)
-    best, candidates = facts.get("best_snr"), facts.get("candidate_rows")
-    of_candidates = "" if candidates is None else f" of {candidates} candidates"
-    return {
-        "grid": f"{shown(calibration.grid)} voxels, {size} mm",
-        "rows M": f"{calibration.num_rows}{of_candidates}",
-        "rank R": calibration.rank,
-        "rows per channel": _listed(calibration.selection.sum(axis=1).tolist()),
-        "best SNR": "unknown" if best is None else f"{best:.4g}",
-        "frequencies": facts.get("frequencies") or f"{used[0] / 1e3:.4g} to {used[-1] / 1e3:.4g} kHz",
-        "largest, smallest singular value": ", ".join(f"{s:.4g}" for s in calibration.singular_values[[0, -1]]),
-        "background frames": facts.get("background_frames", "unknown"),
-    }
-
-
-def _listed(values: Sequence[int]) -> str:
-    return ", ".join(f"{channel}: {value}" for channel, value in enumerate(values))

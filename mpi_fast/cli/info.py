@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpi_fast.bundle import PACKAGED, packaged
-from mpi_fast.cli.calibrate import describe
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
+from mpi_fast.description import described
 from mpi_fast.errors import FileFormatError, InputError, ModelError
 from mpi_fast.grids import shown
 from mpi_fast.machine import machine
@@ -189,7 +189,7 @@ def _saved(path: Path) -> "Calibration | None":
 
 def _calibration(calibration: "Calibration") -> dict[str, Any]:
     facts = {f"fact: {name}": value for name, value in calibration.facts.items()}
-    return {"kind": "calibration saved by mpi-fast", **describe(calibration), **facts}
+    return {"kind": "calibration saved by mpi-fast", **described(calibration), **facts}
 
 
 def _reconstruction(path: Path) -> dict[str, Any]:

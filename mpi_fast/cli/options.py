@@ -11,30 +11,73 @@ import typer
 from mpi_fast.errors import InputError
 from mpi_fast.limits import LARGEST_GRID, LIMITS
 
+# Headings under which the help lists what few need.
+ARRAYS, NETWORK, STRANGERS = "Arrays without MDF around them", "Network and machine", "Files of strangers"
+
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")]
-Model = Annotated[str, typer.Option(help="Model bundle: a folder, or 'default'.")]
-Samples = Annotated[int, typer.Option(min=1, max=LIMITS["samples"], help="Posterior samples per frame.")]
+Model = Annotated[str, typer.Option(help="Bundle: a folder, or by name default or posterior.", rich_help_panel=NETWORK)]
+Samples = Annotated[
+    int, typer.Option(min=1, max=LIMITS["samples"], help="Posterior samples per frame.", rich_help_panel=NETWORK)
+]
 Steps = Annotated[
     int | None,
-    typer.Option(min=1, max=LIMITS["steps"], show_default="the sampler's own, 4 for dpm", help="Sampler steps."),
+    typer.Option(
+        min=1,
+        max=LIMITS["steps"],
+        show_default="the sampler's own, 4 for dpm",
+        help="Sampler steps.",
+        rich_help_panel=NETWORK,
+    ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-EngineName = Annotated[str, typer.Option("--engine", help="Of the network: auto, tensorrt, torch or onnx.")]
-External = Annotated[bool, typer.Option("--external", help="Follow what files refer to out of their own folder.")]
-Untrusted = Annotated[bool, typer.Option("--untrusted", help="Let a child process read the files first, for a while.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.", rich_help_panel=NETWORK),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="What evaluates the network: auto, onnx, torch or tensorrt.", rich_help_panel=NETWORK
+    ),
+]
+External = Annotated[
+    bool,
+    typer.Option("--external", help="Follow what files refer to out of their own folder.", rich_help_panel=STRANGERS),
+]
+Untrusted = Annotated[
+    bool,
+    typer.Option(
+        "--untrusted",
+        help="Let a child process with limits of time and memory read the files first.",
+        rich_help_panel=STRANGERS,
+    ),
+]
+Workers = Annotated[
+    int, typer.Option(min=1, max=1024, help="Processes that share the frames.", rich_help_panel=NETWORK)
+]
 Seed = Annotated[int, typer.Option(min=0, max=LIMITS["seed"], help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
+Region = Annotated[
+    list[str] | None,
+    typer.Option("--region", metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
+]
 
 Variable = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Of arrays: the variable, where a file holds several.")
+    str | None,
+    typer.Option(metavar="NAME", help="The variable, where a file holds several.", rich_help_panel=ARRAYS),
 ]
 Empty = Annotated[
-    str | None, typer.Option(metavar="N,N", help="Of arrays: frames without a sample, from 0; subtracted.")
+    str | None,
+    typer.Option(metavar="N,N", help="Frames without a sample, from 0; subtracted.", rich_help_panel=ARRAYS),
 ]
 Axis = Annotated[
     int | None,
-    typer.Option(min=0, show_default="its length tells", help="Of arrays: the axis of voxels or frames, from 0."),
+    typer.Option(
+        min=0,
+        show_default="its length tells",
+        help="The axis of voxels or frames, from 0.",
+        rich_help_panel=ARRAYS,
+    ),
 ]
 
 

@@ -17,22 +17,25 @@ from mpi_fast.cli.options import (
     JsonFile,
     Model,
     Plane,
+    Region,
     Samples,
     Seed,
     Steps,
     Threads,
     Untrusted,
     Variable,
+    Workers,
     parse_average,
     parse_integers,
     parse_plane,
     parse_range,
 )
 from mpi_fast.cli.provenance import made_by, origin_of
-from mpi_fast.cli.summary import Summary
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag
+from mpi_fast.machine import cores
+from mpi_fast.summary import Summary
 
 if TYPE_CHECKING:
     from mpi_fast.pairing import MeasuredRows
@@ -55,10 +58,7 @@ def reconstruct(
         ),
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
-    ] = None,
+    region: Region = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
@@ -86,6 +86,7 @@ def reconstruct(
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
+    workers: Workers = 1,
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
@@ -97,9 +98,7 @@ def reconstruct(
         array = is_array(measurement, variable)
         default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
-        if region and not any(one.suffix.lower() == ".csv" for one in outputs):
-            raise InputError("--region: of tables: name an output that ends in .csv, too")
-        formats.regions.require(region or ())
+        formats.regions.require(region or (), outputs)
         check_outputs(*outputs, inputs=(measurement, calibration))
         files = [file for one in outputs for file in formats.check(one, acquired=not array)]
         check_outputs(*files, json_file, inputs=(measurement, calibration))
@@ -115,7 +114,7 @@ def reconstruct(
         from mpi_fast.mdf import MeasurementFile
         from mpi_fast.pairing import MeasuredRows, image_grid
         from mpi_fast.reconstructor import Reconstructor
-        from mpi_fast.unfinished import Unfinished
+        from mpi_fast.unfinished import Source, Unfinished
 
         with ExitStack() as stack:
             rows = file = None
@@ -134,11 +133,12 @@ def reconstruct(
                     rows = MeasuredRows(file, reduced, background=background, on_bad_frame=strictness, **selection)
             grid = image_grid(reduced)
             regions = formats.regions_of(region or (), grid)
+            threads = threads or (max(1, cores() // workers) if workers > 1 else None)
             options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": strictness}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             if rows is not None and file is not None:
                 _tell(rows, _why_no_background(background, file.background_corrected))
-            source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
+            source: Source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
             provenance = made_by(reconstructor, measurement, calibration, rows)
             header = formats.Header(grid, None if file is None else file.acquisition, provenance, regions)
             of_frames = {**selection, "background": background, "plane": plane, "variable": variable, "empty": empty}
@@ -146,7 +146,7 @@ def reconstruct(
             with Unfinished(check_target(outputs[0]), origin, resume=resume) as unfinished:
                 with progress_bar("frames") as bar:
                     task = bar.start_task_at("reconstructing", unfinished.done, source.num_frames)
-                    for chunk in unfinished.run(reconstructor, source):
+                    for chunk in unfinished.run(reconstructor, source, workers):
                         bar.advance(task, len(chunk))
                 summary = Summary()
                 with formats.writing(outputs, header) as writer:

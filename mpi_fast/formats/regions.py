@@ -61,8 +61,10 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
     return tuple(found)
 
 
-def require(texts: Sequence[str]) -> None:
+def require(texts: Sequence[str], outputs: Sequence[Path]) -> None:
     """Check regions as far as that is possible before the grid is known; raises as `regions_of`."""
+    if texts and not any(path.suffix.lower() == ".csv" for path in outputs):
+        raise InputError("--region: of tables: name an output that ends in .csv, too")
     for text in texts:
         if text.lower().endswith((".nii", ".nii.gz")):
             require_library(Path(text), "nifti", "nibabel")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import temporary_beside
+from mpi_fast.errors import InputError
 from mpi_fast.formats import mdf
 from mpi_fast.formats.regions import Region
 from mpi_fast.formats.registry import check, format_of, save
@@ -62,15 +63,18 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
     if header.acquisition is None:
         kept = Kept(header)
         yield kept
+        _require_images(kept.length, outputs)
         for output in outputs:
             save(output, kept.series())
         return
     asked_for = next((output for output in outputs if format_of(output) is mdf), None)
     with ExitStack() as stack:
         path = asked_for or stack.enter_context(temporary_beside(outputs[0], ".mdf"))
-        with ReconstructionWriter(path, header.grid, header.acquisition, provenance=header.provenance) as stored:
-            yield Stored(stored)
+        with ReconstructionWriter(path, header.grid, header.acquisition, provenance=header.provenance) as target:
+            stored = Stored(target)
+            yield stored
         others = [output for output in outputs if output != asked_for]
+        _require_images(stored.length, others)
         if others:
             series = stack.enter_context(Series.open(path))
             series = replace(series, acquisition=header.acquisition, regions=header.regions)
@@ -78,17 +82,25 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
                 save(output, series)
 
 
+def _require_images(length: int, outputs: Sequence[Path]) -> None:
+    """An MDF file may hold no images, where all frames were skipped; nothing else may."""
+    if outputs and not length:
+        raise InputError(f"{outputs[0]}: there are no images to write: no frame was reconstructed")
+
+
 class Stored:
     """Images that go into an MDF file."""
 
     def __init__(self, writer: ReconstructionWriter) -> None:
         self._writer = writer
+        self.length = 0
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
         found = known_of(result, numbers, times)
         stored = {name: found[plain] for name, plain in NAMES.items() if plain in found}
         self._writer.append(result.image, result.std, stored)
+        self.length += len(result)
 
 
 class Kept:
@@ -97,10 +109,12 @@ class Kept:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._parts: list[dict[str, NDArray[Any]]] = []
+        self.length = 0
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
         self._parts.append({"image": result.image, "std": result.std, **known_of(result, numbers, times)})
+        self.length += len(result)
 
     def series(self) -> Series:
         """All of them."""

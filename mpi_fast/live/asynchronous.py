@@ -51,6 +51,7 @@ class AsyncLive:
         timestamp: float | None = None,
         *,
         empty: bool = False,
+        flags: int = 0,
         timeout: float | None = None,
     ) -> None:
         """Take in a frame; see `Live.submit`."""
@@ -58,7 +59,7 @@ class AsyncLive:
             async with asyncio.timeout(timeout):
                 while not self._live.has_room:
                     await self._change()
-        self._live.submit(signals, number, timestamp, empty=empty, timeout=0)
+        self._live.submit(signals, number, timestamp, empty=empty, flags=flags, timeout=0)
 
     async def get(self, timeout: float | None = None) -> LiveImage | None:
         """Fetch the next image; see `Live.get`."""
@@ -72,6 +73,11 @@ class AsyncLive:
         """Yield images until the stream is finished or closed."""
         while (image := await self.get()) is not None:
             yield image
+
+    @property
+    def stream(self) -> Live:
+        """The stream itself, for threads that submit."""
+        return self._live
 
     def finish(self) -> None:
         """See `Live.finish`."""

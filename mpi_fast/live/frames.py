@@ -28,13 +28,17 @@ class Reconstructs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """As it arrived: signals of J periods, (J, C, V), (J, C, K) or (J, M), at the monotonic time ``arrived`` in s."""
+    """As it arrived: signals of J periods, (J, C, V), (J, C, K) or (J, M), at the monotonic time ``arrived`` in s.
+
+    ``flags`` are those that are known already.
+    """
 
     number: int
     timestamp: float
     signals: NDArray[Any]
     empty: bool
     arrived: float
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)

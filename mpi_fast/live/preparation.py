@@ -67,7 +67,7 @@ class Preparation:
             periods = len(first)
             for index, frame in enumerate(frames[start:stop]):
                 part = slice(index * periods, (index + 1) * periods)
-                yield frame, rows[part], flags[part]
+                yield frame, rows[part], flags[part] | np.uint8(frame.flags)
             start = stop
 
     def _ready(self, frame: Frame, rows: Rows, flags: Flags) -> Iterator[Ready]:

@@ -115,6 +115,7 @@ class Live:
         timestamp: float | None = None,
         *,
         empty: bool = False,
+        flags: int = 0,
         timeout: float | None = None,
     ) -> None:
         """Take in a frame; it is copied. Any thread may call this, one at a time for numbers to be in order.
@@ -129,6 +130,8 @@ class Live:
             In s, by any clock; by default the system's. It is handed on, and nothing is computed from it.
         empty : bool
             The scanner was empty: no image is made, and the frame's mean with others becomes the background.
+        flags : int
+            What is known of it already; see `flags.Flag`.
         timeout : float, optional
             In s, to wait at most with ``full="block"``.
 
@@ -139,22 +142,26 @@ class Live:
         LiveError
             Too many frames wait, with ``full="error"`` or after `timeout`; or the stream was closed.
         """
-        frame = self._arrived(signals, number, timestamp, empty)
+        frame = self._arrived(signals, number, timestamp, empty, flags)
         if not self._frames.put(frame, timeout):
             raise self._refused()
         self._counters.arrive(frame.number, frame.timestamp)
 
-    def _arrived(self, signals: Any, number: int | None, timestamp: float | None, empty: bool) -> Frame:
+    def _arrived(self, signals: Any, number: int | None, timestamp: float | None, empty: bool, flags: int) -> Frame:
         arrived = time.monotonic()
         try:
             own = periods_of(signals, self._calibration)
         except MPIFastError as error:
-            self._counters.fail(str(error), to="refused")
+            self.refuse(str(error))
             raise
         with self._submitting:
             number = self._number if number is None else int(number)
             self._number = number + 1
-        return Frame(number, time.time() if timestamp is None else float(timestamp), own, empty, arrived)
+        return Frame(number, time.time() if timestamp is None else float(timestamp), own, empty, arrived, flags)
+
+    def refuse(self, reason: str) -> None:
+        """Count a frame that cannot even be submitted: a message that nobody can read, say."""
+        self._counters.fail(reason, to="refused")
 
     def _refused(self) -> LiveError:
         if self._fault is not None:
@@ -165,7 +172,7 @@ class Live:
             f"{len(self._frames)} frames wait to be reconstructed and {len(self._images)} images to be fetched: "
             f"no room for another frame; at most {self._waiting} were expected to wait"
         )
-        self._counters.fail(error, to="refused")
+        self.refuse(error)
         return LiveError(error)
 
     @property

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.facts import read_acquisition
 from mpi_fast.mdf.file import MDFFile
 from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
@@ -112,6 +114,15 @@ class ReconstructionFile(MDFFile):
         except ValueError as error:
             self.datasets.fail(f"{_GROUP}/_provenance", f"is not JSON: {error}")
         return told if isinstance(told, dict) else {"provenance": told}
+
+    @property
+    def acquisition(self) -> Acquisition:
+        """How the signals were acquired; FileFormatError where the file does not say it."""
+        receiver = "/acquisition/receiver"
+        periods = self.datasets.count("/acquisition/numPeriodsPerFrame", "/acquisition/numPeriods", default=1)
+        channels = self.datasets.count(f"{receiver}/numChannels")
+        samples = self.datasets.count(f"{receiver}/numSamplingPoints")
+        return read_acquisition(self.datasets, periods, channels, samples, np.arange(samples // 2 + 1))
 
     def _stored(self, name: str) -> Stored:
         stored = self.datasets.find(f"{_GROUP}/{name}")

@@ -1,4 +1,4 @@
-"""What ``reconstruct`` says of the images it made."""
+"""What is said of images: numbers over all of them."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,0 +1,122 @@
+"""``mpi-fast live``: images as they are made, on a page in a browser."""
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mpi_fast.cli.options import Device, EngineName, Model, Plane, Threads, parse_grid, parse_plane
+from mpi_fast.console import console, friendly, note, spinner
+from mpi_fast.errors import InputError
+
+if TYPE_CHECKING:
+    from mpi_fast.calibration import Calibration
+    from mpi_fast.live.source import Source
+    from mpi_fast.reconstructor import Reconstructor
+
+SIMULATE = "simulate"
+SIMULATED_RATE = 100.0
+
+
+def live(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help=f"A measurement (MDF) at its scanner's rate, '{SIMULATE}', or a socket: tcp://..."
+        ),
+    ],
+    calibration: Annotated[
+        Path | None, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+    ] = "127.0.0.1",
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MPI_FAST_TOKEN", show_default="a new one where one is needed", help="Asked of visitors."),
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, max=1000, help="Pages open at a time.")] = 8,
+    average: Annotated[int, typer.Option(min=1, max=10**6, help="Frames of a sliding mean.")] = 1,
+    newest: Annotated[
+        bool, typer.Option(help="Drop, and count, what cannot be reconstructed in time; or let the source wait.")
+    ] = True,
+    rate: Annotated[
+        float | None,
+        typer.Option(show_default=f"the scanner's, {SIMULATED_RATE:g} simulated", help="Frames per second."),
+    ] = None,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Of files: begin anew at the end, for ever.")] = False,
+    grid: Annotated[str, typer.Option(help="Of the simulated scanner.")] = "19x19",
+    recordings: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings go.")] = Path(),
+    plane: Plane = None,
+    model: Model = "posterior",
+    threads: Threads = None,
+    device: Device = "auto",
+    engine: EngineName = "auto",
+) -> None:
+    """Reconstruct frames as they come, and show the images on a page: http://127.0.0.1:8765 unless told otherwise."""
+    with friendly():
+        if not recordings.is_dir():
+            raise InputError(f"--recordings {recordings}: no such folder")
+        if rate is not None and not 0 < rate < 1e6:
+            raise InputError(f"--rate {rate}: expected a positive number of frames per second")
+        if token is not None and len(token) < 16:
+            raise InputError("--token: at least 16 characters were expected; without it a good one is made")
+        from mpi_fast.live.guard import LOOPBACK
+        from mpi_fast.live.recorder import Recorder
+        from mpi_fast.live.server import Access, Page, listen, serve
+        from mpi_fast.pairing import image_grid
+        from mpi_fast.reconstructor import Reconstructor
+
+        if token is None and host not in LOOPBACK:
+            token = secrets.token_urlsafe(24)
+        access = Access(host, token, clients)
+        with listen(host, port) as listening:
+            with spinner("getting ready"):
+                options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
+                frames = _source(source, calibration, options, rate, repeat, grid)
+                reconstructor = Reconstructor(frames.calibration, model, device=device, threads=threads, engine=engine)
+                voxels = image_grid(frames.calibration)
+                about = _about(frames, reconstructor)
+                recorder = Recorder(recordings, voxels, frames.acquisition, about)
+                page = Page(frames, reconstructor, voxels, recorder, access, about, newest=newest, average=average)
+            note(reconstructor.runs_on)
+            port = listening.getsockname()[1]
+            name = f"[{host}]" if ":" in host else host
+            query = f"/?token={token}" if token else "/"
+            console.print(f"http://{name}:{port}{query}", soft_wrap=True)
+            console.file.flush()
+            serve(page, listening)
+
+
+def _source(
+    name: str, calibration: Path | None, options: dict[str, Any], rate: float | None, repeat: bool, grid: str
+) -> "Source":
+    if name == SIMULATE:
+        if calibration is not None or options:
+            raise InputError(f"{SIMULATE}: the simulated scanner has a calibration of its own; expected none")
+        from mpi_fast.live.from_simulation import SimulatedSource
+
+        return SimulatedSource(parse_grid(grid), rate or SIMULATED_RATE)
+    if calibration is None:
+        raise InputError(f"{name}: expected --calibration, a system matrix or what calibrate saved")
+    from mpi_fast.calibration import Calibration
+
+    if "://" in name:
+        if rate is not None or repeat:
+            raise InputError(f"{name}: frames come from a socket as they are sent; --rate and --repeat are for files")
+        from mpi_fast.live.from_socket import SocketSource
+
+        return SocketSource(name, Calibration.open(calibration, **options))
+    from mpi_fast.live.from_file import FileSource
+
+    return FileSource(Path(name), Calibration.open(calibration, **options), rate, repeat)
+
+
+def _about(source: "Source", reconstructor: "Reconstructor") -> dict[str, str]:
+    reduced: Calibration = reconstructor.calibration
+    return {
+        "calibration": f"{' x '.join(map(str, reduced.grid))} voxels, {reduced.num_rows} rows, rank {reduced.rank}",
+        "runs_on": reconstructor.runs_on,
+    }

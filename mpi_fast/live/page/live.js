@@ -1,0 +1,421 @@
+// The live page: pictures come as binary messages (see mpi_fast/live/messages.py), are kept for a while, and drawn when
+// the browser wants to draw, so that a slow screen costs no picture of the time course.
+"use strict";
+
+const MAPS = {
+  inferno: "000004 110a30 320a5e 57106e 781c6d 9a2865 bc3754 d84c3e ed6925 f98e09 fbb61a f4df53 fcffa4",
+  viridis: "440154 481f70 443983 3b528b 31688e 287c8e 21918c 20a486 35b779 5ec962 90d743 c8e020 fde725",
+  gray: "000000 ffffff",
+  hot: "0b0000 420000 790000 b30000 ea0000 ff2200 ff5c00 ff9300 ffca00 ffff07 ffff5a ffffac ffffff",
+};
+const NOTHING = [96, 96, 96]; // the colour of voxels without a number
+const KEPT = 1000; // pictures that the time course shows
+const WIDTH = 370; // pixels of an image
+const RETRY_MS = 1000;
+
+const $ = (id) => document.getElementById(id);
+const state = {
+  hello: null, status: null, socket: null, kept: [], shown: null, paused: false, dirty: false,
+  region: null, peak: 0, peakStd: 0, skipped: 0, received: 0, times: [],
+};
+const panes = { image: [], std: [] };
+
+// -- colours ----------------------------------------------------------------------------------------------------------
+
+function table(name) {
+  const stops = MAPS[name].split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return Array.from({ length: 256 }, (_, index) => {
+    const place = (index / 255) * (stops.length - 1), low = Math.min(Math.floor(place), stops.length - 2);
+    return stops[low].map((value, k) => Math.round(value + (place - low) * (stops[low + 1][k] - value)));
+  });
+}
+const tables = Object.fromEntries(Object.keys(MAPS).map((name) => [name, table(name)]));
+
+function paint(canvas, values, rows, columns, low, high, colours) {
+  const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows);
+  const scale = high > low ? 255 / (high - low) : 0;
+  for (let row = 0; row < rows; row++) {
+    for (let column = 0; column < columns; column++) {
+      const value = values[row * columns + column];
+      const level = Math.max(0, Math.min(255, Math.round((value - low) * scale)));
+      const colour = Number.isNaN(value) ? NOTHING : colours[level];
+      const at = 4 * ((rows - 1 - row) * columns + column); // vertical axes point up
+      pixels.data.set([...colour, 255], at);
+    }
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+// -- what comes -------------------------------------------------------------------------------------------------------
+
+function connect() {
+  const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/stream`);
+  socket.binaryType = "arraybuffer";
+  state.socket = socket;
+  socket.onopen = () => connection("connected", false);
+  socket.onmessage = (event) => (typeof event.data === "string" ? told(JSON.parse(event.data)) : pictured(event.data));
+  socket.onclose = (event) => {
+    connection(event.reason || "not connected", true);
+    setTimeout(connect, RETRY_MS);
+  };
+}
+
+function connection(text, alarm) {
+  $("connection").textContent = text;
+  $("connection").classList.toggle("alarm", alarm);
+}
+
+function told(message) {
+  if (message.kind === "hello") begin(message);
+  else if (message.kind === "status") { state.status = message; state.dirty = true; }
+  else say(message.error, true);
+}
+
+function begin(hello) {
+  state.hello = hello;
+  state.kept = [];
+  $("source").textContent = [hello.source, ...Object.values(hello.facts)].join(" · ");
+  for (const unit of document.querySelectorAll(".unit")) unit.textContent = hello.unit;
+  for (const kind of ["image", "std"]) panes[kind] = build(kind, hello.views);
+  const { rows, columns } = hello.views[hello.views.length - 1];
+  const region = { view: hello.views.length - 1, x: Math.floor(columns / 3), y: Math.floor(rows / 3) };
+  choose({ ...region, width: Math.ceil(columns / 3), height: Math.ceil(rows / 3) });
+}
+
+function pictured(buffer) {
+  if (!state.hello) return;
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let at = 4 + length;
+  state.skipped += header.skipped;
+  for (const facts of header.images) {
+    const picture = { ...facts, image: [], std: [] };
+    for (const kind of ["image", "std"]) {
+      for (const { rows, columns } of state.hello.views) {
+        picture[kind].push(new Float32Array(buffer, at, rows * columns));
+        at += 4 * rows * columns;
+      }
+    }
+    state.received += 1;
+    state.kept.push(picture);
+    state.times.push(performance.now());
+    if (picture.flags.length) say(`frame ${picture.number}: ${picture.error || picture.flags.join(", ")}`, true);
+  }
+  if (state.kept.length > KEPT) state.kept.splice(0, state.kept.length - KEPT);
+  if (state.times.length > KEPT) state.times.splice(0, state.times.length - KEPT);
+  if (!state.paused) state.shown = state.kept[state.kept.length - 1];
+  state.dirty = true;
+}
+
+// -- images -----------------------------------------------------------------------------------------------------------
+
+function build(kind, views) {
+  const holder = $(kind);
+  holder.replaceChildren();
+  const across = views.length === 1 ? views[0].size_mm[1] : views[0].size_mm[1] + views[1].size_mm[1];
+  const scale = (WIDTH - (views.length > 1 ? 6 : 0)) / across;
+  holder.style.gridTemplateColumns = views.length === 1 ? "auto" : "auto auto";
+  return views.map((view, index) => {
+    const cell = document.createElement("div"), canvas = document.createElement("canvas");
+    const label = document.createElement("span");
+    cell.className = "view";
+    canvas.width = view.columns;
+    canvas.height = view.rows;
+    canvas.style.width = `${Math.max(8, view.size_mm[1] * scale)}px`;
+    canvas.style.height = `${Math.max(8, view.size_mm[0] * scale)}px`;
+    const [up, right] = view.axes;
+    const size = `${view.size_mm[1].toPrecision(3)} × ${view.size_mm[0].toPrecision(3)} mm`;
+    label.textContent = `${right} →  ${up} ↑  ${size}`;
+    canvas.setAttribute("aria-label", `${kind === "image" ? "Concentration" : "Uncertainty"}, ${right} to the right, ${up} up`);
+    const frame = document.createElement("canvas"); // the region's frame, as fine as the screen
+    frame.width = parseFloat(canvas.style.width);
+    frame.height = parseFloat(canvas.style.height);
+    frame.className = "frame";
+    if (kind === "image") {
+      canvas.tabIndex = 0;
+      canvas.setAttribute("role", "application");
+      draggable(canvas, index, view);
+    }
+    cell.append(canvas, frame, label);
+    holder.append(cell);
+    return { canvas, frame };
+  });
+}
+
+function limits() {
+  if (!$("auto").checked) return [Number($("low").value), Number($("high").value)];
+  return [0, state.peak || 1];
+}
+
+function follow(peak, maps) {
+  let found = 0;
+  for (const map of maps) for (const value of map) if (value > found) found = value;
+  return Math.max(found, 0.99 * peak); // so that the colours do not flicker
+}
+
+function draw() {
+  requestAnimationFrame(draw);
+  if (!state.dirty || !state.hello) return;
+  state.dirty = false;
+  const picture = state.shown;
+  if (picture) {
+    state.peak = follow(state.peak, picture.image);
+    state.peakStd = follow(state.peakStd, picture.std);
+    const [low, high] = limits(), colours = tables[$("colours").value];
+    state.hello.views.forEach((view, index) => {
+      paint(panes.image[index].canvas, picture.image[index], view.rows, view.columns, low, high, colours);
+      paint(panes.std[index].canvas, picture.std[index], view.rows, view.columns, 0, state.peakStd, tables.viridis);
+    });
+    bar("image", low, high, colours);
+    bar("std", 0, state.peakStd, tables.viridis);
+    course();
+  }
+  numbers();
+}
+
+function bar(kind, low, high, colours) {
+  const ramp = Float32Array.from({ length: 256 }, (_, index) => index);
+  const canvas = $(`${kind}-bar`);
+  canvas.height = 1;
+  paint(canvas, ramp, 1, 256, 0, 255, colours);
+  $(`${kind}-low`).textContent = short(low);
+  $(`${kind}-high`).textContent = short(high);
+}
+
+// -- the region -------------------------------------------------------------------------------------------------------
+
+function draggable(canvas, view, { rows, columns }) {
+  let from = null;
+  const voxel = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const inside = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value * count)));
+    const x = inside((event.clientX - box.left) / box.width, columns);
+    return [x, inside(1 - (event.clientY - box.top) / box.height, rows)];
+  };
+  const drag = (event) => {
+    if (!from) return;
+    const to = voxel(event);
+    const [x, y] = [0, 1].map((k) => Math.min(from[k], to[k]));
+    choose({ view, x, y, width: Math.abs(to[0] - from[0]) + 1, height: Math.abs(to[1] - from[1]) + 1 });
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    from = voxel(event);
+    drag(event);
+  });
+  canvas.addEventListener("pointermove", drag);
+  canvas.addEventListener("pointerup", () => { from = null; });
+  canvas.addEventListener("pointercancel", () => { from = null; });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const now = state.region.view === view ? state.region : { ...state.region, view, x: 0, y: 0, width: 3, height: 3 };
+    const [x, y] = event.shiftKey ? [0, 0] : step, [wider, higher] = event.shiftKey ? step : [0, 0];
+    choose({ view, x: now.x + x, y: now.y + y, width: now.width + wider, height: now.height + higher });
+  });
+}
+
+function choose(wanted) {
+  const { rows, columns, axes, size_mm } = state.hello.views[wanted.view];
+  const inside = (value, low, high) => Math.max(low, Math.min(high, value));
+  const width = inside(wanted.width, 1, columns), height = inside(wanted.height, 1, rows);
+  const region = { view: wanted.view, width, height };
+  region.x = inside(wanted.x, 0, columns - width);
+  region.y = inside(wanted.y, 0, rows - height);
+  state.region = region;
+  const span = (start, count, all, mm) => `${short((start / all - 0.5) * mm)} to ${short(((start + count) / all - 0.5) * mm)} mm`;
+  $("region").textContent =
+    `${axes[1]} ${span(region.x, width, columns, size_mm[1])}, ${axes[0]} ${span(region.y, height, rows, size_mm[0])}`;
+  panes.image.forEach(({ frame }, index) => {
+    const context = frame.getContext("2d");
+    context.clearRect(0, 0, frame.width, frame.height);
+    if (index !== region.view) return;
+    const [w, h] = [frame.width / columns, frame.height / rows];
+    context.strokeStyle = "#6cb6ff";
+    context.lineWidth = 2;
+    context.strokeRect(region.x * w, (rows - region.y - height) * h, width * w, height * h);
+  });
+  state.dirty = true;
+}
+
+function meanOf(picture) {
+  const { view, x, y, width, height } = state.region, { columns } = state.hello.views[view];
+  let sum = 0;
+  for (let row = y; row < y + height; row++) {
+    for (let column = x; column < x + width; column++) sum += picture.image[view][row * columns + column];
+  }
+  return sum / (width * height);
+}
+
+function course() {
+  const canvas = $("course"), context = canvas.getContext("2d");
+  const upTo = state.paused ? state.kept.indexOf(state.shown) + 1 : state.kept.length;
+  const pictures = state.kept.slice(0, upTo), means = pictures.map(meanOf);
+  const highest = means.reduce((most, value) => (value > most ? value : most), 0) || 1;
+  const [left, bottom] = [64, 20], [right, top] = [canvas.width - 8, 8];
+  const height = canvas.height - bottom - top;
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.fillStyle = context.strokeStyle = "#a8a8a8";
+  context.font = "12px system-ui, sans-serif";
+  context.strokeRect(left, top, right - left, height);
+  context.textAlign = "right";
+  context.fillText(short(highest), left - 6, top + 10);
+  context.fillText("0", left - 6, top + height);
+  if (pictures.length) {
+    context.fillText(`frame ${pictures[pictures.length - 1].number}`, right, canvas.height - 5);
+    context.textAlign = "left";
+    context.fillText(`frame ${pictures[0].number}`, left, canvas.height - 5);
+  }
+  context.strokeStyle = "#6cb6ff";
+  context.lineWidth = 1.5;
+  context.beginPath();
+  let drawing = false;
+  means.forEach((value, index) => {
+    const px = left + ((index + KEPT - means.length) / (KEPT - 1)) * (right - left);
+    const py = top + height * (1 - value / highest);
+    if (Number.isNaN(value)) drawing = false; // a gap where there is no image
+    else if (drawing) context.lineTo(px, py);
+    else { context.moveTo(px, py); drawing = true; }
+  });
+  context.stroke();
+  $("mean").textContent = means.length ? short(means[means.length - 1]) : "";
+}
+
+// -- numbers ----------------------------------------------------------------------------------------------------------
+
+function short(value) {
+  return value === null || Number.isNaN(value) ? "–" : String(Number(value.toPrecision(3)));
+}
+
+function numbers() {
+  const rows = [], picture = state.shown, status = state.status;
+  const span = state.times.length > 1 ? state.times[state.times.length - 1] - state.times[0] : 0;
+  if (picture) {
+    rows.push(["frame", picture.period ? `${picture.number}, period ${picture.period}` : picture.number]);
+    rows.push(["mean of", `${picture.averaged}`], ["SNR", `${short(picture.snr_db)} dB`]);
+    rows.push(["flags", picture.flags.join(", ") || "none", picture.flags.length > 0]);
+    rows.push(["latency", `${short(picture.latency_ms)} ms`]);
+  }
+  if (span) rows.push(["images/s", short((1000 * (state.times.length - 1)) / span)]);
+  if (status) {
+    const found = status.statistics, times = found.latency_ms;
+    for (const name of ["p50", "p90", "p99", "p99.9"]) if (name in times) rows.push([`latency ${name}`, `${short(times[name])} ms`]);
+    rows.push(["frames", found.frames], ["images", found.images]);
+    const alarms = { "frames dropped": found.frames_dropped, "images dropped": found.images_dropped, "frames missing": found.missing };
+    Object.assign(alarms, { "frames refused": found.refused, "images failed": found.failed, "clock jumps": found.jumps });
+    for (const [name, count] of Object.entries(alarms)) rows.push([name, count, count > 0]);
+    for (const [name, count] of Object.entries(found.flags)) if (count) rows.push([`images ${name}`, count, name !== "empty"]);
+    rows.push(["background frames", found.background]);
+    const { running, file, images, dropped, error } = status.recording;
+    const lost = dropped ? `, ${dropped} dropped` : "";
+    rows.push(["recording", error || (file ? `${file}: ${images} images${lost}${running ? "" : ", ended"}` : "none"), Boolean(error || dropped)]);
+    $("record").setAttribute("aria-pressed", running);
+    $("record").textContent = running ? "Stop recording" : "Record";
+    rows.push(["source", status.source, status.source.startsWith("failed")]);
+    if (found.last_error) rows.push(["last error", found.last_error, true]);
+    rows.push(["pages open", status.clients]);
+  }
+  rows.push(["not shown here", state.skipped, state.skipped > 0]);
+  $("numbers").replaceChildren(...rows.flatMap(([name, value, alarm]) => {
+    const term = document.createElement("dt"), description = document.createElement("dd");
+    term.textContent = name;
+    description.textContent = value;
+    description.classList.toggle("alarm", Boolean(alarm));
+    return [term, description];
+  }));
+}
+
+function say(text, alarm = false) {
+  $("message").textContent = text;
+  $("message").classList.toggle("alarm", alarm);
+}
+
+// -- what the operator does -------------------------------------------------------------------------------------------
+
+const actions = {
+  pause() {
+    state.paused = !state.paused;
+    $("pause").setAttribute("aria-pressed", state.paused);
+    $("pause").textContent = state.paused ? "Go on" : "Pause";
+    if (!state.paused && state.kept.length) state.shown = state.kept[state.kept.length - 1];
+    say(state.paused ? `paused${state.shown ? ` at frame ${state.shown.number}` : ""}` : "running");
+    state.dirty = true;
+  },
+  record() {
+    const running = $("record").getAttribute("aria-pressed") === "true";
+    if (state.socket && state.socket.readyState === WebSocket.OPEN) state.socket.send(JSON.stringify({ record: !running }));
+    else say("not connected: nothing is recorded", true);
+  },
+  snapshot() {
+    if (!state.shown) { say("no image yet", true); return; }
+    const sheet = document.createElement("canvas"), context = sheet.getContext("2d");
+    const boxes = [...document.querySelectorAll(".view canvas:first-child")].map((one) => [one, one.getBoundingClientRect()]);
+    const origin = $("image").getBoundingClientRect(), std = $("std").getBoundingClientRect();
+    sheet.width = std.left - origin.left + WIDTH + 32;
+    sheet.height = Math.max(...boxes.map(([, box]) => box.bottom - origin.top)) + 90;
+    context.fillStyle = "#141414";
+    context.fillRect(0, 0, sheet.width, sheet.height);
+    context.imageSmoothingEnabled = false;
+    for (const [canvas, box] of boxes) {
+      const top = box.top - (canvas.closest("#std") ? std.top : origin.top);
+      context.drawImage(canvas, box.left - origin.left + 16, top + 16, box.width, box.height);
+    }
+    context.fillStyle = "#eee";
+    context.font = "14px system-ui, sans-serif";
+    for (const [kind, left] of [["image", 16], ["std", std.left - origin.left + 16]]) {
+      context.drawImage($(`${kind}-bar`), left, sheet.height - 62, WIDTH, 12);
+      const range = `${$(`${kind}-low`).textContent} to ${$(`${kind}-high`).textContent} ${state.hello.unit}`;
+      context.fillText(`${kind === "image" ? "concentration" : "uncertainty"} ${range}`, left, sheet.height - 34);
+    }
+    const { number, timestamp, flags } = state.shown;
+    const when = timestamp === null ? "" : `, ${new Date(1000 * timestamp).toISOString()}`;
+    context.fillText(`frame ${number}${when}${flags.length ? `, ${flags.join(", ")}` : ""}`, 16, sheet.height - 12);
+    const link = document.createElement("a");
+    link.download = `live-${number}.png`;
+    sheet.toBlob((blob) => {
+      link.href = URL.createObjectURL(blob);
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+    say(`snapshot of frame ${number}`);
+  },
+  colours() {
+    $("colours").selectedIndex = ($("colours").selectedIndex + 1) % $("colours").length;
+    state.dirty = true;
+  },
+  automatic() {
+    $("auto").checked = !$("auto").checked;
+    windowed();
+  },
+  scale(factor) {
+    if ($("auto").checked) actions.automatic();
+    $("high").value = Number((factor * Number($("high").value)).toPrecision(3));
+    state.dirty = true;
+  },
+};
+
+function windowed() {
+  const auto = $("auto").checked;
+  if (!auto) [$("low").value, $("high").value] = [0, Number((state.peak || 1).toPrecision(3))];
+  $("low").disabled = $("high").disabled = auto;
+  state.dirty = true;
+}
+
+const KEYS = { " ": () => actions.pause(), s: () => actions.snapshot(), r: () => actions.record(), c: () => actions.colours(),
+  a: () => actions.automatic(), "[": () => actions.scale(1 / 1.25), "]": () => actions.scale(1.25) };
+
+addEventListener("keydown", (event) => {
+  const typing = ["INPUT", "SELECT", "BUTTON"].includes(event.target.tagName) && (event.key === " " || event.target.type === "number" || event.target.tagName === "SELECT");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !(event.key in KEYS)) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
+$("pause").onclick = actions.pause;
+$("record").onclick = actions.record;
+$("snapshot").onclick = actions.snapshot;
+$("auto").onchange = windowed;
+$("colours").onchange = $("low").oninput = $("high").oninput = () => { state.dirty = true; };
+$("colours").append(...Object.keys(MAPS).map((name) => new Option(name)));
+connect();
+requestAnimationFrame(draw);

@@ -1,0 +1,61 @@
+"""bench/large_volume.py and bench/volume_frame.py: what a volume costs, measured on small ones."""
+
+import json
+import sys
+from dataclasses import replace
+
+import large_volume
+import pytest
+import volume_frame
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.simulation import Scanner
+
+GRID = 6, 6, 6
+
+
+def test_every_stage_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, capsys):
+    scanner = Scanner.volume(grid=GRID, voxel_size=(3e-3, 6e-3, 6e-3), dividers=(16, 15, 12), sub_voxels=1)
+    monkeypatch.setattr(large_volume, "VOLUME", replace(large_volume.VOLUME, scanner=scanner))
+    large_volume.simulate(GRID, 60, tmp_path)
+    report = tmp_path / "report.json"
+    options = "--grid", "6x6x6", "--rows", "60", "--folder", str(tmp_path), "--json", str(report)
+    monkeypatch.setattr(sys, "argv", ["large_volume.py", *options])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the script sets, too: put back behind it
+    large_volume.main()
+    stages = json.loads(report.read_text())["stages"]
+    assert [one["stage"] for one in stages] == ["calibrate", "info", "reconstruct one frame"]  # the matrix was there
+    assert all(one["wall_s"] > 0 and one["cpu_s"] > 0.1 and 0.03 < one["peak_gib"] < 4 for one in stages)
+    assert Calibration.load(tmp_path / "scanner.h5").grid == GRID
+    assert (tmp_path / "measurement.reco.mdf").is_file()
+    assert capsys.readouterr().out.count("GiB |") == 3
+
+
+def test_memory_is_the_most_that_a_process_held():
+    idle = large_volume.measured("idle", ["-c", "pass"])
+    busy = large_volume.measured("busy", ["-c", "bytearray(512 << 20).find(1)"])
+    assert busy.peak_gib == pytest.approx(0.51, abs=0.02)
+    assert idle.peak_gib < 0.4  # no less than the process that started it
+
+
+def test_a_stage_that_fails_ends_it():
+    with pytest.raises(SystemExit, match="calibrate: failed with 3"):
+        large_volume.measured("calibrate", ["-c", "raise SystemExit(3)"])
+
+
+def test_frames_are_timed_by_the_clock_and_by_processors(tmp_path, monkeypatch, capsys):
+    report = tmp_path / "report.json"
+    sizes = "--grid", "5x6x7", "--rank", "20", "--rows", "40", "--frames", "3", "--threads", "1"
+    monkeypatch.setattr(sys, "argv", ["volume_frame.py", *sizes, "--json", str(report)])
+    volume_frame.main()
+    found = json.loads(report.read_text())
+    assert 0 < found["wall_ms"]["best"] <= found["wall_ms"]["median"]
+    assert 0 < found["cpu_ms"]["best"] <= found["cpu_ms"]["median"]
+    assert "of 3 frames" in capsys.readouterr().out
+
+
+def test_a_made_up_calibration_is_one():
+    calibration = volume_frame.made_up((5, 6, 7), 20, 40)
+    y = calibration.singular_values[None] * 1.0
+    rows = (y @ calibration.projection).conj().astype("complex64")
+    assert calibration.reduce(rows).y == pytest.approx(y, rel=1e-4)
