@@ -49,13 +49,14 @@ ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each default 
 	$(BIN)/python bench/ablations.py --json bench/results/ablations.json --markdown bench/results/ablations.md
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done
-	PYTHON=$(PYTHON) bench/gpu.sh
+	$(PYTHON) bench/on_gpu.py
 
 fuzz: $(VENV)/dev.stamp  ## 10 000 damaged files: only the package's errors, no crash, no hang; half an hour
 	$(BIN)/python bench/fuzz.py --files $(or $(FILES),10000)
 
 roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
 	$(BIN)/python bench/roofline.py
+	$(BIN)/python bench/roofline_posterior.py
 
 train: $(VENV)/dev.stamp  ## a new default network; MINUTES=187 is as long as the bundled one took
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),187) --output mpi_fast/models/model.pt

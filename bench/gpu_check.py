@@ -1,40 +1,74 @@
-"""What a GPU run needs, and whether it is here: the exit status is 0 if all is, 3 without a GPU, 1 otherwise."""
+"""What a GPU run needs, and whether it is here: the exit status is 0 if all is, 3 without a GPU, 1 if parts miss.
+
+Missing parts are named together with the one command that installs them into this Python.
+"""
 
 import importlib
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Mapping
 
-from onnx_graph import why_not
+# Modules that are imported somewhere on the way, and what brings them.
+EVERYWHERE = {
+    "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime", "h5py": "h5py", "threadpoolctl": "threadpoolctl",
+    "typer": "typer", "rich": "rich", "scipy": "scipy", "numpy": "numpy", "pytest": "pytest",
+    "pytest_benchmark": "pytest-benchmark", "hypothesis": "hypothesis", "ml_dtypes": "ml-dtypes",
+    "cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings",
+}  # fmt: skip
+ON_A_GPU = {"cupy": "cupy-cuda13x[ctk]"}
+OWN = ("mpi_fast.engines.torch_device", "mpi_fast.pipelines.device", "mpi_fast.pipelines.posterior_device")
 
-MODULES = (
-    "torch", "cupy", "cuda.core", "onnx", "onnxruntime", "h5py", "threadpoolctl", "typer", "rich", "scipy",
-    "pytest", "pytest_benchmark", "hypothesis", "ml_dtypes",
-    "mpi_fast.engines.torch_device", "mpi_fast.pipelines.device",
-)  # fmt: skip
+
+def missing(modules: Mapping[str, str], find: Callable[[str], object] = importlib.import_module) -> list[str]:
+    """Which of the modules cannot be imported; prints the versions of the others."""
+    absent = []
+    for name in modules:
+        try:
+            print(f"{name} {getattr(find(name), '__version__', '')}")
+        except Exception as error:  # a library that is there, but does not load
+            absent.append(name)
+            print(f"{name}: missing ({error})")
+    return absent
+
+
+def gpu() -> str | None:
+    """Name of the first GPU that the driver knows; None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    ran = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    return ran.stdout.splitlines()[0] if ran.returncode == 0 and ran.stdout.strip() else None
+
+
+def command(modules: Mapping[str, str], absent: list[str]) -> str:
+    """What installs them."""
+    packages = " ".join(f"'{package}'" if "[" in package else package for package in (modules[name] for name in absent))
+    return f"{sys.executable} -m pip install {packages}"
 
 
 def main() -> int:
-    missing = []
-    for name in MODULES:
-        try:
-            module = importlib.import_module(name)
-            print(f"{name} {getattr(module, '__version__', '')}")
-        except ImportError as error:
-            missing.append(name)
-            print(f"{name}: missing ({error})")
+    card = gpu()
+    modules = EVERYWHERE if card is None else EVERYWHERE | ON_A_GPU
+    absent = missing(modules)
+    if absent:
+        print(f"missing: {', '.join(absent)}. Install them:\n    {command(modules, absent)}")
+        return 1
+    if card is None:
+        print("no NVIDIA GPU found (nvidia-smi)")
+        return 3
+    broken = missing(dict.fromkeys(OWN, ""))
+    from onnx_graph import why_not
+
     if reason := why_not():
         print(f"to be skipped: ONNX Runtime's own CUDA graph: {reason}")
-    try:
-        import cupy
+    import cupy
 
-        there = cupy.cuda.is_available()
-    except ImportError:
-        there = False
-    if not there:
-        print("no CUDA device found")
-        return 3
-    if not missing:
-        print(cupy.cuda.runtime.getDeviceProperties(0)["name"].decode())
-    return 1 if missing else 0
+    if not cupy.cuda.is_available():
+        print(f"{card} is there, but CuPy {cupy.__version__} does not find it: its CUDA may be newer than the driver")
+        return 1
+    print(card)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

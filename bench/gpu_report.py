@@ -1,4 +1,4 @@
-"""Tables of what a GPU measured: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``.
+"""Tables of what a GPU measured: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``, or of a folder.
 
 From pytest-benchmark's JSON to ``gpu-NAME.json``, ``gpu-NAME.md`` and, where matplotlib is installed, ``gpu-NAME.png``,
 named after the GPU, with date, versions, and the percentiles and ratios that a reader wants. Where every row is of a
@@ -25,6 +25,7 @@ from mpi_fast.machine import processor
 PACKAGES = ("mpi-fast", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton", "tensorrt", "tensorrt-rtx", "onnxruntime")
 PUBLISHED, OURS, COMPILER = "the published setting", "one CUDA graph", "torch.compile"
 RUNTIME = "ONNX Runtime's own CUDA graph"
+POSTERIOR = "posterior network: "
 
 
 def main() -> None:
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("measured", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=Path("bench/results"))
     options = parser.parse_args()
-    rows = [summary(one) for file in options.measured for one in content(file)]
+    files = [one for given in options.measured for one in (sorted(given.glob("*.json")) if given.is_dir() else [given])]
+    rows = [summary(one) for file in files for one in content(file)]
     if not rows:
         sys.exit("nothing was measured, so there is no report")
     rehearsal = all(row.get("device") == "cpu" for row in rows)
@@ -128,17 +130,20 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Ratios within this run."""
-    latency = {row["name"]: row["p50"] for row in rows if row["group"] == "latency of one frame"}
-    best = min((value for name, value in latency.items() if name.startswith(OURS)), default=None)
-    if best is None:
-        return []
-    found = [f"Best latency: {best:.3f} ms (the scanner's own frame period: 0.653 ms)."]
-    for opponent in (COMPILER, RUNTIME, PUBLISHED):
-        slower = [value for name, value in latency.items() if opponent in name]
-        found += [f"{opponent}: {value / best:.1f} times as long, in the same run." for value in slower]
+    """Ratios within this run, for each network."""
+    found = []
+    measured = {row["name"]: row["p50"] for row in rows if row["group"] == "latency of one frame"}
+    for network in (POSTERIOR, ""):
+        latency = {name.removeprefix(network): p50 for name, p50 in measured.items() if name.startswith(network)}
+        ours = [p50 for name, p50 in latency.items() if name.startswith(OURS)]
+        if ours:
+            best, title = min(ours), network or "score network: "
+            found.append(f"{title}best latency {best:.3f} ms (the scanner's own frame period: 0.653 ms).")
+            for opponent in (COMPILER, RUNTIME, PUBLISHED):
+                slower = [p50 for name, p50 in latency.items() if opponent in name and not name.startswith(POSTERIOR)]
+                found += [f"{opponent}: {p50 / best:.1f} times as long, in the same run." for p50 in slower]
     rates = [row["frames_per_second"] for row in rows if "frames_per_second" in row]
-    return [*found, f"Best throughput: {max(rates):.0f} frames/s." if rates else ""]
+    return [*found, f"Best throughput: {max(rates):.0f} frames/s."] if rates else found
 
 
 if __name__ == "__main__":

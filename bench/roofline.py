@@ -5,7 +5,9 @@ Counts operations and bytes of every stage for the bundled model and prints what
 bytes over the memory bandwidth, whichever is longer, and for each launch what a node of a CUDA graph costs. No
 kernel reaches its peak rate, and tensors that stay in the L2 cache cost less than here: an orientation, not a promise.
 
-    python bench/roofline.py --frames 1 64 --rank 150 --rows 500 --measured bench/results/kernels-*.json
+    python bench/roofline.py --frames 1 64 --rank 150 --rows 500 --measured bench/results/gpu-*.json
+
+The posterior network's kernels are in roofline_posterior.py.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mpi_fast.bundle import Bundle
@@ -122,7 +125,7 @@ def kernels(size: Size) -> list[Stage]:
 
 
 def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
-    """Encoder and denoiser of the bundled model, one launch per convolution, tensors and weights of 16 bits."""
+    """Encoder and denoiser of the bundled model by PyTorch: the launches that it makes, tensors of 16 bits."""
     model = load_checkpoint(Bundle.open().path.parent / "model.pt").network.eval()
     frames, batch = size.frames, size.frames * size.samples
     features = model.config.features
@@ -136,7 +139,8 @@ def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
     )
     stages = []
     for name, module, inputs, images, times in parts:  # images of all evaluations, and their number
-        flops, launches, moved = count(module, inputs)
+        flops, moved = count(module, inputs)
+        launches = launched(module, inputs)
         weights = sum(parameter.numel() for parameter in module.parameters())
         stages.append(
             Stage(
@@ -149,8 +153,27 @@ def network(size: Size, grid: tuple[int, int]) -> list[Stage]:
     return stages
 
 
-def count(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int, int]:
-    """Operations, convolutions, and elements that these read and write, for one image."""
+class Launches(TorchDispatchMode):
+    """Counts what PyTorch does but for views: on a GPU each is a kernel, if not more."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        places = {one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)}
+        self.count += isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in places
+        return made
+
+
+def launched(module: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Kernels of one evaluation by PyTorch without its compiler."""
+    with torch.inference_mode(), Launches() as launches:
+        module(*inputs)
+    return launches.count
+
+
+def count(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """Operations, and elements that convolutions read and write, for one image."""
     moved = []
 
     def note(layer: nn.Module, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
@@ -162,15 +185,14 @@ def count(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int, int]:
         module(*inputs)
     for hook in hooks:
         hook.remove()
-    return counter.get_total_flops(), len(moved), sum(moved)
+    return counter.get_total_flops(), sum(moved)
 
 
 def measured(files: list[Path]) -> dict[tuple[str, str, int], float]:
-    """Median seconds of one launch by (GPU, stage, frames), from the files of bench/test_kernels.py."""
+    """Median seconds of one launch by (GPU, stage, frames), from what ``make gpu`` left."""
     found = {}
     for file in files:
-        for entry in json.loads(file.read_text(encoding="utf-8"))["benchmarks"]:
-            info = entry["extra_info"]
+        for info in json.loads(file.read_text(encoding="utf-8"))["rows"]:
             if {"gpu", "stage", "frames", "seconds"} <= info.keys():
                 found[info["gpu"], info["stage"], int(info["frames"])] = float(info["seconds"])
     return found
@@ -186,7 +208,7 @@ def main() -> None:
     parser.add_argument("--sampler", choices=[*SAMPLERS], default="dpm")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--consensus", type=int, default=STEPS)
-    parser.add_argument("--measured", type=Path, nargs="*", default=sorted(Path("bench/results").glob("kernels*.json")))
+    parser.add_argument("--measured", type=Path, nargs="*", default=sorted(Path("bench/results").glob("gpu-*.json")))
     options = parser.parse_args()
 
     grid = Bundle.open().grid

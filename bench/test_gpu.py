@@ -2,7 +2,7 @@
 
 A round takes a frame, or a batch, from signals in the host's memory to images in the host's memory. Each group is one
 comparison, made side by side; `gpu_report.py` makes tables of the JSON. What torch's compiler has a part in has
-"compile" in its name: minutes, so `gpu.sh` runs it last.
+"compile" in its name: minutes, so `on_gpu.py` runs it last.
 """
 
 from collections.abc import Callable

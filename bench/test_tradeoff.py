@@ -1,8 +1,8 @@
 """Latency against quality over steps, samples and consensus: on a GPU in ``make gpu``, on the CPU to rehearse that.
 
 Every setting needs its own graph. On a GPU 17 of them should take about a minute: some 2 s each for the network's
-buffers, the choice of convolutions and the capture, then 362 frames of a few ms. `gpu.sh` allows 100 s. The rehearsal
-takes 17 times 12 frames of 50 to 500 ms: 45 s on two busy cores.
+buffers, the choice of convolutions and the capture, then 362 frames of a few ms. `on_gpu.py` allows 100 s. The
+rehearsal takes 17 times 12 frames of 50 to 500 ms: 45 s on two busy cores.
 """
 
 from pathlib import Path

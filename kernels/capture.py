@@ -75,9 +75,8 @@ class Recorded:
     def __init__(self, device: Device, work: Work, recorder: Recorder, refused: str = "") -> None:
         self._device, self._work = device, work
         self._graph: Graph | None = None
-        with ONE_AT_A_TIME:
-            with device.active():
-                work()  # loads kernels, and lets libraries choose theirs
+        with ONE_AT_A_TIME, device.active():
+            work()  # loads kernels, and lets libraries choose theirs
             device.wait()
             if not refused:
                 try:

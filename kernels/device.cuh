@@ -89,6 +89,8 @@ __device__ inline Four normals(unsigned long long seed, unsigned sample, unsigne
     return normal;
 }
 
+__device__ inline float silu(float x) { return x / (1.0f + expf(-x)); }
+
 // ---- linear algebra -----------------------------------------------------------------------------------------------
 
 // One row of a narrow matrix in shared memory. All threads of a warp read the same row at the same time, 16 bytes in one

@@ -90,6 +90,11 @@ class Loop:
                 raise InputError(f"consensus: x {self._consensus.state.x.shape}, expected one image of {frames} frames")
             self._show_nothing(consensus[0])
 
+    @property
+    def outputs(self) -> dict[str, Array]:
+        """What a call writes, by name."""
+        return {"image": self.image, "std": self.std, "statistics": self.statistics}
+
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
         device, basis, samples, consensus = self.device, self._basis, self.state.x, self._consensus

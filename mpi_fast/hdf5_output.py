@@ -45,7 +45,7 @@ class OutputFile(h5py.File):  # type: ignore[misc]
 
     def __enter__(self) -> Self:
         # Ctrl+C waits while HDF5 calls back, which would lose the exception.
-        self._signals = ending_signals([signal.SIGINT])
+        self._signals = ending_signals([signal.SIGINT], insist=False)
         self._signals.__enter__()
         return self
 

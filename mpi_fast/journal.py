@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mpi_fast.atomic import writing_to
+from mpi_fast.atomic import check_target, writing_to
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.leftovers import lock
 
@@ -43,7 +43,7 @@ class Journal:
     Raises
     ------
     InputError
-        Another process is writing the journal, or the file is none.
+        Another process is writing the journal, or what has its name is none.
     MismatchError
         The records that are there are of another origin; the message says what differs.
     OutputError
@@ -51,8 +51,8 @@ class Journal:
     """
 
     def __init__(self, path: Path, origin: Mapping[str, Any], *, resume: bool) -> None:
-        self.path = path
-        self._file = _open(path)
+        self.path = check_target(path)
+        self._file = _open(self.path)
         try:
             self._ends = self._scan()
             if resume and self._ends:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT") if hasattr(signal, name)]
-LATER = 0.01  # s
+LATER = 0.05  # s
 _uninterrupted: set[CodeType] = set()
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,34 +37,67 @@ def uninterrupted(function: Function) -> Function:
 
 
 @contextmanager
-def ending_signals(numbers: Sequence[int] = ENDING) -> Iterator[None]:
+def ending_signals(numbers: Sequence[int] = ENDING, *, insist: bool = True) -> Iterator[None]:
     """Raise `Terminated` in the block for signals that would end the process.
 
     Those that are handled otherwise, or ignored, as nohup has it, stay so.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The signals.
+    insist : bool
+        Raise it again where it was lost: Python drops what is raised in a callback of a weak reference, say.
     """
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield
-        return
     before = {number: signal.getsignal(number) for number in numbers}
     taken = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    if not taken or threading.current_thread() is not threading.main_thread():  # others get no signals
+        yield
+        return
+    ender = _Ender(insist)
     for number in taken:
-        signal.signal(number, _end)
+        signal.signal(number, ender)
     try:
         yield
     finally:
+        ender.disarm()
         for number in taken:
             signal.signal(number, before[number])
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+class _Ender:
+    """The handler: raises `Terminated` where that is heard, and looks again later whether it was."""
+
+    def __init__(self, insist: bool) -> None:
+        self._insist, self._armed, self._lock = insist, True, threading.Lock()
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if isinstance(sys.exc_info()[1], Terminated) or _is_uninterrupted(frame):
+            self._later(number)  # it is being cleaned up after the first one, or it would be lost
+            return
+        if self._insist:
+            self._later(number)
+        raise Terminated(number)
+
+    def disarm(self) -> None:
+        """Send no signal any more."""
+        with self._lock:
+            self._armed = False
+
+    def _later(self, number: int) -> None:
+        timer = threading.Timer(LATER, self._send, [number])
+        timer.daemon = True
+        timer.start()
+
+    def _send(self, number: int) -> None:
+        with self._lock:
+            if self._armed:
+                os.kill(os.getpid(), number)
+
+
+def _is_uninterrupted(frame: FrameType | None) -> bool:
     while frame is not None:
         if frame.f_code in _uninterrupted:
-            timer = threading.Timer(LATER, os.kill, (os.getpid(), number))
-            timer.daemon = True
-            timer.start()
-            return
+            return True
         frame = frame.f_back
-    for other in ENDING:  # a second one must not stop the cleaning up after the first
-        if signal.getsignal(other) is _end:
-            signal.signal(other, signal.SIG_IGN)
-    raise Terminated(number)
+    return False

@@ -277,9 +277,8 @@ class Kernel:
     def __init__(self, gpu, shim, kernel):
         self.gpu, self.shim, self.kernel, self.device = gpu, shim, kernel, gpu.device
         self.max_dynamic_shared_size_bytes = 48 << 10
-        source = (shim._sources / f"{kernel.name}.cu").read_text()
+        source = re.sub(r"//[^\n]*", "", (shim._sources / f"{kernel.name}.cu").read_text())
         listed = re.search(rf"\b{kernel.name}\s*\((.*?)\)\s*\{{", source, re.DOTALL)[1]
-        listed = re.sub(r"//[^\n]*", "", listed)
         self.constant = ["const" in one for one in listed.split(",")]
 
     def __call__(self, grid, block, arguments, *, shared_mem=0):

@@ -169,11 +169,13 @@ def check_step(device, case, table, number, scalar="float32", channels_last=Fals
     state = step(device, case, calibration, likelihood, table, number, denoised, x, saved, scalar, channels_last, group)
     close(host(state.x), expected[0], 2e-6)
     close(host(state.saved), expected[1], 2e-6)
+    last = number == len(table) - 1  # nobody needs a further input
+    if last and not hasattr(device, "check_guards"):
+        return  # what nobody writes, nobody may read
     image = to_double(host(state.image), scalar, channels_last)
-    if number == len(table) - 1:  # nobody needs a further input
-        if hasattr(device, "check_guards"):  # then it poisons what it allocates
-            assert np.isnan(image).all()
-            assert np.isnan(host(state.sigma)).all()
+    if last:  # such a device poisons what it allocates
+        assert np.isnan(image).all()
+        assert np.isnan(host(state.sigma)).all()
         return
     rounding = TYPES[scalar].itemsize == 2 and float(ml_dtypes.finfo(TYPES[scalar]).eps)
     wanted = expected[2].reshape(image.shape)

@@ -1,10 +1,10 @@
 """Full disks, signals, targets that are no plain files, forks, threads and closed pipes: what is there stays whole."""
 
+import itertools
 import os
+import resource
 import signal
 import stat
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,77 +12,62 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mdf_files import measurement
+import typer
+from children import Child, command
+from mdf_files import acquisition, measurement
 from threadpoolctl import threadpool_info, threadpool_limits
 from typer.testing import CliRunner
 
 from mpi_fast import atomic
 from mpi_fast.blas import single_blas_thread
 from mpi_fast.cli import app
-from mpi_fast.console import write_json
+from mpi_fast.console import friendly, write_json
 from mpi_fast.errors import InputError, OutputError
 from mpi_fast.experiment import measure_matrix
+from mpi_fast.mdf import MeasurementFile, write_measurement
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 
-MPI_FAST = "from mpi_fast.cli import main; main()"
 QUICK = "--threads", "1"
 
-# Writes frames without end, as a command does.
-ENDLESS = """
-import sys, itertools, typer, numpy as np
-sys.path.insert(0, "tests")
-from mdf_files import acquisition
-from mpi_fast.console import friendly
-from mpi_fast.mdf import write_measurement
-
-def write(path: str) -> None:
-    with friendly():
-        write_measurement(path, itertools.repeat(np.ones((64, 2, 16), np.float32)), acquisition=acquisition())
-
-typer.run(write)
-"""
-
-
-started = []
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
-def _no_process_is_left():
+def _no_child_is_left():
     yield
-    for process in started:
-        process.kill()
-        process.wait()
-    started.clear()
+    while Child.living:
+        Child.living.pop().end()
 
 
-def python(code, *arguments, limit=None, **options):
-    """Start Python on a file system that takes files of at most ``limit`` bytes, as a full one does."""
-    if limit is not None:
-        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{code}"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, **{**pipes, **options}, env={**os.environ, "COLUMNS": "200"})
-    started.append(process)
-    return process
+def write_endlessly(path):
+    write_measurement(path, itertools.repeat(np.ones((64, 2, 16), np.float32)), acquisition=acquisition())
 
 
-def wait_for(condition, process):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def endless(path):
+    """Write frames without end, as a command does."""
+
+    def work():
+        try:
+            with friendly():
+                write_endlessly(path)
+        except typer.Exit as end:
+            return end.exit_code
+
+    return work
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
-    for command in (
+    for arguments in (
         ("simulate", folder, "--frames", 40, "--background-frames", 4, "--grid", "8x8"),
         ("calibrate", folder / "system-matrix.mdf", "-o", folder / "scanner.h5"),
     ):
-        result = CliRunner().invoke(app, [str(argument) for argument in command])
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 0, result.output
     return folder
 
@@ -91,9 +76,9 @@ def made(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("command", "limit"), [("simulate", 0), ("simulate", 20_000), ("calibrate", 300), ("reconstruct", 3000)]
+    ("name", "limit"), [("simulate", 0), ("simulate", 20_000), ("calibrate", 300), ("reconstruct", 3000)]
 )
-def test_a_full_disk_is_one_message(made, tmp_path, command, limit):
+def test_a_full_disk_is_one_message(made, tmp_path, name, limit):
     arguments = {
         "simulate": ("simulate", tmp_path, "--frames", 4, "--grid", "8x8"),
         "calibrate": ("calibrate", made / "system-matrix.mdf", "-o", tmp_path / "scanner.h5"),
@@ -101,42 +86,29 @@ def test_a_full_disk_is_one_message(made, tmp_path, command, limit):
             *("reconstruct", made / "measurement.mdf", "-c", made / "scanner.h5", *QUICK),
             *("-o", tmp_path / "images.mdf"),
         ),
-    }[command]
-    process = python(MPI_FAST, *arguments, limit=limit)
-    _, said = process.communicate(timeout=120)
-    assert (process.returncode, said.count("\n")) == (2, 1), said
+    }[name]
+    code, _, said = Child(command(*arguments), limit=limit).said()
+    assert (code, said.count("\n")) == (2, 1), said
     assert "cannot be written: File too large" in said
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".mpi-fast-")]
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".mdf", ".h5")]
 
 
-AFTER = """
-import resource, sys, numpy as np
-from pathlib import Path
-sys.path.insert(0, "tests")
-from mdf_files import acquisition
-from mpi_fast.errors import OutputError
-from mpi_fast.mdf import MeasurementFile, write_measurement
-frames = np.ones((1000, 2, 16), np.float32)
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
-for _ in range(3):
-    try:
-        write_measurement(sys.argv[1], (frames[k : k + 64] for k in range(0, 1000, 64)), acquisition=acquisition())
-    except OutputError as error:
-        print(error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-write_measurement(sys.argv[2], frames, acquisition=acquisition())
-with MeasurementFile(sys.argv[2]) as file:
-    print(file.num_frames, *Path(sys.argv[1]).parent.iterdir())
-"""
-
-
 def test_after_a_full_disk_the_same_process_writes_elsewhere(tmp_path):
-    process = python(AFTER, tmp_path / "full.mdf", tmp_path / "elsewhere.mdf")
-    shown, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
-    full = f"{tmp_path}/full.mdf: cannot be written: File too large"
-    assert shown.splitlines() == [full] * 3 + [f"1000 {tmp_path}/elsewhere.mdf"]
+    full, elsewhere = tmp_path / "full.mdf", tmp_path / "elsewhere.mdf"
+    frames = np.ones((1000, 2, 16), np.float32)
+
+    def work():
+        for _ in range(3):
+            with pytest.raises(OutputError, match=r"full\.mdf: cannot be written: File too large"):
+                write_measurement(full, (frames[k : k + 64] for k in range(0, 1000, 64)), acquisition=acquisition())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        write_measurement(elsewhere, frames, acquisition=acquisition())
+
+    assert Child(work, limit=50_000).said() == (0, "", "")
+    assert list(tmp_path.iterdir()) == [elsewhere]
+    with MeasurementFile(elsewhere) as file:
+        assert file.num_frames == 1000
 
 
 def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
@@ -160,59 +132,49 @@ def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT"])
 def test_signals_leave_no_temporary_files(tmp_path, name):
     number = getattr(signal, name)
-    process = python(ENDLESS, tmp_path / "a.mdf")
-    wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()), process)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert said == f"ended by {name}\n"
+    child = Child(endless(tmp_path / "a.mdf"))
+    child.wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()))
+    child.send(number)
+    assert child.said() == (128 + number, "", f"ended by {name}\n")
     assert list(tmp_path.iterdir()) == []
 
 
-WITHOUT_COMMAND = """
-import sys, itertools, numpy as np
-sys.path.insert(0, "tests")
-from mdf_files import acquisition
-from mpi_fast.mdf import write_measurement
-try:
-    write_measurement(sys.argv[1], itertools.repeat(np.ones((64, 2, 16), np.float32)), acquisition=acquisition())
-except KeyboardInterrupt:
-    print("interrupted")
-"""
-
-
 def test_ctrl_c_is_not_lost_where_the_library_writes(tmp_path):
-    process = python(WITHOUT_COMMAND, tmp_path / "a.mdf")
-    wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()), process)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[0] == "interrupted\n"
+    def work():
+        with pytest.raises(KeyboardInterrupt):
+            write_endlessly(tmp_path / "a.mdf")
+
+    child = Child(work)
+    child.wait_for(lambda: any(path.stat().st_size > 10_000 for path in tmp_path.iterdir()))
+    child.send(signal.SIGINT)
+    assert child.said() == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_ignored_signals_stay_ignored(tmp_path):
-    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + ENDLESS  # as nohup does it
-    process = python(code, tmp_path / "a.mdf")
-    wait_for(lambda: any(tmp_path.iterdir()), process)
-    process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    def work():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does it
+        return endless(tmp_path / "a.mdf")()
+
+    child = Child(work)
+    child.wait_for(lambda: any(tmp_path.iterdir()))
+    child.send(signal.SIGHUP)
+    time.sleep(0.2)
+    child.send(signal.SIGTERM)
+    assert child.said()[0] == 128 + signal.SIGTERM
 
 
 def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
-    killed, alive = (python(ENDLESS, tmp_path / name) for name in ("a.mdf", "b.mdf"))
-    for process in (killed, alive):
-        wait_for(lambda: len([*tmp_path.iterdir()]) == 2, process)
-    killed.kill()
-    killed.communicate()
+    killed, alive = (Child(endless(tmp_path / name)) for name in ("a.mdf", "b.mdf"))
+    killed.wait_for(lambda: len([*tmp_path.iterdir()]) == 2)
+    killed.send(signal.SIGKILL)
+    assert killed.said()[0] == -signal.SIGKILL
     assert len([*tmp_path.iterdir()]) == 2
     measurement(tmp_path / "c.mdf")
     (left,) = (path for path in tmp_path.iterdir() if path.name != "c.mdf")
     assert f"-{alive.pid}-" in left.name
-    alive.terminate()
-    alive.communicate()
+    alive.send(signal.SIGTERM)
+    alive.said()
     assert list(tmp_path.iterdir()) == [tmp_path / "c.mdf"]
 
 
@@ -271,8 +233,6 @@ def test_files_are_on_the_disk_before_they_get_their_name(tmp_path, monkeypatch)
 # -- processes and threads -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_fork_while_another_thread_reconstructs(tmp_path):
     measured = measure_matrix(Scanner(grid=(8, 8)), 20.0, np.random.default_rng(0))
     calibration = measured.calibrate()
@@ -316,17 +276,13 @@ def test_blas_gets_its_threads_back_after_concurrent_calls():
         assert threads() == {2}
 
 
-@pytest.mark.parametrize("command", ["info", "reconstruct"])
-def test_a_closed_pipe_does_not_spoil_a_complete_run(made, tmp_path, command):
-    arguments = {
-        "info": ("info", made / "measurement.mdf"),
-        "reconstruct": ("reconstruct", made / "measurement.mdf", "-c", made / "scanner.h5", *QUICK),
-    }[command]
-    output = () if command == "info" else ("-o", tmp_path / "images.mdf", "--json", tmp_path / "images.json")
+@pytest.mark.parametrize("name", ["info", "reconstruct"])
+def test_a_closed_pipe_does_not_spoil_a_complete_run(made, tmp_path, name):
+    output = () if name == "info" else ("-o", tmp_path / "images.mdf", "--json", tmp_path / "images.json")
+    more = () if name == "info" else ("-c", made / "scanner.h5", *QUICK)
     read, write = os.pipe()
     os.close(read)
-    process = python(MPI_FAST, *arguments, *output, stdout=write)
+    child = Child(command(name, made / "measurement.mdf", *more, *output), stdout=write)
     os.close(write)
-    _, said = process.communicate(timeout=120)
-    assert (process.returncode, said) == (0, "")
+    assert child.said() == (0, "", "")
     assert len([*tmp_path.iterdir()]) == len(output) // 2

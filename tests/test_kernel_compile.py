@@ -9,13 +9,16 @@ from mpi_fast.kernels import compile as compiling
 from mpi_fast.kernels.compile import cached, compile_kernel
 from mpi_fast.kernels.guided_step import GROUPS, group_of, shared_bytes
 from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
+from mpi_fast.kernels.tiles import COARSE, FINE
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 REGISTERS = 65536  # of a multiprocessor, on all of these
 THREADS = {"reduce": 256, "prepare": 768, "guided_step": 768, "finish": 128}
+THREADS |= {"plan": 512, "project": 256, "fine": 256, "coarse": 256, "image": 128}
 BLOCKS = {"reduce": 3, "prepare": 1, "guided_step": 1, "finish": 8}  # at once on a multiprocessor, at least
+BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8}
 
 
 def step(scalar: str, group: int) -> Kernel:
@@ -28,7 +31,13 @@ OTHERS = [
     *(step(scalar, group) for scalar, group in itertools.product(("float16", "bfloat16"), GROUPS)),
     step("float32", 2),
 ]
-CASES = [*itertools.product(FLOAT, ARCHITECTURES), *itertools.product(OTHERS, ("sm_75", "sm_90"))]
+TILES = [Kernel(name, (("TILE", str(side)),)) for name, sides in (("fine", FINE), ("coarse", COARSE)) for side in sides]
+POSTERIOR = [Kernel("plan"), Kernel("project"), Kernel("image"), *TILES]
+CASES = [
+    *itertools.product(FLOAT, ARCHITECTURES),
+    *itertools.product(OTHERS + POSTERIOR, ("sm_75", "sm_90")),
+    *itertools.product(TILES[:1], ("sm_80", "sm_89", "sm_100", "sm_120")),  # tensor cores from Ampere on
+]
 
 
 @pytest.mark.parametrize(

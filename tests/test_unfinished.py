@@ -261,6 +261,10 @@ def test_journals_of_others_are_refused(tmp_path):
         Journal(path, {}, resume=False)
     assert path.read_text() == "a text of somebody"
     path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="it is a pipe or a device"):
+        Journal(path, {}, resume=True)
+    path.unlink()
     journal = Journal(path, {"seed": 1}, resume=False)
     with pytest.raises(InputError, match="another process is writing it"):
         Journal(Path(path), {"seed": 1}, resume=True)

@@ -3,7 +3,7 @@
 A tensor of an ONNX model may say that its numbers are elsewhere (``data_location = EXTERNAL``), under a path that the
 runtime would follow. Models here are checked against a hash that does not cover such files, so they are refused.
 
-Of Protocol Buffers' wire format this needs the few lines of `_fields`; the numbers are those of onnx.proto3.
+Of Protocol Buffers' wire format this needs the few lines of `fields`; the numbers are those of onnx.proto3.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def _external(message: str, content: memoryview) -> Iterator[bool]:
     waiting = [(message, content)]
     while waiting:
         kind, part = waiting.pop()
-        for number, value in _fields(part):
+        for number, value in fields(part):
             if kind == "tensor" and (number == _EXTERNAL_DATA or (number == _LOCATION and value == 1)):
                 yield True
             child = _CHILDREN[kind].get(number)
@@ -48,7 +48,7 @@ def _external(message: str, content: memoryview) -> Iterator[bool]:
                 waiting.append((child, value))
 
 
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of the fields of a message: numbers, or bytes."""
     place = 0
     while place < len(content):

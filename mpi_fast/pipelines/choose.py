@@ -13,7 +13,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.errors import DeviceError, InputError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.posterior import PosteriorGraph
@@ -92,14 +92,25 @@ def _posterior(
     engine: str | Engine,
     threads: int | None,
 ) -> tuple[Pipeline, str]:
-    """The posterior network: on the CPU unless a GPU is asked for by name."""
+    """The posterior network: on the CPU unless a GPU is asked for by name; planes there by kernels of its own."""
     if sampling != Sampling(seed=sampling.seed):
         raise InputError(f"{bundle.path}: a posterior network makes the image in one evaluation: expected no sampling")
     if engine not in ("auto", "onnx"):
         raise InputError(f"engine {engine!r}: {bundle.path} is evaluated by ONNX Runtime, expected auto or onnx")
     gpu = int(place[1] or 0) if place[0].startswith("cuda") else None
     why = f"{bundle.path.name} serves every grid"
-    return PosteriorGraph(calibration, bundle, threads, gpu), why
+    if gpu is None or engine == "onnx" or len(calibration.grid) == 3:
+        return PosteriorGraph(calibration, bundle, threads, gpu), why
+    from mpi_fast.kernels.cupy_device import CupyDevice
+    from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
+
+    try:
+        return PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(gpu)), why
+    except (DeviceError, ModelError) as error:
+        try:
+            return PosteriorGraph(calibration, bundle, threads, gpu), f"{why}; not its own kernels: {error}"
+        except MPIFastError as other:
+            raise DeviceError(f"not its own kernels: {error}; not onnx: {other}") from error
 
 
 class WithFallback:

@@ -252,6 +252,7 @@ function course() {
   const canvas = $("course"), context = canvas.getContext("2d");
   const upTo = state.paused ? state.kept.indexOf(state.shown) + 1 : state.kept.length;
   const pictures = state.kept.slice(0, upTo), means = pictures.map(meanOf);
+  const slots = Math.max(means.length, 100);
   const highest = means.reduce((most, value) => (value > most ? value : most), 0) || 1;
   const [left, bottom] = [64, 20], [right, top] = [canvas.width - 8, 8];
   const height = canvas.height - bottom - top;
@@ -263,7 +264,8 @@ function course() {
   context.fillText(short(highest), left - 6, top + 10);
   context.fillText("0", left - 6, top + height);
   if (pictures.length) {
-    context.fillText(`frame ${pictures[pictures.length - 1].number}`, right, canvas.height - 5);
+    const end = left + ((means.length - 1) / (slots - 1)) * (right - left);
+    context.fillText(`frame ${pictures[pictures.length - 1].number}`, Math.max(end, left + 160), canvas.height - 5);
     context.textAlign = "left";
     context.fillText(`frame ${pictures[0].number}`, left, canvas.height - 5);
   }
@@ -272,7 +274,7 @@ function course() {
   context.beginPath();
   let drawing = false;
   means.forEach((value, index) => {
-    const px = left + ((index + KEPT - means.length) / (KEPT - 1)) * (right - left);
+    const px = left + (index / (slots - 1)) * (right - left);
     const py = top + height * (1 - value / highest);
     if (Number.isNaN(value)) drawing = false; // a gap where there is no image
     else if (drawing) context.lineTo(px, py);

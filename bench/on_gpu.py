@@ -1,0 +1,205 @@
+"""Everything that needs a GPU, in one go and without internet: ``make gpu``, or ``PYTHON bench/on_gpu.py [FOLDER]``.
+
+Into a Python that already has torch and CuPy: tests, benchmarks, and the kernels under compute-sanitizer; then one
+JSON, one Markdown table and one picture named after the GPU in FOLDER (default bench/results). Without a GPU it does
+what can be done, and says what it left out and why.
+
+8 minutes at most. What must be measured comes first, and its limits add up to less than that: the kernels, right and
+timed, the latency of a frame and the throughput are reported however slow a step is. The others share what is left. A
+step that takes longer than its limit is interrupted, and killed if that does not help; benchmarks then keep what they
+have measured until there.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+WHOLE, REPORT, GRACE = 480.0, 25.0, 5.0  # seconds: of everything, of a report, between interruption and end of a step
+CHECK = 40.0  # of the look at this machine
+SHORTEST = 5.0  # that is worth starting
+NO_GPU = 3  # exit status of gpu_check.py
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with a limit in seconds; ``needed`` ones come first and get all of it."""
+
+    title: str
+    command: tuple[str, ...]
+    limit: float
+    needed: bool = False
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What became of a command."""
+
+    status: int
+    interrupted: bool = False
+
+
+Execute = Callable[[Sequence[str], float], Ran]
+
+
+def benchmark(title: str, name: str, limit: float, *arguments: str, needed: bool = False) -> Step:
+    """A step by pytest-benchmark, into NAME.json of the scratch folder."""
+    options = ("-q", "-rs", f"--benchmark-json={{scratch}}/{name}.json", "--benchmark-columns=median,iqr,max,rounds")
+    return Step(title, ("{python}", "-m", "pytest", *options, *arguments), limit, needed)
+
+
+def checks(title: str, limit: float, *arguments: str, needed: bool = False) -> Step:
+    """A step by pytest."""
+    return Step(title, ("{python}", "-m", "pytest", "-q", "-ra", *arguments), limit, needed)
+
+
+def report(folder: str) -> Step:
+    """Tables of all that has been measured so far."""
+    return Step("report", ("{python}", "bench/gpu_report.py", "{scratch}", "-o", folder), REPORT)
+
+
+KERNELS = ("tests/test_kernels_gpu.py", "tests/test_posterior_gpu.py")
+ON_GPU = (
+    checks("the kernels are right", 80, "-m", "gpu", *KERNELS, needed=True),
+    benchmark("kernels", "kernels", 50, "-m", "gpu", "bench/test_kernels.py", needed=True),
+    benchmark(
+        "latency",
+        "latency",
+        90,
+        "-m",
+        "gpu",
+        "bench/test_posterior_gpu.py",
+        "bench/test_gpu.py",
+        "-k",
+        "latency and not compile",
+        needed=True,
+    ),
+    benchmark(
+        "throughput",
+        "throughput",
+        70,
+        "-m",
+        "gpu",
+        "bench/test_gpu.py",
+        "-k",
+        "throughput and not compile",
+        needed=True,
+    ),
+    checks("tests on the GPU", 90, "-m", "gpu", "tests", *(f"--ignore={file}" for file in KERNELS)),
+    benchmark("stages", "stages", 30, "-m", "gpu", "bench/test_gpu.py", "-k", "stage and not compile"),
+    benchmark("quality and time", "tradeoff", 100, "-m", "gpu", "bench/test_tradeoff.py"),
+    Step("compute-sanitizer", ("bench/sanitize.sh",), 100),
+    benchmark(
+        "what torch compiles",
+        "compiled",
+        150,
+        "-m",
+        "gpu",
+        "bench/test_posterior_gpu.py",
+        "bench/test_gpu.py",
+        "-k",
+        "compile",
+    ),
+)
+WITHOUT = (
+    checks("kernels compiled for every architecture", 200, "tests/test_kernel_compile.py"),
+    checks("everything that runs on a GPU can be imported", 60, "--collect-only", "-m", "gpu", "tests", "bench"),
+    benchmark("quality and time, rehearsed on the CPU", "rehearsal", 200, "-m", "not gpu", "bench/test_tradeoff.py"),
+)
+
+
+def run(
+    steps: Sequence[Step],
+    reporting: Step,
+    execute: Execute,
+    began: float,
+    clock: Callable[[], float] = time.monotonic,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Run the steps, and report after those that are needed and at the end; whether all went well.
+
+    Nothing begins that could end later than `WHOLE` after ``began`` less what the report takes.
+    """
+    fine, reported = True, False
+
+    def one(step: Step, limit: float) -> None:
+        nonlocal fine
+        say(f"\n== {step.title}")
+        ran = execute(step.command, limit)
+        if ran.interrupted:
+            say(f"INTERRUPTED after {limit:.0f} s")
+        if ran.status:
+            say(f"FAILED: {step.title}")
+            fine = False
+
+    for step in steps:
+        if not step.needed and not reported and any(other.needed for other in steps):
+            one(reporting, REPORT)  # whatever comes after, this much is kept
+            reported = True
+        left = began + WHOLE - REPORT - 2 * GRACE - clock()
+        limit = min(step.limit, left)
+        if limit < SHORTEST:
+            say(f"\n== {step.title}\nSKIPPED: nothing is left of the {WHOLE / 60:.0f} minutes")
+            continue
+        one(step, limit)
+    one(reporting, REPORT)
+    return fine
+
+
+def execute(command: Sequence[str], seconds: float, grace: float = GRACE) -> Ran:
+    """Run a command for so long at most: then it is interrupted, and after ``grace`` seconds it is killed."""
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return Ran(process.wait(seconds))
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+        try:
+            return Ran(process.wait(grace) or 1, interrupted=True)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return Ran(process.wait() or 1, interrupted=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", default="bench/results")
+    folder = parser.parse_args().folder
+    began, root = time.monotonic(), Path(__file__).resolve().parent.parent
+    os.chdir(root)
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ.update(PYTHONPATH=str(root), PYTHONUNBUFFERED="1", MPI_FAST_CACHE=f"{scratch}/cache")
+
+        def filled(command: Sequence[str], seconds: float) -> Ran:
+            return execute([part.format(python=sys.executable, scratch=scratch) for part in command], seconds)
+
+        print("== this machine", flush=True)
+        found = filled(("{python}", "bench/gpu_check.py"), CHECK)
+        if found.status == NO_GPU:
+            fine = run(WITHOUT, report(f"{scratch}/report"), filled, began, say=shown)
+            shown("\nSKIPPED: no GPU: tests, kernels, latency, throughput, stages, compute-sanitizer; nothing is kept")
+            return 0 if fine else 1
+        if found.status:
+            return 1
+        steps = [step for step in ON_GPU if shutil.which("compute-sanitizer") or step.title != "compute-sanitizer"]
+        if len(steps) < len(ON_GPU):
+            shown("SKIPPED: compute-sanitizer is not on the path: it comes with the CUDA toolkit")
+        return 0 if run(steps, report(folder), filled, began, say=shown) else 1
+
+
+def shown(text: str) -> None:
+    """Print at once: between the output of other processes."""
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""What the posterior network's frame should take on a GPU: ``python bench/roofline_posterior.py``.
+
+The launches are those of the loop that is really built, told by a device that only counts. Each takes at least what a
+node of a CUDA graph costs, and then as many rounds of blocks as the GPU's multiprocessors need, one block on each at a
+time; a block takes its operations over its multiprocessor's share of the peak rate, or what it reads over what a
+multiprocessor takes in from the L2 cache, whichever is longer. Of the peaks a share is assumed, `TENSOR` and `SINGLE`:
+these kernels' products are short. A prediction, not a measurement.
+
+Beside it stands the floor of the same network launched operation by operation, as PyTorch does it today.
+"""
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from roofline import GPUS, L2_PER_CLOCK, LAUNCH, Gpu, launched
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.kernels.launch import Kernel
+from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.tiles import coarse_steps, fine_steps
+from mpi_fast.kernels.weights import Weights
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
+
+TENSOR, SINGLE = 0.25, 0.5  # assumed shares of the peak rates, of tensor cores and of float32 (and float64)
+STEP = 2 * 16 * 8 * 16  # operations of one product by a warp
+
+
+class Counting:
+    """See `kernels.launch.Device`: remembers what would be enqueued."""
+
+    name, stream_address, shared_limit = "a count", 0, 96 << 10
+
+    def __init__(self, multiprocessors: int) -> None:
+        self.multiprocessors = multiprocessors
+        self.launches: list[tuple[Kernel, tuple[int, int]]] = []
+
+    def upload(self, array: Any) -> Any:
+        """The host's own."""
+        return np.asarray(array)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """The host's own."""
+        return np.zeros(shape, dtype)
+
+    def launch(
+        self, kernel: Kernel, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Any]
+    ) -> None:
+        """Take note."""
+        self.launches.append((kernel, grid))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one block of threads: operations by kind, and bytes from the L2 cache."""
+
+    tensor: float = 0.0
+    single: float = 0.0
+    double: float = 0.0
+    bytes: float = 0.0
+
+    def seconds(self, gpu: Gpu) -> float:
+        """On one multiprocessor."""
+        compute = self.tensor / (TENSOR * gpu.tensor) + self.single / (SINGLE * gpu.single)
+        compute += self.double / (SINGLE * gpu.double)
+        return max(compute * gpu.multiprocessors, self.bytes / (L2_PER_CLOCK * gpu.clock))
+
+
+def work(kernel: Kernel, voxels: int, rank: int, rows: int) -> Work:
+    """Of a block of a kernel; their head comments do this arithmetic in words."""
+    basis = 4.0 * voxels * rank
+
+    side = int(dict(kernel.defines).get("TILE", 0))
+    if kernel.name == "reduce":
+        return Work(double=4.0 * 4 * 8 * rows, bytes=16.0 * rows * 8 + 4 * 8 * rows)
+    if kernel.name == "prepare":
+        return Work(single=2.0 * 10 * voxels * rank, bytes=basis)
+    if kernel.name == "plan":
+        return Work(single=3.0 * voxels * rank, bytes=basis + 4 * 64 * (64 + 100))
+    if kernel.name == "project":
+        return Work(single=16.0 * voxels + 300 * voxels, bytes=32 * voxels + 72 * voxels)
+    if kernel.name == "fine":
+        pixels, halo = min((side + 6) ** 2, voxels), min((side + 4) ** 2, voxels)
+        return Work(
+            tensor=fine_steps(side) * STEP,
+            single=4.0 * pixels * rank,
+            bytes=14e3 + 4.0 * pixels * rank + 64 * halo + 128 * side**2,
+        )
+    if kernel.name == "coarse":
+        halo = min((2 * side + 9) ** 2, voxels)
+        return Work(tensor=coarse_steps(side) * STEP, bytes=102e3 + 64 * halo + 192 * (2 * side) ** 2)
+    return Work(single=128 * 2 * 300, bytes=128 * 9 * 64)  # image
+
+
+def predict(gpu: Gpu, calibration: Calibration, weights: Weights, frames: int) -> dict[str, tuple[int, float]]:
+    """Launches and seconds by kernel, copies between host and device as ``copy``."""
+    device = Counting(gpu.multiprocessors)
+    loop = PosteriorLoop(device, calibration, weights, frames)  # type: ignore[arg-type]
+    loop()
+    found: dict[str, tuple[int, float]] = {"copy": (1 + len(loop.outputs), (1 + len(loop.outputs)) * LAUNCH)}
+    for (kernel, (x, y)), times in Counter(device.launches).items():
+        one = work(kernel, calibration.num_voxels, calibration.rank, calibration.num_rows).seconds(gpu)
+        seconds = LAUNCH + -(-x * y // gpu.multiprocessors) * one
+        count, total = found.get(kernel.name, (0, 0.0))
+        found[kernel.name] = count + times, total + times * seconds
+    return found
+
+
+def scanner(side: int, rank: int, rows: int) -> Calibration:
+    """Of these sizes; its numbers do not matter."""
+    voxels = side * side
+    return Calibration(
+        grid=(side, side),
+        field_of_view=(1.0, 1.0),
+        selection=np.ones((1, rows), dtype=bool),
+        frequencies=np.arange(rows, dtype=np.float64),
+        matrix=np.zeros((rows, voxels), dtype=np.complex64),
+        weights=np.ones(rows),
+        singular_values=np.ones(rank, np.float32),
+        basis=np.ones((voxels, rank), np.float32),
+        projection=np.ones((rank, rows), np.complex128),
+    )
+
+
+def launches_of_torch(network: PosteriorNetwork, calibration: Calibration) -> int:
+    """Kernels of one frame by PyTorch, operation by operation."""
+    given = np.ones((1, 1, calibration.rank), np.float32), np.ones((1, 1), np.float32)
+    scanner = calibration.singular_values[None], calibration.basis[None]
+    signals = Signals.of(*(torch.from_numpy(one) for one in (*given, *scanner)))
+    return launched(network, (signals, (1, *calibration.grid)))
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 64, 512])
+    parser.add_argument("--side", type=int, default=19)
+    parser.add_argument("--rank", type=int, default=150)
+    parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--blocks", type=int, default=PosteriorConfig().blocks)
+    parser.add_argument("--coarse-every", type=int, default=PosteriorConfig().coarse_every)
+    options = parser.parse_args()
+    network = PosteriorNetwork(PosteriorConfig(options.blocks, coarse_every=options.coarse_every)).eval()
+    calibration = scanner(options.side, options.rank, options.rows)
+    parameters = {name: value.numpy() for name, value in network.state_dict().items()}
+    weights = Weights.upload(parameters, SimpleNamespace(upload=np.asarray))  # type: ignore[arg-type]
+    for frames in options.frames:
+        found = [predict(gpu, calibration, weights, frames) for gpu in GPUS]
+        nodes = sum(count for count, _ in found[0].values())
+        print(f"\n{frames} frames of {options.side} x {options.side} voxels, rank {options.rank}: {nodes} nodes")
+        print(f"{'predicted, us':<14}{'nodes':>7}" + "".join(f"{gpu.name:>12}" for gpu in GPUS))
+        for name in found[0]:
+            cells = "".join(f"{1e6 * one[name][1]:>12.1f}" for one in found)
+            print(f"{name:<14}{found[0][name][0]:>7}{cells}")
+        totals = [sum(seconds for _, seconds in one.values()) for one in found]
+        print(f"{'together':<14}{nodes:>7}" + "".join(f"{1e6 * total:>12.1f}" for total in totals))
+        print(f"{'frames/s':<21}" + "".join(f"{frames / total:>12.0f}" for total in totals))
+    launches = launches_of_torch(network, calibration)
+    print(f"\nPyTorch launches {launches} kernels a frame: {1e6 * launches * LAUNCH:.0f} us at least, in a graph")
+
+
+if __name__ == "__main__":
+    main()

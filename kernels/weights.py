@@ -1,0 +1,131 @@
+"""Weights of a posterior network as its kernels take them: float16 in the order of tensor cores, the rest float32."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.errors import ModelError
+from mpi_fast.guidance import WIDTHS
+from mpi_fast.kernels.launch import Array, Device
+
+NORMAL = 0.674, 1.960  # what 50 and 95 % of normal errors do not exceed, next to their size
+WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for
+OUTPUTS = 2  # of the last head: the correction, and the logarithm of the error's size
+
+Parameters = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Convolutions:
+    """Of a block at one resolution: weights (as `pack` makes them, one after the other) and biases."""
+
+    weights: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class Block:
+    """A corrector: its convolutions at full and at half resolution, its head, and where its modulations begin."""
+
+    fine: Convolutions
+    coarse: Convolutions | None
+    head: Convolutions
+    offset: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All of a network on a device.
+
+    Attributes
+    ----------
+    blocks : list of Block
+    embedding : tuple of arrays
+        Weight and bias of the conditioner's four layers: embedding twice, spreads, modulations.
+    tails : tuple of arrays
+        Weight and bias of what says how a frame's errors are spread.
+    offsets : (blocks + 1,) int32
+        Which of the modulations are of which block.
+    """
+
+    blocks: list[Block]
+    embedding: tuple[Array, ...]
+    tails: tuple[Array, ...]
+    offsets: Array
+
+    @classmethod
+    def upload(cls, parameters: Parameters, device: Device) -> "Weights":
+        """From the parameters of a `training.posterior.PosteriorNetwork`, by their names there.
+
+        Raises
+        ------
+        ModelError
+            For a network of other widths than the kernels are written for.
+        """
+        layers = ("embed.0", "embed.2", "spread", "modulation")
+        embedding = [parameters[f"conditioner.{name}.{kind}"] for name in layers for kind in ("weight", "bias")]
+        count = len(embedding[4])
+        widths = [_widths(parameters, k) for k in range(count)]
+        known = [(WIDTH,), (WIDTH, INNER)]
+        found = (embedding[0].shape, len(parameters[f"correctors.{count - 1}.head.weight"]))
+        if any(width not in known for width in widths) or found != ((EMBEDDING, 2 + len(WIDTHS)), OUTPUTS):
+            raise ModelError(
+                f"posterior network of widths {sorted(set(widths))}, embedding {found[0]}, {found[1]} outputs: "
+                f"the GPU's kernels are written for {known}, {(EMBEDDING, 2 + len(WIDTHS))} and {OUTPUTS}"
+            )
+        offsets = 2 * np.cumsum([0, *(sum(width) for width in widths)], dtype=np.int32)
+        blocks = [_block(parameters, k, int(offsets[k]), device) for k in range(count)]
+
+        def upload(arrays: Sequence[NDArray[np.float32]]) -> tuple[Array, ...]:
+            return tuple(device.upload(np.ascontiguousarray(array, np.float32)) for array in arrays)
+
+        # A network that was not trained to tell how its errors are spread has normal ones.
+        normal = {"tails.weight": np.zeros((2, WIDTH), np.float32), "tails.bias": np.log(np.array(NORMAL, np.float32))}
+        tails = upload([{**normal, **parameters}[name] for name in normal])
+        return cls(blocks, upload(embedding), tails, device.upload(offsets.astype(np.int32)))
+
+
+def pack(weight: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
+    """A convolution's weight (Cout, Cin, ky, kx) in the order in which the lanes of a warp take it.
+
+    Returns
+    -------
+    (taps * Cin / 16, Cout / 8, 32, 2) uint32
+        Pairs of float16. Step ``s`` is 16 input channels of one tap; lane ``l`` holds, of output channel ``l / 4`` of
+        eight, input channels ``2 (l % 4)`` and the next, and those eight further on: the right factor of
+        ``mma.m16n8k16``. Input channels are filled up with zeros to a multiple of 16.
+    """
+    cout, cin, ky, kx = weight.shape
+    full = np.zeros((cout, -(-cin // 16) * 16, ky * kx), np.float16)
+    full[:, :cin] = weight.reshape(cout, cin, ky * kx)
+    steps = full.reshape(cout // 8, 8, -1, 2, 4, 2, ky * kx)  # tile, lane / 4, group, register, lane % 4, pair, tap
+    ordered = np.ascontiguousarray(steps.transpose(6, 2, 0, 1, 4, 3, 5))
+    return ordered.view(np.uint32).reshape(-1, cout // 8, 32, 2)
+
+
+def _widths(parameters: Parameters, block: int) -> tuple[int, ...]:
+    """Channels of a block at full resolution, and at half, where it has that."""
+    names = (f"correctors.{block}.stages.0.first.weight", f"correctors.{block}.stages.1.down.weight")
+    return tuple(len(parameters[name]) for name in names if name in parameters)
+
+
+def _block(parameters: Parameters, block: int, offset: int, device: Device) -> Block:
+    def several(*names: str) -> Convolutions:
+        full = [f"correctors.{block}.{name}" for name in names]
+        weights = np.concatenate([pack(parameters[f"{name}.weight"]).ravel() for name in full])
+        bias = np.concatenate([parameters[f"{name}.bias"] for name in full])
+        return Convolutions(device.upload(weights), device.upload(bias.astype(np.float32)))
+
+    head = parameters[f"correctors.{block}.head.weight"]  # (outputs, 16, 3, 3)
+    taps = np.ascontiguousarray(head.transpose(0, 2, 3, 1), np.float32)
+    bias = np.asarray(parameters[f"correctors.{block}.head.bias"], np.float32)
+    half = [f"stages.1.{name}" for name in ("down", "block.first", "block.second", "up")]
+    return Block(
+        several("inject", "stages.0.first", "stages.0.second"),
+        several(*half) if f"correctors.{block}.{half[0]}.weight" in parameters else None,
+        Convolutions(device.upload(taps), device.upload(bias)),
+        offset,
+    )

@@ -1,0 +1,74 @@
+"""The weights of an ONNX file, read without the ``onnx`` package."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.engines.external_data import fields
+from mpi_fast.errors import ModelError
+
+_GRAPH, _INITIALIZER = 7, 5  # fields of a model and of a graph
+_DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9  # of a tensor
+_FLOAT = 1
+
+
+def initializers(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
+    """Tensors of float32 that a serialised ONNX model holds, by name, in the order in which it lists them.
+
+    Raises
+    ------
+    ModelError
+        For content that is no ONNX model, and tensors that are cut short.
+    """
+    found: dict[str, NDArray[np.float32]] = {}
+    try:
+        graphs = [part for number, part in fields(memoryview(content)) if number == _GRAPH]
+        if not graphs:
+            raise ValueError("no graph")
+        tensors = [part for graph in graphs for number, part in fields(_bytes(graph)) if number == _INITIALIZER]
+        for tensor in tensors:
+            dims, entries = [], {}
+            for number, value in fields(_bytes(tensor)):
+                if number == _DIMS and isinstance(value, int):
+                    dims.append(value)
+                else:
+                    entries[number] = value
+            if entries.get(_TYPE) == _FLOAT and _RAW in entries:
+                raw = np.frombuffer(_bytes(entries[_RAW]), np.float32)
+                if raw.size != math.prod(dims):
+                    raise ValueError("a tensor of another size than its shape")
+                found[bytes(_bytes(entries[_NAME])).decode()] = raw.reshape(dims)
+    except (ValueError, KeyError, UnicodeDecodeError) as error:
+        raise ModelError(f"{where}: not an ONNX model whose weights can be read: {error}") from error
+    return found
+
+
+def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
+    """Parameters of the network that a graph was exported from, by their names there.
+
+    The exporter keeps names but for the weights of dense layers, which it transposes: each follows, in the order of the
+    file, from how many numbers the layer's bias has.
+
+    Raises
+    ------
+    ModelError
+        As `initializers`, and for a dense layer without weight.
+    """
+    found = initializers(content, where)
+    named = {name.removeprefix("network."): array for name, array in found.items() if name.startswith("network.")}
+    others = [array for name, array in found.items() if not name.startswith("network.") and array.ndim == 2]
+    for name in [name for name in named if name.endswith(".bias")]:
+        weight = name.removesuffix("bias") + "weight"
+        if weight not in named:
+            fitting = [i for i, array in enumerate(others) if array.shape[1:] == named[name].shape]
+            if not fitting:
+                raise ModelError(f"{where}: no weight for {name}")
+            named[weight] = others.pop(fitting[0]).T
+    return named
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number where a message was expected")
+    return value

@@ -1,0 +1,186 @@
+"""Frames on a GPU: signals into pinned memory, one graph launch, image out.
+
+Each number of frames that is reconstructed at once has a lane of its own, `CapturedFrames`: buffers allocated once, a
+stream, and everything between host signals and host images captured into one CUDA graph. Batches of other sizes are
+padded with empty frames; many frames go through two lanes of the largest size by turns, so that one's transfers overlap
+the other's work.
+"""
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.errors import MismatchError
+from mpi_fast.kernels.capture import Capture, CapturedFrames
+from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.kernels.prepare import STATISTICS
+from mpi_fast.pipelines import Frames
+from mpi_fast.pipelines.failures import device_errors
+
+BATCHES = (1, 8, 64, 512)
+QUANTILES = 2  # of a frame's errors
+
+
+class FrameLoop(Protocol):
+    """Frames of one number on a device, of which a call enqueues the reconstruction."""
+
+    @property
+    def device(self) -> Device: ...  # noqa: D102
+
+    @property
+    def signals(self) -> Array: ...  # noqa: D102
+
+    @property
+    def outputs(self) -> Mapping[str, Array]: ...  # noqa: D102
+
+    def __call__(self) -> None:
+        """Enqueue the reconstruction of ``signals`` into ``outputs``: image, std, statistics and what else there is."""
+        ...
+
+
+class Lanes(ABC):
+    """A pipeline whose frames go through captured lanes; see `Pipeline`.
+
+    Parameters
+    ----------
+    calibration : Calibration
+        Of the scanner.
+    open_device : callable
+        A device with a stream of its own, for each lane.
+    batches : sequence of int
+        Numbers of frames to keep a lane for.
+
+    Raises
+    ------
+    DeviceError
+        When the GPU, its memory or a library fails, here or in a call.
+    """
+
+    def __init__(
+        self, calibration: Calibration, open_device: Callable[[], Device], batches: Sequence[int] = BATCHES
+    ) -> None:
+        self._calibration, self._open_device = calibration, open_device
+        self._lanes: dict[tuple[int, int], tuple[CapturedFrames, FrameLoop]] = {}
+        with device_errors():
+            self._device = open_device()
+            with self._device.active():
+                self._title, self._batches = self._start(sorted(batches))
+            self.batch = self._batches[-1]
+            self._index = self._device.upload(np.flatnonzero(calibration.selection))
+            self._lane(1, 0)
+
+    @abstractmethod
+    def _start(self, batches: Sequence[int]) -> tuple[str, list[int]]:
+        """What computes, for people, and which of the batches it can; called while the device is the current one."""
+
+    @abstractmethod
+    def _open_lane(self, device: Device, frames: int) -> tuple[CapturedFrames, FrameLoop]:
+        """A lane on a device of its own, which is the current one, and what it runs."""
+
+    @property
+    def name(self) -> str:
+        """What computes, and whether a frame is one graph."""
+        return f"{self._title} on {self._device.name}, {self.graphs[self._batches[0]]}"
+
+    @property
+    def graphs(self) -> dict[int, Capture]:
+        """Whether frames are one CUDA graph, by how many there are at once, for those numbers that were needed."""
+        return {size: lane.state for (size, _), (lane, _) in self._lanes.items()}
+
+    def __call__(self, rows: NDArray[np.complex64]) -> Frames:
+        """See `Pipeline`."""
+        out = self._results(len(rows), lambda shape: np.empty(shape, np.float32))
+        with device_errors():
+            busy: deque[tuple[CapturedFrames, slice]] = deque()
+            for turn, start in enumerate(range(0, len(rows), self.batch)):
+                part = slice(start, min(start + self.batch, len(rows)))
+                if len(busy) == 2:
+                    _collect(out, *busy.popleft())
+                count = part.stop - part.start
+                lane, _ = self._lane(count, turn % 2)
+                lane.given["signals"][:count], lane.given["signals"][count:] = rows[part], 0
+                lane.submit()
+                busy.append((lane, part))
+            while busy:
+                _collect(out, *busy.popleft())
+        return out
+
+    def on_device(self, signals: Array) -> Frames:
+        """From and to arrays of the device; nobody looks at them on the way, so NaN comes out as NaN.
+
+        Parameters
+        ----------
+        signals : as `Calibration.rows` takes them, on the device
+            They may still be in the making on their library's current stream; what this returns is done.
+
+        Raises
+        ------
+        MismatchError
+            For channels, samples, frequencies or rows other than the calibration's.
+        InputError
+            For signals on another device.
+        """
+        with device_errors():
+            adopted = self._device.adopt(signals)
+            with self._device.active():
+                rows = self._select(adopted)
+            out = self._results(len(rows), lambda shape: self._device.empty(shape, np.float32))
+            self._device.wait()
+            for start in range(0, len(rows), self.batch):
+                part = slice(start, min(start + self.batch, len(rows)))
+                lane, loop = self._lane(part.stop - part.start, 0)
+                with loop.device.active():
+                    loop.signals[: len(rows[part])], loop.signals[len(rows[part]) :] = rows[part], 0
+                    lane.between()
+                    _take(out, loop.outputs, part)
+                loop.device.wait()
+        return out
+
+    def _results(self, frames: int, empty: Callable[[tuple[int, ...]], Array]) -> Frames:
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("image", "std"), (frames, self._calibration.num_voxels))
+        shapes |= dict.fromkeys(("snr_db", "noise_floor"), (frames,))
+        lane, _ = self._lane(1, 0)
+        if "quantiles" in lane.results:
+            shapes["quantiles"] = frames, QUANTILES
+        return Frames(**{name: empty(shape) for name, shape in shapes.items() if name in Frames._fields})
+
+    def _select(self, signals: Array) -> Array:
+        """Selected rows (F, M), as `Calibration.rows` does."""
+        calibration = self._calibration
+        if signals.ndim == 3 and signals.dtype.kind == "f":
+            signals = np.fft.rfft(signals, axis=-1)
+        if signals.ndim == 3 and signals.shape[1:] == calibration.selection.shape:
+            signals = signals.reshape(len(signals), -1)[:, self._index]
+        if signals.ndim != 2 or signals.dtype.kind != "c" or signals.shape[1] != calibration.num_rows:
+            raise MismatchError(
+                f"signals {signals.dtype} {signals.shape} on the GPU: the calibration has (channels, frequencies) "
+                f"{calibration.selection.shape} and {calibration.num_rows} selected rows"
+            )
+        return signals.astype(np.complex64)
+
+    def _lane(self, frames: int, turn: int) -> tuple[CapturedFrames, FrameLoop]:
+        """The lane of the smallest batch that holds so many frames, and what it runs."""
+        size = next(size for size in self._batches if size >= frames)
+        key = size, turn if size == self.batch else 0
+        if key not in self._lanes:
+            device = self._open_device()
+            with device.active():
+                self._lanes[key] = self._open_lane(device, size)
+        return self._lanes[key]
+
+
+def _take(out: Frames, found: Mapping[str, Array], part: slice) -> None:
+    """The first of a lane's frames, to where they belong."""
+    statistics = dict(zip(STATISTICS, found["statistics"], strict=True))
+    for name, target in out._asdict().items():
+        if target is not None:
+            target[part] = (found[name] if name in found else statistics[name])[: part.stop - part.start]
+
+
+def _collect(out: Frames, lane: CapturedFrames, part: slice) -> None:
+    _take(out, lane.collect(), part)

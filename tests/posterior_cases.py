@@ -1,0 +1,68 @@
+"""The posterior network on a device against PyTorch: g++ and a GPU run the same checks."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+import mpi_fast
+from mpi_fast.guidance import signal_presence, signal_scale
+from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.weights import NORMAL, Weights
+from mpi_fast.training.checkpoint import load_trained
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
+
+
+def random_network(blocks, seed=0, **config):
+    """Weights that nothing leaves out: training begins with some of them at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    network = PosteriorNetwork(PosteriorConfig(blocks=blocks, **config)).eval()
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            size = 0.3 if "head" in name or "conditioner" in name else 1.0
+            layer.weight.data = (
+                torch.randn(layer.weight.shape, generator=generator) * size / layer.weight[0].numel() ** 0.5
+            )
+            if "spread" not in name:
+                layer.bias.data = 0.1 * torch.randn(layer.bias.shape, generator=generator)
+    return network
+
+
+def trained_network():
+    """The one of the package."""
+    return load_trained(Path(mpi_fast.__file__).parent / "models" / "posterior.pt").network.eval()
+
+
+def parameters(network):
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+def expected(network, calibration, rows, noisy=None, precision=None):
+    """Image, deviation (F, N) and quantiles (F, 2) by PyTorch in float32."""
+    reduced = calibration.reduce(rows)
+    scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
+    presence = signal_presence(reduced.y, reduced.noise)
+    unit = np.where(scale > 0, scale, 1).astype(np.float32)
+    level = np.where(scale > 0, reduced.noise / unit, 1).astype(np.float32)
+    scanner = calibration.singular_values, calibration.basis
+    given = [reduced.y / unit[:, None], level, *scanner]
+    signals = Signals.of(*(torch.from_numpy(np.ascontiguousarray(one, np.float32))[None] for one in given))
+    guide = [] if noisy is None else [torch.from_numpy(noisy / unit[:, None])[None], torch.from_numpy(precision)[None]]
+    with torch.inference_mode():
+        found = network(signals, (1, *calibration.grid), *guide)
+    image = np.maximum(found[0][0].numpy(), 0) * (presence * scale)[:, None]
+    spread = getattr(found, "log_quantiles", None)
+    quantiles = np.tile(np.float32(NORMAL), (len(rows), 1)) if spread is None else np.exp(spread[0].numpy())
+    return image, np.exp(found[1][0].numpy()) * scale[:, None], quantiles
+
+
+def loop_of(device, calibration, network, rows, noisy=None, precision=None):
+    """A loop whose input is there."""
+    weights = Weights.upload(parameters(network), device)
+    loop = PosteriorLoop(device, calibration, weights, len(rows), guided=noisy is not None)
+    device.copy(np.ascontiguousarray(rows, np.complex64), loop.signals)
+    if noisy is not None:
+        device.copy(noisy, loop.noisy)
+        device.copy(precision, loop.precision)
+    return loop

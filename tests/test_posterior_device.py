@@ -1,0 +1,93 @@
+"""The posterior network's pipeline on a GPU, on the stand-in for CUDA: what a caller sees."""
+
+import sys
+
+import fake_cuda
+import numpy as np
+import pytest
+from posterior_cases import parameters, random_network, trained_network
+from shim import COMPILER
+
+from mpi_fast import Reconstructor
+from mpi_fast.bundle import PLANE, Bundle
+from mpi_fast.engines.initializers import initializers, network_parameters
+from mpi_fast.errors import DeviceError, ModelError
+from mpi_fast.kernels.weights import Weights
+from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import generate
+from mpi_fast.pipelines import posterior_device
+
+
+@pytest.fixture(scope="module")
+def rows(true_rows):
+    phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
+    return add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
+
+
+def largest_difference(found, wanted):
+    return np.abs(np.asarray(found).reshape(wanted.shape) - wanted).max() / np.abs(wanted).max()
+
+
+def test_weights_are_read_from_the_graph_without_torch():
+    content = Bundle.open("posterior").read(PLANE)
+    found, wanted = network_parameters(content, PLANE), parameters(trained_network())
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x3a\xff", b"nothing that ONNX knows"])
+def test_what_is_no_graph_has_no_weights(content):
+    with pytest.raises(ModelError, match=r"x\.onnx: not an ONNX model"):
+        initializers(content, "x.onnx")
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_a_gpu_gives_the_images_of_the_cpu_by_one_graph(monkeypatch, tmp_path, calibration, rows):
+    gpu = fake_cuda.install(monkeypatch, tmp_path, devices=2)
+    reconstruct = Reconstructor(calibration, "posterior", device="cuda:1")
+    assert "kernels" in reconstruct.runs_on
+    assert f"one CUDA graph of {len(gpu.captured[0])} nodes" in reconstruct.runs_on
+    assert reconstruct.graphs == {1: {"captured": True, "nodes": len(gpu.captured[0]), "why_not": ""}}
+    assert len(gpu.captured[0]) <= 80
+    expected = Reconstructor(calibration, "posterior", device="cpu")(rows[:1])
+    found = reconstruct(rows[:1])
+    assert largest_difference(found.image, expected.image) < 5e-3
+    assert largest_difference(found.std, expected.std) < 2e-2
+    np.testing.assert_allclose(found.snr_db, expected.snr_db, atol=1e-3)
+    np.testing.assert_allclose(found.noise_floor, expected.noise_floor, rtol=1e-4)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_batches_padded_whole_and_by_turns_and_arrays_of_the_device(monkeypatch, tmp_path, calibration, rows):
+    gpu = fake_cuda.install(monkeypatch, tmp_path)
+    network = parameters(random_network(1))
+    monkeypatch.setattr(posterior_device, "network_parameters", lambda content, where: network)
+    from mpi_fast.kernels.cupy_device import CupyDevice
+
+    bundle = Bundle.open("posterior")
+    pipeline = posterior_device.PosteriorOnDevice(calibration, bundle, CupyDevice, batches=(1, 2))
+    one_by_one = np.concatenate([pipeline(rows[index : index + 1]).image for index in range(3)])
+    np.testing.assert_array_equal(pipeline(rows).image, one_by_one)
+    many = np.concatenate([rows, rows])
+    np.testing.assert_array_equal(pipeline(many).image, np.concatenate([one_by_one, one_by_one]))
+    assert {frames: graph.captured for frames, graph in pipeline.graphs.items()} == {1: True, 2: True}
+    stream = fake_cuda.Stream(gpu)
+    signals = gpu.cupy.empty(rows.shape, np.complex64)
+    stream.enqueue(lambda: signals.view(np.ndarray).__setitem__(..., rows), (), [signals.ctypes.data])
+    with stream:  # the caller's, which is still writing
+        found = pipeline.on_device(signals)
+    np.testing.assert_array_equal(found.image.view(np.ndarray), one_by_one)
+
+
+def test_without_cupy_and_cuda_both_reasons_are_given(monkeypatch, calibration):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=r"not its own kernels: .*CuPy.*; not onnx: .*no CUDA"):
+        Reconstructor(calibration, "posterior", device="cuda")
+
+
+def test_a_network_that_the_kernels_are_not_for_is_told(monkeypatch, tmp_path):
+    network = parameters(random_network(1))
+    network["correctors.0.head.weight"] = np.zeros((5, 16, 3, 3), np.float32)
+    with pytest.raises(ModelError, match="5 outputs"):
+        Weights.upload(network, None)

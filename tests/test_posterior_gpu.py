@@ -1,0 +1,134 @@
+"""The posterior network on a GPU: against PyTorch, as one graph of counted nodes, on two threads, for long."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from kernel_cases import host
+from posterior_cases import expected, loop_of, random_network, trained_network
+
+from mpi_fast.bundle import Bundle
+from mpi_fast.errors import DeviceError
+from mpi_fast.kernels.capture import CapturedFrames
+from mpi_fast.kernels.cupy_device import CupyDevice
+from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import generate
+from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
+
+pytestmark = pytest.mark.gpu
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def device():
+    try:
+        return CupyDevice()
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def rows(true_rows):
+    phantoms = generate(["tumours", "resolution", "dots"], COUNT, seed=21).reshape(COUNT, -1)
+    rows = add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
+    rows[1] = 0
+    return rows
+
+
+@pytest.fixture
+def pipeline(device, calibration):
+    return PosteriorOnDevice(calibration, Bundle.open("posterior"), CupyDevice, (1, 8))
+
+
+def agree(device, found, wanted, tolerance):
+    device.wait()
+    assert np.abs(host(found) - wanted).max() <= tolerance * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_random_weights_give_the_images_of_torch(device, calibration, rows, blocks):
+    network = random_network(blocks)
+    loop = loop_of(device, calibration, network, rows)
+    loop()
+    for found, wanted in zip((loop.image, loop.std, loop.quantiles), expected(network, calibration, rows), strict=True):
+        agree(device, found, wanted, 1e-3)
+
+
+def test_the_trained_network_and_a_noisy_image(device, calibration, rows):
+    network, rng = trained_network(), np.random.default_rng(5)
+    noisy = rng.uniform(size=(COUNT, calibration.num_voxels)).astype(np.float32)
+    precision = np.linspace(0, 20, COUNT, dtype=np.float32)
+    for guide in ((), (noisy, precision)):
+        loop = loop_of(device, calibration, network, rows, *guide)
+        loop()
+        image, std, _ = expected(network, calibration, rows, *guide)
+        agree(device, loop.image, image, 5e-3)
+        agree(device, loop.std, std, 2e-2)
+
+
+def test_a_graph_of_counted_nodes_gives_the_bits_of_single_launches(device, calibration, rows):
+    network = trained_network()
+    loop = loop_of(device, calibration, network, rows[:1])
+    graph, single = (
+        CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs, refused=why) for why in ("", "the test")
+    )
+    config = network.config
+    kernels = 4 + sum(1 + len(config.residual_blocks(block)) for block in range(config.blocks))
+    assert graph.state.nodes == kernels + 1 + len(loop.outputs), graph.state
+    assert graph.state.nodes <= 80
+    assert not single.state.captured
+    for index in range(3):
+        images = []
+        for lane in (graph, single):
+            lane.given["signals"][:] = rows[index]
+            lane.submit()
+            images.append(lane.collect()["image"].copy())
+        np.testing.assert_array_equal(*images)
+
+
+def test_batches_do_not_matter(pipeline, rows):
+    whole = pipeline(rows)
+    assert all(graph.captured for graph in pipeline.graphs.values()), pipeline.graphs
+    alone = np.concatenate([pipeline(rows[index : index + 1]).image for index in range(COUNT)])
+    np.testing.assert_array_equal(whole.image, alone)
+
+
+def test_memory_stays_flat_over_many_frames(pipeline, rows):
+    import cupy
+
+    pipeline(rows[:1])
+    before, ends, count = cupy.cuda.runtime.memGetInfo()[0], time.monotonic() + 5, 0
+    while time.monotonic() < ends:
+        pipeline(rows[count % COUNT][None])
+        count += 1
+    assert count > 500
+    assert cupy.cuda.runtime.memGetInfo()[0] >= before - 2**20
+
+
+def test_two_threads(device, calibration, rows):
+    failures = []
+
+    def repeat():
+        pipeline = PosteriorOnDevice(calibration, Bundle.open("posterior"), CupyDevice, (1,))
+        expected = pipeline(rows[:1]).image
+        for _ in range(200):
+            if not (pipeline.graphs[1].captured and np.array_equal(pipeline(rows[:1]).image, expected)):
+                failures.append(1)
+
+    threads = [threading.Thread(target=repeat) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_another_device_than_the_current_one(device, calibration, pipeline, rows):
+    import cupy
+
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("there is one GPU")
+    other = PosteriorOnDevice(calibration, Bundle.open("posterior"), lambda: CupyDevice(1), (1,))
+    assert other.graphs[1].captured
+    np.testing.assert_allclose(other(rows[:1]).image, pipeline(rows[:1]).image, rtol=1e-3, atol=1e-3)
