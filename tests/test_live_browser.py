@@ -11,11 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import websockets
 from websockets.sync.client import connect
 
-from mpi_fast.mdf import read_reconstruction
+from mpi_fast.live.frames import LiveImage
+from mpi_fast.live.messages import Pictures, pack
+from mpi_fast.mdf import Grid, read_reconstruction
 
 BROWSER = next((found for name in ("chromium", "google-chrome", "chrome") if (found := shutil.which(name))), None)
 PATIENCE_MS = 120_000  # where other work takes nearly all of the machine
@@ -216,6 +219,32 @@ def test_two_browsers_and_a_stalled_client(visit, served):
     assert numbers == sorted(set(numbers))
     assert time.monotonic() - began < 100
     stalled.close()
+
+
+def test_a_volume_has_three_views(visit):
+    """As the server sends it: maximum projections, drawn to one scale, and a region in any of them."""
+    volume = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
+    volume[1, 2, 3] = np.nan
+    pictures = Pictures(Grid.regular(volume.shape, (0.006, 0.008, 0.010)))
+    image = LiveImage(7, 0, 1.0, volume, 0.1 * volume, 20.0, 0.0, None, 1, 1, 2.0)
+    page = visit()
+    page.evaluate("state.socket.onmessage = null")
+    page.evaluate("begin", {"source": "", "facts": {}, "unit": "", "views": pictures.views()})
+    page.evaluate("(bytes) => pictured(new Uint8Array(bytes).buffer)", list(pack([pictures.of(image)], 0)))
+    waits_for(page, "state.shown.number === 7 && !state.dirty")
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('#image .view canvas:first-child')].map((c) => [c.height, c.width])"
+    )
+    assert sizes == [[3, 5], [3, 4], [4, 5]]
+    shown = page.evaluate("[...state.shown.image[2]].map((value) => Number.isNaN(value) ? -1 : value)")
+    np.testing.assert_allclose(shown, np.nan_to_num(volume.max(axis=0), nan=-1).ravel(), rtol=1e-6)
+    assert page.inner_text("#message") == "frame 7: bad"
+    canvas = "document.querySelectorAll('#image canvas:first-child')[2]"
+    pixel = f"(at) => [...{canvas}.getContext('2d').getImageData(...at, 1, 1).data]"
+    assert page.evaluate(pixel, [3, 1]) == [96, 96, 96, 255]  # no number, and no colour; rows go up
+    page.locator("#image .view canvas:first-child").nth(1).focus()
+    page.keyboard.press("ArrowUp")
+    assert page.evaluate("state.region") == {"view": 1, "x": 0, "y": 0, "width": 3, "height": 3}
 
 
 # -- the command itself -------------------------------------------------------------------------------------------

@@ -63,13 +63,12 @@ def live(
             raise InputError(f"--rate {rate}: expected a positive number of frames per second")
         if token is not None and len(token) < 16:
             raise InputError("--token: at least 16 characters were expected; without it a good one is made")
-        from mpi_fast.live.guard import LOOPBACK
         from mpi_fast.live.recorder import Recorder
-        from mpi_fast.live.server import Access, Page, listen, serve
+        from mpi_fast.live.server import Access, Page, listen, needs_token, serve  # says what is not installed
         from mpi_fast.pairing import image_grid
         from mpi_fast.reconstructor import Reconstructor
 
-        if token is None and host not in LOOPBACK:
+        if token is None and needs_token(host):
             token = secrets.token_urlsafe(24)
         access = Access(host, token, clients)
         with listen(host, port) as listening:

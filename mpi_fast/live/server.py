@@ -62,8 +62,13 @@ class Access:
     clients: int = 8
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.token:
+        if needs_token(self.host) and not self.token:
             raise InputError(f"host {self.host}: a token was expected for an address that others can reach")
+
+
+def needs_token(host: str) -> bool:
+    """Whether others can reach an address."""
+    return host not in LOOPBACK
 
 
 class Page:
@@ -103,7 +108,7 @@ class Page:
         routes = [Route(path, self._file) for path in PAGE]
         routes += [Route("/metrics", self._metrics)]
         inner = Starlette(routes=[*routes, WebSocketRoute("/stream", self._stream)], lifespan=self._lifespan)
-        self.app = Guard(inner, access.token, LOOPBACK if access.host in LOOPBACK else None)
+        self.app = Guard(inner, access.token, None if needs_token(access.host) else LOOPBACK)
 
     # -- the stream -----------------------------------------------------------------------------------------------
 

@@ -72,8 +72,7 @@ function told(message) {
 }
 
 function begin(hello) {
-  state.hello = hello;
-  state.kept = [];
+  Object.assign(state, { hello, kept: [], shown: null, peak: 0, peakStd: 0 }); // it may be another scanner than before
   $("source").textContent = [hello.source, ...Object.values(hello.facts)].join(" · ");
   for (const unit of document.querySelectorAll(".unit")) unit.textContent = hello.unit;
   for (const kind of ["image", "std"]) panes[kind] = build(kind, hello.views);
