@@ -96,5 +96,5 @@ def test_who_asks_for_strictness_gets_it(calibration, rows, value):
     rows[1, 0] = value
     with pytest.raises(InputError, match="frame 1"):
         Reconstructor(calibration, samples=2, steps=2, on_bad_frame="stop")(rows)
-    with pytest.raises(InputError, match="expected flag or stop"):
+    with pytest.raises(InputError, match="expected mark or stop"):
         Reconstructor(calibration, on_bad_frame="hope")
