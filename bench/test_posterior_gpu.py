@@ -64,7 +64,7 @@ class InTorch(nn.Module):
         scale, presence = scale_and_presence(y, noise[:, None], self.values)
         given = (y / scale)[None], (noise[:, None] / scale)[:, 0][None], self.values[None], self.basis[None]
         found = self.network(Signals.of(*given), self.grid)
-        return torch.clamp(found[0][0], min=0.0) * (presence * scale), torch.exp(found[1][0]) * scale
+        return torch.clamp(found.image[0], min=0.0) * (presence * scale), torch.exp(found.log_error[0]) * scale
 
 
 def in_torch(calibration: Calibration, mode: str | None = None) -> Run:

@@ -16,11 +16,11 @@ from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
 from mpi_fast.kernels.weights import EMBEDDING, WIDTH, Block, Convolutions, Weights
+from mpi_fast.uncertainty import LEVELS
 
 PLAN_THREADS = 512  # of a block, as in plan.cu
 PROJECT_THREADS, PROJECT_COLUMNS = 256, 8  # of a block, as in project.cu
 TILE_THREADS, IMAGE_THREADS = 256, 128  # as in fine.cu and coarse.cu, and in image.cu
-QUANTILES = 2  # of the errors
 NOTHING = np.uintp(0)
 
 
@@ -53,7 +53,7 @@ class PosteriorLoop:
     signals : (F, M) complex64
     image, std : (F, N) float32
     quantiles : (F, 2) float32
-        What 50 and 95 % of a frame's errors, next to std, do not exceed.
+        Of the errors next to std, see `uncertainty`.
     statistics : (7, F) float32
         See `prepare.STATISTICS`.
     noisy : (F, N) float32, or None
@@ -95,7 +95,7 @@ class PosteriorLoop:
         self._active = device.empty((frames, voxels, WIDTH), np.float32)
         self.image = device.empty((frames, voxels), np.float32)
         self.std = device.empty((frames, voxels), np.float32)
-        self.quantiles = device.empty((frames, QUANTILES), np.float32)
+        self.quantiles = device.empty((frames, len(LEVELS)), np.float32)
         self.noisy = device.empty((frames, voxels), np.float32) if guided else None
         self.precision = device.empty((frames,), np.float32) if guided else None
 

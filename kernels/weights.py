@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from mpi_fast.errors import ModelError
 from mpi_fast.guidance import WIDTHS
 from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.uncertainty import NORMAL
 
-NORMAL = 0.674, 1.960  # what 50 and 95 % of normal errors do not exceed, next to their size
 WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for
 OUTPUTS = 2  # of the last head: the correction, and the logarithm of the error's size
 

@@ -332,6 +332,8 @@ class Reconstructor:
             network.
         """
         pipeline, _ = self._chosen()
+        if self.bundle.method == "posterior" and not isinstance(pipeline, PosteriorGraph):
+            raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
         if not isinstance(pipeline, PosteriorGraph):
             raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
         sampling = Sampling(count, steps, seed, sampler, sde)

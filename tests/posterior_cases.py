@@ -9,7 +9,7 @@ from torch import nn
 import mpi_fast
 from mpi_fast.guidance import signal_presence, signal_scale
 from mpi_fast.kernels.posterior import PosteriorLoop
-from mpi_fast.kernels.weights import NORMAL, Weights
+from mpi_fast.kernels.weights import Weights
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
 
@@ -51,10 +51,8 @@ def expected(network, calibration, rows, noisy=None, precision=None):
     guide = [] if noisy is None else [torch.from_numpy(noisy / unit[:, None])[None], torch.from_numpy(precision)[None]]
     with torch.inference_mode():
         found = network(signals, (1, *calibration.grid), *guide)
-    image = np.maximum(found[0][0].numpy(), 0) * (presence * scale)[:, None]
-    spread = getattr(found, "log_quantiles", None)
-    quantiles = np.tile(np.float32(NORMAL), (len(rows), 1)) if spread is None else np.exp(spread[0].numpy())
-    return image, np.exp(found[1][0].numpy()) * scale[:, None], quantiles
+    image = np.maximum(found.image[0].numpy(), 0) * (presence * scale)[:, None]
+    return image, np.exp(found.log_error[0].numpy()) * scale[:, None], np.exp(found.log_quantiles[0].numpy())
 
 
 def loop_of(device, calibration, network, rows, noisy=None, precision=None):

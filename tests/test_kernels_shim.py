@@ -311,6 +311,38 @@ def test_a_divergent_barrier_is_found(tmp_path):
         device.launch(Kernel("broken"), (1, 1), 64, 4, (np.zeros(64, np.float32),))
 
 
+def test_a_product_that_some_lanes_miss_is_found(tmp_path):
+    lanes = "float d[4] = {}; const unsigned a[4] = {}, b[2] = {}; if (i % 2) mma_16x8x16(d, a, b);"
+    device = broken(tmp_path, f"{lanes} out[i] = cell[0] = d[0];")
+    with pytest.raises(RuntimeError, match="divergent warp"):
+        device.launch(Kernel("broken"), (1, 1), 64, 4, (np.zeros(64, np.float32),))
+
+
+def test_a_warp_multiplies_matrices(tmp_path):
+    """In the layout of PTX; two warps at once, each with matrices of its own."""
+    device = broken(
+        tmp_path,
+        "const unsigned* given = reinterpret_cast<const unsigned*>(out) + 256; cell[0] = 0;"
+        "float d[4] = {}; unsigned a[4], b[2];"
+        "for (int k = 0; k < 4; ++k) a[k] = given[i * 6 + k]; for (int k = 0; k < 2; ++k) b[k] = given[i * 6 + 4 + k];"
+        "mma_16x8x16(d, a, b); for (int k = 0; k < 4; ++k) out[i * 4 + k] = d[k];",
+    )
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal(shape).astype(np.float16) for shape in ((2, 16, 16), (2, 16, 8)))
+    lane, register = np.arange(32)[:, None], np.arange(4)
+    row, pair = lane // 4 + 8 * (register % 2), lane % 4 * 2 + 8 * (register // 2)
+    a = np.stack([left[:, row, pair], left[:, row, pair + 1]], axis=-1)
+    pair, column = lane % 4 * 2 + 8 * np.arange(2), lane // 4 + 0 * np.arange(2)
+    b = np.stack([right[:, pair, column], right[:, pair + 1, column]], axis=-1)
+    given = np.concatenate([a, b], axis=2).reshape(-1).view(np.float32)
+    out = np.concatenate([np.zeros(256, np.float32), given])
+    device.launch(Kernel("broken"), (1, 1), 64, 4, (out,))
+    found = out[:256].reshape(2, 32, 4)
+    row, column = lane // 4 + 8 * (register // 2), lane % 4 * 2 + register % 2
+    expected = left.astype(np.float32) @ right.astype(np.float32)
+    np.testing.assert_allclose(found, expected[:, row, column], atol=1e-5)
+
+
 def test_a_missing_barrier_is_found(tmp_path):
     results = []
     for backwards in (False, True):

@@ -11,7 +11,7 @@ from shim import COMPILER
 from mpi_fast import Reconstructor
 from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.engines.initializers import initializers, network_parameters
-from mpi_fast.errors import DeviceError, ModelError
+from mpi_fast.errors import DeviceError, InputError, ModelError
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
@@ -54,8 +54,11 @@ def test_a_gpu_gives_the_images_of_the_cpu_by_one_graph(monkeypatch, tmp_path, c
     found = reconstruct(rows[:1])
     assert largest_difference(found.image, expected.image) < 5e-3
     assert largest_difference(found.std, expected.std) < 2e-2
+    assert largest_difference(found.quantiles, expected.quantiles) < 1e-2
     np.testing.assert_allclose(found.snr_db, expected.snr_db, atol=1e-3)
     np.testing.assert_allclose(found.noise_floor, expected.noise_floor, rtol=1e-4)
+    with pytest.raises(InputError, match=r"samples are not drawn by .*: expected engine='onnx'"):
+        reconstruct.samples(rows[:1], count=2)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")

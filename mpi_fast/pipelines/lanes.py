@@ -21,9 +21,9 @@ from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.pipelines import Frames
 from mpi_fast.pipelines.failures import device_errors
+from mpi_fast.uncertainty import LEVELS
 
 BATCHES = (1, 8, 64, 512)
-QUANTILES = 2  # of a frame's errors
 
 
 class FrameLoop(Protocol):
@@ -146,8 +146,8 @@ class Lanes(ABC):
         shapes |= dict.fromkeys(("snr_db", "noise_floor"), (frames,))
         lane, _ = self._lane(1, 0)
         if "quantiles" in lane.results:
-            shapes["quantiles"] = frames, QUANTILES
-        return Frames(**{name: empty(shape) for name, shape in shapes.items() if name in Frames._fields})
+            shapes["quantiles"] = frames, len(LEVELS)
+        return Frames(**{name: empty(shape) for name, shape in shapes.items()})
 
     def _select(self, signals: Array) -> Array:
         """Selected rows (F, M), as `Calibration.rows` does."""
