@@ -245,7 +245,7 @@ class FrameGraph(nn.Module):
         Returns
         -------
         image, std, floor : (F, ny, nx), (F, ny, nx), (F,) float32
-            As `reconstructor.Reconstruction` has them.
+            As `reconstruction.Reconstruction` has them.
         """
         noise = noise[:, None]
         scale, presence = scale_and_presence(y, noise, singular_values)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration as Calibration
     from mpi_fast.errors import MPIFastError as MPIFastError
-    from mpi_fast.reconstructor import Reconstruction as Reconstruction
+    from mpi_fast.reconstruction import Reconstruction as Reconstruction
     from mpi_fast.reconstructor import Reconstructor as Reconstructor
 
 __version__ = "0.1.0"
@@ -19,7 +19,7 @@ __all__ = ["Calibration", "MPIFastError", "Reconstruction", "Reconstructor", "__
 _HOME = {
     "Calibration": "mpi_fast.calibration",
     "MPIFastError": "mpi_fast.errors",
-    "Reconstruction": "mpi_fast.reconstructor",
+    "Reconstruction": "mpi_fast.reconstruction",
     "Reconstructor": "mpi_fast.reconstructor",
 }
 

@@ -28,7 +28,7 @@ from mpi_fast.methods import check, get, refusal
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 Array = NDArray[np.float64]
 SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldout.SCANNERS[2]}

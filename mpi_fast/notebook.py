@@ -14,7 +14,7 @@ from mpi_fast.summary import Summary
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
-    from mpi_fast.reconstructor import Reconstruction
+    from mpi_fast.reconstruction import Reconstruction
 
 SHOWN = 8  # frames
 SIZE = 110  # pixels of an image's longer side, at least

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast import notebook
 from mpi_fast.bundle import Bundle, named_for
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import STEPS as CONSENSUS
@@ -34,74 +32,14 @@ from mpi_fast.forks import renew_in_children
 from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
 from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
-from mpi_fast.pipelines.choose import choose, on_device
+from mpi_fast.pipelines.choose import choose, is_on_gpu, on_device
 from mpi_fast.pipelines.posterior import PosteriorGraph
-from mpi_fast.uncertainty import half_width
+from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
 
 Array = NDArray[np.float32]
 SAMPLER_STEPS = 12  # of DPM-Solver++: more change the samples' mean and deviation by less than their noise
-DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Images of F frames, (ny, nx) or (nz, ny, nx).
-
-    Attributes
-    ----------
-    image : (F, *grid) float32
-        The concentration, not negative, in the unit of the calibration's delta sample. Zero for
-        frames whose signals noise alone explains (`guidance.signal_presence`).
-    std : (F, *grid) float32
-        Uncertainty, in the image's unit: the root-mean-square of the image's error to be expected; for intervals see
-        `half_width`. A posterior network has learned it; with a score network it follows from how far the posterior
-        samples are from the image, how bright that is and how noisy the signals (`consensus.settle`), or without
-        consensus it is the samples' standard deviation, zero for a single one.
-    snr_db : (F,) float32
-        Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
-    noise_floor : (F,) float32
-        Root-mean-square over the voxels of what the frame's noise alone would leave in a linear estimate.
-    elapsed_ms : float
-        Wall-clock time of the call per frame.
-    misfit : (F, 3) float32, or None
-        What the calibration does not explain, see `misfit`: the noise outside its range over that of background frames
-        (NaN without such), what a changed receive chain would leave over noise, and what the image leaves of the
-        signals over noise, ``||y - S V^T x||^2 / (R sigma^2)``, before the signals overrule it (`consistency`). Each is
-        about one if all is right. None for signals on a GPU, and where nobody asked.
-    flags : (F,) uint8, or None
-        Sum of `flags.Flag`: bad, clipped, empty, foreign, dead. None for signals on a GPU.
-    quantiles : (F, 2) float32, or None
-        How the errors of a frame are spread, see `uncertainty`; None where they are taken for normal.
-    """
-
-    image: Array
-    std: Array
-    snr_db: Array
-    noise_floor: Array
-    elapsed_ms: float
-    misfit: Array | None = None
-    flags: NDArray[np.uint8] | None = None
-    quantiles: Array | None = None
-
-    def half_width(self, level: float) -> Array:
-        """How far intervals reach that hold the truth in a share of the voxels, such as 0.95: ``image +- half_width``.
-
-        (F, *grid) float32, in the image's unit; a concentration is not negative, so intervals end at zero.
-
-        Raises
-        ------
-        InputError
-            For a level that is no share.
-        """
-        return half_width(self.std, self.quantiles, level)
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def _repr_html_(self) -> str:
-        return notebook.of_reconstruction(self)
 
 
 class Reconstructor:
@@ -408,10 +346,3 @@ class Reconstructor:
             for images in pool.map(prepared()):
                 yield self._result(*self._judged(*waiting.popleft(), images), began)
                 began = time.perf_counter()
-
-
-def is_on_gpu(array: Any) -> bool:
-    """Whether an array of any library is in the memory of a CUDA device."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return True
-    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA

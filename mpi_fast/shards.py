@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError, MismatchError, MPIFastWarning
 from mpi_fast.mdf import ReconstructionFile
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 OWN = "command", "runs_on"  # that parts may differ in
 NEEDED = "_frame", "_snrDecibel", "_noiseFloor"

@@ -7,7 +7,7 @@ import numpy as np
 from mpi_fast.flags import Flag, names_of
 
 if TYPE_CHECKING:
-    from mpi_fast.reconstructor import Reconstruction
+    from mpi_fast.reconstruction import Reconstruction
 
 
 class Summary:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from mpi_fast.errors import MPIFastWarning
 from mpi_fast.journal import Journal
 from mpi_fast.misfit import RowNoise
-from mpi_fast.reconstructor import Reconstruction, Reconstructor
+from mpi_fast.reconstruction import Reconstruction
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.verdict import Verdict
 
 SUFFIX = ".part"

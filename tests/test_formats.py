@@ -17,7 +17,7 @@ from scipy.io import loadmat
 from mpi_fast.errors import FileFormatError, InputError, MPIFastError
 from mpi_fast.formats import FORMATS, Header, Series, check, regions_of, save, writing, zarr
 from mpi_fast.mdf import Grid, read_reconstruction, validate
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 PLANE = Grid.regular((3, 4), (0.03, 0.06), (0.001, 0.002, 0.003))
 VOLUME = Grid.regular((2, 3, 4), (0.02, 0.03, 0.06), (0.001, 0.002, 0.003))

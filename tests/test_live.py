@@ -14,7 +14,7 @@ from mpi_fast.flags import Flag
 from mpi_fast.live import Live
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mpi_fast.notebook import GAP, SHOWN, SIZE
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 
 def reconstruction(frames=3, grid=(5, 7)):

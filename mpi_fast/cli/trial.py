@@ -10,7 +10,8 @@ from mpi_fast.methods.art import Kaczmarz
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.reconstructor import Reconstruction, Reconstructor
+from mpi_fast.reconstruction import Reconstruction
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import ReceiveChain, Scanner
 
 PHANTOMS = "tumours", "vessels", "shape", "resolution", "concentration"  # the last three are no training data

@@ -18,7 +18,7 @@ from mpi_fast.mdf import Acquisition, Grid, ReconstructionFile
 from mpi_fast.uncertainty import LEVELS
 
 if TYPE_CHECKING:
-    from mpi_fast.reconstructor import Reconstruction
+    from mpi_fast.reconstruction import Reconstruction
 
 DELTA_SAMPLE = "of the delta sample"  # the unit of every image, and of its uncertainty
 # What is several numbers of each image, and what these are called in tables.

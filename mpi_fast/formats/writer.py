@@ -18,7 +18,7 @@ from mpi_fast.formats.series import NAMES, Series, found_of
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionWriter
 
 if TYPE_CHECKING:
-    from mpi_fast.reconstructor import Reconstruction
+    from mpi_fast.reconstruction import Reconstruction
 
 Numbers = NDArray[np.int64]
 Times = NDArray[np.float64]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.flags import Flag, names_of
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 
 Array = NDArray[np.float32]
 

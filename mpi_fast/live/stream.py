@@ -18,7 +18,7 @@ from mpi_fast.live.pace import Pace
 from mpi_fast.live.preparation import Periods, Preparation, periods_of
 from mpi_fast.live.prometheus import as_text
 from mpi_fast.live.waiting import Line, WhenFull
-from mpi_fast.reconstructor import Reconstruction
+from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 
 

@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 
 
 class Frames(NamedTuple):
-    """Images of F frames, as `reconstructor.Reconstruction` has them: (F, N), (F, N), (F,), (F,), (F, 2) float32."""
+    """Images of F frames, as `reconstruction.Reconstruction` has them: (F, N), (F, N), (F,), (F,), (F, 2) float32."""
 
     image: Array
     std: Array

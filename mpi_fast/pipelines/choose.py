@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ON_GPU = ("tensorrt", "torch", "onnx")  # in the order in which they are tried
 ENGINES = ("auto", *ON_GPU, "tensorrt-frame", "torch-compiled")
 PRECISIONS = ("fp16", "bf16", "tf32", "fp32")
+DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 
 
 def choose(
@@ -149,6 +150,13 @@ def on_device(pipeline: Pipeline, signals: Any) -> Frames:
         raise InputError(f"the signals are on a GPU, but {pipeline.name} reconstructs: expected NumPy arrays")
     frames: Frames = pipeline.on_device(signals)
     return frames
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Whether an array of any library is in the memory of a CUDA device."""
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA
 
 
 def _no_gpu() -> str | None:
