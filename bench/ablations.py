@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -115,7 +116,7 @@ def multiplied_by_ratio_to(power: int) -> Callable[[int], tuple[NDArray[np.float
 
 def known_noise(setup: Setup, snr: float) -> AbstractContextManager[Any]:
     """The noise level that each frame really has, in place of the estimate from its residual."""
-    levels, reduce = iter(true_noise(setup, snr)), Calibration.reduce
+    levels, reduce = cycle(true_noise(setup, snr)), Calibration.reduce  # images are checked with the same frames again
 
     def told(calibration: Calibration, rows: NDArray[np.complex64]) -> ReducedFrames:
         return replace(reduce(calibration, rows), noise=np.array([next(levels) for _ in rows], np.float32))
