@@ -127,10 +127,11 @@ def row_strength(scanner: Scanner) -> NDArray[np.float64]:
 
 
 def kept_frequencies(
-    scanner: Scanner, merit: NDArray[np.float64], matrix_bytes: int = MATRIX_BYTES
+    scanner: Scanner, merit: NDArray[np.float64], matrix_bytes: int | None = None
 ) -> NDArray[np.int64]:
     """Frequencies of which a matrix is kept, ascending: all, or those whose best row has the highest merit (C, K)."""
     channels, count = merit.shape
+    matrix_bytes = MATRIX_BYTES if matrix_bytes is None else matrix_bytes
     limit = max(1, matrix_bytes // (8 * channels * int(np.prod(scanner.grid))))
     return np.sort(np.argsort(-merit.max(axis=0), kind="stable")[:limit]) if limit < count else np.arange(count)
 

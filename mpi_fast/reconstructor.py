@@ -305,7 +305,8 @@ class Reconstructor:
             found, flags = self._inspection.after(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
             misfit[bad] = np.nan
-        frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))
+        if self.bundle.method == "posterior":  # score networks hear the signals at every step
+            frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))
         for values in frames:
             if values is not None:
                 values[bad] = np.nan

@@ -106,6 +106,7 @@ def test_an_image_is_drawn_with_colour_bar_unit_and_numbers(visit):
     assert page.inner_text("#image + .bar .unit") == "of the delta sample"
     assert float(page.inner_text("#image-high")) > 0
     assert float(page.inner_text("#std-high")) > 0
+    waits_for(page, "document.querySelector('#numbers').innerText.includes('latency p99.9')")  # comes with counters
     shown = page.inner_text("#numbers")
     for name in ("frame", "SNR", "latency p99.9", "frames dropped", "frames missing", "recording", "not shown here"):
         assert name in shown

@@ -211,7 +211,7 @@ def test_a_frame_is_one_graph_of_counted_nodes(monkeypatch, folder, calibration,
     lane = CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs)
     block = ["project", "fine", "coarse"]
     assert gpu.captured == [
-        ["copy", "reduce", "prepare", "plan", *block, *block[:2], *block, "image", "copy", "copy", "copy", "copy"]
+        ["copy", "reduce", "prepare", "plan", *block[:2], *block[:2], *block, "image", "copy", "copy", "copy", "copy"]
     ]
     lane.given["signals"][:] = rows[:1]
     lane.submit()

@@ -80,6 +80,7 @@ def test_what_was_found_is_kept_beside_each_image(tmp_path, acquisition):
         "_snrDecibel": rng.random(5, np.float32),
         "_noiseFloor": rng.random(5, np.float32),
         "_misfit": rng.random((5, 3), np.float32),
+        "_quantiles": rng.random((5, 2), np.float32),
         "_flags": np.array([0, 1, 8, 0, 2], np.uint8),
     }
     with ReconstructionWriter(path, GRID, acquisition) as writer:
