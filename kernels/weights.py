@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mpi_fast.errors import ModelError
 from mpi_fast.guidance import WIDTHS
 from mpi_fast.kernels.launch import Array, Device
-from mpi_fast.uncertainty import NORMAL
 
 WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for
 OUTPUTS = 2  # of the last head: the correction, and the logarithm of the error's size
@@ -82,9 +81,7 @@ class Weights:
         def upload(arrays: Sequence[NDArray[np.float32]]) -> tuple[Array, ...]:
             return tuple(device.upload(np.ascontiguousarray(array, np.float32)) for array in arrays)
 
-        # A network that was not trained to tell how its errors are spread has normal ones.
-        normal = {"tails.weight": np.zeros((2, WIDTH), np.float32), "tails.bias": np.log(np.array(NORMAL, np.float32))}
-        tails = upload([{**normal, **parameters}[name] for name in normal])
+        tails = upload([parameters["tails.weight"], parameters["tails.bias"]])
         return cls(blocks, upload(embedding), tails, device.upload(offsets.astype(np.int32)))
 
 

@@ -61,7 +61,7 @@ from mpi_fast.errors import InputError, ModelError
 from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.reading import read_regular
 
-FORMAT = 5
+FORMAT = 6
 KIND = "mpi-fast model"
 PACKAGED = "default", "posterior"
 PLANE, VOLUME = "plane.onnx", "volume.onnx"

@@ -175,7 +175,7 @@ def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
         signals, truth = frames(setup, snr_db, VALIDATION)
         tuned = tune(build, space, signals, truth) if space else Tuned({}, np.nan)
         run = build(**tuned.parameters)
-        run(signals[:1])
+        run(signals[:1])  # what is done once is no part of the time
         signals, truth = frames(setup, snr_db, TEST)
         began = time.process_time()
         result = run(signals)

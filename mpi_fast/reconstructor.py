@@ -5,8 +5,9 @@
     out = rec(signals)          # out.image, out.std: (frames, *grid) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
-Per frame: reduce the signals, find noise level and scale, draw posterior samples for the uncertainty, and from their
-mean find the image that prior and signals agree on.
+Per frame: reduce the signals, find noise level and scale, and evaluate the network: a posterior network once, for image
+and uncertainty alike; a score network draws samples for the uncertainty, and from their mean finds the image that prior
+and signals agree on.
 """
 
 import threading
@@ -270,10 +271,10 @@ class Reconstructor:
             network.
         """
         pipeline, _ = self._chosen()
-        if self.bundle.method == "posterior" and not isinstance(pipeline, PosteriorGraph):
-            raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
-        if not isinstance(pipeline, PosteriorGraph):
+        if self.bundle.method != "posterior":
             raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
+        if not isinstance(pipeline, PosteriorGraph):
+            raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
         sampling = Sampling(count, steps, seed, sampler, sde)
         with self._lock:
             drawn = pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)

@@ -132,3 +132,9 @@ def test_onnx_without_mpi_fast(run, tmp_path):
 def test_there_are_few_and_they_are_short():
     assert 1 <= len(EXAMPLES) <= 12
     assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in EXAMPLES) <= 80
+
+
+def test_every_example_stands_in_the_docs_as_it_is_in_its_file():
+    pages = [page.read_text() for page in (ROOT / "docs").glob("*.md")]
+    taken = {name for page in pages for name in re.findall(r'^--8<-- "(examples/[\w.]+)', page, re.MULTILINE)}
+    assert taken == {f"examples/{path.name}" for path in EXAMPLES}

@@ -108,7 +108,7 @@ class PosteriorGraph:
 
             def noise(draw: int, denoise: Denoiser = denoise) -> Array:
                 drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
-                return np.asarray(drawn if draw else drawn + denoise.alone() / np.float32(sde.sigma_max))
+                return np.asarray(drawn if draw else drawn + denoise(0 * drawn, np.inf) / np.float32(sde.sigma_max))
 
             images[index] = sampler(denoise, noise, sampling.steps, sde) * scales[index]
         return images
@@ -122,17 +122,11 @@ class Denoiser:
         buffers.y[:], buffers.noise[:] = y, noise
 
     def __call__(self, x: NDArray[np.floating[Any]], sigma: float) -> Array:
-        """Denoised images (S, N) of noisy ones."""
+        """Denoised images (S, N) of noisy ones; of noise without end, what the signals say alone."""
         self._buffers.noisy[:] = self._scale * x.reshape(self._buffers.noisy.shape)
         self._buffers.precision[:] = sigma**-2
         self._buffers.run()
         return np.asarray(self._buffers.image.reshape(len(x), -1) / self._scale)
-
-    def alone(self) -> Array:
-        """The posterior mean given the signals alone, (S, N)."""
-        self._buffers.noisy[:], self._buffers.precision[:] = 0, 0
-        self._buffers.run()
-        return np.asarray(self._buffers.image.reshape(len(self._buffers.image), -1) / self._scale)
 
 
 class _OfThread(threading.local):
