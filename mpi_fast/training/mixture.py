@@ -25,6 +25,8 @@ GROUPS = 8  # scanners in a batch, at most
 STANDARD = 19, 19
 ABSTRACT_EVERY = 6, 3  # how often a scanner of the standard grid, and of others, is an abstract operator
 ALONE = 0.5  # share of frames without a noisy image
+CONFINED, EXTENT = 0.6, (0.35, 0.95)  # share of phantoms that fill a box alone, and its sides next to the grid's
+ALIKE = 2  # phantoms of each family that share a box
 EMPTY_PHANTOM = 0.02  # of a phantom's mean square, next to the median one: less is too little to see
 
 
@@ -154,8 +156,23 @@ def _planned(
 
 
 def _phantoms(count: int, grid: tuple[int, ...], voxel: tuple[float, ...], seed: Sequence[int]) -> Array:
+    """Phantoms (count, *grid), `CONFINED` of them within a random box near the grid's middle.
+
+    Objects are put where a scanner sees them, and a calibration reaches beyond. A network to which all objects fill the
+    grid has to presume something wherever the signals say nothing.
+    """
     families = [*TRAINING_FAMILIES, *WIDE_FAMILIES] if len(grid) == 2 else [*TRAINING_VOLUMES]
-    return generate(families, count, grid, np.random.default_rng(seed), [side / voxel[-1] for side in voxel[:-1]])
+    rng, aspect = np.random.default_rng(seed), [side / voxel[-1] for side in voxel[:-1]]
+    images, sides = np.zeros((count, *grid), dtype=np.float32), np.asarray(grid)
+    for start in range(0, count, ALIKE * len(families)):
+        part = images[start : start + ALIKE * len(families)]
+        box = sides
+        if rng.random() < CONFINED:
+            box = np.maximum(4, np.rint(sides * rng.uniform(*EXTENT))).astype(int)
+        corner = np.rint((sides - box) * rng.normal(0.5, 0.2, len(grid)).clip(0, 1)).astype(int)
+        place = tuple(slice(first, first + size) for first, size in zip(corner.tolist(), box.tolist(), strict=True))
+        part[(slice(None), *place)] = generate(families, len(part), tuple(box.tolist()), rng, aspect)
+    return images
 
 
 def posterior_batches(settings: Sequence[Setting], seed: int, device: torch.device) -> Iterator[PosteriorBatch]:
