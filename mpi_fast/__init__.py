@@ -4,6 +4,7 @@ Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> sampler
 `Reconstruction` -> file, picture, stream. ``Calibration`` and ``Reconstructor`` are all that most users need.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mpi_fast.reconstructor import Reconstructor as Reconstructor
 
 __version__ = "0.1.0"
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless the program that embeds it listens
 __all__ = ["Calibration", "MPIFastError", "Reconstruction", "Reconstructor", "__version__"]
 
 _HOME = {

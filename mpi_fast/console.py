@@ -1,6 +1,7 @@
 """What all commands share: the screen, errors without tracebacks, outputs, JSON files."""
 
 import json
+import logging
 import math
 import os
 import signal
@@ -84,6 +85,15 @@ def _fail(message: str) -> None:
 def note(message: str) -> None:
     """Say something beside the results, where a pipe does not take it."""
     stderr.print(f"note: {message}", style="yellow")
+
+
+def log_to_screen() -> None:
+    """Show what the package logs, on stderr."""
+    from rich.logging import RichHandler
+
+    logger = logging.getLogger("mpi_fast")
+    logger.addHandler(RichHandler(console=stderr, show_path=False, log_time_format="%H:%M:%S"))
+    logger.setLevel(logging.INFO)
 
 
 def progress_bar(unit: str = "") -> ProgressBar:

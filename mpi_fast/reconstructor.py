@@ -10,6 +10,7 @@ and uncertainty alike; a score network draws samples for the uncertainty, and fr
 and signals agree on.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -40,6 +41,7 @@ from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
 
 Array = NDArray[np.float32]
+logger = logging.getLogger(__name__)
 SAMPLER_STEPS = 12  # of DPM-Solver++: more change the samples' mean and deviation by less than their noise
 
 
@@ -149,6 +151,7 @@ class Reconstructor:
         self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
         self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads)
         self._made: tuple[Pipeline, str] | None = self._choose()
+        logger.info("reconstructs on %s", self.runs_on)
         renew_in_children(self)
         self._engine = engine
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)

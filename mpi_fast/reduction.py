@@ -1,5 +1,6 @@
 """The reduction of a system matrix: whitening of its rows, the singular value decomposition, and reduced frames."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from mpi_fast.decomposition import Report, decompose, silent
 from mpi_fast.errors import InputError
 from mpi_fast.preprocessing import above_accident, row_noise
 
+logger = logging.getLogger(__name__)
 Complex = NDArray[np.complexfloating[Any, Any]]
 RESIDUAL_FREEDOM = 8  # directions outside the range of A, at least, from which the noise level is estimated
 SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
@@ -96,6 +98,7 @@ def reduce_matrix(
         keep &= ratio > largest_noise
         if not keep.any():
             raise InputError("system matrix: nothing in it rises above the noise of its background frames")
+        logger.info("of %d singular values of %d rows %d are above their noise", len(s), len(matrix), keep.sum())
         u, ratio, tau, v = u[:, keep], ratio[keep], tau[keep], v[:, keep]
         return u, tau * np.sqrt((ratio**2 - rows - voxels) ** 2 - 4.0 * rows * voxels) / ratio, v
     return u[:, keep], s[keep], v[:, keep]

@@ -20,6 +20,7 @@ from mpi_fast.cli.merge import merge
 from mpi_fast.cli.reconstruct import reconstruct
 from mpi_fast.cli.simulate import simulate
 from mpi_fast.cli.train import train
+from mpi_fast.console import log_to_screen
 
 app = typer.Typer(
     name="mpi-fast",
@@ -40,12 +41,15 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit.")
     ] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also show the log: what is done, and how.")] = False,
 ) -> None:
     """Real-time image reconstruction for magnetic particle imaging.
 
     First steps: demo; then calibrate and reconstruct with files of your own, or of
     simulate; info says what is in a file.
     """
+    if verbose:
+        log_to_screen()
 
 
 for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, train, compare, bench, info):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,7 @@ try:
 except ImportError as error:
     raise MPIFastError("the live page needs starlette and uvicorn: pip install 'mpi-fast[live]'") from error
 
+logger = logging.getLogger(__name__)
 PAGE = {
     "/": ("index.html", "text/html"),
     "/live.js": ("live.js", "text/javascript"),
@@ -166,6 +168,7 @@ class Page:
     async def _stream(self, websocket: WebSocket) -> None:
         client = self._hub.join()
         await websocket.accept()
+        logger.info("a page of %s: %s", websocket.client, "shown" if client else "refused, too many are open")
         if client is None:
             await websocket.close(TRY_LATER, "as many pages as may be are open already")
             return
@@ -175,6 +178,7 @@ class Page:
             await self._listen(websocket, client)
         finally:
             self._hub.leave(client)
+            logger.info("the page of %s is closed", websocket.client)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
 

@@ -1,5 +1,6 @@
 """Live: frames in from one thread, images out in another, and a third that reconstructs between them."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from mpi_fast.live.prometheus import as_text
 from mpi_fast.live.waiting import Line, WhenFull
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 
 class Live:
@@ -255,6 +258,7 @@ class Live:
                 self._work(frames)
                 self._busy = 0
         except BaseException as fault:  # nobody else would ever hear of it
+            logger.exception("the stream ends")
             self._fault = fault
         finally:
             self._frames.close(drop=True)
@@ -300,6 +304,7 @@ class Live:
             if len(ready) > 1:
                 return [image for one in ready for image in self._reconstructed([one])]
             what = f"frame {ready[0].number}: {type(error).__name__}: {error}"
+            logger.warning("no image of %s", what, exc_info=error)
             self._counters.fail(what, to="failed")
             return [self._missing(ready[0], what)]
 
