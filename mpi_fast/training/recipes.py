@@ -71,6 +71,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     explain the signals; over hundreds of voxels the norms of their errors are nearly the same, and so are median and
     mean. The expected error has a likelihood of its own.
     """
+    batch = shown_own_images(network, batch)
     image, log_error, log_quantiles, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
     squared = (image - batch.image).square()
     expected = torch.exp(2 * log_error.detach()).mean(dim=-1).clamp_min(1e-6)
@@ -84,6 +85,25 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     misjudged = pinball(torch.log(served.clamp_min(1e-6)) - log_error.detach(), log_quantiles)
     loss: Tensor = last + EARLIER * before / max(len(earlier), 1) + UNCERTAINTY * (surprise + misjudged)
     return loss
+
+
+@torch.no_grad()
+def shown_own_images(network: nn.Module, batch: PosteriorBatch) -> PosteriorBatch:
+    """A batch in which half of the frames without a noisy image get the network's own one, as noisy as it is unsure.
+
+    So it learns to go on from there: self-conditioning (Chen, Zhang and Hinton, "Analog bits", ICLR 2023).
+    """
+    half = batch.precision.shape[1] // 2
+    alone = batch.precision[:, :half] == 0
+    if not alone.any():
+        return batch
+    signals = batch.signals._replace(y=batch.signals.y[:, :half], noise=batch.signals.noise[:, :half])
+    first = network(signals, batch.grid, batch.noisy[:, :half], batch.precision[:, :half])
+    certainty = torch.exp(2 * first.log_error).mean(dim=-1).reciprocal()
+    noisy, precision = batch.noisy.clone(), batch.precision.clone()
+    noisy[:, :half] = torch.where(alone[..., None], first.image.clamp_min(0.0), noisy[:, :half])
+    precision[:, :half] = torch.where(alone, certainty, precision[:, :half])
+    return replace(batch, noisy=noisy, precision=precision)
 
 
 def pinball(values: Tensor, quantiles: Tensor) -> Tensor:
