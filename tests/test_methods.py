@@ -151,16 +151,13 @@ def test_every_process_has_a_method_and_so_have_the_published_settings(calibrati
     assert all(isinstance(one, SampleMean) for one in quick)
 
 
-# So few steps of Euler and Maruyama end some dB short, far above what any linear estimate reaches.
 @pytest.mark.parametrize(
     "options", [{"sampler": "euler-maruyama", "sde": sde, "steps": 30} for sde in SDES] + [{"sampler": "dpm"}]
 )
-def test_the_mean_of_samples_is_near_the_image(options, calibration, rows, truth):
-    image = create("posterior", calibration)(rows[:2]).image
+def test_the_mean_of_samples_is_far_better_than_any_linear_estimate(options, calibration, rows, truth):
     linear = Tikhonov(calibration, "prior")(rows[:2]).image
     found = SampleMean(calibration, samples=4, threads=1, **options)(rows[:2])
-    reached, best, least = (psnr(one, truth[:2]).mean() for one in (found.image, image, linear))
-    assert reached > max(best - 4, least + 3)
+    assert psnr(found.image, truth[:2]).mean() > psnr(linear, truth[:2]).mean() + 6
     assert (found.std > 0).mean() > 0.5
 
 
