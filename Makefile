@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test coverage check lint types docs pictures bench quality compare grids peers ablations gpu fuzz roofline train model opponents clean
+.PHONY: demo test coverage check lint types docs pictures bench quality progress compare grids peers ablations gpu fuzz roofline train model opponents clean
 
 demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table, and demo.png
 	$(BIN)/mpi-fast demo --output demo.png
@@ -33,8 +33,11 @@ pictures: $(VENV)/dev.stamp  ## draw those of README and pages anew, and run the
 bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 	$(BIN)/python -m pytest bench/test_speed.py --benchmark-only --benchmark-columns=min,median,iqr,max,rounds
 
-quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
+quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART and release 0.1
 	$(BIN)/python bench/quality.py
+
+progress: $(VENV)/dev.stamp  ## release 0.1, out of git's history, beside what stands here: quality and speed
+	$(BIN)/python bench/release.py --json bench/results/release.json --markdown bench/results/release.md
 
 compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a figure and tables; some minutes
 	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv

@@ -1,13 +1,15 @@
-"""Image quality on grids of every shape, planes and volumes, beside every method tuned.
+"""Image quality on grids of every shape, planes and volumes, beside every method that works there, tuned.
 
-    python bench/grids.py [--grids 8x8,19x19x19] [--snrs 15,25] [--frames 28] [--volumes 8] [--json FILE]
-                          [--markdown FILE]
+    python bench/grids.py [--grids 8x8,19x19x19] [--snrs 15,25] [--frames 28] [--volumes 8] [--onto FILE]
+                          [--methods art,tv] [--json FILE] [--markdown FILE]
 
 The scanner is held out, and has each grid over the same field of view; the phantoms are of families that training
 never sees. Noise is white at ``SNR = 20 log10(||A x|| / ||noise||)`` over the selected rows of each frame. PSNR takes
 the true maximum as peak; images are clipped at zero, nothing else. Every opponent is tuned on each grid at each SNR, on
 other frames of the same scanner and families (of volumes on six): more than a user could do. Ours has no parameter.
-Differences are paired, with 95 % intervals by bootstrap over the frames. Results are written after every grid.
+Differences are paired, with 95 % intervals by bootstrap over the frames. Results are written after every grid, and
+``--onto`` adds to what an earlier run measured on the same frames: opponents that know no network need no second run
+when ours has learned more.
 """
 
 import argparse
@@ -19,8 +21,8 @@ import numpy as np
 from rich.console import Console
 
 from mpi_fast.cli.options import parse_grid
-from mpi_fast.comparison import SCANNERS, Outcome, Setup, compare, duels, interval, refused
-from mpi_fast.console import progress_bar
+from mpi_fast.comparison import SCANNERS, Outcome, Setup, compare, interval, refused
+from mpi_fast.console import progress_bar, write_json
 from mpi_fast.grids import shown
 from mpi_fast.machine import cores
 from mpi_fast.methods import DEFAULT, get
@@ -28,10 +30,11 @@ from mpi_fast.methods import DEFAULT, get
 GRIDS = "8x8,13x13,26x13,31x31,40x40,44x44,64x48,19x19x19"
 OURS, STANDARD = "posterior", "art"
 DISPLAY = Console(stderr=True)
+Row = dict[str, Any]
 
 
-def evaluate(setup: Setup, names: list[str], snrs: list[float], workers: int) -> list[dict[str, Any]]:
-    """What the methods that serve the grid make of it, at every SNR."""
+def evaluate(setup: Setup, names: list[str], snrs: list[float], workers: int) -> dict[float, dict[str, Row]]:
+    """What the methods that serve the grid make of it, by SNR and name."""
     reasons = refused(setup, names)
     for name, reason in reasons.items():
         DISPLAY.print(f"{shown(setup.grid)}: {name} left out: {reason}")
@@ -39,69 +42,93 @@ def evaluate(setup: Setup, names: list[str], snrs: list[float], workers: int) ->
     with progress_bar(f"{shown(setup.grid)} voxels") as bar:
         task = bar.add_task("tuning and reconstructing", total=len(served) * len(snrs))
         outcomes = compare(setup, served, snrs, workers, lambda: bar.advance(task))
-    return [summary(setup, {name: outcomes[name, snr] for name in served}, snr) for snr in snrs]
+    return {snr: {name: of_method(setup, outcomes[name, snr]) for name in served} for snr in snrs}
 
 
-def summary(setup: Setup, outcomes: dict[str, Outcome], snr_db: float) -> dict[str, Any]:
-    """One line of the table."""
-    ours = outcomes[OURS].merits
-    of_methods = {
-        name: {
-            **{merit: float(one.merits[merit].mean()) for merit in setup.merits},
-            "cpu_ms": one.cpu_ms,
-            "tuned": one.tuned.parameters,
-            "interior": one.tuned.interior,
-        }
-        for name, one in outcomes.items()
+def of_method(setup: Setup, outcome: Outcome) -> Row:
+    """What a method made of all frames; PSNR of each, for differences."""
+    merits = [merit for merit in outcome.merits if merit != "psnr"]
+    return {
+        "psnr": outcome.merits["psnr"].tolist(),
+        **{merit: float(outcome.merits[merit].mean()) for merit in merits},
+        "cpu_ms": outcome.cpu_ms,
+        "tuned": outcome.tuned.parameters,
+        "interior": outcome.tuned.interior,
     }
-    (best,) = duels({(name, snr_db): one for name, one in outcomes.items()}, OURS)
-    against_art = ours["psnr"] - outcomes[STANDARD].merits["psnr"]
+
+
+def summary(setup: Setup, methods: dict[str, Row], snr_db: float) -> Row:
+    """One line of the table."""
+    psnr = {name: np.array(found["psnr"]) for name, found in methods.items()}
+    best = max((name for name in psnr if not get(name).ours), key=lambda name: psnr[name].mean())
     return {
         "scanner": setup.heldout.name,
         "grid": setup.grid,
         "snr_db": snr_db,
         "frames": setup.phantoms,
+        "seed": setup.seed,
         "validation": setup.validation,
-        "methods": of_methods,
-        "less_art": [float(against_art.mean()), *interval(against_art)],
-        "best_other": best.opponent,
-        "less_best": [best.difference, best.low, best.high],
-        "coverage_95": float(ours["coverage_95"].mean()),
+        "methods": methods,
+        "less_art": _gain(psnr[OURS], psnr[STANDARD]),
+        "best_other": best,
+        "less_best": _gain(psnr[OURS], psnr[best]),
+        "coverage_95": methods[OURS]["coverage_95"],
     }
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def _gain(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
+    """Mean difference, and the ends of its interval."""
+    return [float((ours - theirs).mean()), *interval(ours - theirs)]
+
+
+def measured_before(path: Path | None) -> list[Row]:
+    """The lines of an earlier run."""
+    return [] if path is None else list(json.loads(path.read_text(encoding="utf-8")))
+
+
+def added(setup: Setup, snr_db: float, methods: dict[str, Row], before: list[Row]) -> dict[str, Row]:
+    """What was measured now, and what was measured before on the same frames."""
+    of = setup.heldout.name, list(setup.grid), snr_db, setup.phantoms, setup.seed
+    same = [
+        one for one in before if (one["scanner"], list(one["grid"]), one["snr_db"], one["frames"], one["seed"]) == of
+    ]
+    return {**(same[0]["methods"] if same else {}), **methods}
+
+
+def table(results: list[Row]) -> str:
     """Results as Markdown, with the means over the planes at each SNR last."""
-    names = list(dict.fromkeys(name for one in results for name in one["methods"]))
-    titles = " | ".join(get(name).title for name in names)
     lines = [
-        f"| grid | SNR | {titles} | less ART | less the best other | 95 % intervals hold |",
-        "|---" * (len(names) + 5) + "|",
+        "| grid | SNR | ART | best opponent | mpi-fast | less ART | less the best | 95 % intervals hold |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in results:
-        found = {name: of_method["psnr"] for name, of_method in one["methods"].items()}
-        cells = (_psnr(found.get(name), max(found.values())) for name in names)
+        mean = {name: float(np.mean(found["psnr"])) for name, found in one["methods"].items()}
+        best, most = one["best_other"], max(mean.values())
+        art, other, ours = (_psnr(mean[name], most) for name in (STANDARD, best, OURS))
         lines.append(
-            f"| {shown(one['grid'])} | {one['snr_db']:g} dB | {' | '.join(cells)} | {_difference(one['less_art'])} "
-            f"| {_difference(one['less_best'])} {get(one['best_other']).title} | {100 * one['coverage_95']:.0f} % |"
+            f"| {shown(one['grid'])} | {one['snr_db']:g} dB | {art} | {other} {get(best).title} | {ours} "
+            f"| {_difference(one['less_art'])} | {_difference(one['less_best'])} | {100 * one['coverage_95']:.0f} % |"
         )
     planes = [one for one in results if len(one["grid"]) == 2]
     for snr in dict.fromkeys(one["snr_db"] for one in planes):
         same = [one for one in planes if one["snr_db"] == snr]
-        psnr = {n: [one["methods"][n]["psnr"] for one in same if n in one["methods"]] for n in names}
-        means = {name: float(np.mean(values)) for name, values in psnr.items() if len(values) == len(same)}
-        cells = (_psnr(means.get(name), max(means.values())) for name in names)
+        art, other, ours = (
+            np.mean([np.mean(one["methods"][one.get(key, key)]["psnr"]) for one in same])
+            for key in (STANDARD, "best_other", OURS)
+        )
         less_art, less_best = (np.mean([one[key][0] for one in same]) for key in ("less_art", "less_best"))
         held = np.mean([one["coverage_95"] for one in same])
         lines.append(
-            f"| **mean of {len(same)} planes** | {snr:g} dB | {' | '.join(cells)} | {less_art:+.1f} | {less_best:+.1f} "
-            f"| {100 * held:.0f} % |"
+            f"| **mean of {len(same)} planes** | {snr:g} dB | {art:.1f} | {other:.1f} | {ours:.1f} | {less_art:+.1f} "
+            f"| {less_best:+.1f} | {100 * held:.0f} % |"
         )
+    tried = dict.fromkeys(name for one in results for name in one["methods"] if not get(name).ours)
+    lines += ["", f"Opponents: {', '.join(get(name).title for name in tried)}."]
     return "\n".join(lines)
 
 
-def _psnr(value: float | None, best: float) -> str:
-    return "" if value is None else f"**{value:.1f}**" if value == best else f"{value:.1f}"
+def _psnr(value: float, best: float) -> str:
+    return f"**{value:.1f}**" if value == best else f"{value:.1f}"
 
 
 def _difference(values: list[float]) -> str:
@@ -119,12 +146,14 @@ def main() -> None:
     parser.add_argument("--volumes", type=int, default=8, help="of each volume")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=cores(), help="processes; a volume's take 3 GB each")
+    parser.add_argument("--onto", type=Path, help="the JSON of an earlier run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    names = list(dict.fromkeys([*options.methods.split(","), STANDARD, OURS]))
-    snrs = [float(snr) for snr in options.snrs.split(",")]
-    results: list[dict[str, Any]] = []
+    before = measured_before(options.onto)
+    wanted = [*options.methods.split(","), OURS, *([] if before else [STANDARD])]
+    names, snrs = list(dict.fromkeys(wanted)), [float(snr) for snr in options.snrs.split(",")]
+    results: list[Row] = []
     for grid in map(parse_grid, options.grids.split(",")):
         flat = len(grid) == 2
         setup = Setup(
@@ -133,11 +162,12 @@ def main() -> None:
             seed=options.seed,
             grid=grid,
         )
-        results += evaluate(setup, names, snrs, options.workers)
+        found = evaluate(setup, names, snrs, options.workers)
+        results += [summary(setup, added(setup, snr, methods, before), snr) for snr, methods in found.items()]
         if options.markdown:
             options.markdown.write_text(table(results) + "\n", encoding="utf-8")
         if options.json:
-            options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            write_json(options.json, results)
     print(table(results))
 
 

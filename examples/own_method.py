@@ -41,7 +41,7 @@ REGISTRY["landweber"] = Entry(
 )
 
 setup = Setup(phantoms=7)  # one of each held-out family; 64 for figures to publish
-outcomes = compare(setup, ["landweber", "tikhonov", "fast"], snrs=[15.0])
+outcomes = compare(setup, ["landweber", "tikhonov", "posterior"], snrs=[15.0])
 for (method, snr), outcome in outcomes.items():
     quality = outcome.merits["psnr"].mean()
     print(f"{REGISTRY[method].title:10} at {snr:g} dB: PSNR {quality:.1f} dB {outcome.tuned.parameters or ''}")

@@ -25,10 +25,10 @@ from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
 from mpi_fast.heldout import HeldOut
 from mpi_fast.methods import check, get, refusal
-from mpi_fast.methods.base import Method
+from mpi_fast.methods.base import MODEL, Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
-from mpi_fast.reconstruction import Reconstruction
+from mpi_fast.uncertainty import half_width
 
 Array = NDArray[np.float64]
 SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldout.SCANNERS[2]}
@@ -63,7 +63,7 @@ class Setup:
     seed : int
         Of phantoms and noise.
     model : str
-        Bundle of the score network.
+        Bundle of the posterior network.
     grid : (ny, nx) or (nz, ny, nx)
         Voxels, over the scanner's field of view. With three axes ``in`` is a scanner of volumes, the only one.
 
@@ -77,7 +77,7 @@ class Setup:
     noise: NoiseKind = "white"
     phantoms: int = 64
     seed: int = 0
-    model: str = "default"
+    model: str = MODEL
     grid: tuple[int, ...] = PLANE
 
     def __post_init__(self) -> None:
@@ -181,10 +181,10 @@ def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
         result = run(signals)
         cpu_ms = 1e3 * (time.process_time() - began) / len(truth)
     merits = {name: merit(result.image, truth) for name, merit in setup.merits.items()}
-    if isinstance(result, Reconstruction) and result.std.any():
+    if result.std is not None:
         covered = setup.covered()
         for level in metrics.LEVELS:
-            width = result.half_width(level)
+            width = half_width(result.std, result.quantiles, level)
             merits[f"coverage_{100 * level:.0f}"] = metrics.coverage(result.image, width, truth, covered)
     return Outcome(method, snr_db, result.image, merits, tuned, cpu_ms)
 

@@ -15,7 +15,7 @@ from mpi_fast.comparison import Duel, Setup, assess, compare, duels, frames, int
 from mpi_fast.errors import InputError
 from mpi_fast.methods import REGISTRY
 
-METHODS = "tikhonov", "nnls", "samples-2"
+METHODS = "tikhonov", "nnls", "posterior"
 SNRS = 15.0, 25.0
 
 
@@ -55,14 +55,14 @@ def test_every_method_has_every_figure_at_every_snr(outcomes):
     assert list(outcomes) == [(method, snr) for method in METHODS for snr in SNRS]
     for (method, _), one in outcomes.items():
         assert set(comparison.MERITS) <= set(one.merits)
-        assert ("coverage_95" in one.merits) == (method == "samples-2")
+        assert ("coverage_95" in one.merits) == (method == "posterior")
         assert all(values.shape == (7,) and np.isfinite(values).all() for values in one.merits.values())
 
 
 def test_tuned_parameters_have_an_interior_optimum(outcomes):
     for (method, _), one in outcomes.items():
         assert all(one.tuned.interior.values())
-        assert len(one.tuned.interior) == (method != "samples-2")
+        assert len(one.tuned.interior) == (method != "posterior")
         for name, curve in one.tuned.curves.items():
             assert dict(curve)[one.tuned.parameters[name]] == max(score for _, score in curve) == one.tuned.score
 
@@ -78,18 +78,18 @@ def test_a_job_repeats_itself(setup, outcomes):
 
 
 def test_a_method_without_parameters_is_built_once_and_serves_every_snr(setup, monkeypatch):
-    entry, built = REGISTRY["mean"], []
+    entry, built = REGISTRY["posterior"], []
 
     def build(*calibration, **options):
         built.append(entry.build(*calibration, **options))
         return built[-1]
 
-    monkeypatch.setitem(REGISTRY, "mean", replace(entry, build=build))
+    monkeypatch.setitem(REGISTRY, "posterior", replace(entry, build=build))
     comparison._built.cache_clear()
-    _, second = (assess(setup, "mean", snr) for snr in SNRS)
+    _, second = (assess(setup, "posterior", snr) for snr in SNRS)
     assert len(built) == 1
     comparison._built.cache_clear()
-    np.testing.assert_array_equal(assess(setup, "mean", SNRS[1]).image, second.image)
+    np.testing.assert_array_equal(assess(setup, "posterior", SNRS[1]).image, second.image)
 
 
 def test_the_trajectory_covers_the_middle():
@@ -108,26 +108,26 @@ def test_the_bootstrap_interval_is_that_of_normal_theory():
 
 
 def test_duels_are_fought_with_the_best_opponent(outcomes):
-    found = duels(outcomes, "samples-2")
+    found = duels(outcomes, "posterior")
     assert [one.snr_db for one in found] == list(SNRS)
     for one in found:
         better = {name: outcomes[name, one.snr_db].merits["psnr"].mean() for name in ("tikhonov", "nnls")}
         assert one.opponent == max(better, key=better.get)
-        mine = outcomes["samples-2", one.snr_db].merits["psnr"].mean()
+        mine = outcomes["posterior", one.snr_db].merits["psnr"].mean()
         assert one.difference == pytest.approx(mine - better[one.opponent])
         assert one.low < one.difference < one.high
-    assert duels(outcomes, "fast") == []
+    assert duels(outcomes, "samples") == []
 
 
 def test_a_duel_is_undecided_where_the_interval_holds_zero():
-    verdicts = [Duel(5.0, "fast", "art", 0.5, *ends).verdict for ends in ((0.1, 0.9), (-0.1, 1.0), (-2.0, -1.0))]
+    verdicts = [Duel(5.0, "posterior", "art", 0.5, *ends).verdict for ends in ((0.1, 0.9), (-0.1, 1.0), (-2.0, -1.0))]
     assert verdicts == ["ours", "undecided", "theirs"]
 
 
 def test_the_command_writes_figure_json_and_csv(tmp_path):
     outputs = tmp_path / "figure.png", tmp_path / "all.json", tmp_path / "frames.csv"
     result = run(
-        *("--snr", 15, 25, "--methods", "tikhonov", "mean,samples-2", "--phantoms", 7, "--workers", 1),
+        *("--snr", 15, 25, "--methods", "tikhonov", "nnls,posterior", "--phantoms", 7, "--workers", 1),
         *("-o", outputs[0], "--json", outputs[1], "--csv", outputs[2]),
     )
     assert result.exit_code == 0, result.output
@@ -135,7 +135,7 @@ def test_the_command_writes_figure_json_and_csv(tmp_path):
     assert outputs[0].stat().st_size > 10_000
     content = json.loads(outputs[1].read_text())
     assert content["setup"]["phantoms"] == 7
-    assert [one["method"] for one in content["results"]] == ["tikhonov"] * 2 + ["mean"] * 2 + ["samples-2"] * 2
+    assert [one["method"] for one in content["results"]] == ["tikhonov"] * 2 + ["nnls"] * 2 + ["posterior"] * 2
     assert all(one["tuned"]["interior"] == {"strength": True} for one in content["results"][:2])
     with outputs[2].open() as file:
         lines = list(csv.DictReader(file))

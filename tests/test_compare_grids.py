@@ -1,4 +1,4 @@
-"""The comparison on other grids than the bundled score network's: scanners, figures of merit, and what is left out."""
+"""The comparison on other grids than 19 x 19: scanners, figures of merit, and what is left out."""
 
 import json
 
@@ -10,7 +10,6 @@ from mpi_fast import comparison, experiment, heldout
 from mpi_fast.cli import app
 from mpi_fast.comparison import Setup, compare, frames, measured, refused
 from mpi_fast.errors import InputError, MismatchError
-from mpi_fast.methods.plug_and_play import PlugAndPlay
 from mpi_fast.metrics import psnr
 
 VOLUME = 5, 6, 7
@@ -103,19 +102,19 @@ def test_setups_that_there_are_not(wrong, message):
 
 def test_networks_of_another_grid_are_left_out():
     setup = Setup(grid=(8, 8), phantoms=7)
-    reasons = refused(setup, ["art", "fast", "posterior", "plug-and-play", "dernet", "deq"])
-    assert set(reasons) == {"fast", "plug-and-play", "dernet", "deq"}
+    reasons = refused(setup, ["art", "fast", "posterior", "samples", "plug-and-play", "dernet", "deq"])
+    assert set(reasons) == {"fast", "dernet", "deq"}
     assert set(reasons.values()) == {"the network is for 19 x 19 voxels, not 8 x 8"}
-    with pytest.raises(MismatchError, match="method 'fast': the network is for"):
-        compare(setup, ["art", "fast"], [20.0])
-    assert not refused(Setup(phantoms=7), ["art", "fast", "plug-and-play", "dernet", "deq"])
+    with pytest.raises(MismatchError, match="method 'deq': the network is for"):
+        compare(setup, ["art", "deq"], [20.0])
+    assert not refused(Setup(phantoms=7), ["art", "fast", "posterior", "plug-and-play", "dernet", "deq"])
 
 
-def test_a_posterior_network_is_no_denoiser():
-    setup = Setup(phantoms=7, model="posterior")
-    assert list(refused(setup, ["fast", "plug-and-play"])) == ["plug-and-play"]
-    with pytest.raises(MismatchError, match="needs a score network"):
-        PlugAndPlay(measured(setup.heldout)[1], model="posterior")
+def test_a_score_network_is_no_posterior_network():
+    setup = Setup(phantoms=7, model="default")
+    reasons = refused(setup, ["art", "posterior", "samples", "plug-and-play"])
+    assert list(reasons) == ["posterior", "samples", "plug-and-play"]
+    assert all(reason.startswith("it evaluates posterior networks, and ") for reason in reasons.values())
 
 
 def test_ssim_needs_its_window():
@@ -143,10 +142,10 @@ def test_every_classical_method_is_tuned_on_a_volume(small):
 
 def test_the_command_says_what_it_leaves_out(tmp_path):
     outputs = tmp_path / "figure.png", tmp_path / "all.json"
-    options = "--grid", "9x12", "--snr", 15, 25, "--methods", "tikhonov,deq,posterior,fast"
+    options = "--grid", "9x12", "--snr", 15, 25, "--methods", "tikhonov,deq,posterior,dernet"
     result = run(*options, "-o", outputs[0], "--json", outputs[1])
     assert result.exit_code == 0, result.output
-    assert "left out: deq, fast: the network is for 19 x 19 voxels, not 9 x 12" in " ".join(result.stderr.split())
+    assert "left out: deq, dernet: the network is for 19 x 19 voxels, not 9 x 12" in " ".join(result.stderr.split())
     assert "9 x 12 voxels" in " ".join(result.stdout.split())
     assert "SSIM: none, the grid is narrower than its window" in " ".join(result.stdout.split())
     content = json.loads(outputs[1].read_text())
@@ -169,7 +168,7 @@ def test_the_command_compares_on_volumes(small, tmp_path):
     [
         (("--grid", "8"), "--grid 8: expected rows x columns"),
         (("--grid", "8x8x8", "--scanner", "fine"), "scanner of volumes 'fine'"),
-        (("--grid", "8x8", "--methods", "fast"), "no method is left for a grid of 8 x 8 voxels"),
+        (("--grid", "8x8", "--methods", "deq"), "no method is left for a grid of 8 x 8 voxels"),
     ],
 )
 def test_bad_grids_give_one_line(options, message):

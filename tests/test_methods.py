@@ -12,7 +12,7 @@ from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood, signal_scale
 from mpi_fast.methods import DEFAULT, REGISTRY, create, get
 from mpi_fast.methods.nnls import NNLS
-from mpi_fast.methods.plug_and_play import PlugAndPlay
+from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.variation import Nonconvex, TotalVariation, firm_threshold, gradient, gradient_transposed
@@ -20,7 +20,8 @@ from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.nonnegative import nnls
 from mpi_fast.phantoms import generate
-from mpi_fast.pipelines import Sampling
+from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.schedule import SDES
 
 QUICK = tuple(name for name in DEFAULT if not REGISTRY[name].network and not REGISTRY[name].ours)
 
@@ -127,16 +128,37 @@ def test_unknown_names_are_refused():
         get("magic")
 
 
-def test_presets_of_the_score_model(calibration, rows):
-    default = create("fast", calibration)
-    assert default.sampling == Sampling()
-    one_step = create("mean", calibration)
-    assert one_step.sampling == Sampling(samples=1, steps=1, consensus=0)
-    published = Sampling(1, 1000, sampler="predictor-corrector", guidance="none", consensus=0)
-    assert create("paper", calibration).sampling == published
-    assert create("samples-32", calibration).sampling == Sampling(samples=32)
-    assert default(rows[:1]).std.any()
-    assert not one_step(rows[:1]).std.any()
+# -- posterior samples ------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_a_reconstructor(calibration, rows):
+    found = SampleMean(calibration, 3, "euler-maruyama", "vp", 5, seed=4)(rows[:2])
+    reconstruct = Reconstructor(calibration, "posterior", device="cpu")
+    drawn = reconstruct.samples(rows[:2], 3, sampler="euler-maruyama", steps=5, sde="vp", seed=4)
+    np.testing.assert_allclose(found.image, drawn.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(found.std, drawn.std(axis=1, ddof=1), rtol=1e-5)
+    assert SampleMean(calibration, 1, steps=1)(rows[:1]).std is None
+
+
+def test_every_process_has_a_method_and_so_have_the_published_settings(calibration, rows):
+    assert set(SDES) <= set(REGISTRY)
+    fixed = {sde: REGISTRY[sde].fixed for sde in SDES}
+    assert all(fixed[sde]["sde"] == sde for sde in SDES)
+    assert len({(one["samples"], one["steps"], one["sampler"]) for one in fixed.values()}) == 1
+    quick = [create(sde, calibration, threads=1) for sde in SDES]
+    assert REGISTRY["paper"].fixed == {"samples": 1, "sampler": "predictor-corrector", "steps": 1000}
+    assert REGISTRY["samples"].fixed == {"samples": 32}
+    assert all(isinstance(one, SampleMean) for one in quick)
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "euler-maruyama", "sde": sde, "steps": 30} for sde in SDES] + [{"sampler": "dpm"}]
+)
+def test_the_mean_of_samples_is_far_better_than_any_linear_estimate(options, calibration, rows, truth):
+    linear = Tikhonov(calibration, "prior")(rows[:2]).image
+    found = SampleMean(calibration, samples=4, threads=1, **options)(rows[:2])
+    assert psnr(found.image, truth[:2]).mean() > psnr(linear, truth[:2]).mean() + 6
+    assert (found.std > 0).mean() > 0.5
 
 
 # -- Tikhonov ---------------------------------------------------------------------------------------------------------
@@ -251,7 +273,7 @@ def test_nonconvex_sparsity_alone_is_firm_thresholding():
     np.testing.assert_allclose(found.reshape(images.shape), firm_threshold(images, 0.5, 1.5), atol=1e-3)
 
 
-# -- plug and play ----------------------------------------------------------------------------------------------------
+# -- nothing measured -------------------------------------------------------------------------------------------------
 
 
 def test_nothing_measured_leaves_images_as_they_are():
@@ -259,10 +281,3 @@ def test_nothing_measured_leaves_images_as_they_are():
     nothing = Likelihood.of_nothing(2, 9)
     np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
     np.testing.assert_allclose(nothing.deviation(0.5), 0.5)
-
-
-@pytest.mark.parametrize("options", [{"scheme": "admm"}, {"scheme": "hqs"}])
-def test_plug_and_play_improves_on_the_linear_estimate(options, calibration, rows, truth):
-    found = PlugAndPlay(calibration, level=0.2, **options)(rows).image
-    linear = Tikhonov(calibration, "prior")(rows).image
-    assert psnr(found, truth).mean() > psnr(linear, truth).mean() + 2

@@ -16,12 +16,13 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
 from mpi_fast.methods.art import ROWS, Kaczmarz
-from mpi_fast.methods.base import Method
+from mpi_fast.methods.base import MODEL, Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.learned import model_file, model_grid, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
+from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
@@ -44,7 +45,7 @@ class Entry:
     fixed : mapping
         Parameters that make the entry what it is.
     network : bool
-        Whether it evaluates the score network: takes ``model`` and ``threads``.
+        Whether it evaluates the posterior network: takes ``model`` and ``threads``.
     ours : bool
         Whether it is this project's own method, and no opponent.
     trained : bool
@@ -64,20 +65,19 @@ class Entry:
         return self.build(calibration, **self.fixed, **parameters)
 
 
-def _ours(title: str, build: Callable[..., Method] = Reconstructor, **fixed: Any) -> Entry:
-    return Entry(f"mpi-fast{title}", build, fixed={"inspect": False, **fixed}, network=True, ours=True)
+def _samples(title: str, samples: int, **fixed: Any) -> Entry:
+    return Entry(title, SampleMean, fixed={"samples": samples, **fixed}, network=True, ours=True)
+
+
+def _score(title: str, **fixed: Any) -> Entry:
+    of_network = {"model": bundle.packaged("default"), "threads": 1, "inspect": False}
+    return Entry(f"score network{title}", Reconstructor, fixed={**of_network, **fixed}, ours=True)
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
 _EVALUATIONS = Axis((4, 10), low=1, high=25, whole=True)  # 25 are the most that its authors make
 _TOLD_NOISE: Space = {"noise": Axis((0.5, 1.0, 2.0))}
-_PUBLISHED: dict[str, Any] = {
-    "sampler": "predictor-corrector",
-    "steps": 1000,
-    "samples": 1,
-    "guidance": "none",
-    "consensus": 0,
-}
+_SDES = {"ve": "VE", "vp": "VP", "sub-vp": "sub-VP"}
 
 REGISTRY: dict[str, Entry] = {
     "art": Entry("ART", Kaczmarz, {"strength": Axis((1e-3, 1e-2, 1e-1)), "iterations": _SWEEPS, "rows": ROWS}),
@@ -96,27 +96,22 @@ REGISTRY: dict[str, Entry] = {
     ),
     "dernet": Entry("DERnet", Dernet, _TOLD_NOISE, fixed={"threads": 1}, trained=True),
     "deq": Entry("DEQ-MPI", DeqMpi, {**_TOLD_NOISE, "iterations": _EVALUATIONS}, fixed={"threads": 1}, trained=True),
-    "posterior": Entry(
-        "mpi-fast, one evaluation",
-        Reconstructor,
-        fixed={"model": bundle.packaged("posterior"), "threads": 1, "inspect": False},
-        ours=True,
-    ),
-    "paper": _ours(", as published", **_PUBLISHED),
-    "mean": _ours(", one step", samples=1, steps=1, consensus=0),
-    "fast": _ours(""),
-    "unguided": _ours(", no guidance", guidance="none", consensus=0),
-    "unguided-mean": _ours(", one step, no guidance", samples=1, steps=1, guidance="none", consensus=0),
-    "average": _ours(", mean of the samples", consensus=0),
+    "posterior": Entry("mpi-fast", Reconstructor, fixed={"inspect": False}, network=True, ours=True),
+    "samples": _samples("mean of 32 samples, DPM-Solver++", 32),
+    "paper": _samples("one sample, as published", 1, sampler="predictor-corrector", steps=1000),
+    "fast": _score(""),
+    "average": _score(", mean of the samples", consensus=0),
 }
-REGISTRY |= {f"samples-{count}": _ours(f", {count} samples", samples=count) for count in (1, 2, 4, 16, 32)}
-REGISTRY |= {f"steps-{count}": _ours(f", {count} steps", steps=count) for count in (1, 2, 10, 20, 50)}
+REGISTRY |= {
+    sde: _samples(f"mean of 8 samples, {title} SDE", 8, sampler="euler-maruyama", sde=sde, steps=100)
+    for sde, title in _SDES.items()
+}
 
 _CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
 _LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and not e.ours and packaged(name).is_file())
-DEFAULT = (*_CLASSICAL, *_LEARNED, "mean", "average", "posterior", "fast")
-"""What `mpi-fast compare` shows unless told otherwise: ``paper`` takes seconds a frame, and of ``dernet`` and ``deq``
-those are there whose model comes with the package."""
+DEFAULT = (*_CLASSICAL, *_LEARNED, "posterior")
+"""What `mpi-fast compare` shows unless told otherwise: sampling takes a second a frame and more, and of ``dernet`` and
+``deq`` those are there whose model comes with the package."""
 
 
 def get(name: str) -> Entry:
@@ -146,7 +141,7 @@ def check(name: str) -> None:
         model_file(name)
 
 
-def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | None:
+def refusal(name: str, grid: tuple[int, ...], model: str = MODEL) -> str | None:
     """Why a method cannot reconstruct images of a grid, or None if it can.
 
     Parameters
@@ -162,11 +157,10 @@ def refusal(name: str, grid: tuple[int, ...], model: str = "default") -> str | N
         As `check`, and for a bundle that is none.
     """
     entry = get(name)
-    if entry.network:
-        opened = bundle.Bundle.open(model)
-        if opened.method != "score" and not entry.ours:
-            return f"it evaluates score networks, and {opened.path} is none"
-        return None if opened.serves(grid) else _for_another(opened.grid, grid)
+    if entry.network and (opened := bundle.Bundle.open(model)).method != "posterior":
+        return f"it evaluates posterior networks, and {opened.path} is none"
+    if "model" in entry.fixed and not (opened := bundle.Bundle.open(entry.fixed["model"])).serves(grid):
+        return _for_another(opened.grid, grid)
     if entry.trained and (trained_on := model_grid(name)) != grid:
         return _for_another(trained_on, grid)
     return None

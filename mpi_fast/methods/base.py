@@ -24,6 +24,7 @@ from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]
 Computed = TypeVar("Computed")
+MODEL = "posterior"  # the bundle of the package whose network methods evaluate
 BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
 
 
@@ -36,6 +37,8 @@ class Result(Protocol):
         In the unit of the calibration's delta sample.
     std : (F, *grid) float32, or None
         Standard deviation of each voxel, if the method knows one.
+    quantiles : (F, 2) float32, or None
+        How errors are spread next to std, see `uncertainty`; None where they are taken for normal.
     """
 
     @property
@@ -43,6 +46,9 @@ class Result(Protocol):
 
     @property
     def std(self) -> Array | None: ...  # noqa: D102
+
+    @property
+    def quantiles(self) -> Array | None: ...  # noqa: D102
 
 
 class Method(Protocol):
@@ -55,10 +61,11 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """The result of a method that gives an image and nothing else; see `Result`."""
+    """The result of a method that gives an image, and perhaps how uncertain it is; see `Result`."""
 
     image: Array
     std: Array | None = None
+    quantiles: Array | None = None
 
 
 class ReducedMethod(ABC):
@@ -101,10 +108,10 @@ class ReducedMethod(ABC):
         """Images (F, N) of root-mean-square about one, from signals in this unit, of at least one frame."""
 
 
-def parts(likelihood: Likelihood) -> Iterator[Likelihood]:
-    """The frames in batches of at most `BATCH`."""
-    for start in range(0, len(likelihood.y), BATCH):
-        part = slice(start, start + BATCH)
+def parts(likelihood: Likelihood, size: int = BATCH) -> Iterator[Likelihood]:
+    """The frames in batches of at most ``size``."""
+    for start in range(0, len(likelihood.y), size):
+        part = slice(start, start + size)
         yield Likelihood(likelihood.y[part], likelihood.singular_values, likelihood.basis, likelihood.noise[part])
 
 

@@ -2,7 +2,8 @@
 
 PP-MPI (Askin et al., "PP-MPI: a deep plug-and-play prior for magnetic particle imaging reconstruction", MLMIR 2022)
 alternates, by ADMM, between the signals and a denoiser that knows images but no scanner. Here the denoiser is the
-bundled network without any signals, so that what differs from our own method is how the two are brought together:
+bundled network without any signals (`pipelines.posterior.Prior`; an eighth of the scanners that it was trained with
+measured nothing), so that what differs from our own method is how the two are brought together:
 
     x = argmin ||S V^T x - y||^2 / sigma^2 + ||x - (z - u)||^2 / r^2,    z = D(x + u; level),    u = u + x - z
 
@@ -11,6 +12,7 @@ bundled network without any signals, so that what differs from our own method is
   "Plug-and-play image restoration with deep denoiser prior", IEEE Trans. Pattern Anal. Mach. Intell. 2021).
 """
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,15 +21,20 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.denoiser import ConditionedDenoiser
-from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.guidance import Likelihood
-from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
+from mpi_fast.methods.base import MODEL, ReducedMethod, check_count, check_positive, parts
+from mpi_fast.pipelines.posterior import VOXELS, Prior
 
 Array = NDArray[np.float32]
 Scheme = Literal["admm", "hqs"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
+
+
+@lru_cache(maxsize=1)  # tuning builds the method over and over, and to load a network takes longer than to use it
+def _prior(path: Path, seal: str | None, grid: tuple[int, ...], threads: int | None) -> Prior:
+    """The network of a bundle as it is now, which its seal tells, as a denoiser."""
+    return Prior(Bundle.open(path), grid, threads)
 
 
 class PlugAndPlay(ReducedMethod):
@@ -46,14 +53,16 @@ class PlugAndPlay(ReducedMethod):
     iterations : int
         Evaluations of the network.
     model : str or Path
-        A bundle, or ``default``.
+        Bundle of a posterior network, which serves planes and volumes of every grid.
     threads : int, optional
         Threads that the network may use; default all.
 
     Raises
     ------
-    InputError, MismatchError, ModelError
-        For options out of range, and as `Reconstructor`.
+    InputError, ModelError
+        For options out of range, and for a broken bundle.
+    MismatchError
+        For a bundle of another network.
     """
 
     def __init__(
@@ -64,7 +73,7 @@ class PlugAndPlay(ReducedMethod):
         strength: float = 1.0,
         iterations: int = 20,
         *,
-        model: str | Path = "default",
+        model: str | Path = MODEL,
         threads: int | None = None,
     ) -> None:
         super().__init__(calibration)
@@ -73,21 +82,23 @@ class PlugAndPlay(ReducedMethod):
         check_positive(level=level, strength=strength)
         check_count(iterations=iterations)
         bundle = Bundle.open(model)
-        if bundle.method != "score":
-            raise MismatchError(f"{bundle.path}: a {bundle.method} network; plug and play needs a score network")
-        if bundle.grid != calibration.grid:
-            raise MismatchError(f"{bundle.path}: a model for {bundle.grid}, but the calibration has {calibration.grid}")
+        if bundle.method != "posterior":
+            raise MismatchError(f"{bundle.path}: a {bundle.method} network; plug and play needs a posterior network")
         self._admm = scheme == "admm"
         self._levels = np.geomspace(level if self._admm else max(level, 1.0), level, iterations).tolist()
-        self._strength, self._engine = strength, OnnxEngine(bundle, threads)
+        self._strength, self._prior = (
+            strength,
+            _prior(bundle.path, bundle.manifest.get("seal"), calibration.grid, threads),
+        )
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""
-        return np.concatenate([self._iterate(part) for part in parts(likelihood)])
+        size = max(1, VOXELS // self.calibration.num_voxels)
+        return np.concatenate([self._iterate(part) for part in parts(likelihood, size)])
 
     def _iterate(self, likelihood: Likelihood) -> Array:
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
-        denoise = ConditionedDenoiser(Likelihood.of_nothing(frames, voxels), self._engine.bind(frames, 1), "none")
+        denoise = self._prior.of_frames(frames)
         dual = np.zeros((frames, voxels), dtype=np.float32)
         image = likelihood.combine(dual[:, None], 1.0)[:, 0]
         for level in self._levels:

@@ -26,6 +26,8 @@ from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
 
 VOXELS = 16 * 361  # of a part: more gain nothing, and fewer would stay idle at the end of a batch
+# A signal, and its noise: beyond doubt (`guidance.CERTAIN`).
+PRESENT, PRESENT_NOISE = np.full(1, 10.0, np.float32), np.ones(1, np.float32)
 
 
 class PosteriorGraph:
@@ -54,9 +56,8 @@ class PosteriorGraph:
         self, calibration: Calibration, bundle: Bundle, threads: int | None = None, gpu: int | None = None
     ) -> None:
         self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, one evaluation"
-        name = PLANE if len(calibration.grid) == 2 else VOLUME
-        threads, planar = cores() if threads is None else threads, name == PLANE
-        self._session = session(bundle.read(name), f"{bundle.path}/{name}", 1 if planar else threads, gpu)
+        threads, planar = cores() if threads is None else threads, len(calibration.grid) == 2
+        self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
         self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
         self._calibration = calibration
         self._batch = max(1, VOXELS // calibration.num_voxels)
@@ -127,6 +128,44 @@ class Denoiser:
         self._buffers.precision[:] = sigma**-2
         self._buffers.run()
         return np.asarray(self._buffers.image.reshape(len(x), -1) / self._scale)
+
+
+class Prior:
+    """D(x_t; sigma_t) of images whatever a scanner says of them: the bundle's network as an ordinary denoiser.
+
+    It is asked about frames of a scanner that measures how much there is, and sees no voxel.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        Of a posterior network.
+    grid : (ny, nx) or (nz, ny, nx)
+        Of the images, whose root-mean-square is about one.
+    threads : int, optional
+        Threads of one evaluation; default: all cores that this process may run on.
+
+    Raises
+    ------
+    MPIFastError, ModelError
+        As `PosteriorGraph`.
+    """
+
+    def __init__(self, bundle: Bundle, grid: tuple[int, ...], threads: int | None = None) -> None:
+        self._session = _opened(bundle, len(grid) == 2, cores() if threads is None else threads)
+        self._grid = (1,) * (3 - len(grid)) + grid
+
+    def of_frames(self, frames: int) -> Denoiser:
+        """Denoises that many images at once, (frames, N)."""
+        nothing = {"singular_values": np.ones(1, np.float32), "basis": np.zeros((*self._grid, 1), np.float32)}
+        scale = signal_scale(PRESENT[None], nothing["singular_values"], PRESENT_NOISE)[0]
+        buffers = _Buffers(frames, self._grid, self._session, nothing)
+        return Denoiser(buffers, PRESENT, PRESENT_NOISE[0], scale)
+
+
+def _opened(bundle: Bundle, planar: bool, threads: int, gpu: int | None = None) -> Any:
+    """The session of the graph for planes or volumes."""
+    name = PLANE if planar else VOLUME
+    return session(bundle.read(name), f"{bundle.path}/{name}", threads, gpu)
 
 
 class _OfThread(threading.local):
