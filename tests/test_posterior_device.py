@@ -36,6 +36,24 @@ def test_weights_are_read_from_the_graph_without_torch():
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
+def test_weights_are_found_by_name_in_any_order():
+    """Not by where in the file they are: dense weights have a name of the exporter's, and layers of one size are two."""
+    onnx = pytest.importorskip("onnx", reason="pip install onnx")
+    content = Bundle.open("posterior").read(PLANE)
+    model, wanted = onnx.load_from_string(content), network_parameters(content, PLANE)
+    turned = list(model.graph.initializer)[::-1]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(turned)
+    found = network_parameters(model.SerializeToString(), PLANE)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+    for node in model.graph.node:
+        if "network.conditioner.spread.bias" in node.input:
+            node.input[:] = ["y", "y"]
+    with pytest.raises(ModelError, match=r"x\.onnx: no weight for conditioner\.spread\.bias"):
+        network_parameters(model.SerializeToString(), "x.onnx")
+
+
 @pytest.mark.parametrize("content", [b"", b"\x3a\xff", b"nothing that ONNX knows"])
 def test_what_is_no_graph_has_no_weights(content):
     with pytest.raises(ModelError, match=r"x\.onnx: not an ONNX model"):

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from mpi_fast.engines.external_data import fields
 from mpi_fast.errors import ModelError
 
-_GRAPH, _INITIALIZER = 7, 5  # fields of a model and of a graph
+_GRAPH, _NODE, _INITIALIZER = 7, 1, 5  # fields of a model and of a graph
+_INPUT, _OUTPUT = 1, 2  # of a node
 _DIMS, _TYPE, _NAME, _RAW = 1, 2, 8, 9  # of a tensor
 _FLOAT = 1
 
@@ -47,8 +48,8 @@ def initializers(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
 def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
     """Parameters of the network that a graph was exported from, by their names there.
 
-    The exporter keeps names but for the weights of dense layers, which it transposes: each follows, in the order of the
-    file, from how many numbers the layer's bias has.
+    The exporter keeps names but for the weights of dense layers, which it transposes: each is what the layer's input is
+    multiplied by before its bias, which has a name, is added.
 
     Raises
     ------
@@ -57,15 +58,33 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
     """
     found = initializers(content, where)
     named = {name.removeprefix("network."): array for name, array in found.items() if name.startswith("network.")}
-    others = [array for name, array in found.items() if not name.startswith("network.") and array.ndim == 2]
+    factors = _factors_before(content)
     for name in [name for name in named if name.endswith(".bias")]:
         weight = name.removesuffix("bias") + "weight"
         if weight not in named:
-            fitting = [i for i, array in enumerate(others) if array.shape[1:] == named[name].shape]
-            if not fitting:
+            factor = found.get(factors.get(f"network.{name}", ""))
+            if factor is None or factor.shape[1:] != named[name].shape:
                 raise ModelError(f"{where}: no weight for {name}")
-            named[weight] = others.pop(fitting[0]).T
+            named[weight] = factor.T
     return named
+
+
+def _factors_before(content: bytes) -> dict[str, str]:
+    """For what is added to a product, such as a dense layer's bias: the name of the product's second factor."""
+    graphs = [part for number, part in fields(memoryview(content)) if number == _GRAPH]
+    nodes = [part for graph in graphs for number, part in fields(_bytes(graph)) if number == _NODE]
+    second: dict[str, str] = {}
+    factors: dict[str, str] = {}
+    for node in nodes:  # in the order of computation
+        given, made = _names(node, _INPUT), _names(node, _OUTPUT)
+        if len(given) == 2:
+            second[made[0]] = given[1]
+            factors |= {one: second[other] for one, other in (given, given[::-1]) if other in second}
+    return factors
+
+
+def _names(node: int | memoryview, field: int) -> list[str]:
+    return [bytes(_bytes(value)).decode() for number, value in fields(_bytes(node)) if number == field]
 
 
 def _bytes(value: int | memoryview) -> memoryview:
