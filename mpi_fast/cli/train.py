@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 def train(
     minutes: Annotated[float, typer.Option(help="Minutes to train, all resumed runs together.")],
+    finish: Annotated[
+        float, typer.Option(min=0, help="Minutes of them, the last ones, with a falling learning rate: to deploy.")
+    ] = 0.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
     method: Annotated[str, typer.Option(help="score; posterior, its successor; dernet or deq, to compare.")] = "score",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -62,8 +65,12 @@ def train(
             raise InputError(
                 f"--{next(iter(chosen))}: {method} is trained on scanners and phantoms of many grids at once"
             )
+        if finish and not RECIPES[method].open_ended:
+            raise InputError(f"--finish: the learning rate of {method} falls by itself until the last of its minutes")
         network = RECIPES[method].config()
-        config = TrainingConfig(minutes=minutes, learning_rate=learning_rate, seed=seed, network=network, **chosen)
+        config = TrainingConfig(
+            minutes=minutes, finish=finish, learning_rate=learning_rate, seed=seed, network=network, **chosen
+        )
         last: list[Progress] = []
         with _bar() as bar:
             task = bar.add_task("simulating scanners, drawing phantoms", total=None)

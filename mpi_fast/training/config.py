@@ -17,6 +17,9 @@ class TrainingConfig:
     ----------
     minutes : float
         Wall-clock time of training, all resumed runs together.
+    finish : float
+        Minutes at the end of a posterior network's run, otherwise without an end, in which the learning rate falls to
+        zero: for a checkpoint to deploy. A run that is resumed later goes on from before them.
     grid : (ny, nx)
         Image size; the posterior network is trained on the grids of its mixture instead.
     scanners, phantoms : int
@@ -38,6 +41,7 @@ class TrainingConfig:
     """
 
     minutes: float = 60.0
+    finish: float = 0.0
     grid: tuple[int, int] = (19, 19)
     scanners: int = 256
     phantoms: int = 60_000

@@ -121,12 +121,17 @@ def train(
     data = batches or recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
 
     smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
+    finishing = 0  # steps taken in the last minutes of an open-ended run, if it is to be finished
     computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
+        remaining = 1 - seconds / (60 * config.minutes)
         if recipe.open_ended:
             rate = open_ended_rate(highest, step, step - first)
+            if remaining * config.minutes < config.finish:
+                rate *= remaining * config.minutes / config.finish
+                finishing += 1
         else:
-            rate = learning_rate(highest, seconds / (60 * config.minutes))
+            rate = learning_rate(highest, 1 - remaining)
         groups = (group for optimiser in optimisers for group in optimiser.param_groups)
         for group, share in zip(groups, shares, strict=True):
             group["lr"] = share * rate
@@ -140,7 +145,8 @@ def train(
                 optimiser.step()
         step, frames = step + 1, frames + batch.frames
         # In long runs the power's decay, early in short ones the mean of all weights so far.
-        decay = (1 - 1 / (step + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))
+        taken = finishing or step
+        decay = (1 - 1 / (taken + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))
         _update_average(average, network, decay)
         now = time.monotonic()
         if now - told > 1.0:
@@ -150,10 +156,10 @@ def train(
         if now - saved > save_every:
             saved = now
             done = Done(step, frames, seconds, time.process_time() - computing)
-            _save(output, resume_file, config, network, average, optimisers, done)
+            _save(output, None if finishing else resume_file, config, network, average, optimisers, done)
     seconds = time.monotonic() - began
     done = Done(step, frames, seconds, time.process_time() - computing)
-    _save(output, resume_file, config, network, average, optimisers, done)
+    _save(output, None if finishing else resume_file, config, network, average, optimisers, done)
     report(Progress(step, seconds, smooth, 0.0))
     return output
 
@@ -210,6 +216,7 @@ def command(config: TrainingConfig) -> str:
     options = {  # and what they are unless told otherwise
         "method": (method, "score"),
         "minutes": (f"{config.minutes:g}", None),
+        "finish": (f"{config.finish:g}", "0"),
         "seed": (config.seed, None),
         "grid": ("x".join(map(str, config.grid)), "x".join(map(str, default.grid))),
         "scanners": (config.scanners, default.scanners),
@@ -222,14 +229,14 @@ def command(config: TrainingConfig) -> str:
 
 def _save(
     output: Path,
-    resume_file: Path,
+    resume_file: Path | None,
     config: TrainingConfig,
     network: nn.Module,
     average: dict[str, Tensor],
     optimisers: Sequence[torch.optim.Optimizer],
     done: Done,
 ) -> None:
-    """Write both files."""
+    """Write both files; of a run that is being finished the first, so that another one goes on from before."""
     device = next(network.parameters()).device
     model = {
         "format": FORMAT,
@@ -248,6 +255,8 @@ def _save(
         "identity": _identity(config),
     }
     for path, content in ((output, model), (resume_file, state)):
+        if path is None:
+            continue
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
 
