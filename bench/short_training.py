@@ -1,37 +1,88 @@
-"""Quality of the posterior network against its operations: several sizes, trained alike, on validation frames.
+"""Posterior networks of several kinds, trained alike for some minutes: what each part of them is worth.
 
-    python bench/sizes.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--json FILE] [--markdown FILE]
+    python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--kinds usual ...]
+                                   [--json FILE] [--markdown FILE]
 
-A size is blocks, width and inner width; every other block corrects at half resolution. All are trained on the same
-scanners and phantoms, for the same time on the same device, so a small network takes more steps, as it would in a long
-run. PSNR is the mean over the validation frames of `comparison`, scanners A, B and C, which nothing is tested on; SNR
-and PSNR as there.
+A size is blocks, width and inner width; one of every `PosteriorConfig.coarse_every` blocks corrects at half resolution.
+A kind differs from the usual network in one thing, see `KINDS`. All are trained from scratch for the same time on the
+same device, so a small network takes more steps, as it would in a long run. PSNR is the mean over the validation frames
+of `comparison`, which nothing is tested on: scanners A, B and C on 19 x 19 voxels, and A on another grid.
+
+Minutes are not the hours of the bundled network, and one run of each says nothing of chance: differences of some tenths
+of a dB mean nothing.
 """
 
 import argparse
 import json
 import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor, nn
 
+from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import SCANNERS, VALIDATION, Setup, frames, measured
 from mpi_fast.console import write_json
 from mpi_fast.export.posterior import Frame
 from mpi_fast.export.statistics import count_flops
+from mpi_fast.grids import shown
 from mpi_fast.metrics import psnr
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.loop import train
-from mpi_fast.training.mixture import Mixture, make_settings, posterior_batches
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.mixture import Mixture, Setting, make_settings, posterior_batches
+from mpi_fast.training.posterior import Corrector, PosteriorConfig, PosteriorNetwork
 
 SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (19, 32, 64))
 SNRS = (5.0, 15.0, 25.0, 35.0)
 RANK = 150  # of the calibration for which operations are counted, on 19 x 19 voxels
+OTHER_GRID = 26, 13
+CPU = torch.device("cpu")
+USUAL = PosteriorConfig(19, 16, 48)  # of every kind: learns in minutes what the bundled size learns in hours
+
+
+def features_kept_apart() -> AbstractContextManager[Any]:
+    """Blocks hand no features on: each sees the image of the one before, and nothing else of it."""
+    correct = Corrector.forward
+
+    def alone(
+        corrector: Corrector, injected: Tensor, features: Tensor | None, modulations: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return correct(corrector, injected, None, modulations)
+
+    return patch.object(Corrector, "forward", alone)
+
+
+def standard_alone(settings: list[Setting]) -> list[Setting]:
+    """The scanners of 19 x 19 voxels, and of no other grid."""
+    return settings[:1]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A network, what is changed while it is trained and assessed, and the settings that it learns from."""
+
+    name: str
+    config: PosteriorConfig = USUAL
+    change: Callable[[], AbstractContextManager[Any]] = nullcontext
+    learned_from: Callable[[list[Setting]], list[Setting]] = field(default=lambda settings: settings)
+
+
+KINDS = {
+    "usual": Variant("as usual"),
+    "all-coarse": Variant("every block at half resolution, too", replace(USUAL, coarse_every=1)),
+    "half-blocks": Variant("half of the blocks", replace(USUAL, blocks=USUAL.blocks // 2)),
+    "no-features": Variant("no features handed on", change=features_kept_apart),
+    "one-grid": Variant("trained on 19 x 19 voxels alone", learned_from=standard_alone),
+}
 
 
 def operations(network: PosteriorNetwork) -> int:
@@ -40,36 +91,64 @@ def operations(network: PosteriorNetwork) -> int:
     return count_flops(Frame(network).cpu(), [torch.ones(shape) for shape in shapes])
 
 
-def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.device) -> float:
-    """Mean PSNR in dB on the validation frames."""
-    calibration = measured(setup.heldout)[1]
-    signals, truth = frames(setup, snr, VALIDATION)
+def images(
+    network: nn.Module, calibration: Calibration, signals: NDArray[Any], device: torch.device = CPU
+) -> NDArray[np.float32]:
+    """Images (F, ny, nx) of frames of a plane, by torch; ``network`` is called as a `PosteriorNetwork`."""
     reduced = calibration.reduce(calibration.rows(signals))
     basis = calibration.basis.reshape(1, *calibration.grid, calibration.rank)
-    absent = np.zeros((len(truth), 1, *calibration.grid), np.float32), np.zeros(len(truth), np.float32)
+    absent = np.zeros((len(signals), 1, *calibration.grid), np.float32), np.zeros(len(signals), np.float32)
     arrays = reduced.y, reduced.noise, calibration.singular_values, basis, *absent
     inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
     with torch.inference_mode():
-        image, *_ = Frame(network).to(device)(*inputs)
-    return float(psnr(image[:, 0].cpu().numpy(), truth).mean())
+        image, *_ = Frame(network).to(device)(*inputs)  # type: ignore[arg-type]
+    return np.asarray(image[:, 0].cpu().numpy())
+
+
+def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.device) -> float:
+    """Mean PSNR in dB on the validation frames."""
+    signals, truth = frames(setup, snr, VALIDATION)
+    return float(psnr(images(network, measured(setup.heldout)[1], signals, device), truth).mean())
 
 
 def assess(network: PosteriorNetwork, device: torch.device, phantoms: int) -> dict[str, list[float]]:
     """PSNR by scanner, at all of `SNRS`."""
     setups = {name: Setup(scanner=name, phantoms=phantoms) for name in SCANNERS}
+    setups[shown(OTHER_GRID)] = Setup(phantoms=phantoms, grid=OTHER_GRID)
     return {name: [quality(network, setup, snr, device) for snr in SNRS] for name, setup in setups.items()}
 
 
+def row_of(variant: Variant, settings: list[Setting], minutes: float, device: torch.device, phantoms: int) -> Any:
+    """Train a variant; what it costs and what it is worth, and the machine that trained it."""
+    config = TrainingConfig(minutes=minutes, network=variant.config)
+    with tempfile.TemporaryDirectory() as folder, variant.change():
+        output = Path(folder) / "model.pt"
+        batches = posterior_batches(variant.learned_from(settings), 0, device)
+        train(config, output, device=str(device), batches=batches)
+        trained = load_trained(output)
+        network = trained.network
+        assert isinstance(network, PosteriorNetwork)
+        return {
+            "name": variant.name,
+            "network": variant.config.to_dict(),
+            "parameters": sum(value.numel() for value in network.parameters()),
+            "flops": operations(network),
+            "steps": trained.provenance["steps"],
+            "psnr": assess(network, device, phantoms),
+            "hardware": trained.provenance["hardware"],
+        }
+
+
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as markdown, by operations."""
-    head = "| blocks, width, inner | weights | MFLOP | steps | A: 5 / 15 / 25 / 35 dB | B | C |"
+    """Rows as markdown."""
+    head = f"| network | weights | MFLOP | steps | A: 5 / 15 / 25 / 35 dB | B | C | A, {shown(OTHER_GRID)} |"
     lines = [
-        f"| {', '.join(map(str, row['size']))} | {row['parameters']} | {row['flops'] / 1e6:.0f} | {row['steps']} | "
-        + " | ".join(" / ".join(f"{value:.1f}" for value in row["psnr"][name]) for name in SCANNERS)
+        f"| {row['name']} | {row['parameters']} | {row['flops'] / 1e6:.0f} | {row['steps']} | "
+        + " | ".join(" / ".join(f"{value:.1f}" for value in values) for values in row["psnr"].values())
         + " |"
-        for row in sorted(rows, key=lambda row: row["flops"])
+        for row in rows
     ]
-    return "\n".join([head, "|---|---|---|---|---|---|---|", *lines])
+    return "\n".join([head, "|---" * 8 + "|", *lines])
 
 
 def main() -> None:
@@ -77,7 +156,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--sizes", nargs="+", default=[",".join(map(str, size)) for size in SIZES])
+    parser.add_argument("--sizes", nargs="*", default=[",".join(map(str, size)) for size in SIZES])
+    parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--processes", type=int, default=2, help="that simulate scanners")
     parser.add_argument("--phantoms", type=int, default=63)
     parser.add_argument("--json", type=Path)
@@ -85,31 +165,18 @@ def main() -> None:
     given = parser.parse_args()
     device = torch.device("cuda" if given.device == "auto" and torch.cuda.is_available() else given.device)
     if given.device == "auto" and device.type != "cuda":
-        device = torch.device("cpu")
-    console, rows = Console(stderr=True), []
-    settings = make_settings(Mixture(), 0, given.processes)
-    for size in (tuple(int(one) for one in text.split(",")) for text in given.sizes):
-        config = TrainingConfig(minutes=given.minutes, network=PosteriorConfig(*size))
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "model.pt"
-            train(config, output, device=str(device), batches=posterior_batches(settings, 0, device))
-            trained = load_trained(output)
-        network = trained.network
-        assert isinstance(network, PosteriorNetwork)
-        row = {
-            "size": size,
-            "parameters": sum(value.numel() for value in network.parameters()),
-            "flops": operations(network),
-            "steps": trained.provenance["steps"],
-            "psnr": assess(network, device, given.phantoms),
-        }
-        rows.append(row)
-        console.print(json.dumps(row))
+        device = CPU
+    sizes = [PosteriorConfig(*map(int, text.split(","))) for text in given.sizes]
+    named = [Variant(f"{size.blocks} blocks, {size.width} and {size.inner} wide", size) for size in sizes]
+    settings, console, rows = make_settings(Mixture(), 0, given.processes), Console(stderr=True), []
+    for variant in [*named, *(KINDS[kind] for kind in given.kinds)]:
+        rows.append(row_of(variant, settings, given.minutes, device, given.phantoms))
+        console.print(json.dumps(rows[-1]))
+        if given.json:
+            write_json(given.json, {"minutes": given.minutes, "networks": rows})
+        if given.markdown:
+            given.markdown.write_text(table(rows) + "\n")
     print(table(rows))
-    if given.json:
-        write_json(given.json, {"hardware": trained.provenance["hardware"], "minutes": given.minutes, "sizes": rows})
-    if given.markdown:
-        given.markdown.write_text(table(rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,117 +1,98 @@
-"""The ablation bench: what it changes is changed for the time of one call, and what it counts is what is evaluated."""
+"""The ablation bench: what it changes is changed for the time of one call, and tables say what was found."""
 
+import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mpi_fast import consensus
-from mpi_fast.bundle import Bundle
+import mpi_fast.reconstructor
 from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import Setup, frames
-from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.metrics import psnr
+from mpi_fast.uncertainty import half_width
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import ablations
-import short_training
 
-SETUP = Setup(phantoms=2)
-
-
-class Counting:
-    """The bundled network, and how many images it was given."""
-
-    name = "counting"
-
-    def __init__(self):
-        self.engine, self.images = OnnxEngine(Bundle.open(), threads=1), 0
-
-    def bind(self, frames, samples):
-        evaluator = self.engine.bind(frames, samples)
-        denoise = evaluator.denoise
-
-        def counted():
-            self.images += len(evaluator.image)
-            return denoise()
-
-        evaluator.denoise = counted
-        return evaluator
+SETUP = Setup(phantoms=3)
 
 
-@pytest.mark.parametrize("options", [{}, {"samples": 1, "steps": 2, "consensus": 0}, {"samples": 2, "consensus": 3}])
-def test_evaluations_are_the_images_that_the_network_denoises(options):
-    engine = Counting()
-    ablations.assess(ablations.Variant("", options), SETUP, 15.0, engine)
-    assert engine.images == SETUP.phantoms * ablations.evaluations(options)
+def of(title):
+    """The rows of a table by their names."""
+    (group,) = [one for one in ablations.groups() if one.title == title]
+    return {one.name: one for one in group.variants}
 
 
-def test_every_table_has_one_default_that_changes_nothing():
+def test_every_table_has_one_default_which_is_the_product():
     for group in ablations.groups():
         (usual,) = [one for one in group.variants if one.default]
-        if "no consensus" not in group.title:
-            assert ablations.evaluations(usual.options) == ablations.evaluations({})
+        assert usual.build is ablations.usual
+        assert usual.evaluations == 1
+
+
+def test_the_last_block_makes_the_image_and_the_first_a_worse_one():
+    calibration = ablations.scanner("in")[1]
+    signals, truth = frames(SETUP, 25.0)
+    image = ablations.usual(calibration)(signals).image
+    blocks = ablations.trained().config.blocks
+    first, last = (ablations.after_block(count, calibration)(signals).image for count in (1, blocks))
+    np.testing.assert_allclose(last, image, atol=2e-3 * image.max())
+    assert psnr(first, truth).mean() < psnr(last, truth).mean() - 5
 
 
 def test_changes_reach_the_reconstruction_and_end_with_it():
-    engine = OnnxEngine(Bundle.open(), threads=1)
-    before = Calibration.reduce, consensus.level_of, consensus.falling
-    kept = ablations.consensus_with(falling=ablations.multiplied_by_ratio_to(0))
-    changes = ablations.fixed_level(0.06), ablations.known_noise, kept, ablations.seen_in(0)
-    usual, level, known, other, upright = (
-        ablations.assess(one, SETUP, 15.0, engine)["psnr"]
-        for one in (ablations.Variant(""), *(ablations.Variant("", change=change) for change in changes))
+    before = Calibration.reduce, mpi_fast.reconstructor.consistent
+    known, estimated = of("Noise level")["known"], of("Noise level")["estimated from the frame"]
+    told, usual = (ablations.assess(one, SETUP, 15.0)["psnr"] for one in (known, estimated))
+    assert (np.abs(told - usual) > 1e-6).all()
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mpi_fast.reconstructor, "consistent", lambda *arguments: asked.append(0) or arguments[2])
+        ablations.assess(estimated, SETUP, 15.0)
+        ablations.assess(of("Images and signals")["never"], SETUP, 15.0)
+    assert len(asked) == 1
+    assert (Calibration.reduce, mpi_fast.reconstructor.consistent) == before
+
+
+def test_intervals_of_normal_errors_differ_in_their_width_alone():
+    calibration = ablations.scanner("in")[1]
+    signals, _ = frames(SETUP, 15.0)
+    own, normal = (build(calibration)(signals) for build in (ablations.usual, ablations.taken_for_normal))
+    np.testing.assert_array_equal(own.image, normal.image)
+    np.testing.assert_allclose(half_width(normal.std, normal.quantiles, 0.95), 1.96 * own.std, rtol=1e-3)
+    assert normal.quantiles is None
+    assert own.quantiles is not None
+
+
+def test_true_noise_is_what_was_added_to_the_frames():
+    calibration = ablations.scanner("in")[1]
+    signals, _ = frames(SETUP, 5.0)
+    estimated = calibration.reduce(calibration.rows(signals)).noise
+    np.testing.assert_allclose(ablations.true_noise(SETUP, 5.0), estimated, rtol=0.05)
+
+
+def test_the_table_marks_the_default_and_what_is_beyond_chance(tmp_path, monkeypatch, capsys):
+    def few():
+        usual = ablations.Variant("usual", default=True)
+        return [ablations.Group("Table", "Caption.", (usual, ablations.Variant("cut", blocks_of(1), evaluations=3)))]
+
+    def blocks_of(count):
+        return lambda calibration: ablations.after_block(count, calibration)
+
+    monkeypatch.setattr(ablations, "groups", few)
+    monkeypatch.setattr(ablations, "SNRS", (25.0,))
+    files = tmp_path / "a.json", tmp_path / "a.md"
+    monkeypatch.setattr(
+        "sys.argv", ["ablations.py", "--frames", "7", "--json", str(files[0]), "--markdown", str(files[1])]
     )
-    assert (np.abs(usual - level) > 1e-3).all()
-    assert (np.abs(usual - known) > 1e-6).all()
-    assert (np.abs(usual - other) > 1e-3).all()
-    assert (np.abs(usual - upright) > 1e-3).all()
-    assert (Calibration.reduce, consensus.level_of, consensus.falling) == before
-    signals, truth = frames(SETUP, 15.0)
-    image = Reconstructor(ablations.scanner("in")[1], device="cpu", threads=1)(signals).image
-    np.testing.assert_allclose(usual, ablations.metrics.psnr(image, truth), atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["SHARE", "WIDENING", "DAMPING"])
-def test_what_is_for_noisy_signals_changes_their_images(name):
-    engine, before = OnnxEngine(Bundle.open(), threads=1), getattr(consensus, name)
-    without = ablations.Variant("", change=ablations.consensus_with(**{name: 0.0}))
-    usual, changed = (ablations.assess(one, SETUP, 5.0, engine)["psnr"] for one in (ablations.Variant(""), without))
-    assert (np.abs(usual - changed) > 1e-3).all()
-    assert getattr(consensus, name) == before
-
-
-def test_another_uncertainty_changes_nothing_but_the_intervals():
-    engine, other = OnnxEngine(Bundle.open(), threads=1), ablations.Variant("", change=ablations.plain_deviation)
-    usual, changed = (ablations.assess(one, SETUP, 35.0, engine) for one in (ablations.Variant(""), other))
-    np.testing.assert_array_equal(usual["psnr"], changed["psnr"])
-    assert (usual["coverage"] != changed["coverage"]).any()
-
-
-def test_known_noise_is_near_the_estimate_where_noise_dominates():
-    calibration, (signals, _) = ablations.scanner("in")[1], frames(SETUP, 5.0)
-    estimate = calibration.reduce(calibration.rows(signals)).noise
-    np.testing.assert_allclose(ablations.true_noise(SETUP, 5.0), estimate, rtol=0.1)
-
-
-def test_one_scanner_gives_the_signals_that_its_calibration_reduces():
-    matrix, calibration = ablations.scanner("in")
-    scanners = short_training.one_scanner(matrix, calibration)
-    image = frames(SETUP, 5.0)[1][0].ravel()
-    reduced = calibration.reduce((matrix.truth[calibration.selection] @ image)[None])
-    assert len(scanners) == 1
-    np.testing.assert_allclose(scanners.signal[0].numpy() @ image, reduced.y[0], rtol=1e-3, atol=1e-3)
-
-
-def test_a_table_marks_the_default_the_best_and_what_differs():
-    result = {"psnr": 30.0, "ssim": 0.9, "coverage": 0.8, "psnr_gain": 0.0, "psnr_gain_interval": (0.0, 0.0)}
-    better = {**result, "psnr": 31.0, "psnr_gain": 1.0, "psnr_gain_interval": (0.5, 1.5)}
-    rows = [
-        {"name": "a", "default": True, "evaluations": 8, "results": {"5 dB": result}},
-        {"name": "b", "default": False, "evaluations": 9, "results": {"5 dB": better}},
-    ]
-    assert ablations.table(rows).splitlines()[2:] == [
-        "| **a, the default** | 8 | 30.00 / 0.900 / 80 % |",
-        r"| b | 9 | **31.00**\* / 0.900 / 80 % |",
-    ]
+    ablations.main()
+    ((usual, cut),) = [one["rows"] for one in json.loads(files[0].read_text())["tables"]]
+    found = usual["results"]["25 dB"]
+    assert {"psnr", "ssim", "coverage", "psnr_gain", "psnr_gain_interval"} == set(found)
+    assert cut["results"]["25 dB"]["psnr_gain"] == pytest.approx(cut["results"]["25 dB"]["psnr"] - found["psnr"])
+    lines = files[1].read_text().splitlines()
+    assert capsys.readouterr().out.strip().splitlines() == lines
+    assert lines[-2].startswith(f"| **usual, the default** | 1 | **{found['psnr']:.2f}** / ")
+    assert lines[-1].startswith(f"| cut | 3 | {cut['results']['25 dB']['psnr']:.2f}\\* / ")
