@@ -23,10 +23,16 @@
 #define TILE 10
 #endif
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 4)  // left to itself, the compiler squeezes in a fifth, and spills
+#else
+#define FINE_BOUNDS __launch_bounds__(FINE_THREADS)
+#endif
+
 constexpr int WIDTH = 16, PITCH = 12, FINE_THREADS = 256, VIEWS = 2, CONDITION = 10;
 
 // grid (tiles, frames), shared memory: see `tiles.fine_shared`
-extern "C" __global__ void __launch_bounds__(FINE_THREADS)
+extern "C" __global__ void FINE_BOUNDS
 fine(const float* __restrict__ statistics,    // (7, frames): the noise first
      const float* __restrict__ residual,      // (frames, R)
      const float* __restrict__ singular,      // (R,)

@@ -117,6 +117,14 @@ class Device(Protocol):
         """Return when everything enqueued is done."""
         ...
 
+    def release(self) -> None:
+        """Give memory that no array holds any more back to the driver."""
+        ...
+
+    def span(self, name: str) -> contextlib.AbstractContextManager[Any]:
+        """What is enqueued within it has this name in a profiler."""
+        ...
+
     def active(self) -> contextlib.AbstractContextManager[Any]:
         """Within it this device is the current one, and what arrays do by themselves is enqueued on its stream."""
         ...

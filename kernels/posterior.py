@@ -106,9 +106,17 @@ class PosteriorLoop:
 
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
+        self.begin()
+        self.evaluate()
+
+    def begin(self) -> None:
+        """Enqueue what `signals` say by themselves."""
         device, basis = self.device, self._basis
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
         prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition)
+
+    def evaluate(self) -> None:
+        """Enqueue one evaluation of the network, of what `begin` left and, if guided, of `noisy` and `precision`."""
         self._plan()
         before, after = self._features
         for number, block in enumerate(self._weights.blocks):

@@ -34,8 +34,7 @@ from mpi_fast.forks import renew_in_children
 from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
 from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
-from mpi_fast.pipelines.choose import choose, is_on_gpu, on_device
-from mpi_fast.pipelines.posterior import PosteriorGraph
+from mpi_fast.pipelines.choose import choose, close, is_on_gpu, on_device
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
@@ -226,6 +225,22 @@ class Reconstructor:
                 frames, misfit, flags = self._judged(rows, flags, pipeline(rows))
         return self._result(frames, misfit, flags, began)
 
+    def warmup(self, *frames: int) -> None:
+        """Reconstruct so many empty frames at once, for each number, so that no later call waits for a first one.
+
+        On a GPU that compiles kernels, allocates buffers and captures the graphs of these numbers of frames.
+        """
+        for count in frames:
+            with self._lock:
+                self._chosen()[0](np.zeros((count, self.calibration.num_rows), np.complex64))
+
+    def close(self) -> None:
+        """Give back the GPU's memory. A later call begins anew."""
+        with self._lock:
+            made, self._made = self._made, None
+            if made is not None:
+                close(made[0])
+
     def _result(
         self, frames: Frames, misfit: Array | None, flags: NDArray[np.uint8] | None, began: float
     ) -> Reconstruction:
@@ -276,11 +291,12 @@ class Reconstructor:
         pipeline, _ = self._chosen()
         if self.bundle.method != "posterior":
             raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
-        if not isinstance(pipeline, PosteriorGraph):
+        draw = getattr(pipeline, "samples", None)
+        if draw is None:
             raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
         sampling = Sampling(count, steps, seed, sampler, sde)
         with self._lock:
-            drawn = pipeline.samples(self.calibration.rows(np.asarray(signals)), sampling)
+            drawn: Array = draw(self.calibration.rows(np.asarray(signals)), sampling)
         return drawn.reshape(-1, count, *self.calibration.grid)
 
     def _prepared(

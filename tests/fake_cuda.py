@@ -1,11 +1,7 @@
-"""CUDA and CuPy made of host memory, with the rules that a GPU has and a CPU has not.
+"""CUDA and CuPy made of host memory: their calls, on the machine of fake_machine.py, whose rules they have.
 
-* Nothing that is enqueued runs before somebody waits for it: a stream is a queue.
-* Streams are unordered unless an event, or the host waiting, orders them: each stream and event has a vector clock, an
-  allocation knows who wrote and read it last, and to use it without being ordered after that is a `RaceError`. None of
-  them waits for the default stream.
 * Memory, streams and launches belong to a device, which must be the current one of the thread.
-* While a stream captures it takes no synchronous copy, no wait and no pageable memory, and nothing runs.
+* While a stream captures it takes no synchronous copy and no pageable memory.
 
 `install` puts it in the place of the modules ``cupy`` and ``cupyx``. Kernels are those that g++ has built (`shim`).
 """
@@ -13,162 +9,18 @@
 import ctypes
 import re
 import sys
-import threading
-from collections import defaultdict
-from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
+from fake_machine import CUDARuntimeError, Event, Gpu, RaceError, Stream
 from shim import ShimDevice
 
 from mpi_fast.kernels import cupy_device
 
-HOST = "host"
+__all__ = ["Array", "CUDARuntimeError", "RaceError", "Stream", "install"]
 TO_DEVICE, TO_HOST = 1, 2
-
-
-class RaceError(AssertionError):
-    """Something is read or written that another stream may still be working on."""
-
-
-class CUDARuntimeError(RuntimeError):
-    """As CuPy has it."""
-
-
-@dataclass
-class Memory:
-    """An allocation: where it is, and who used it when."""
-
-    start: int
-    stop: int
-    device: int | None  # None: pinned memory of the host
-    written: tuple[str | int, int] = (HOST, 0)
-    read: dict = field(default_factory=dict)
-
-
-class Gpu:
-    """All devices of a machine."""
-
-    def __init__(self, count):
-        self.count = count
-        self.local = threading.local()
-        self.memories = []
-        self.kept = []  # of the memories' owners: an address is never given out twice
-        self.clock = defaultdict(int)  # what the host has waited for
-        self.streams = {}
-        self.graphs = {}
-        self.captured = []
-        self.default = [Stream(self, device, pointer=device * 4096) for device in range(count)]
-
-    @property
-    def device(self):
-        return getattr(self.local, "device", 0)
-
-    @property
-    def stream(self):
-        return getattr(self.local, f"stream{self.device}", self.default[self.device])
-
-    def allocate(self, shape, dtype, device):
-        whole = np.full(int(np.prod(shape)) * np.dtype(dtype).itemsize + 1, 0xFF, np.uint8)
-        self.kept.append(whole)
-        start = whole.ctypes.data
-        self.memories.append(Memory(start, start + len(whole), device))
-        return whole[:-1].view(dtype).reshape(shape)
-
-    def memory(self, address):
-        found = [one for one in self.memories if one.start <= address < one.stop]
-        return found[0] if found else None
-
-    def use(self, stream, address, write):
-        """Check that a use of memory is ordered, and note it."""
-        memory = self.memory(address)
-        if memory is None:
-            return
-        if memory.device not in (None, stream.device):
-            raise CUDARuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
-        earlier = [memory.written, *(memory.read.items() if write else ())]
-        for who, when in earlier:
-            if who not in (HOST, stream.pointer) and stream.clock[who] < when:
-                verb = "written" if (who, when) == memory.written else "read"
-                raise RaceError(f"stream {stream.pointer} uses memory that stream {who} may not have {verb} yet")
-        now = stream.clock[stream.pointer] + 1
-        if write:
-            memory.written, memory.read = (stream.pointer, now), {}
-        else:
-            memory.read[stream.pointer] = now
-
-    def of(self, pointer):
-        return self.streams[pointer]
-
-
-class Stream:
-    """A queue of what is enqueued; ``ptr`` as CuPy names it."""
-
-    def __init__(self, gpu, device=None, *, pointer=None):
-        self.gpu, self.device = gpu, gpu.device if device is None else device
-        self.ptr = self.pointer = 8 * len(gpu.streams) + self.device * 4096 if pointer is None else pointer
-        gpu.streams[self.pointer] = self
-        self.clock, self.queue, self.capturing, self.outer = defaultdict(int), [], None, []
-
-    def __enter__(self):
-        if self.gpu.device != self.device:
-            raise RuntimeError(f"The device that the stream is created on ({self.device}) does not match")
-        self.outer.append(self.gpu.stream)
-        setattr(self.gpu.local, f"stream{self.device}", self)
-        return self
-
-    def __exit__(self, *error):
-        setattr(self.gpu.local, f"stream{self.device}", self.outer.pop())
-
-    def enqueue(self, run, reads=(), writes=(), what="kernel"):
-        """Put ``run`` into the queue, or into the graph that is captured."""
-        if self.capturing is not None:
-            self.capturing.append((run, tuple(reads), tuple(writes), what))
-            return
-        for who, when in self.gpu.clock.items():
-            self.clock[who] = max(self.clock[who], when)
-        for write, addresses in ((False, reads), (True, writes)):
-            for address in addresses:
-                self.gpu.use(self, address, write)
-        self.clock[self.pointer] += 1
-        self.queue.append(run)
-
-    def refuse_in_capture(self, what):
-        if self.capturing is not None:
-            raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while the stream is capturing")
-
-    def drain(self, length=None):
-        """Run what is in the queue, up to what had been enqueued when its clock stood at ``length``."""
-        left = 0 if length is None else max(self.clock[self.pointer] - length, 0)
-        while len(self.queue) > left:
-            self.queue.pop(0)()
-
-    def synchronize(self):
-        self.refuse_in_capture("waiting")
-        self.drain()
-        for who, when in self.clock.items():
-            self.gpu.clock[who] = max(self.gpu.clock[who], when)
-
-    def record(self, event=None):
-        event = event or Event()
-        event.stream, event.clock = self, dict(self.clock)
-        return event
-
-    def wait_event(self, event):
-        for who, when in event.clock.items():
-            self.clock[who] = max(self.clock[who], when)
-        length = event.clock.get(event.stream.pointer, 0)
-        self.clock[self.pointer] += 1
-        self.queue.append(lambda: event.stream.drain(length))
-
-
-class Event:
-    def __init__(self, block=False, disable_timing=False):
-        self.stream, self.clock = None, {}
-
-    def record(self, stream):
-        stream.record(self)
 
 
 class Device:
@@ -371,7 +223,11 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         graphExecDestroy=lambda handle: None,
     )
     new_stream = type("Stream", (), {"null": gpu.default[0], "__new__": lambda cls, non_blocking: Stream(gpu)})
+    spans = gpu.spans
+    nvtx = SimpleNamespace(RangePush=spans.append, RangePop=lambda: spans.append(None))
+    pool = SimpleNamespace(free_all_blocks=lambda: gpu.released.append(gpu.device))
     cuda = SimpleNamespace(
+        nvtx=nvtx,
         is_available=lambda: True,
         Device=lambda index=None: Device(gpu, capability, index),
         Stream=new_stream,
@@ -381,10 +237,12 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         runtime=runtime,
     )
     cupy = ModuleType("cupy")
+    cupy.__spec__ = ModuleSpec("cupy", None)  # who asks whether there is a CuPy, looks at it
     cupy.cuda, cupy.ndarray, cupy.asarray = cuda, Array, asarray
     cupy.empty = lambda shape, dtype: gpu.allocate(shape, dtype, gpu.device).view(Array)
     cupy.from_dlpack = lambda foreign: foreign.__dlpack__(stream=gpu.stream.pointer)
     cupy.RawModule = lambda path: SimpleNamespace(get_function=lambda name: Kernel(gpu, shim, known[path]))
+    cupy.get_default_memory_pool = cupy.get_default_pinned_memory_pool = lambda: pool
     cupyx = ModuleType("cupyx")
     cupyx.empty_pinned = lambda shape, dtype: gpu.allocate(shape, dtype, None)
     monkeypatch.setitem(sys.modules, "cupy", cupy)

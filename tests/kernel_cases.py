@@ -15,9 +15,13 @@ import numpy as np
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import LEVEL, kept_of, level_of
 from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS, Likelihood
-from mpi_fast.kernels import finish, guided_step, prepare, reduce
+from mpi_fast.kernels import finish, guided_step, prepare, reduce, sampling
+from mpi_fast.kernels.sampling import PosteriorSampler
+from mpi_fast.kernels.solvers import Update, posterior_chain
 from mpi_fast.kernels.table import STEP
+from mpi_fast.kernels.weights import Weights
 from mpi_fast.philox import standard_normal
+from mpi_fast.schedule import VE
 
 TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
@@ -224,6 +228,49 @@ def step(device, case, calibration, likelihood, table, number, denoised, x, save
     return state
 
 
+def random_parameters(blocks, seed=0, width=16, inner=48, coarse_every=3):
+    """Of a posterior network, by their names there; weights that nothing leaves out: training starts some at zero."""
+    coarse = [(blocks - 1 - k) % coarse_every == 0 for k in range(blocks)]
+    layers = {"tails": (2, width), "conditioner.embed.0": (64, 2 + len(WIDTHS)), "conditioner.embed.2": (64, 64)}
+    layers["conditioner.spread"] = blocks, 64
+    layers["conditioner.modulation"] = 2 * (blocks * width + sum(coarse) * inner), 64
+    for k in range(blocks):
+        layers[f"correctors.{k}.inject"] = width, 4 + (0 if k else 2 * len(WIDTHS)), 3, 3
+        layers[f"correctors.{k}.head"] = 2 if k == blocks - 1 else 1, width, 3, 3
+        layers |= {f"correctors.{k}.stages.0.{name}": (width, width, 3, 3) for name in ("first", "second")}
+        if coarse[k]:
+            layers[f"correctors.{k}.stages.1.down"] = inner, width, 3, 3
+            layers[f"correctors.{k}.stages.1.up"] = 4 * width, inner, 1, 1
+            layers |= {f"correctors.{k}.stages.1.block.{name}": (inner, inner, 3, 3) for name in ("first", "second")}
+    rng, parameters = np.random.default_rng(seed), {}
+    for name, shape in layers.items():
+        size = 0.3 if "head" in name or "conditioner" in name else 1.0
+        weight = rng.standard_normal(shape) * size / np.sqrt(np.prod(shape[1:]))
+        bias = (
+            np.linspace(np.log(3.0), np.log(0.4), blocks) if "spread" in name else 0.1 * rng.standard_normal(shape[0])
+        )
+        parameters |= {f"{name}.weight": weight.astype(np.float32), f"{name}.bias": bias.astype(np.float32)}
+    return parameters
+
+
+def check_posterior(device, case):
+    """All kernels of the posterior network; test_posterior_kernels.py and test_posterior_gpu.py have PyTorch for it."""
+    calibration = case.calibration()
+    rows = calibration.rows(case.spectra(calibration))
+    signals = np.random.default_rng(case.seed).uniform(size=(case.frames, case.voxels)) @ calibration.basis
+    rows += (signals * calibration.singular_values) @ calibration.projection.conj() / calibration.weights
+    multiprocessors, images = device.multiprocessors, []
+    for count, device.multiprocessors in ((case.frames, 1), (1, 1000)):  # large tiles, small tiles
+        weights = Weights.upload(random_parameters(2), device)
+        sampler = PosteriorSampler(device, calibration, weights, count)
+        chain = posterior_chain("heun", VE(), 2)
+        images.append(sampler(rows[:count].astype(np.complex64), 0, 1, 3, chain)[0].copy())
+    device.multiprocessors = multiprocessors
+    assert np.isfinite(images).all()
+    assert np.any(images)
+    np.testing.assert_array_equal(*images)
+
+
 def check_finish(device, case):
     rng = np.random.default_rng(case.seed)
     x = rng.standard_normal((case.frames, case.samples, case.voxels)).astype(np.float32)
@@ -236,6 +283,34 @@ def check_finish(device, case):
         finish.finish(device, filled(device, x), filled(device, statistics), agreed=about, **results)
         for name, found in results.items():
             close(host(found), expected[name], 2e-6)
+
+
+def check_update(device, case):
+    """Coefficients of every kind, and those that leave something out: it is not read, or not written."""
+    rng, images = np.random.default_rng(case.seed + 5), case.frames * case.samples
+    statistics = rng.uniform(0.5, 2.0, (7, images)).astype(np.float32)
+    noise = standard_normal(11, [0], case.samples, 3, case.voxels)[0][(np.arange(images) + 2) % case.samples]
+    for change in (Update(0.5, -2.0, 0.3, 0.7, 1.5, 0.25, -0.5, 3), Update(noise=2.0, draw=3), Update(denoised=1.0)):
+        shape = images, case.voxels
+        denoised, x, saved = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
+        new = change.x * x + change.denoised * denoised + change.saved * saved
+        new += change.noise * statistics[1][:, None] * noise
+        saves = change.save_x or change.save_denoised or change.save_saved
+        kept = change.save_x * x + change.save_denoised * denoised + change.save_saved * saved if saves else saved
+        given = {"denoised": denoised, "x": x, "saved": saved}
+        unread = {name: not (getattr(change, name) or getattr(change, f"save_{name}")) for name in given}
+        buffers = [
+            device.empty(shape, np.float32)
+            if unread[name] and not (name == "saved" and not saves)
+            else filled(device, one)
+            for name, one in given.items()
+        ]
+        precision = device.empty((images,), np.float32)
+        arrays = filled(device, statistics), *buffers, precision
+        sampling.update(device, change, arrays, 0.25, 2 + case.samples, case.samples, 11)
+        close(host(buffers[1]), new, 2e-6)
+        close(host(buffers[2]), kept, 2e-6)
+        assert (host(precision) == 0.25).all()
 
 
 def draw(seed, samples, number, voxels):
@@ -273,6 +348,7 @@ def main():
     for case in (Case(frames=2, samples=3, rank=37, rows=600), Case(5, 1, (7, 13), 91, 48), Case(1, 5, (28, 30), 9, 5)):
         check_reduce(device, case)
         check_finish(device, case)
+        check_update(device, case)
         for number in (0, 2, len(table) - 1):
             check_step(device, case, table, number, group=4)
         for scalar, channels_last in (("float32", False), ("bfloat16", True)):
@@ -280,6 +356,7 @@ def main():
         check_step(device, case, table, 1, "float16", channels_last=True, group=1)
         for number in (1, 6, 8):  # 6 comes from one quarter turn and goes to the other, on a square grid
             check_step(device, case, consensus_table(8, case.grid), number)
+    check_posterior(device, Case(2, 1, (7, 13), 41, 48))
     print("all kernels agree with their references")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from kernel_cases import random_parameters
 
 import mpi_fast
 from mpi_fast.guidance import signal_presence, signal_scale
@@ -15,17 +15,10 @@ from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signa
 
 
 def random_network(blocks, seed=0, **config):
-    """Weights that nothing leaves out: training begins with some of them at zero."""
-    generator = torch.Generator().manual_seed(seed)
+    """See `kernel_cases.random_parameters`."""
     network = PosteriorNetwork(PosteriorConfig(blocks=blocks, **config)).eval()
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            size = 0.3 if "head" in name or "conditioner" in name else 1.0
-            layer.weight.data = (
-                torch.randn(layer.weight.shape, generator=generator) * size / layer.weight[0].numel() ** 0.5
-            )
-            if "spread" not in name:
-                layer.bias.data = 0.1 * torch.randn(layer.bias.shape, generator=generator)
+    drawn = random_parameters(blocks, seed, **config)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in drawn.items()})
     return network
 
 

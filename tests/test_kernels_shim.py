@@ -29,7 +29,8 @@ from mpi_fast.guidance import CONDITION_CHANNELS
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
-from mpi_fast.kernels.table import FINAL, STEP, consensus_table, step_table
+from mpi_fast.kernels.solvers import FINAL
+from mpi_fast.kernels.table import STEP, consensus_table, step_table
 from mpi_fast.schedule import VE, VP
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")

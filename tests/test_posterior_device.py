@@ -1,6 +1,11 @@
 """The posterior network's pipeline on a GPU, on the stand-in for CUDA: what a caller sees."""
 
+import gc
+import re
 import sys
+import warnings
+import weakref
+from types import SimpleNamespace
 
 import fake_cuda
 import numpy as np
@@ -10,8 +15,10 @@ from shim import COMPILER
 
 from mpi_fast import Reconstructor
 from mpi_fast.bundle import PLANE, Bundle
+from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import initializers, network_parameters
-from mpi_fast.errors import DeviceError, InputError, ModelError
+from mpi_fast.engines.onnx import BoundSession, session
+from mpi_fast.errors import DeviceError, ModelError
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
@@ -75,8 +82,6 @@ def test_a_gpu_gives_the_images_of_the_cpu_by_one_graph(monkeypatch, tmp_path, c
     assert largest_difference(found.quantiles, expected.quantiles) < 1e-2
     np.testing.assert_allclose(found.snr_db, expected.snr_db, atol=1e-3)
     np.testing.assert_allclose(found.noise_floor, expected.noise_floor, rtol=1e-4)
-    with pytest.raises(InputError, match=r"samples are not drawn by .*: expected engine='onnx'"):
-        reconstruct.samples(rows[:1], count=2)
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
@@ -99,6 +104,121 @@ def test_batches_padded_whole_and_by_turns_and_arrays_of_the_device(monkeypatch,
     with stream:  # the caller's, which is still writing
         found = pipeline.on_device(signals)
     np.testing.assert_array_equal(found.image.view(np.ndarray), one_by_one)
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A GPU, and a network of one block for it."""
+    gpu = fake_cuda.install(monkeypatch, tmp_path)
+    network = parameters(random_network(1))
+    monkeypatch.setattr(posterior_device, "network_parameters", lambda content, where: network)
+    return gpu
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_a_gpu_is_the_first_choice_until_it_is_lost(monkeypatch, small, calibration, rows):
+    on_cpu = Reconstructor(calibration, "posterior", device="cpu")
+    asked, auto = (Reconstructor(calibration, "posterior", device=name) for name in ("cuda", "auto"))
+    for reconstruct in (asked, auto):
+        assert "own kernels" in reconstruct.runs_on
+        assert reconstruct.graphs[1]["captured"]
+
+    def lost(stream):
+        raise fake_cuda.CUDARuntimeError("cudaErrorLaunchFailure: unspecified launch failure")
+
+    monkeypatch.setattr(fake_cuda.Stream, "synchronize", lost)
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        asked(rows[:1])
+    with pytest.warns(RuntimeWarning, match="from here on the CPU reconstructs: .*unspecified launch failure"):
+        found = auto(rows[:1])
+    np.testing.assert_array_equal(found.image, on_cpu(rows[:1]).image)
+    assert "on the CPU" in auto.runs_on
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = auto.samples(rows[:1], 1, steps=1)
+    np.testing.assert_array_equal(drawn, on_cpu.samples(rows[:1], 1, steps=1))
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_no_call_after_warming_up_captures_and_closing_gives_memory_back(small, calibration, rows):
+    reconstruct = Reconstructor(calibration, "posterior", device="cuda")
+    reconstruct.warmup(1)
+    captured = len(small.captured)
+    assert {frames: state["captured"] for frames, state in reconstruct.graphs.items()} == {1: True}
+    small.spans.clear()
+    images = reconstruct(rows[:1]).image
+    assert small.spans == ["mpi-fast: submit 1 frames", None, "mpi-fast: collect 1 frames", None]
+    assert len(small.captured) == captured
+    drawn = reconstruct.samples(rows[:1], 1, steps=1)  # that they are those of the CPU: test_device_samples.py
+    assert drawn.shape == (1, 1, *calibration.grid)
+    np.testing.assert_array_equal(reconstruct.samples(rows[:1], 1, steps=1), drawn)
+    kept = [weakref.ref(lane) for lane, _ in reconstruct._chosen()[0]._lanes.values()]
+    reconstruct.close()
+    gc.collect()
+    assert not any(one() for one in kept)
+    assert small.released == [0, 0]
+    reconstruct.close()
+    np.testing.assert_array_equal(reconstruct(rows[:1]).image, images)
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_samples_give_way_to_the_cpu_too(monkeypatch, small, calibration, rows):
+    auto = Reconstructor(calibration, "posterior")
+
+    def full(shape, dtype):
+        raise type("OutOfMemoryError", (Exception,), {})("out of memory allocating 12,345 bytes")
+
+    monkeypatch.setattr(small.cupy, "empty", full)
+    with pytest.warns(RuntimeWarning, match="from here on the CPU .*memory does not suffice"):
+        drawn = auto.samples(rows[:1], 1, steps=1)
+    wanted = Reconstructor(calibration, "posterior", device="cpu").samples(rows[:1], 1, steps=1)
+    np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(monkeypatch, tmp_path, calibration):
+    gpu = fake_cuda.install(monkeypatch, tmp_path)
+    gpu.count = 0
+    with pytest.raises(DeviceError, match="cuda:0: there are 0 CUDA devices"):
+        Reconstructor(calibration, "posterior", device="cuda")
+    with pytest.warns(RuntimeWarning, match="on the CPU: not its own kernels: cuda:0: there are 0 CUDA devices"):
+        reconstruct = Reconstructor(calibration, "posterior")
+    assert "ONNX Runtime on the CPU" in reconstruct.runs_on
+    assert "not onnx: this ONNX Runtime has no CUDA" in reconstruct.runs_on
+
+
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_a_volume_on_a_gpu_is_onnx_runtimes_and_says_why(monkeypatch, small):
+    """With ONNX Runtime on the CPU in the place of the one with CUDA."""
+    opened = []
+
+    def on_cpu(content, title, threads, gpu=None):
+        opened.append(gpu)
+        return session(content, title, threads)
+
+    monkeypatch.setattr("mpi_fast.pipelines.posterior.session", on_cpu)
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((1, 40, 60)) + 1j * rng.standard_normal((1, 40, 60))
+    volume = Calibration.from_arrays(matrix, None, (3, 4, 5), (1.0, 1.0, 1.0))
+    reconstruct = Reconstructor(volume)
+    assert opened == [0]
+    assert re.search(r"cuda:0.*not its own kernels: grid \(3, 4, 5\): .* are for planes", reconstruct.runs_on)
+    signals = (rng.uniform(size=(1, 60)) @ volume.matrix.T).astype(np.complex64)
+    assert np.isfinite(reconstruct(signals).image).all()
+
+
+def test_onnx_runtime_on_a_gpu_that_fails_is_a_device_error():
+    class Session:
+        def io_binding(self):
+            return SimpleNamespace(bind_input=None, bind_output=None)
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def run_with_iobinding(self, binding):
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
+
+    with pytest.raises(DeviceError, match="CUDA failure 700"):
+        BoundSession(Session(), {}, {})()
 
 
 def test_without_cupy_and_cuda_both_reasons_are_given(monkeypatch, calibration):

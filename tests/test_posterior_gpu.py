@@ -8,12 +8,14 @@ import pytest
 from kernel_cases import host
 from posterior_cases import expected, loop_of, random_network, trained_network
 
+from mpi_fast import Reconstructor
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
+from mpi_fast.pipelines import Sampling
 from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 
 pytestmark = pytest.mark.gpu
@@ -104,6 +106,54 @@ def test_memory_stays_flat_over_many_frames(pipeline, rows):
         count += 1
     assert count > 500
     assert cupy.cuda.runtime.memGetInfo()[0] >= before - 2**20
+
+
+@pytest.mark.parametrize(
+    ("sampler", "sde", "steps"), [("dpm", "ve", 6), ("heun", "ve", 4), ("predictor-corrector", "vp", 20)]
+)
+def test_samples_are_those_of_the_cpu(calibration, rows, pipeline, sampler, sde, steps):
+    sampling = Sampling(3, steps, 7, sampler, sde)
+    found = pipeline.samples(rows[:3], sampling)
+    wanted = Reconstructor(calibration, "posterior", device="cpu").samples(
+        rows[:3], 3, steps=steps, seed=7, sampler=sampler, sde=sde
+    )
+    assert np.abs(found - wanted.reshape(found.shape)).max() <= 0.02 * wanted.max()
+    np.testing.assert_array_equal(pipeline.samples(rows[2:3], sampling)[0], found[2])
+
+
+def test_arrays_that_are_on_the_gpu_stay_there(device, calibration, pipeline, rows):
+    import cupy
+    import torch
+
+    wanted, reconstruct = pipeline(rows).image, Reconstructor(calibration, "posterior", device="cuda")
+    spectra = np.zeros((COUNT, *calibration.selection.shape), np.complex64)
+    spectra[:, calibration.selection] = rows
+    pinned = torch.from_numpy(rows).pin_memory()
+    for make_signals in (
+        lambda: cupy.asarray(rows),
+        lambda: cupy.asarray(spectra),
+        lambda: torch.from_numpy(rows).cuda(),
+        lambda: pinned.to("cuda", non_blocking=True),  # still being copied when it is handed over
+    ):
+        out = reconstruct(make_signals())
+        assert isinstance(out.image, cupy.ndarray)
+        np.testing.assert_array_equal(out.image.get().reshape(wanted.shape), wanted)
+
+
+def test_a_full_gpu_gives_one_message(device, calibration, rows):
+    import cupy
+
+    pipeline = PosteriorOnDevice(calibration, Bundle.open("posterior"), CupyDevice, (1, 100_000))
+    kept = []
+    try:
+        while True:
+            kept.append(cupy.cuda.alloc(2**30))
+    except cupy.cuda.memory.OutOfMemoryError:
+        pass
+    with pytest.raises(DeviceError, match="memory"):
+        pipeline(np.repeat(rows[:1], 2, axis=0))
+    del kept
+    cupy.get_default_memory_pool().free_all_blocks()
 
 
 def test_two_threads(device, calibration, rows):

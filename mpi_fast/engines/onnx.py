@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mpi_fast.bundle import Bundle
 
 Array = NDArray[np.float32]
+CUDA = "CUDAExecutionProvider"
 SCORE = {"fp32": "score.onnx", "fp16": "score.fp16.onnx"}
 
 
@@ -103,11 +104,12 @@ class BoundSession:
                     raise ModelError(f"the network has no {name} of {buffer.shape}: {error}") from error
 
     def __call__(self) -> None:
-        """Run on what the buffers hold; ModelError where the model is not for them."""
+        """Run on what the buffers hold; ModelError where the model is not for them, DeviceError of a GPU."""
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's errors have no common base class of their own
-            raise ModelError(f"ONNX Runtime fails to run the network: {error}") from error
+            kind = DeviceError if self._session.get_providers()[0] == CUDA else ModelError
+            raise kind(f"ONNX Runtime fails to run the network: {error}") from error
 
 
 def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | None = None) -> Any:
@@ -143,7 +145,7 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
     options.intra_op_num_threads = threads or 0
     # Threads may spin within an evaluation, but not after it: they would take the cores from what runs in between.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    provider = "CPUExecutionProvider" if gpu is None else "CUDAExecutionProvider"
+    provider = "CPUExecutionProvider" if gpu is None else CUDA
     if provider not in onnxruntime.get_available_providers():
         raise DeviceError("this ONNX Runtime has no CUDA: pip install 'mpi-fast[gpu]', which replaces onnxruntime")
     try:

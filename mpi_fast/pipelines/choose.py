@@ -14,7 +14,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
-from mpi_fast.pipelines import Frames, Pipeline, Sampling
+from mpi_fast.pipelines import Array, Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.posterior import PosteriorGraph
 from mpi_fast.pipelines.steps import StepLoop
@@ -63,10 +63,13 @@ def choose(
     if device.startswith("cuda") and not isinstance(engine, str):
         raise InputError(f"device '{device}': an engine object runs on the host, expected cpu or auto")
 
-    if bundle.method == "posterior":
-        return _posterior(calibration, bundle, sampling, place, engine, threads)
+    posterior = bundle.method == "posterior"
+    if posterior:
+        _expect_posterior(bundle, sampling, engine)
 
     def on_cpu() -> tuple[Pipeline, str]:
+        if posterior:
+            return PosteriorGraph(calibration, bundle, threads), f"{bundle.path.name} serves every grid"
         return _on_cpu(calibration, bundle, sampling, engine, threads)
 
     if device == "cpu" or not isinstance(engine, str):
@@ -74,7 +77,11 @@ def choose(
     reason = _no_gpu() if device == "auto" else None
     if reason is None:
         try:
-            gpu, why = _on_gpu(calibration, bundle, sampling, int(place[1] or 0), engine, precision)
+            index = int(place[1] or 0)
+            if posterior:
+                gpu, why = _posterior_on_gpu(calibration, bundle, index, engine)
+            else:
+                gpu, why = _on_gpu(calibration, bundle, sampling, index, engine, precision)
             return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), why
         except DeviceError as error:
             if device != "auto":
@@ -85,33 +92,29 @@ def choose(
     return pipeline, f"{why}; {reason}"
 
 
-def _posterior(
-    calibration: Calibration,
-    bundle: Bundle,
-    sampling: Sampling,
-    place: re.Match[str],
-    engine: str | Engine,
-    threads: int | None,
-) -> tuple[Pipeline, str]:
-    """The posterior network: on the CPU unless a GPU is asked for by name; planes there by kernels of its own."""
+def _expect_posterior(bundle: Bundle, sampling: Sampling, engine: str | Engine) -> None:
+    """InputError for what a posterior network has no use for."""
     if sampling != Sampling(seed=sampling.seed):
         raise InputError(f"{bundle.path}: a posterior network makes the image in one evaluation: expected no sampling")
     if engine not in ("auto", "onnx"):
         raise InputError(f"engine {engine!r}: {bundle.path} is evaluated by ONNX Runtime, expected auto or onnx")
-    gpu = int(place[1] or 0) if place[0].startswith("cuda") else None
-    why = f"{bundle.path.name} serves every grid"
-    if gpu is None or engine == "onnx" or len(calibration.grid) == 3:
-        return PosteriorGraph(calibration, bundle, threads, gpu), why
+
+
+def _posterior_on_gpu(calibration: Calibration, bundle: Bundle, index: int, engine: str) -> tuple[Pipeline, str]:
+    """The network's own kernels; where they are not to be had, ONNX Runtime with CUDA, and why."""
     from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 
-    try:
-        return PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(gpu)), why
-    except (DeviceError, ModelError) as error:
+    reasons: list[str] = []
+    if engine == "auto":
         try:
-            return PosteriorGraph(calibration, bundle, threads, gpu), f"{why}; not its own kernels: {error}"
-        except MPIFastError as other:
-            raise DeviceError(f"not its own kernels: {error}; not onnx: {other}") from error
+            return PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(index)), "the first choice"
+        except (DeviceError, ModelError, InputError) as error:  # InputError: of a volume
+            reasons.append(f"not its own kernels: {error}")
+    try:
+        return PosteriorGraph(calibration, bundle, gpu=index), "; ".join(reasons) or "as asked for"
+    except MPIFastError as error:
+        raise DeviceError("; ".join([*reasons, f"not onnx: {error}"])) from error
 
 
 class WithFallback:
@@ -132,16 +135,35 @@ class WithFallback:
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
+        frames: Frames = self._try(lambda pipeline: pipeline(rows))
+        return frames
+
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+        """See `posterior.PosteriorGraph.samples`."""
+        drawn: Array = self._try(lambda pipeline: pipeline.samples(rows, sampling))
+        return drawn
+
+    def close(self) -> None:
+        """See `Lanes.close`."""
+        close(self._pipeline)
+
+    def _try(self, work: Callable[[Any], Any]) -> Any:
         try:
-            return self._pipeline(rows)
+            return work(self._pipeline)
         except DeviceError as error:
-            warnings.warn(f"from here on the CPU reconstructs: {error}", RuntimeWarning, stacklevel=3)
+            warnings.warn(f"from here on the CPU reconstructs: {error}", RuntimeWarning, stacklevel=4)
             self._pipeline, _ = self._on_cpu()
-            return self._pipeline(rows)
+            return work(self._pipeline)
 
     def on_device(self, signals: Any) -> Frames:
         """See `DeviceLoop.on_device`; nothing falls back, since the caller wants the images on the GPU."""
         return on_device(self._pipeline, signals)
+
+
+def close(pipeline: Pipeline) -> None:
+    """Give back what a pipeline holds of a GPU, if it does."""
+    if hasattr(pipeline, "close"):
+        pipeline.close()
 
 
 def on_device(pipeline: Pipeline, signals: Any) -> Frames:

@@ -100,14 +100,15 @@ class Lanes(ABC):
             for turn, start in enumerate(range(0, len(rows), self.batch)):
                 part = slice(start, min(start + self.batch, len(rows)))
                 if len(busy) == 2:
-                    _collect(out, *busy.popleft())
+                    self._collect(out, *busy.popleft())
                 count = part.stop - part.start
                 lane, _ = self._lane(count, turn % 2)
-                lane.given["signals"][:count], lane.given["signals"][count:] = rows[part], 0
-                lane.submit()
+                with self._device.span(f"submit {count} frames"):
+                    lane.given["signals"][:count], lane.given["signals"][count:] = rows[part], 0
+                    lane.submit()
                 busy.append((lane, part))
             while busy:
-                _collect(out, *busy.popleft())
+                self._collect(out, *busy.popleft())
         return out
 
     def on_device(self, signals: Array) -> Frames:
@@ -134,12 +135,24 @@ class Lanes(ABC):
             for start in range(0, len(rows), self.batch):
                 part = slice(start, min(start + self.batch, len(rows)))
                 lane, loop = self._lane(part.stop - part.start, 0)
-                with loop.device.active():
+                with loop.device.active(), loop.device.span(f"{part.stop - part.start} frames on the device"):
                     loop.signals[: len(rows[part])], loop.signals[len(rows[part]) :] = rows[part], 0
                     lane.between()
                     _take(out, loop.outputs, part)
                 loop.device.wait()
         return out
+
+    def close(self) -> None:
+        """Give the GPU's memory back; the pipeline is of no use any more."""
+        with device_errors():
+            for _, loop in self._lanes.values():
+                loop.device.wait()
+            self._lanes.clear()
+            self._device.release()
+
+    def _collect(self, out: Frames, lane: CapturedFrames, part: slice) -> None:
+        with self._device.span(f"collect {part.stop - part.start} frames"):
+            _take(out, lane.collect(), part)
 
     def _results(self, frames: int, empty: Callable[[tuple[int, ...]], Array]) -> Frames:
         shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("image", "std"), (frames, self._calibration.num_voxels))
@@ -180,7 +193,3 @@ def _take(out: Frames, found: Mapping[str, Array], part: slice) -> None:
     for name, target in out._asdict().items():
         if target is not None:
             target[part] = (found[name] if name in found else statistics[name])[: part.stop - part.start]
-
-
-def _collect(out: Frames, lane: CapturedFrames, part: slice) -> None:
-    _take(out, lane.collect(), part)

@@ -2,14 +2,22 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import network_parameters
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.launch import Device
 from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.sampling import PosteriorSampler
+from mpi_fast.kernels.solvers import posterior_chain
 from mpi_fast.kernels.weights import Weights
+from mpi_fast.pipelines import Array, Sampling
+from mpi_fast.pipelines.failures import device_errors
 from mpi_fast.pipelines.lanes import BATCHES, Lanes
+from mpi_fast.schedule import SDES
 
 
 class PosteriorOnDevice(Lanes):
@@ -44,7 +52,33 @@ class PosteriorOnDevice(Lanes):
         batches: Sequence[int] = BATCHES,
     ) -> None:
         self._parameters = network_parameters(bundle.read(PLANE), f"{bundle.path}/{PLANE}")
+        self._sigma_range = bundle.sigma_range
+        self._samplers: dict[int, PosteriorSampler] = {}
         super().__init__(calibration, open_device, batches)
+
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+        """See `posterior.PosteriorGraph.samples`: (F, samples, N), many at once, whatever frame they are of."""
+        chain = posterior_chain(sampling.sampler, SDES[sampling.sde](*self._sigma_range), sampling.steps)
+        count = len(rows) * sampling.samples
+        images = np.empty((count, self._calibration.num_voxels), np.float32)
+        with device_errors():
+            size = next((size for size in self._batches if size >= count), self.batch)
+            if size not in self._samplers:
+                self._samplers[size] = self._open_sampler(self._open_device(), size)
+            for start in range(0, count, size):
+                numbers = np.arange(start, min(start + size, count))
+                given = rows[numbers // sampling.samples], start, sampling.samples, sampling.seed, chain
+                images[numbers] = self._samplers[size](*given)
+        return images.reshape(len(rows), sampling.samples, -1)
+
+    def close(self) -> None:
+        """See `Lanes.close`."""
+        self._samplers.clear()
+        super().close()
+
+    def _open_sampler(self, device: Device, images: int) -> PosteriorSampler:
+        with device.active():
+            return PosteriorSampler(device, self._calibration, Weights.upload(self._parameters, device), images)
 
     def _start(self, batches: Sequence[int]) -> tuple[str, list[int]]:
         return "the posterior network's own kernels, fp16 convolutions", list(batches)

@@ -1,0 +1,151 @@
+"""Samplers as sums: after each evaluation of the network, new images from old ones by a few numbers.
+
+Every sampler of `samplers` is, per evaluation, one linear update of the noisy image x and of one saved image by x, the
+denoised image, the saved image and fresh noise. So its coefficients are all that a kernel needs to know of it. Signal
+scales s(t) of VP and sub-VP are divided out: x here is x_t / s(t), what the network sees.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mpi_fast.samplers import get_sampler
+from mpi_fast.schedule import SDE, karras_sigmas, time_grid
+
+
+@dataclass(frozen=True)
+class Update:
+    """What follows one evaluation of the network: new x and new saved image as sums of what there is.
+
+    Attributes
+    ----------
+    x, denoised, saved, noise : float
+        Coefficients of the new x.
+    save_x, save_denoised, save_saved : float
+        Coefficients of the new saved image; all zero leaves it as it is.
+    draw : int
+        Which draw of noise.
+    """
+
+    x: float = 0.0
+    denoised: float = 0.0
+    saved: float = 0.0
+    noise: float = 0.0
+    save_x: float = 0.0
+    save_denoised: float = 0.0
+    save_saved: float = 0.0
+    draw: int = 0
+
+
+Evaluation = tuple[float, Update]
+"""Noise level at which the network is evaluated, and what is done with the result."""
+
+FINAL: Final = Update(denoised=1.0)
+"""All samplers end by returning a denoised image."""
+
+
+def evaluations(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
+    """All evaluations of a sampler in their order.
+
+    Parameters
+    ----------
+    sampler : str
+        A name of `samplers.SAMPLERS`.
+    sde : SDE
+        The noising process; the solvers of the ODE take its range of noise levels only.
+    steps : int
+        Of the sampler.
+
+    Raises
+    ------
+    InputError
+        For names that there are not, and numbers out of range.
+    """
+    get_sampler(sampler)  # names the known ones
+    return list(_SOLVERS[sampler](sde, steps))
+
+
+def posterior_chain(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
+    """All evaluations of a posterior network for samples: ``D + sigma_max n`` is where they start.
+
+    Even there what is left of the image steers them. So one evaluation comes before the sampler's own, of signals
+    without a noisy image: its noise level is infinite. Parameters and errors as of `evaluations`.
+    """
+    solver = evaluations(sampler, sde, steps)
+    level = solver[0][0]
+    return [(math.inf, Update(denoised=level / sde.sigma_max, noise=level)), *solver]
+
+
+def _dpm_solver_2m(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.dpm_solver_2m`: the saved image is the last denoised one."""
+    levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
+    h_previous = math.inf
+    for sigma, sigma_next in itertools.pairwise(levels):
+        h = math.log(sigma / sigma_next)
+        gain, extrapolation = -math.expm1(-h), h / (2.0 * h_previous)
+        yield (
+            sigma,
+            Update(
+                x=sigma_next / sigma,
+                denoised=gain * (1.0 + extrapolation),
+                saved=-gain * extrapolation,
+                save_denoised=1.0,
+            ),
+        )
+        h_previous = h
+    yield levels[-1], FINAL
+
+
+def _heun(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.heun`: the saved image is x after half of the step, by the slope at its beginning."""
+    levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
+    for sigma, sigma_next in itertools.pairwise(levels):
+        h = sigma_next - sigma
+        early, late = h / sigma, h / sigma_next
+        yield sigma, Update(x=1.0 + early, denoised=-early, save_x=1.0 + 0.5 * early, save_denoised=-0.5 * early)
+        yield sigma_next, Update(saved=1.0, x=0.5 * late, denoised=-0.5 * late)
+    yield levels[-1], FINAL
+
+
+def _euler_maruyama(sde: SDE, steps: int) -> Iterator[Evaluation]:
+    """`samplers.euler_maruyama`."""
+    times = time_grid(sde, steps).tolist()
+    for draw, (t, t_next) in enumerate(itertools.pairwise(times), 1):
+        dt = t_next - t
+        f, g = sde.drift(t), sde.diffusion(t)
+        yield _chain(sde, t, t_next, 1.0 + f * dt, -(g**2) * dt, g * math.sqrt(-dt), draw)
+    yield sde.sigma(times[-1]), FINAL
+
+
+def _predictor_corrector(sde: SDE, steps: int, snr: float = 0.16) -> Iterator[Evaluation]:
+    """`samplers.predictor_corrector` with one corrector step."""
+    times = time_grid(sde, steps).tolist()
+    draws = itertools.count(1)
+    for t, t_next in itertools.pairwise(times):
+        a = sde.scale(t) / sde.scale(t_next)
+        g2 = sde.scale(t) ** 2 * (sde.sigma(t) ** 2 - sde.sigma(t_next) ** 2)
+        yield _chain(sde, t, t_next, 2.0 - a, g2, math.sqrt(g2), next(draws))
+        eps = 2.0 * a**2 * (snr * sde.scale(t_next) * sde.sigma(t_next)) ** 2
+        yield _chain(sde, t_next, t_next, 1.0, eps, math.sqrt(2.0 * eps), next(draws))
+    yield sde.sigma(times[-1]), FINAL
+
+
+def _chain(sde: SDE, t: float, t_next: float, keep: float, pull: float, jitter: float, draw: int) -> Evaluation:
+    """``keep x + pull score(x, t) + jitter z`` at time t, for x / s: s changes to that of the next time."""
+    s, sigma, s_next = sde.scale(t), sde.sigma(t), sde.scale(t_next)
+    return sigma, Update(
+        x=(keep - pull / (s * sigma) ** 2) * s / s_next,
+        denoised=pull / (s * sigma**2) / s_next,
+        noise=jitter / s_next,
+        draw=draw,
+    )
+
+
+_SOLVERS: Final[dict[str, Callable[[SDE, int], Iterator[Any]]]] = {
+    "dpm": _dpm_solver_2m,
+    "heun": _heun,
+    "euler-maruyama": _euler_maruyama,
+    "predictor-corrector": _predictor_corrector,
+}
