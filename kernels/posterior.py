@@ -3,7 +3,7 @@
     reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image
 
 With 28 blocks, ten of which correct at half resolution, too, these are 70 launches: a convolution has no launch of its
-own, nor has anything around one.
+own, nor has anything around one. A further evaluation, of what `refine` makes of the image, begins at plan.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ from mpi_fast.uncertainty import LEVELS
 
 PLAN_THREADS = 512  # of a block, as in plan.cu
 PROJECT_THREADS, PROJECT_COLUMNS = 256, 8  # of a block, as in project.cu
+REFINE_THREADS = 256  # of a block, as in refine.cu
 TILE_THREADS, IMAGE_THREADS = 256, 128  # as in fine.cu and coarse.cu, and in image.cu
 NOTHING = np.uintp(0)
 
@@ -41,6 +42,8 @@ class PosteriorLoop:
         F.
     guided : bool
         Each frame has a noisy image beside its signals: `noisy` and `precision` are read, too.
+    evaluations : int
+        Of the network: after the first, each is shown the image of the one before as a noisy one, by its own errors.
 
     Raises
     ------
@@ -63,11 +66,18 @@ class PosteriorLoop:
     """
 
     def __init__(
-        self, device: Device, calibration: Calibration, weights: Weights, frames: int, guided: bool = False
+        self,
+        device: Device,
+        calibration: Calibration,
+        weights: Weights,
+        frames: int,
+        guided: bool = False,
+        evaluations: int = 1,
     ) -> None:
         if len(calibration.grid) != 2:
             raise InputError(f"grid {calibration.grid}: the GPU's kernels of the posterior network are for planes")
         self.device, self._weights, self._frames = device, weights, frames
+        self._guided, self._evaluations = guided, evaluations
         self._rows, self._columns = calibration.grid
         sized = frames, device.multiprocessors
         half = -(-self._rows // 2), -(-self._columns // 2)
@@ -96,8 +106,9 @@ class PosteriorLoop:
         self.image = device.empty((frames, voxels), np.float32)
         self.std = device.empty((frames, voxels), np.float32)
         self.quantiles = device.empty((frames, len(LEVELS)), np.float32)
-        self.noisy = device.empty((frames, voxels), np.float32) if guided else None
-        self.precision = device.empty((frames,), np.float32) if guided else None
+        shown = guided or evaluations > 1
+        self.noisy = device.empty((frames, voxels), np.float32) if shown else None
+        self.precision = device.empty((frames,), np.float32) if shown else None
 
     @property
     def outputs(self) -> dict[str, Array]:
@@ -107,7 +118,10 @@ class PosteriorLoop:
     def __call__(self) -> None:
         """Enqueue the reconstruction of `signals`."""
         self.begin()
-        self.evaluate()
+        self.evaluate(self._guided)
+        for _ in range(self._evaluations - 1):
+            self._refine()
+            self.evaluate(True)
 
     def begin(self) -> None:
         """Enqueue what `signals` say by themselves."""
@@ -115,12 +129,13 @@ class PosteriorLoop:
         reduce(device, self._projection, self.signals, self._reduced, self._energy)
         prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition)
 
-    def evaluate(self) -> None:
-        """Enqueue one evaluation of the network, of what `begin` left and, if guided, of `noisy` and `precision`."""
-        self._plan()
+    def evaluate(self, shown: bool) -> None:
+        """Enqueue one evaluation of the network, of what `begin` left and, if ``shown``, of `noisy` and `precision`."""
+        noisy, precision = (self.noisy, self.precision) if shown else (NOTHING, NOTHING)
+        self._plan(precision)
         before, after = self._features
         for number, block in enumerate(self._weights.blocks):
-            self._project(number)
+            self._project(number, noisy)
             self._fine(number, block, before, after)
             before, after = after, before
             if block.coarse is not None:
@@ -128,13 +143,17 @@ class PosteriorLoop:
                 before, after = after, before
         self._finish()
 
-    def _plan(self) -> None:
+    def _refine(self) -> None:
+        arrays = self.statistics, self.image, self.std, np.int32(self._basis.shape[0]), self.noisy, self.precision
+        self.device.launch(Kernel("refine"), (self._frames, 1), REFINE_THREADS, 8 * REFINE_THREADS, arrays)
+
+    def _plan(self, precision: Array) -> None:
         weights, basis, (voxels, rank) = self._weights, self._basis, self._basis.shape
         arguments = (
             self.statistics,
             self._condition,
             basis.widths,
-            NOTHING if self.precision is None else self.precision,
+            precision,
             basis.singular_values,
             basis.transposed,
             *weights.embedding,
@@ -150,7 +169,7 @@ class PosteriorLoop:
         grid = len(weights.blocks), self._frames
         self.device.launch(Kernel("plan"), grid, PLAN_THREADS, plan_shared(rank), arguments)
 
-    def _project(self, number: int) -> None:
+    def _project(self, number: int, noisy: Array) -> None:
         basis, (voxels, rank) = self._basis, self._basis.shape
         head = self._weights.blocks[max(number - 1, 0)].head
         arguments = (
@@ -163,7 +182,7 @@ class PosteriorLoop:
             head.weights,
             head.bias,
             self._share,
-            NOTHING if self.noisy is None else self.noisy,
+            noisy,
             self._base,
             np.int32(number),
             np.int32(len(self._weights.blocks)),

@@ -41,7 +41,7 @@ class PosteriorSampler:
         self._given = device.pinned(loop.signals.shape, np.complex64)
         self._drawn = device.pinned(loop.image.shape, np.float32)
         self._start(0, 1, 0)
-        self.evaluation = Recorded(device, loop.evaluate, device)
+        self.evaluation = Recorded(device, lambda: loop.evaluate(True), device)
 
     def __call__(
         self, rows: NDArray[np.complex64], first: int, samples: int, seed: int, chain: Sequence[Evaluation]

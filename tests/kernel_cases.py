@@ -16,6 +16,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import LEVEL, kept_of, level_of
 from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS, Likelihood
 from mpi_fast.kernels import finish, guided_step, prepare, reduce, sampling
+from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.sampling import PosteriorSampler
 from mpi_fast.kernels.solvers import Update, posterior_chain
 from mpi_fast.kernels.table import STEP
@@ -259,16 +260,20 @@ def check_posterior(device, case):
     rows = calibration.rows(case.spectra(calibration))
     signals = np.random.default_rng(case.seed).uniform(size=(case.frames, case.voxels)) @ calibration.basis
     rows += (signals * calibration.singular_values) @ calibration.projection.conj() / calibration.weights
-    multiprocessors, images = device.multiprocessors, []
+    multiprocessors, images, refined = device.multiprocessors, [], []
     for count, device.multiprocessors in ((case.frames, 1), (1, 1000)):  # large tiles, small tiles
         weights = Weights.upload(random_parameters(2), device)
         sampler = PosteriorSampler(device, calibration, weights, count)
         chain = posterior_chain("heun", VE(), 2)
         images.append(sampler(rows[:count].astype(np.complex64), 0, 1, 3, chain)[0].copy())
+        loop = PosteriorLoop(device, calibration, weights, count, evaluations=2)
+        device.copy(rows[:count].astype(np.complex64), loop.signals)
+        loop()
+        refined.append(np.stack([host(loop.image)[0], host(loop.std)[0]]))
     device.multiprocessors = multiprocessors
-    assert np.isfinite(images).all()
-    assert np.any(images)
-    np.testing.assert_array_equal(*images)
+    for found in (images, refined):
+        assert np.isfinite(found).all()
+        np.testing.assert_array_equal(*found)
 
 
 def check_finish(device, case):

@@ -48,10 +48,10 @@ def expected(network, calibration, rows, noisy=None, precision=None):
     return image, np.exp(found.log_error[0].numpy()) * scale[:, None], np.exp(found.log_quantiles[0].numpy())
 
 
-def loop_of(device, calibration, network, rows, noisy=None, precision=None):
+def loop_of(device, calibration, network, rows, noisy=None, precision=None, evaluations=1):
     """A loop whose input is there."""
     weights = Weights.upload(parameters(network), device)
-    loop = PosteriorLoop(device, calibration, weights, len(rows), guided=noisy is not None)
+    loop = PosteriorLoop(device, calibration, weights, len(rows), noisy is not None, evaluations)
     device.copy(np.ascontiguousarray(rows, np.complex64), loop.signals)
     if noisy is not None:
         device.copy(noisy, loop.noisy)

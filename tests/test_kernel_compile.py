@@ -16,9 +16,9 @@ pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 REGISTERS = 65536  # of a multiprocessor, on all of these
 THREADS = {"reduce": 256, "prepare": 768, "guided_step": 768, "finish": 128}
-THREADS |= {"plan": 512, "project": 256, "fine": 256, "coarse": 256, "image": 128, "update": 128}
+THREADS |= {"plan": 512, "project": 256, "fine": 256, "coarse": 256, "image": 128, "update": 128, "refine": 256}
 BLOCKS = {"reduce": 3, "prepare": 1, "guided_step": 1, "finish": 8}  # at once on a multiprocessor, at least
-BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8, "update": 8}
+BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8, "update": 8, "refine": 8}
 
 
 def step(scalar: str, group: int) -> Kernel:
@@ -32,7 +32,7 @@ OTHERS = [
     step("float32", 2),
 ]
 TILES = [Kernel(name, (("TILE", str(side)),)) for name, sides in (("fine", FINE), ("coarse", COARSE)) for side in sides]
-POSTERIOR = [*(Kernel(name) for name in ("plan", "project", "image", "update")), *TILES]
+POSTERIOR = [*(Kernel(name) for name in ("plan", "project", "image", "update", "refine")), *TILES]
 CASES = [
     *itertools.product(FLOAT, ARCHITECTURES),
     *itertools.product(OTHERS + POSTERIOR, ("sm_75", "sm_90")),

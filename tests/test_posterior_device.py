@@ -44,7 +44,7 @@ def test_weights_are_read_from_the_graph_without_torch():
 
 
 def test_weights_are_found_by_name_in_any_order():
-    """Not by where in the file they are: dense weights have a name of the exporter's, and layers of one size are two."""
+    """Not by where in the file they are: dense weights have names of the exporter's, and layers of one size are two."""
     onnx = pytest.importorskip("onnx", reason="pip install onnx")
     content = Bundle.open("posterior").read(PLANE)
     model, wanted = onnx.load_from_string(content), network_parameters(content, PLANE)

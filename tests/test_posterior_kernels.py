@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, ModelError
+from mpi_fast.guidance import signal_scale
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT
@@ -167,6 +168,24 @@ def test_with_a_noisy_image_beside_the_signals(device, calibration, rows):
         agree(found, one, 1e-3)
     alone, _, _ = expected(network, calibration, rows)
     assert np.abs(alone - wanted[0]).max() > 0.05 * np.abs(alone).max()
+
+
+def test_further_evaluations_are_shown_the_image_of_the_one_before(device, calibration, rows):
+    """As a noisy one, of the precision that its own errors have."""
+    network = random_network(2)
+    wanted = expected(network, calibration, rows)
+    reduced = calibration.reduce(rows)
+    scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
+    for _ in range(2):
+        square = np.square(wanted[1]).mean(axis=1)
+        precision = np.divide(scale**2, square, out=np.zeros_like(square), where=square > 0)
+        wanted = expected(network, calibration, rows, wanted[0].astype(np.float32), precision.astype(np.float32))
+    loop = loop_of(device, calibration, network, rows, evaluations=3)
+    loop()
+    for found, one in zip((loop.image, loop.std, loop.quantiles), wanted, strict=True):
+        agree(found, one, 2e-3)
+    assert loop.precision[0] > 0
+    assert loop.precision[1] == 0
 
 
 def test_the_trained_network(device, calibration, rows):

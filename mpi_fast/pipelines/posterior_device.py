@@ -33,6 +33,8 @@ class PosteriorOnDevice(Lanes):
         A device with a stream of its own, for each lane.
     batches : sequence of int
         Numbers of frames to keep a lane for.
+    evaluations : int
+        Of the network for each frame, see `PosteriorLoop`.
 
     Raises
     ------
@@ -50,9 +52,10 @@ class PosteriorOnDevice(Lanes):
         bundle: Bundle,
         open_device: Callable[[], Device],
         batches: Sequence[int] = BATCHES,
+        evaluations: int = 1,
     ) -> None:
         self._parameters = network_parameters(bundle.read(PLANE), f"{bundle.path}/{PLANE}")
-        self._sigma_range = bundle.sigma_range
+        self._evaluations, self._sigma_range = evaluations, bundle.sigma_range
         self._samplers: dict[int, PosteriorSampler] = {}
         super().__init__(calibration, open_device, batches)
 
@@ -84,5 +87,6 @@ class PosteriorOnDevice(Lanes):
         return "the posterior network's own kernels, fp16 convolutions", list(batches)
 
     def _open_lane(self, device: Device, frames: int) -> tuple[CapturedFrames, PosteriorLoop]:
-        loop = PosteriorLoop(device, self._calibration, Weights.upload(self._parameters, device), frames)
+        weights = Weights.upload(self._parameters, device)
+        loop = PosteriorLoop(device, self._calibration, weights, frames, evaluations=self._evaluations)
         return CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs), loop
