@@ -48,7 +48,7 @@ grids: $(VENV)/dev.stamp  ## the same on planes of other grids and on volumes
 peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
 
-ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each default is worth; half an hour
+ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each part is worth; ten minutes
 	$(BIN)/python bench/ablations.py --json bench/results/ablations.json --markdown bench/results/ablations.md
 
 gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch and CuPy; without one, what can be done

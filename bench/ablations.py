@@ -20,8 +20,8 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from by_torch import images, trained
 from numpy.typing import NDArray
-from short_training import images
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -36,7 +36,6 @@ from mpi_fast.methods.base import MODEL, Estimate, Method
 from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.reconstructor import SAMPLER_STEPS, Reconstructor
 from mpi_fast.reduction import ReducedFrames
-from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorNetwork
 from mpi_fast.uncertainty import half_width
 
@@ -112,15 +111,6 @@ class Cut(nn.Module):
         """As `PosteriorNetwork`."""
         found = self.network(*arguments)
         return found._replace(image=[*found.earlier, found.image][self.blocks - 1])
-
-
-@lru_cache
-def trained() -> PosteriorNetwork:
-    """The network that the bundle was made from."""
-    bundle = Bundle.open(MODEL)
-    network = load_trained(bundle.path / bundle.manifest["checkpoint"]["file"]).network
-    assert isinstance(network, PosteriorNetwork)
-    return network.eval()
 
 
 def after_block(blocks: int, calibration: Calibration) -> Method:

@@ -22,13 +22,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from by_torch import CPU, images
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
-from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import SCANNERS, VALIDATION, Setup, frames, measured
 from mpi_fast.console import write_json
 from mpi_fast.export.posterior import Frame
@@ -45,7 +43,6 @@ SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (
 SNRS = (5.0, 15.0, 25.0, 35.0)
 RANK = 150  # of the calibration for which operations are counted, on 19 x 19 voxels
 OTHER_GRID = 26, 13
-CPU = torch.device("cpu")
 USUAL = PosteriorConfig(19, 16, 48)  # of every kind: learns in minutes what the bundled size learns in hours
 
 
@@ -89,20 +86,6 @@ def operations(network: PosteriorNetwork) -> int:
     """Floating-point operations of one frame."""
     shapes = (1, RANK), (1,), (RANK,), (1, 19, 19, RANK), (1, 1, 19, 19), (1,)
     return count_flops(Frame(network).cpu(), [torch.ones(shape) for shape in shapes])
-
-
-def images(
-    network: nn.Module, calibration: Calibration, signals: NDArray[Any], device: torch.device = CPU
-) -> NDArray[np.float32]:
-    """Images (F, ny, nx) of frames of a plane, by torch; ``network`` is called as a `PosteriorNetwork`."""
-    reduced = calibration.reduce(calibration.rows(signals))
-    basis = calibration.basis.reshape(1, *calibration.grid, calibration.rank)
-    absent = np.zeros((len(signals), 1, *calibration.grid), np.float32), np.zeros(len(signals), np.float32)
-    arrays = reduced.y, reduced.noise, calibration.singular_values, basis, *absent
-    inputs = [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
-    with torch.inference_mode():
-        image, *_ = Frame(network).to(device)(*inputs)  # type: ignore[arg-type]
-    return np.asarray(image[:, 0].cpu().numpy())
 
 
 def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.device) -> float:
