@@ -53,7 +53,10 @@ def test_the_combination_is_that_of_gaussians():
     given = signals((1, 5, 4))
     mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3, 2)
     gain = gains(given, spread)
-    found, deviation = mean[:, :, None] + changes(given, mean, gain), spread[..., None] * torch.exp(unseen(given, gain))
+    found, deviation = (
+        mean[:, :, None] + changes(given, mean[:, :, None], gain),
+        spread[..., None] * torch.exp(unseen(given, gain)),
+    )
     for g, k, w in np.ndindex(2, 3, 2):
         a = (given.singular_values[g, :, None] * given.basis[g].T).double().numpy()
         prior = np.eye(20) / float(spread[g, k, w]) ** 2

@@ -106,8 +106,8 @@ def unseen(signals: Signals, gain: Tensor) -> Tensor:
 
 
 def changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
-    """What the signals change in a mean (G, K, N), for gains (G, K, W, R): (G, K, W, N)."""
-    residual = signals.y - signals.singular_values[:, None, :] * (mean @ signals.basis)
+    """What the signals change in a mean (G, K, 1, N), for gains (G, K, W, R): (G, K, W, N)."""
+    residual = signals.y - signals.singular_values[:, None, :] * (mean.flatten(1, 2) @ signals.basis)
     changed = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
     return changed.reshape(*gain.shape[:3], -1)
 
@@ -276,38 +276,42 @@ class PosteriorNetwork(nn.Module):
         -------
         Estimate
         """
-        frames, voxels = signals.noise.numel(), signals.basis.shape[1]
+        frames, voxels, shape = signals.noise.numel(), signals.basis.shape[1], grid if grid[0] > 1 else grid[1:]
         first, spread, planned, share = self._plan(signals, precision)
         modulations = iter(planned)
         gain = gains(signals, (spread[..., None] * spread.new_tensor((1.0, *VIEWS))).flatten(2))
-        gain = gain.reshape(*spread.shape, 1 + len(VIEWS), -1)
-        left = unseen(signals, gain[:, :, :, 0])
-        # Taken apart at once: the gradient of a slice is as large as the whole.
-        deviations = (spread[..., None] * torch.exp(left)).unbind(dim=2)
-        parts = zip(gain.unbind(dim=2), left.unbind(dim=2), deviations, share.unbind(dim=2), strict=True)
+        blocks, views = len(self.correctors), 1 + len(VIEWS)
+        left = unseen(signals, gain[:, :, ::views])
+        # Taken apart at once: the gradient of a slice is as large as the whole. Axes of length one stay, (G, K, 1, N):
+        # what is said of a block's voxels is one of its channels.
+        deviations = (spread[..., None] * torch.exp(left)).split(1, dim=2)
+        parts = zip(
+            gain.split(views, dim=2), (0.5 * left).split(1, dim=2), deviations, share.split(1, dim=2), strict=True
+        )
+        noisy = None if noisy is None else noisy[:, :, None]
 
-        image = signals.y.new_zeros(*signals.noise.shape, voxels)
-        features, earlier, log_error = image, [], image
-        for k, (corrector, (gain_k, left_k, d, share_k)) in enumerate(zip(self.correctors, parts, strict=True)):
+        image = signals.y.new_zeros(*signals.noise.shape, 1, voxels)
+        features, made, log_error = image, [], image
+        for k, (corrector, (gain_k, half_left, d, share_k)) in enumerate(zip(self.correctors, parts, strict=True)):
             mean = image if noisy is None else noisy + share_k[..., None] * (image - noisy)
             changed = changes(signals, mean, gain_k)
-            shown = [mean[:, :, None], torch.asinh(changed / d[:, :, None]), 0.5 * left_k[:, :, None]]
+            shown = [mean, torch.asinh(changed / d), half_left]
             turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
             slices = grid[turn[0] - 1]
-            injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *grid)
+            injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *shape)
             modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k)]
             flat = to_slices(features, turn) if k else None
             out, flat = corrector(to_slices(injected, turn), flat, modulated)
             features = from_slices(flat, turn, grid)
             out = from_slices(out, turn, grid).reshape(*signals.noise.shape, -1, voxels)
-            image = mean + changed[:, :, 0] + d * out[:, :, 0]
-            if k < len(self.correctors) - 1:
-                earlier.append(image)
-            else:
-                log_error = torch.log(d) + UNSURE * torch.tanh(out[:, :, 1] / UNSURE)
+            correction, *unsure = out.split(1, dim=2) if k == blocks - 1 else (out,)
+            image = mean + changed.split((1, views - 1), dim=2)[0] + d * correction
+            made.append(image.squeeze(2))
+            if unsure:
+                log_error = torch.log(d) + UNSURE * torch.tanh(unsure[0] / UNSURE)
         # The image is not to pay for how its errors are spread.
-        known = functional.silu(features.detach().float()).mean(dim=(2, 3, 4)).reshape(*signals.noise.shape, -1)
-        return Estimate(image, log_error, self.tails(known), earlier)
+        known = functional.silu(features.detach().float()).flatten(2).mean(dim=2).reshape(*signals.noise.shape, -1)
+        return Estimate(made[-1], log_error.squeeze(2), self.tails(known), made[:-1])
 
     def _plan(self, signals: Signals, precision: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """What is known of frames before their images.
@@ -340,22 +344,24 @@ class PosteriorNetwork(nn.Module):
 
 
 def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:
-    """(B, C, nz, ny, nx) -> (B * slices, C, rows, columns), for axes ``turn`` of [., z, y, x]."""
+    """(B, C, nz, ny, nx) -> (B * slices, C, rows, columns), for axes ``turn`` of [., z, y, x]; planes are slices."""
+    if volume.dim() == 4:
+        return volume
     along, rows, columns = (axis + 1 for axis in turn)
-    if volume.shape[along] == 1 and turn == PLANES[0]:
-        return volume.squeeze(2)
     return volume.permute(0, along, 1, rows, columns).flatten(0, 1)
 
 
 def of_slices(frames: Tensor, slices: int) -> Tensor:
     """What holds for each frame, (B, C, 1, 1), for each of its slices: (B * slices, C, 1, 1)."""
+    if slices == 1:
+        return frames
     return frames[:, None].expand(-1, slices, -1, -1, -1).flatten(0, 1)
 
 
 def from_slices(slices: Tensor, turn: tuple[int, int, int], grid: tuple[int, int, int]) -> Tensor:
     """The inverse of `to_slices`."""
     if grid[0] == 1:
-        return slices.unsqueeze(2)
+        return slices
     along, rows, columns = (axis + 1 for axis in turn)
     stacked = slices.reshape(-1, grid[along - 2], *slices.shape[1:])  # (B, along, C, rows, columns)
     places = (0, along, 1, rows, columns)
