@@ -21,8 +21,7 @@ CPU = torch.device("cpu")
 @lru_cache
 def trained() -> PosteriorNetwork:
     """The network that the bundle was made from."""
-    bundle = Bundle.open(MODEL)
-    network = load_trained(bundle.path / bundle.manifest["checkpoint"]["file"]).network
+    network = load_trained(Bundle.open(MODEL).checkpoint()).network
     assert isinstance(network, PosteriorNetwork)
     return network.eval()
 

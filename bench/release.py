@@ -32,6 +32,7 @@ from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from mpi_fast import metrics
+from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval, measured
 from mpi_fast.console import friendly, progress_bar, write_json
@@ -254,7 +255,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     times: dict[str, dict[str, float]] = {}
     with friendly(), tempfile.TemporaryDirectory() as checkout, progress_bar("scanners x SNRs") as bar:
-        tree = checked_out(Path(checkout))
+        tree, provenance = checked_out(Path(checkout)), Bundle.open(options.model).manifest["provenance"]
         task = bar.add_task("reconstructing twice", total=len(names) * len(snrs))
         for name in names:
             setup = Setup(scanner=name, phantoms=options.frames, model=options.model)
@@ -263,7 +264,8 @@ def main() -> None:
             results += found
             times[setup.heldout.name] = spent
             if options.json:
-                write_json(options.json, {"commit": COMMIT, "machine": machine(), "results": results, "times": times})
+                about = {"commit": COMMIT, "model": provenance, "machine": machine()}
+                write_json(options.json, {**about, "results": results, "times": times})
     text = table(results, times)
     print(text)
     if options.markdown:

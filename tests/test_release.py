@@ -86,6 +86,7 @@ def test_the_table_has_gains_and_times(tree, tmp_path, monkeypatch, capsys):
     release.main()
     content = json.loads(report.read_text())
     assert content["commit"] == release.COMMIT
+    assert content["model"]["steps"] > 0
     assert [one["snr_db"] for one in content["results"]] == [15.0, 25.0]
     for one in content["results"]:
         found = one["psnr"]
