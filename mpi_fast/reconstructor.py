@@ -5,9 +5,9 @@
     out = rec(signals)          # out.image, out.std: (frames, *grid) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
-Per frame: reduce the signals, find noise level and scale, and evaluate the network: a posterior network once, for image
-and uncertainty alike; a score network draws samples for the uncertainty, and from their mean finds the image that prior
-and signals agree on.
+Per frame: reduce the signals, find noise level and scale, and evaluate the network: a posterior network twice, for
+image and uncertainty alike; a score network draws samples for the uncertainty, and from their mean finds the image that
+prior and signals agree on.
 """
 
 import logging
@@ -33,6 +33,7 @@ from mpi_fast.flags import Flag, is_strict, of_samples
 from mpi_fast.forks import renew_in_children
 from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
+from mpi_fast.limits import EVALUATIONS, MOST_EVALUATIONS
 from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
 from mpi_fast.pipelines.choose import choose, close, is_on_gpu, on_device
 from mpi_fast.reconstruction import Reconstruction
@@ -54,7 +55,7 @@ class Reconstructor:
     model : str or Path
         A bundle, or the name of one that comes with the package: ``default``, which is the score network for 19 x 19
         voxels and the posterior network for every other grid, or ``posterior``. What follows about sampling and
-        guidance is for score networks: a posterior network makes image and uncertainty in one evaluation.
+        guidance is for score networks: a posterior network makes image and uncertainty by itself.
     samples : int
         Posterior samples per frame: their mean is where consensus starts, and the farther they are from the image it
         finds, the more uncertain that is.
@@ -79,6 +80,9 @@ class Reconstructor:
         mean itself.
     threads : int, optional
         Threads that the network may use on the CPU; default all.
+    evaluations : int
+        Of a posterior network for each frame. The second, which is shown the image of the first, makes it better by
+        some tenths of a decibel and doubles the time; see `refinement`.
     engine : str or Engine
         What evaluates the network: ``auto``, ``onnx``, ``torch``, or an object of `engines`; on a GPU also
         ``tensorrt``, ``tensorrt-frame`` (the whole frame as one engine) and ``torch-compiled`` (minutes to start). On
@@ -97,6 +101,7 @@ class Reconstructor:
     ----------
     sampling : Sampling
         Samples, steps, seed, sampler and guidance.
+    evaluations : int
 
     Raises
     ------
@@ -123,6 +128,7 @@ class Reconstructor:
         strength: float = STRENGTH,
         consensus: int = CONSENSUS,
         threads: int | None = None,
+        evaluations: int = EVALUATIONS,
         engine: str | Engine = "auto",
         precision: str = "fp16",
         inspect: bool = True,
@@ -140,6 +146,8 @@ class Reconstructor:
         )
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected 1 or more")
+        if not 1 <= evaluations <= MOST_EVALUATIONS:
+            raise InputError(f"evaluations {evaluations}: expected 1 to {MOST_EVALUATIONS}")
         name = named_for(model, calibration.grid)
         bundle = Bundle.open(name)
         if not bundle.serves(calibration.grid):
@@ -147,8 +155,8 @@ class Reconstructor:
                 f"{bundle.path}: a score network for {shown(bundle.grid)} voxels, but the calibration has "
                 f"{shown(calibration.grid)}: expected a posterior network, which serves every grid, such as the default"
             )
-        self.calibration, self.bundle, self.sampling = calibration, bundle, sampling
-        self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads)
+        self.calibration, self.bundle, self.sampling, self.evaluations = calibration, bundle, sampling, evaluations
+        self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads, evaluations)
         self._made: tuple[Pipeline, str] | None = self._choose()
         logger.info("reconstructs on %s", self.runs_on)
         renew_in_children(self)

@@ -11,7 +11,7 @@ from mpi_fast.bundle import PACKAGED, PLANE, VOLUME, Bundle, packaged, write_bun
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.export.__main__ import make_bundle
-from mpi_fast.export.posterior import Frame
+from mpi_fast.export.posterior import Frame, scale_and_presence
 from mpi_fast.export.posterior_bundle import TOLERANCE, compared
 from mpi_fast.export.tensorrt import add_engines
 from mpi_fast.methods import create
@@ -83,7 +83,7 @@ def test_the_graphs_are_the_network(bundle, tmp_path):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_one_bundle_serves_every_grid_as_the_network_does(bundle, grid):
     calibration, rows, _ = measured(grid)
-    out = Reconstructor(calibration, bundle.path)(rows)
+    out = Reconstructor(calibration, bundle.path, evaluations=1)(rows)
     assert out.image.shape == out.std.shape == (3, *grid)
     reduced = calibration.reduce(rows)
     basis = torch.from_numpy(calibration.basis.reshape((1,) * (3 - len(grid)) + grid + (-1,)))
@@ -92,11 +92,35 @@ def test_one_bundle_serves_every_grid_as_the_network_does(bundle, grid):
         given = map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values))
         found = network(*given, basis, torch.zeros(3, *basis.shape[:3]), torch.zeros(3))
     image, std, quantiles = (tensor.numpy() for tensor in found)
-    made = PosteriorGraph(calibration, bundle)(rows).image  # before the signals overrule what is all wrong
+    made = PosteriorGraph(calibration, bundle, evaluations=1)(
+        rows
+    ).image  # before the signals overrule what is all wrong
     np.testing.assert_allclose(made, image.reshape(3, -1), atol=1e-4 * float(image.max()))
     np.testing.assert_allclose(out.std, std.reshape(3, *grid), rtol=1e-3)
     np.testing.assert_allclose(out.half_width(0.5), quantiles[:, 0].reshape(3, *[1] * len(grid)) * out.std, rtol=1e-3)
     np.testing.assert_allclose(out.half_width(0.95), quantiles[:, 1].reshape(3, *[1] * len(grid)) * out.std, rtol=1e-3)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_second_evaluation_is_shown_the_first_ones_image(bundle, grid):
+    calibration, rows, _ = measured(grid)
+    rows[1] = 0
+    reduced = calibration.reduce(rows)
+    basis = torch.from_numpy(calibration.basis.reshape((1,) * (3 - len(grid)) + grid + (-1,)))
+    given = [torch.from_numpy(array) for array in (reduced.y, reduced.noise, calibration.singular_values)]
+    network = Frame(load_trained(bundle.checkpoint()).network)
+    noisy, precision = torch.zeros(3, *basis.shape[:3]), torch.zeros(3)
+    scale, _ = scale_and_presence(given[0], given[1][:, None], given[2])
+    with torch.inference_mode():
+        for _ in range(3):
+            image, std, _ = network(*given, basis, noisy, precision)
+            square = std.square().mean(dim=(1, 2, 3))
+            noisy, precision = image, torch.where(square > 0, scale[:, 0].square() / square, 0.0)
+    out = PosteriorGraph(calibration, bundle, evaluations=3)(rows)
+    np.testing.assert_allclose(out.image, image.reshape(3, -1), atol=1e-3 * float(image.max()))
+    np.testing.assert_allclose(out.std, std.reshape(3, -1), rtol=1e-2)
+    with pytest.raises(InputError, match="evaluations 0: expected 1 to 16"):
+        Reconstructor(calibration, bundle.path, evaluations=0)
 
 
 def test_images_scale_with_their_signals_and_know_no_batch(bundle):
@@ -129,7 +153,7 @@ def test_what_a_posterior_network_has_no_use_for_is_refused(bundle, tmp_path):
     with pytest.raises(InputError, match="no engines are built of a posterior network"):
         add_engines(bundle, None, (89,), (1,), False, print)
     for options in ({"samples": 2}, {"steps": 9}, {"sampler": "heun"}, {"consensus": 0}):
-        with pytest.raises(InputError, match="one evaluation: expected no sampling"):
+        with pytest.raises(InputError, match="without samples: expected no sampling"):
             Reconstructor(calibration, bundle.path, **options)
     with pytest.raises(InputError, match="expected auto or onnx"):
         Reconstructor(calibration, bundle.path, engine="torch")

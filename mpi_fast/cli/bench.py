@@ -9,9 +9,20 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from mpi_fast.cli.options import Device, EngineName, JsonFile, Model, Samples, Seed, Steps, Threads, parse_integers
+from mpi_fast.cli.options import (
+    Device,
+    EngineName,
+    Evaluations,
+    JsonFile,
+    Model,
+    Samples,
+    Seed,
+    Steps,
+    Threads,
+    parse_integers,
+)
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
-from mpi_fast.limits import LARGEST_BATCH
+from mpi_fast.limits import EVALUATIONS, LARGEST_BATCH
 from mpi_fast.machine import machine
 
 if TYPE_CHECKING:
@@ -28,6 +39,7 @@ def bench(
     samples: Samples = 8,
     steps: Steps = None,
     threads: Threads = None,
+    evaluations: Evaluations = EVALUATIONS,
     device: Device = "auto",
     engine: EngineName = "auto",
     repeats: Annotated[int, typer.Option(min=1, max=10**6, help="Calls measured for each number of frames.")] = 20,
@@ -52,9 +64,8 @@ def bench(
             scanner = Scanner() if bundle.method == "posterior" else Scanner(grid=bundle.grid)
             matrix = measure_matrix(scanner, SNR_DB, np.random.default_rng(seed))
             calibration = matrix.calibrate()
-            reconstructor = Reconstructor(
-                calibration, model, samples, steps, device, seed, threads=threads, engine=engine
-            )
+            machinery: dict[str, Any] = {"threads": threads, "evaluations": evaluations, "engine": engine}
+            reconstructor = Reconstructor(calibration, model, samples, steps, device, seed, **machinery)
             results = []
             for count in counts:
                 images = generate("tumours", count, calibration.grid, seed).reshape(count, -1)
@@ -70,6 +81,7 @@ def bench(
         if json_file:
             about = {
                 **asdict(reconstructor.sampling),
+                "evaluations": evaluations,
                 "runs_on": reconstructor.runs_on,
                 "graphs": reconstructor.graphs,
                 "rows": calibration.num_rows,

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpi_fast.cli.options import Device, EngineName, Model, Plane, Threads, parse_grid, parse_plane
+from mpi_fast.cli.options import Device, EngineName, Evaluations, Model, Plane, Threads, parse_grid, parse_plane
 from mpi_fast.console import console, friendly, note, spinner
 from mpi_fast.errors import InputError
+from mpi_fast.limits import EVALUATIONS
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -52,6 +53,7 @@ def live(
     plane: Plane = None,
     model: Model = "posterior",
     threads: Threads = None,
+    evaluations: Evaluations = EVALUATIONS,
     device: Device = "auto",
     engine: EngineName = "auto",
 ) -> None:
@@ -75,7 +77,9 @@ def live(
             with spinner("getting ready"):
                 options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
                 frames = _source(source, calibration, options, rate, repeat, grid)
-                reconstructor = Reconstructor(frames.calibration, model, device=device, threads=threads, engine=engine)
+                reconstructor = Reconstructor(
+                    frames.calibration, model, device=device, threads=threads, evaluations=evaluations, engine=engine
+                )
                 voxels = image_grid(frames.calibration)
                 about = _about(frames, reconstructor)
                 recorder = Recorder(recordings, voxels, frames.acquisition, about)

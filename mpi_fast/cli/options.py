@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mpi_fast.errors import InputError
-from mpi_fast.limits import LARGEST_GRID, LIMITS
+from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS
 
 # Headings under which the help lists what few need.
 ARRAYS, NETWORK, STRANGERS = "Arrays without MDF around them", "Network and machine", "Files of strangers"
@@ -27,6 +27,12 @@ Steps = Annotated[
         show_default="the sampler's own, 4 for dpm",
         help="Sampler steps.",
         rich_help_panel=NETWORK,
+    ),
+]
+Evaluations = Annotated[
+    int,
+    typer.Option(
+        min=1, max=MOST_EVALUATIONS, help="Evaluations of a posterior network for each frame.", rich_help_panel=NETWORK
     ),
 ]
 Threads = Annotated[

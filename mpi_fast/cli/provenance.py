@@ -26,6 +26,7 @@ def made_by(
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
         **asdict(reconstructor.sampling),
+        "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
     }
     if rows is not None:
@@ -52,6 +53,7 @@ def origin_of(
         "calibration": _state_of(calibration),
         "model": reconstructor.bundle.manifest["files"],
         **asdict(reconstructor.sampling),
+        "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
         "threads": threads or cores(),
         **{name: value if isinstance(value, int | float) else str(value) for name, value in selection.items()},

@@ -13,6 +13,7 @@ from mpi_fast.cli.options import (
     Device,
     Empty,
     EngineName,
+    Evaluations,
     External,
     JsonFile,
     Model,
@@ -34,6 +35,7 @@ from mpi_fast.cli.provenance import made_by, origin_of
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import cores
 from mpi_fast.summary import Summary
 
@@ -86,6 +88,7 @@ def reconstruct(
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
+    evaluations: Evaluations = EVALUATIONS,
     workers: Workers = 1,
     external: External = False,
     untrusted: Untrusted = False,
@@ -134,7 +137,8 @@ def reconstruct(
             grid = image_grid(reduced)
             regions = formats.regions_of(region or (), grid)
             threads = threads or (max(1, cores() // workers) if workers > 1 else None)
-            options = {"sampler": sampler, "threads": threads, "engine": engine, "on_bad_frame": strictness}
+            options = {"sampler": sampler, "evaluations": evaluations, "on_bad_frame": strictness}
+            options |= {"threads": threads, "engine": engine}
             reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
             if rows is not None and file is not None:
                 _tell(rows, _why_no_background(background, file.background_corrected))

@@ -14,6 +14,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.engines import Engine
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.pipelines import Array, Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import WholeFrame
 from mpi_fast.pipelines.posterior import PosteriorGraph
@@ -36,6 +37,7 @@ def choose(
     engine: str | Engine = "auto",
     precision: str = "fp16",
     threads: int | None = None,
+    evaluations: int = EVALUATIONS,
 ) -> tuple[Pipeline, str]:
     """A pipeline, and why this one.
 
@@ -43,7 +45,7 @@ def choose(
     ----------
     calibration, bundle, sampling
         What to reconstruct with.
-    device, engine, precision, threads
+    device, engine, precision, threads, evaluations
         See `reconstructor.Reconstructor`.
 
     Raises
@@ -69,7 +71,7 @@ def choose(
 
     def on_cpu() -> tuple[Pipeline, str]:
         if posterior:
-            return PosteriorGraph(calibration, bundle, threads), f"{bundle.path.name} serves every grid"
+            return PosteriorGraph(calibration, bundle, evaluations, threads), f"{bundle.path.name} serves every grid"
         return _on_cpu(calibration, bundle, sampling, engine, threads)
 
     if device == "cpu" or not isinstance(engine, str):
@@ -79,7 +81,7 @@ def choose(
         try:
             index = int(place[1] or 0)
             if posterior:
-                gpu, why = _posterior_on_gpu(calibration, bundle, index, engine)
+                gpu, why = _posterior_on_gpu(calibration, bundle, evaluations, index, engine)
             else:
                 gpu, why = _on_gpu(calibration, bundle, sampling, index, engine, precision)
             return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), why
@@ -95,12 +97,14 @@ def choose(
 def _expect_posterior(bundle: Bundle, sampling: Sampling, engine: str | Engine) -> None:
     """InputError for what a posterior network has no use for."""
     if sampling != Sampling(seed=sampling.seed):
-        raise InputError(f"{bundle.path}: a posterior network makes the image in one evaluation: expected no sampling")
+        raise InputError(f"{bundle.path}: a posterior network makes the image without samples: expected no sampling")
     if engine not in ("auto", "onnx"):
         raise InputError(f"engine {engine!r}: {bundle.path} is evaluated by ONNX Runtime, expected auto or onnx")
 
 
-def _posterior_on_gpu(calibration: Calibration, bundle: Bundle, index: int, engine: str) -> tuple[Pipeline, str]:
+def _posterior_on_gpu(
+    calibration: Calibration, bundle: Bundle, evaluations: int, index: int, engine: str
+) -> tuple[Pipeline, str]:
     """The network's own kernels; where they are not to be had, ONNX Runtime with CUDA, and why."""
     from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
@@ -108,11 +112,12 @@ def _posterior_on_gpu(calibration: Calibration, bundle: Bundle, index: int, engi
     reasons: list[str] = []
     if engine == "auto":
         try:
-            return PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(index)), "the first choice"
+            kernels = PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(index), evaluations=evaluations)
+            return kernels, "the first choice"
         except (DeviceError, ModelError, InputError) as error:  # InputError: of a volume
             reasons.append(f"not its own kernels: {error}")
     try:
-        return PosteriorGraph(calibration, bundle, gpu=index), "; ".join(reasons) or "as asked for"
+        return PosteriorGraph(calibration, bundle, evaluations, gpu=index), "; ".join(reasons) or "as asked for"
     except MPIFastError as error:
         raise DeviceError("; ".join([*reasons, f"not onnx: {error}"])) from error
 

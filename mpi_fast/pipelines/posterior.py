@@ -18,9 +18,11 @@ from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, session
 from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import cores
 from mpi_fast.philox import standard_normal
 from mpi_fast.pipelines import Array, Frames, Sampling, in_batches
+from mpi_fast.refinement import own_precision
 from mpi_fast.samplers import get_sampler
 from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
@@ -39,6 +41,8 @@ class PosteriorGraph:
         Of a plane or a volume.
     bundle : Bundle
         Of a posterior network.
+    evaluations : int
+        Of the network for each frame, see `refinement`.
     threads : int, optional
         Threads to compute with; default: all cores that this process may run on.
     gpu : int, optional
@@ -53,9 +57,16 @@ class PosteriorGraph:
     """
 
     def __init__(
-        self, calibration: Calibration, bundle: Bundle, threads: int | None = None, gpu: int | None = None
+        self,
+        calibration: Calibration,
+        bundle: Bundle,
+        evaluations: int = EVALUATIONS,
+        threads: int | None = None,
+        gpu: int | None = None,
     ) -> None:
-        self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, one evaluation"
+        times = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
+        self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, {times} a frame"
+        self._evaluations = evaluations
         threads, planar = cores() if threads is None else threads, len(calibration.grid) == 2
         self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
         self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
@@ -81,10 +92,15 @@ class PosteriorGraph:
         if frames not in bound:
             bound[frames] = _Buffers(frames, self._grid, self._session, self._scanner)
         buffers = bound[frames]
-        buffers.y[:], buffers.noise[:] = reduced.y, reduced.noise
-        buffers.run()
-
         scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
+        buffers.y[:], buffers.noise[:] = reduced.y, reduced.noise
+        buffers.noisy[:], buffers.precision[:] = 0, 0
+        buffers.run()
+        for _ in range(self._evaluations - 1):
+            buffers.noisy[:] = buffers.image
+            buffers.precision[:] = own_precision(buffers.std.reshape(frames, -1), scale)
+            buffers.run()
+
         noise = np.where(scale > 0, reduced.noise / np.where(scale > 0, scale, 1), 1).astype(np.float32)
         likelihood = Likelihood(reduced.y, calibration.singular_values, calibration.basis, noise)
         floor = scale * likelihood.noise_floor(self._energy)

@@ -284,10 +284,9 @@ class PosteriorNetwork(nn.Module):
         left = unseen(signals, gain[:, :, ::views])
         # Taken apart at once: the gradient of a slice is as large as the whole. Axes of length one stay, (G, K, 1, N):
         # what is said of a block's voxels is one of its channels.
-        deviations = (spread[..., None] * torch.exp(left)).split(1, dim=2)
-        parts = zip(
-            gain.split(views, dim=2), (0.5 * left).split(1, dim=2), deviations, share.split(1, dim=2), strict=True
-        )
+        deviations = torch.split(spread[..., None] * torch.exp(left), 1, dim=2)
+        halves, shares = torch.split(0.5 * left, 1, dim=2), torch.split(share, 1, dim=2)
+        parts = zip(torch.split(gain, views, dim=2), halves, deviations, shares, strict=True)
         noisy = None if noisy is None else noisy[:, :, None]
 
         image = signals.y.new_zeros(*signals.noise.shape, 1, voxels)
@@ -304,8 +303,8 @@ class PosteriorNetwork(nn.Module):
             out, flat = corrector(to_slices(injected, turn), flat, modulated)
             features = from_slices(flat, turn, grid)
             out = from_slices(out, turn, grid).reshape(*signals.noise.shape, -1, voxels)
-            correction, *unsure = out.split(1, dim=2) if k == blocks - 1 else (out,)
-            image = mean + changed.split((1, views - 1), dim=2)[0] + d * correction
+            correction, *unsure = torch.split(out, 1, dim=2) if k == blocks - 1 else (out,)
+            image = mean + torch.split(changed, [1, views - 1], dim=2)[0] + d * correction
             made.append(image.squeeze(2))
             if unsure:
                 log_error = torch.log(d) + UNSURE * torch.tanh(unsure[0] / UNSURE)
