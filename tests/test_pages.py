@@ -139,5 +139,6 @@ def test_figures_in_the_readme_stand_in_the_results():
     rows = re.findall(r"^\| (\d+ dB) \| (.*) / (.*) \| \*\*(.*)\*\* \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 4
     for snr, art, ssim, ours, gain in rows:
-        row = f"| **mean** | {snr} | {art} / {ssim} | **{ours}** | {gain} |"
-        assert row in results.read_text(encoding="utf-8")
+        theirs, mine = re.escape(f"| **mean** | {snr} | {art} / {ssim} "), re.escape(f"| **{ours}** | {gain} |")
+        row = rf"{theirs}(?:\| [^|]*)?{mine}"  # release 0.1 stands between them, where it could be run
+        assert re.search(row, results.read_text(encoding="utf-8"))
