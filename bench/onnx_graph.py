@@ -26,14 +26,14 @@ def why_not() -> str | None:
 
 
 class FixedGraph:
-    """One frame at a time by ``reconstruct.frozen.onnx``, every tensor at one address.
+    """One frame at a time by a frozen graph, every tensor at one address.
 
     Parameters
     ----------
     content : bytes
         The graph.
-    initial : (samples, N) float32
-        Noise to start from.
+    initial : (samples, N) float32, optional
+        Noise to start from, of a score network.
     place : str
         ``cuda`` for the first GPU, in a CUDA graph that ONNX Runtime captures; ``cpu`` for the same without one.
 
@@ -43,14 +43,16 @@ class FixedGraph:
         When ONNX Runtime has no CUDA.
     """
 
-    def __init__(self, content: bytes, initial: NDArray[np.float32], place: str = "cuda") -> None:
+    def __init__(self, content: bytes, initial: NDArray[np.float32] | None = None, place: str = "cuda") -> None:
         import onnxruntime
 
         self._session = _session(content, place)
         self._binding = self._session.io_binding()
         self._inputs, self._outputs = {}, []
         for one in self._session.get_inputs():
-            value = np.ascontiguousarray(initial) if one.name == "initial" else np.zeros(_one(one.shape), np.float32)
+            value = np.zeros(_one(one.shape), np.float32)
+            if one.name == "initial" and initial is not None:
+                value = np.ascontiguousarray(initial)
             self._inputs[one.name] = onnxruntime.OrtValue.ortvalue_from_numpy(value, place, 0)
             self._binding.bind_ortvalue_input(one.name, self._inputs[one.name])
         for one in self._session.get_outputs():
@@ -61,7 +63,7 @@ class FixedGraph:
             self._session.run_with_iobinding(self._binding)
 
     def __call__(self, rows: NDArray[np.complex64]) -> list[NDArray[np.float32]]:
-        """Selected rows (1, M) to image (1, ny, nx), std (1, ny, nx) and SNR in dB (1,)."""
+        """Selected rows (1, M) to the outputs of the graph, image and std first."""
         self._inputs["real"].update_inplace(np.ascontiguousarray(rows.real))
         self._inputs["imag"].update_inplace(np.ascontiguousarray(rows.imag))
         self._session.run_with_iobinding(self._binding)

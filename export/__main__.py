@@ -1,7 +1,8 @@
 """``python -m mpi_fast.export model.pt [-o BUNDLE]``: a checkpoint becomes a bundle, proven equal or not written.
 
 ``default`` in place of the file is the checkpoint that comes with the package, and becomes a bundle of one's own.
-``--tensorrt`` adds TensorRT engines to it, or, with a bundle in place of the checkpoint, to that; then without torch.
+With a bundle in place of the checkpoint, graphs are added to that; ``--tensorrt`` adds TensorRT engines, to a bundle
+without torch. Nothing that is in a bundle of the same checkpoint goes, unless it is made anew.
 """
 
 from collections.abc import Callable
@@ -27,15 +28,16 @@ def export(
         typer.Argument(
             metavar="MODEL",
             help=f"model.pt, as mpi-fast train writes it; or a model of the package, {' or '.join(PACKAGED)}; "
-            "with --tensorrt also a bundle.",
+            "or a bundle, to add to it what --precision, --calibration and --tensorrt ask for.",
         ),
     ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", show_default="its name, less .pt", help="Bundle to write.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of the step network: fp32, or fp32,fp16 for both.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Inside the graphs: fp32, or fp32,fp16 for both.")] = "fp32",
     calibration: Annotated[
-        Path | None, typer.Option(help="Also freeze this scanner (by mpi-fast calibrate) into a whole-frame graph.")
+        Path | None,
+        typer.Option(help="Also freeze this scanner (by mpi-fast calibrate): a graph from selected rows to images."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = DEFAULT.steps,
     samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = DEFAULT.samples,
@@ -50,9 +52,7 @@ def export(
         str,
         typer.Option(show_default="that of the GPU here", help="Compute capabilities to build them for, as in 89,120."),
     ] = "",
-    batch: Annotated[
-        str, typer.Option(help="Batches to build them for: images of the step network, frames of the others.")
-    ] = "1,8,64",
+    batch: Annotated[str, typer.Option(help="Batches of frames to build them for.")] = "1,8,64",
     tf32: Annotated[bool, typer.Option(help="Allow them to round float32 products to TF32.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")] = None,
 ) -> None:
@@ -66,21 +66,25 @@ def export(
         if triton and not calibration:
             raise InputError("--triton serves one scanner: it needs --calibration")
         engines = chosen_engines(sm, batch, tf32) if tensorrt else None
-        if checkpoint.is_dir() and engines:
-            if output:
-                raise InputError(f"-o {output}: the engines are added to {checkpoint} itself")
+        adding, graphs = checkpoint.is_dir(), bool(calibration) or "fp16" in names
+        if adding and output:
+            raise InputError(f"-o {output}: what is asked for is added to {checkpoint} itself")
+        if adding and not (engines or graphs):
+            raise InputError(f"{checkpoint}: a bundle: expected --calibration, --precision fp32,fp16 or --tensorrt")
+        if adding and not graphs:
             bundle = Bundle.open(checkpoint)
         else:
             with spinner("exporting and comparing"):
                 bundle = make_bundle(
-                    checkpoint,
-                    output or Path(model).with_suffix(""),
+                    Bundle.open(checkpoint).checkpoint() if adding else checkpoint,
+                    checkpoint if adding else output or Path(model).with_suffix(""),
                     precision=names,
                     calibration_file=calibration,
                     steps=steps,
                     samples=samples,
                     consensus=consensus,
                     triton=triton,
+                    only_missing=adding,
                 )
         if engines:
             bundle = engines(bundle)
@@ -101,21 +105,24 @@ def make_bundle(
     samples: int = DEFAULT.samples,
     consensus: int = DEFAULT.consensus,
     triton: Path | None = None,
+    only_missing: bool = False,
 ) -> Bundle:
-    """Export a checkpoint; see `parity.compare` for what makes it fail, in which case nothing is written.
+    """Export a checkpoint; see `posterior_parity` for what makes it fail, in which case nothing is written.
 
     Parameters
     ----------
     checkpoint_file, output : Path
         ``model.pt``, and the bundle to write.
     precision : tuple of str
-        Of the step network: ``fp32``, and ``fp16`` if wanted.
+        Inside the graphs: ``fp32``, and ``fp16`` if wanted.
     calibration_file : Path, optional
         Saved calibration to freeze into a graph of its own.
     steps, samples, consensus : int
         Of the whole-frame graphs.
     triton : Path, optional
         Triton model repository to write, for the calibration.
+    only_missing : bool
+        Leave graphs for every calibration as they are where the bundle has them.
 
     Raises
     ------
@@ -128,7 +135,9 @@ def make_bundle(
         raise MPIFastError(
             f"export needs torch, onnx and onnxscript: pip install 'mpi-fast[train]' ({error})"
         ) from error
-    return build(Request(checkpoint_file, output, precision, calibration_file, steps, samples, consensus, triton))
+    return build(
+        Request(checkpoint_file, output, precision, calibration_file, steps, samples, consensus, triton, only_missing)
+    )
 
 
 def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle]:
@@ -145,15 +154,14 @@ def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle
     if not batches:
         raise InputError("--batch is empty: expected positive numbers, as in 1,8,64")
     try:
-        from mpi_fast.export.tensorrt import add_engines, choose
+        from mpi_fast.export.tensorrt import add_engines, choose, sources
     except ImportError as error:
         raise MPIFastError(f"building engines needs onnx: pip install onnx ({error})") from error
     trt, wanted = choose(capabilities)
 
     def add(bundle: Bundle) -> Bundle:
-        graphs = sum(name.endswith(".onnx") for name in bundle.manifest["files"])
         with progress_bar("engines") as progress:
-            task = progress.add_task("", total=graphs * len(wanted))
+            task = progress.add_task("", total=len(sources(bundle)) * len(wanted))
             finished: list[str] = []
 
             def watch(file: str, done: int, total: int) -> None:

@@ -41,6 +41,7 @@ class Request:
     samples: int
     consensus: int
     triton: Path | None = None
+    only_missing: bool = False
 
 
 def build(request: Request) -> Bundle:
@@ -62,9 +63,17 @@ def _build(request: Request) -> Bundle:
         inside = request.steps, request.samples, request.consensus
         if inside != (sampling.steps, sampling.samples, sampling.consensus):
             raise InputError("--steps, --samples, --consensus: a posterior network makes the image in one evaluation")
-        if request.calibration_file or request.precision != ("fp32",):
-            raise InputError("a posterior network is exported in fp32, as graphs that serve every calibration")
-        return posterior_bundle.build(trained, request.checkpoint_file, request.output)
+        return posterior_bundle.build(
+            trained,
+            posterior_bundle.Request(
+                request.checkpoint_file,
+                request.output,
+                request.precision,
+                request.calibration_file,
+                request.triton,
+                request.only_missing,
+            ),
+        )
     checkpoint = load_checkpoint(request.checkpoint_file)
     calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
     if calibration and calibration.grid != checkpoint.grid:

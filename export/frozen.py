@@ -8,12 +8,18 @@ import torch
 from onnx import compose, numpy_helper
 from torch import Tensor, nn
 
+from mpi_fast.bundle import LARGEST_FILE
 from mpi_fast.calibration import Calibration
+from mpi_fast.errors import ModelError
 from mpi_fast.export.onnx import Graph, checked, count, quiet, to_onnx
+from mpi_fast.export.posterior import Frame, scale_and_presence, unit_and_level
 from mpi_fast.export.shared import tidied
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.reduction import SNR_CEILING_DB
 
 OUTPUTS = ("image", "std", "snr_db")
+ROWS, RESULTS = ("real", "imag"), ("image", "std", "quantiles", "snr_db", "noise_floor")
+LARGEST_SCANNER = LARGEST_FILE - 2**26  # bytes; the rest is for nodes, shapes and names
 LARGEST_CONSTANT = 2**24  # bytes that constant folding may make of one tensor: V * V of a grid of 2048 voxels
 
 
@@ -46,6 +52,75 @@ class Reduction(nn.Module):
         ratio = energy / torch.where(energy > 0, total * variance, 1.0) - 1.0
         snr_db = torch.log(torch.clamp(ratio, min=0.0)) * (10 / np.log(10))
         return y, torch.sqrt(variance), snr_db
+
+
+class Frozen(nn.Module):
+    """The reduction of one calibration, and the posterior network with its scanner inside.
+
+    The network is evaluated `limits.EVALUATIONS` times, as `pipelines.posterior` does it; see `refinement`.
+    """
+
+    singular_values: Tensor
+    basis: Tensor
+    energy: Tensor
+
+    def __init__(self, frame: Frame, calibration: Calibration) -> None:
+        super().__init__()
+        self.reduction, self.frame, self.grid = Reduction(calibration), frame, calibration.grid
+        scanner = {
+            "singular_values": calibration.singular_values,
+            "basis": calibration.basis.reshape(*(1,) * (3 - len(self.grid)), *self.grid, calibration.rank),
+            "energy": np.square(calibration.basis).mean(axis=0),
+        }
+        for name, array in scanner.items():
+            self.register_buffer(name, torch.from_numpy(np.array(array, np.float32)))
+
+    def forward(self, real: Tensor, imag: Tensor) -> tuple[Tensor, ...]:
+        """Selected rows (F, M), two planes -> images.
+
+        Returns
+        -------
+        image, std : (F, *grid)
+        quantiles : (F, 2)
+        snr_db, noise_floor : (F,)
+            As `reconstruction.Reconstruction` has them all.
+        """
+        y, noise, snr_db = self.reduction(real, imag)
+        given = y, noise, self.singular_values, self.basis
+        scale, _ = scale_and_presence(y, noise[:, None], self.singular_values)
+        image, std, quantiles = self.frame(*given)
+        for _ in range(EVALUATIONS - 1):
+            square = torch.square(std).mean(dim=(1, 2, 3))
+            seen = square > 0
+            precision = torch.where(seen, torch.square(scale[:, 0]) / torch.where(seen, square, 1.0), 0.0)
+            image, std, quantiles = self.frame(*given, image, precision)
+        _, level = unit_and_level(scale, noise[:, None])
+        passed = level * self.singular_values / (torch.square(self.singular_values) + torch.square(level))
+        noise_floor = scale[:, 0] * torch.sqrt((torch.square(passed) * self.energy).sum(dim=1))
+        return image.reshape(-1, *self.grid), std.reshape(-1, *self.grid), quantiles, snr_db, noise_floor
+
+
+def frozen_graph(frame: Frame, calibration: Calibration) -> Graph:
+    """`Frozen` as a graph; its metadata names the rows: ``selection``, a JSON list of [channel, frequency index].
+
+    Raises
+    ------
+    ModelError
+        For a scanner that does not fit into an ONNX file.
+    """
+    module = Frozen(frame, calibration)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.buffers(), *module.parameters()))
+    if size > LARGEST_SCANNER:
+        raise ModelError(
+            f"a scanner of {calibration.num_voxels} voxels, {calibration.num_rows} rows and rank {calibration.rank} is "
+            f"{size / 2**30:.1f} GiB as constants of a graph, and an ONNX file ends at {LARGEST_FILE / 2**30:g} GiB: "
+            f"take fewer rows (calibrate --max-rows), or {'volume' if len(calibration.grid) == 3 else 'plane'}.onnx, "
+            "whose input the scanner is"
+        )
+    rows = {name: torch.ones(2, calibration.num_rows) for name in ROWS}
+    made = to_onnx(module, rows, list(RESULTS), {name: {0: "frames"} for name in rows})
+    made.model.metadata_props.add(key="selection", value=json.dumps(np.argwhere(calibration.selection).tolist()))
+    return made
 
 
 def frozen_onnx(general: Graph, calibration: Calibration, initial: np.ndarray | None = None) -> Graph:

@@ -20,7 +20,13 @@ class Frame(nn.Module):
         self.network = network
 
     def forward(
-        self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor, noisy: Tensor, precision: Tensor
+        self,
+        y: Tensor,
+        noise: Tensor,
+        singular_values: Tensor,
+        basis: Tensor,
+        noisy: Tensor | None = None,
+        precision: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Reconstruct frames.
 
@@ -34,9 +40,9 @@ class Frame(nn.Module):
             S of the calibration.
         basis : (nz, ny, nx, R) float32
             V of the calibration, ``nz = 1`` for planes.
-        noisy : (F, nz, ny, nx) float32
+        noisy : (F, nz, ny, nx) float32, optional
             A noisy image ``x_t = x + sigma_t n`` of each frame; zero where there is none.
-        precision : (F,) float32
+        precision : (F,) float32, optional
             Its precision ``1 / sigma_t^2``, in units of `guidance.signal_scale`; zero where there is none.
 
         Returns
@@ -48,12 +54,10 @@ class Frame(nn.Module):
         """
         nz, ny, nx, rank = basis.shape
         scale, presence = scale_and_presence(y, noise[:, None], singular_values)
-        visible = scale > 0  # a frame of zeros has no scale: its signals stay zero, and so does its image
-        unit = torch.where(visible, scale, 1.0)
-        level = torch.where(visible, noise[:, None] / unit, 1.0)
+        unit, level = unit_and_level(scale, noise[:, None])
         signals = Signals.of((y / unit)[None], level[:, 0][None], singular_values[None], basis.reshape(1, -1, rank))
-        x_t = (noisy.reshape(-1, nz * ny * nx) / unit)[None]
-        found = self.network(signals, (nz, ny, nx), x_t, precision[None])
+        given = [] if noisy is None or precision is None else [(noisy.flatten(1) / unit)[None], precision[None]]
+        found = self.network(signals, (nz, ny, nx), *given)
         image = torch.clamp(found.image[0], min=0.0) * (presence * scale)
         std = torch.exp(found.log_error[0]) * scale
         return image.reshape(-1, nz, ny, nx), std.reshape(-1, nz, ny, nx), torch.exp(found.log_quantiles[0])
@@ -70,3 +74,13 @@ def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tup
     power = torch.square(singular_values).sum()
     scale = noise * torch.sqrt(torch.clamp(excess, min=DETECTION) * (spread / power)) / SIGNAL_PER_IMAGE
     return scale, torch.clamp((excess - EMPTY) / (CERTAIN - EMPTY), 0.0, 1.0)
+
+
+def unit_and_level(scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """What signals are divided by, and their noise after that, (F, 1), of scale and noise (F, 1).
+
+    A frame of zeros has no scale: its signals stay zero, and so does its image.
+    """
+    visible = scale > 0
+    unit = torch.where(visible, scale, 1.0)
+    return unit, torch.where(visible, noise / unit, 1.0)

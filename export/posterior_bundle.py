@@ -1,114 +1,146 @@
-"""A posterior network's checkpoint becomes a bundle of two graphs, for planes and for volumes, or nothing."""
+"""A posterior network's checkpoint becomes a bundle: exported, counted, compared with the network, only then written.
+
+What a bundle of the same checkpoint held stays in it, unless it is made anew: graphs of another precision, the frozen
+graph of a scanner, engines of graphs that are the same as before.
+"""
 
 import hashlib
 import os
-from itertools import product
-from math import prod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
-import torch
-from torch import Tensor, nn
-
-from mpi_fast.bundle import PLANE, VOLUME, Bundle, write_bundle
+from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
+from mpi_fast.calibration import Calibration
+from mpi_fast.constants import constants
 from mpi_fast.errors import ModelError
-from mpi_fast.export.onnx import Graph, to_onnx
+from mpi_fast.export.onnx import Graph
 from mpi_fast.export.posterior import Frame
+from mpi_fast.export.posterior_artefacts import Artefact, artefacts
+from mpi_fast.export.posterior_parity import compared, require
 from mpi_fast.export.statistics import count_flops, statistics
-from mpi_fast.grids import shown
+from mpi_fast.export.triton import write_repository
+from mpi_fast.frozen import fingerprint
+from mpi_fast.limits import EVALUATIONS
+from mpi_fast.tensorrt import LOG, listed
 from mpi_fast.training.checkpoint import Trained
 from mpi_fast.training.posterior import PosteriorNetwork
 
-TOLERANCE = 1e-4  # relative to the largest value of the original's output
-FRAMES = 1, 3  # numbers of frames on which graph and original are compared
-GRIDS = {PLANE: ((1, 19, 19), (1, 8, 13), (1, 33, 20)), VOLUME: ((9, 9, 9), (5, 8, 13), (12, 4, 7))}
-BY_FRAME, BY_COMPONENT, RANK = {0: "frames"}, {0: "frames", 1: "rank"}, {0: "rank"}
-GRID_AXES = {PLANE: {1: "rows", 2: "columns", 3: "rank"}, VOLUME: {0: "slices", 1: "rows", 2: "columns", 3: "rank"}}
-TYPICAL = {PLANE: ((1, 19, 19), 150), VOLUME: ((19, 19, 19), 1000)}  # grid and rank for which the cost is told
+FROZEN_FILES = FROZEN, half_name(FROZEN)
+PER_FILE = {"statistics": None, "parity": "artefact", "frozen": "file"}  # entries of the manifest, and where files are
 
 
-def build(trained: Trained, checkpoint_file: Path, output: Path) -> Bundle:
+@dataclass(frozen=True)
+class Request:
+    """What to export.
+
+    Attributes
+    ----------
+    checkpoint_file, output : Path
+        ``model.pt``, and the bundle to write.
+    precisions : tuple of str
+        ``fp32``, and ``fp16`` if wanted.
+    calibration_file : Path, optional
+        Saved calibration to freeze.
+    triton : Path, optional
+        Triton model repository to write, of the frozen graph in float32.
+    only_missing : bool
+        Leave graphs for every calibration as they are where the bundle has them.
+    """
+
+    checkpoint_file: Path
+    output: Path
+    precisions: tuple[str, ...] = ("fp32",)
+    calibration_file: Path | None = None
+    triton: Path | None = None
+    only_missing: bool = False
+
+
+def build(trained: Trained, request: Request) -> Bundle:
     """Export, compare and write.
 
     Raises
     ------
     ModelError
-        When a graph differs from the network by more than `TOLERANCE`; then nothing is written.
+        When a graph is not the network (see `posterior_parity.require`), or does not fit into a file; then nothing is
+        written.
     """
     network = trained.network
     assert isinstance(network, PosteriorNetwork)
     frame = Frame(network).eval()
-    graphs = {name: graph(frame, name) for name in (PLANE, VOLUME)}
-    contents = {name: one.content for name, one in graphs.items()}
-    parity = [one for name, content in contents.items() for one in compared(frame, name, content)]
-    for one in parity:
-        if not one["relative"] <= TOLERANCE:
-            raise ModelError(
-                f"the exported network is not the original: {one['artefact']}: relative difference "
-                f"{one['relative']:.2g} on {one['what']}, allowed {TOLERANCE:g}; no bundle was written"
-            )
-    manifest = {
+    calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
+    sha256 = hashlib.sha256(request.checkpoint_file.read_bytes()).hexdigest()
+    earlier = _earlier(request.output, sha256)
+    graphs: dict[str, Graph] = {}
+    manifest: dict[str, Any] = {
         "method": trained.method,
         "sigma_range": list(trained.sigma_range),
         "parameters": sum(value.numel() for value in network.parameters()),
         "network": network.config.to_dict(),
+        "constants": constants(),
         "provenance": trained.provenance,
-        "checkpoint": {
-            "file": os.path.relpath(checkpoint_file, output),
-            "sha256": hashlib.sha256(checkpoint_file.read_bytes()).hexdigest(),
-        },
-        "statistics": {name: _cost(frame, name, one) for name, one in graphs.items()},
-        "parity": parity,
+        "checkpoint": {"file": os.path.relpath(request.checkpoint_file, request.output), "sha256": sha256},
+        "statistics": {},
+        "parity": [],
     }
-    return write_bundle(output, manifest, contents)
+    for artefact in artefacts(frame, calibration, request.precisions):
+        if request.only_missing and earlier and artefact.name in set(earlier.manifest["files"]) - set(FROZEN_FILES):
+            continue
+        graphs[artefact.name], rows = _made(artefact)
+        manifest["parity"] += rows
+        manifest["statistics"][artefact.name] = _cost(artefact, graphs[artefact.name])
+    if calibration and request.calibration_file:
+        facts = {"rows": calibration.num_rows, "rank": calibration.rank, "source": request.calibration_file.name}
+        scanner = {**facts, "scanner": fingerprint(calibration), "evaluations": EVALUATIONS}
+        manifest["frozen"] = [{"file": name, **scanner} for name in graphs if name in FROZEN_FILES]
+    contents = {name: one.content for name, one in graphs.items()}
+    bundle = write_bundle(request.output, *_with_earlier(manifest, contents, earlier))
+    if request.triton:
+        write_repository(request.triton, graphs[FROZEN].model, contents[FROZEN])
+    return bundle
 
 
-def graph(frame: nn.Module, name: str) -> Graph:
-    """The graph of this name, for any number of frames, rank and grid."""
-    images = {axis + 1: title for axis, title in GRID_AXES[name].items() if axis < 3}
-    axes = {"y": BY_COMPONENT, "noise": BY_FRAME, "singular_values": RANK, "basis": GRID_AXES[name]}
-    axes |= {"noisy": BY_FRAME | images, "precision": BY_FRAME}
-    (nz, ny, nx), rank = GRIDS[name][1], 40
-    return to_onnx(frame, example((nz, ny, nx), rank, frames=3, seed=0), ["image", "std", "quantiles"], axes)
+def _made(artefact: Artefact) -> tuple[Graph, list[dict[str, Any]]]:
+    graph = artefact.export()
+    rows = compared(artefact.original, artefact.name, graph.content, artefact.cases())
+    require(rows)
+    return graph, rows
 
 
-def example(grid: tuple[int, ...], rank: int, frames: int, seed: int) -> dict[str, Tensor]:
-    """Signals of random images through a random scanner, by input name; every other frame has a noisy image beside."""
-    rng = torch.Generator().manual_seed(seed)
-    basis, _ = torch.linalg.qr(torch.randn(prod(grid), rank, generator=rng))
-    singular_values, noise = torch.logspace(1, -1, rank), torch.logspace(-1, 0.5, frames)
-    clean = torch.rand(frames, prod(grid), generator=rng) @ basis * singular_values
-    y = clean + noise[:, None] * torch.randn(frames, rank, generator=rng)
-    precision = torch.logspace(1, -1, frames) * (torch.arange(frames) % 2)
-    noisy = torch.rand(frames, *grid, generator=rng) * (precision > 0)[:, None, None, None]
-    scanner = {"singular_values": singular_values, "basis": basis.reshape(*grid, rank)}
-    return {"y": y, "noise": noise, **scanner, "noisy": noisy, "precision": precision}
+def _cost(artefact: Artefact, graph: Graph) -> dict[str, Any]:
+    what, inputs, sizes = artefact.cost
+    return {"of": what, **statistics(graph, count_flops(artefact.original, inputs), sizes)}
 
 
-def compared(frame: nn.Module, name: str, content: bytes) -> list[dict[str, Any]]:
-    """Largest difference of a graph from the network, on each of `GRIDS`; for the manifest."""
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    rows = []
-    for grid in GRIDS[name]:
-        largest = relative = 0.0
-        for rank, frames in product((2, prod(grid) // 2), FRAMES):
-            inputs = example(grid, rank, frames, seed=rank + frames)
-            with torch.inference_mode():
-                expected = [tensor.numpy() for tensor in frame(*inputs.values())]
-            found = session.run(None, {key: value.numpy() for key, value in inputs.items()})
-            for ours, theirs in zip(found, expected, strict=True):
-                difference = float(np.abs(ours - theirs).max())  # NaN stays NaN, and is refused
-                largest, relative = max(difference, largest), max(difference / float(np.abs(theirs).max()), relative)
-        what = f"random scanners of {shown(grid)} voxels"
-        facts = {"largest": largest, "relative": relative, "psnr_change_db": None}
-        rows.append({"artefact": name, "what": what, **facts, "allowed": f"{TOLERANCE:g} relative"})
-    return rows
+def _earlier(output: Path, sha256: str) -> Bundle | None:
+    """The bundle that is there, if it is one of this checkpoint that this version reads."""
+    try:
+        bundle = Bundle.open(output)
+    except ModelError:
+        return None
+    return bundle if bundle.manifest.get("checkpoint", {}).get("sha256") == sha256 else None
 
 
-def _cost(frame: nn.Module, name: str, graph: Graph) -> dict[str, Any]:
-    grid, rank = TYPICAL[name]
-    inputs = [torch.zeros(shape) for shape in ((1, rank), (1,), (rank,), (*grid, rank), (1, *grid), (1,))]
-    sizes = dict(zip(("slices", "rows", "columns"), grid, strict=True)) | {"rank": rank}
-    return {"of": f"{shown(grid)} voxels, rank {rank}", **statistics(graph, count_flops(frame, inputs), sizes)}
+def _with_earlier(
+    manifest: Mapping[str, Any], contents: Mapping[str, bytes], earlier: Bundle | None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """A manifest and contents, with what of an earlier bundle still holds: the files, and what is said of them."""
+    if earlier is None:
+        return dict(manifest), dict(contents)
+    # One scanner at a time: a frozen graph of another one goes when there is a new one, in whatever precision.
+    gone = set(contents) | (set(FROZEN_FILES) if "frozen" in manifest else set())
+    kept = {name: earlier.read(name) for name in earlier.manifest["files"] if name.endswith(".onnx")}
+    everything = {**{name: content for name, content in kept.items() if name not in gone}, **contents}
+    merged = {**manifest, "engines": []}
+    for facts in listed(earlier):
+        if facts.built_from(everything.get(facts.onnx, b"")):
+            merged["engines"].append(facts.to_dict())
+            everything |= {name: earlier.read(name) for name in (facts.file, facts.file + LOG)}
+    for name, where in PER_FILE.items():
+        before = earlier.manifest.get(name, ())
+        if where is None:
+            merged[name] = {**{key: one for key, one in dict(before).items() if key not in gone}, **manifest[name]}
+        else:
+            merged[name] = [*(one for one in before if one[where] not in gone), *manifest.get(name, ())]
+    return merged, everything

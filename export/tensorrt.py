@@ -16,11 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.bundle import Bundle, write_bundle
+from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.errors import InputError, ModelError, MPIFastError
 from mpi_fast.export.preflight import builder, parse, preflight
 from mpi_fast.export.turing import sums_for_products
 from mpi_fast.tensorrt import (
+    LOG,
     EngineFacts,
     TensorRT,
     available,
@@ -31,7 +32,6 @@ from mpi_fast.tensorrt import (
     listed,
 )
 
-LOG = ".log"  # beside each engine: what TensorRT said, and its layers
 BATCHES = (1, 8, 64)
 AMPERE = 80
 Watch = Callable[[str, int, int], None]  # what is being done, steps done, of how many
@@ -69,10 +69,29 @@ def choose(capabilities: tuple[int, ...] = ()) -> tuple[TensorRT, tuple[int, ...
     )
 
 
+def sources(bundle: Bundle) -> list[str]:
+    """The ONNX files that engines are built of: of a posterior network those that are frozen for a scanner.
+
+    Raises
+    ------
+    InputError
+        When there is none: graphs for every scanner have a free grid and rank, for which there is no engine.
+    """
+    names = [name for name in bundle.manifest["files"] if name.endswith(".onnx")]
+    if bundle.method == "posterior":
+        names = [name for name in names if name in (FROZEN, half_name(FROZEN))]
+    if not names:
+        raise InputError(
+            f"{bundle.path}: engines are built for a scanner, and no graph in it is frozen for one: add --calibration "
+            "SCANNER.h5"
+        )
+    return names
+
+
 def add_engines(
     bundle: Bundle, trt: TensorRT, capabilities: Iterable[int], batches: tuple[int, ...], tf32: bool, watch: Watch
 ) -> Bundle:
-    """Build an engine of every ONNX file of a bundle for every capability, and write the bundle anew with them.
+    """Build engines of a bundle's `sources` for every capability, and write the bundle anew with them.
 
     Engines that were there are kept, unless their ONNX file has changed or another takes their place.
 
@@ -92,16 +111,12 @@ def add_engines(
     Raises
     ------
     InputError
-        For a posterior network.
+        As `sources`.
     ModelError
         For graphs that TensorRT refuses, before anything is built, and for builds that fail.
     """
-    if bundle.method == "posterior":
-        raise InputError(
-            f"{bundle.path}: no engines are built of a posterior network as yet: its graphs have no fixed grid"
-        )
     contents = {name: bundle.read(name) for name in bundle.manifest["files"]}
-    graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
+    graphs = {name: contents[name] for name in sources(bundle)}
     problems = [f"{name}: {problem}" for name, content in graphs.items() for problem in preflight(trt, content)]
     if problems:
         raise ModelError(f"{bundle.path}: {trt.name} {trt.version} would refuse it: {'; '.join(problems)}")

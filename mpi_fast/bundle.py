@@ -12,18 +12,27 @@ There are two kinds of networks: the ``posterior`` network, which serves planes 
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
     ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
-    ``precision``       of the step network: ["fp32"] or ["fp32", "fp16"]
+    ``precision``       of a score network's steps: ["fp32"] or ["fp32", "fp16"]
     ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default method
-    ``frozen``          whole-frame graphs of one calibration: the same, and {"rows", "rank", "source"} of that
+    ``frozen``          graphs of one calibration: the same, and {"rows", "rank", "source"} of that; of a posterior
+                        network {"file", "rows", "rank", "source", "scanner",
+                        "evaluations"}, with a hash of the scanner, see `frozen.fingerprint`
+    ``constants``       numbers that the graphs were made with, see `constants`; a posterior network's
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
-                        "psnr_change_db", "allowed"}]
+                        "psnr_change_db", "allowed", "passed"}]
     ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
     ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
 ``plane.onnx``, ``volume.onnx``
-    the posterior network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R) -> image, std
-    (F, nz, ny, nx), for frames, ranks and grids of any size; ``nz = 1`` for planes
+    the posterior network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R), noisy (F, nz, ny, nx),
+    precision (F,) -> image, std (F, nz, ny, nx), quantiles (F, 2), for frames, ranks and grids of any size; ``nz = 1``
+    for planes; noisy and precision are zero where no sampler asks
+``frozen.onnx``
+    the same for one calibration, if exported: real (F, M), imag (F, M) -> image, std (F, *grid), quantiles (F, 2),
+    snr_db (F,), noise_floor (F,); its metadata's ``selection`` lists the rows as [channel, frequency index]
+``plane.fp16.onnx``, ``volume.fp16.onnx``, ``frozen.fp16.onnx``
+    the same with float16 inside, if exported
 ``encoder.onnx``
     of a score network: condition (F, 10, ny, nx) -> features (F, c, ny, nx)
 ``score.onnx``
@@ -57,6 +66,7 @@ from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
+from mpi_fast.constants import constants, differences
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.reading import read_regular
@@ -64,7 +74,7 @@ from mpi_fast.reading import read_regular
 FORMAT = 6
 KIND = "mpi-fast model"
 PACKAGED = "default", "posterior"
-PLANE, VOLUME = "plane.onnx", "volume.onnx"
+PLANE, VOLUME, FROZEN = "plane.onnx", "volume.onnx", "frozen.onnx"
 REQUIRED = {"score": ("encoder.onnx", "score.onnx"), "posterior": (PLANE, VOLUME)}
 SCORE_GRID = 19, 19  # of the packaged score network
 LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
@@ -129,6 +139,13 @@ class Bundle:
             raise ModelError(
                 f"{file}: grid {manifest.get('grid')}, noise levels {manifest['sigma_range']}: expected positive "
                 f"numbers, and at most {LARGEST_GRID} voxels along an axis"
+            )
+        made_with = manifest.get("constants", constants())
+        if not isinstance(made_with, dict) or made_with != constants():
+            what = differences(made_with) if isinstance(made_with, dict) else f"{made_with!r}"
+            raise ModelError(
+                f"{path}: its graphs were made with other constants than this version's: {what}: export its checkpoint "
+                "again: python -m mpi_fast.export CHECKPOINT"
             )
         outside = [name for name in files_listed if not _is_plain(name)]
         if outside:
@@ -225,6 +242,11 @@ class Bundle:
 def packaged(name: str) -> Path:
     """Where the package has one of its own, `PACKAGED`."""
     return Path(str(files("mpi_fast") / "models" / name))
+
+
+def half_name(name: str) -> str:
+    """The file with float16 inside of an ONNX file's."""
+    return f"{name.removesuffix('.onnx')}.fp16.onnx"
 
 
 def named_for(model: str | Path, grid: tuple[int, ...]) -> str | Path:

@@ -26,6 +26,7 @@ PACKAGES = ("tensorrt", "tensorrt_rtx")  # in the order of preference: where bot
 INSTALL = {"tensorrt": "pip install 'mpi-fast[tensorrt]'", "tensorrt_rtx": "pip install 'mpi-fast[tensorrt-rtx]'"}
 OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
 FAILURES = ("INTERNAL_ERROR", "ERROR")
+LOG = ".log"  # of a file beside each engine: what TensorRT said, and its layers
 LARGEST_LOG = 10**6  # lines; the largest engine so far has 10^5
 _NO_MEMORY = re.compile(r"out of memory|insufficient memory|FAILED_ALLOCATION|cudaError 2\b", re.IGNORECASE)
 _WHERE = re.compile(r" In \w+ at \S+|\[?\w+\.cpp:+\w*(::)?\d*[:\]] ?|\bIn function \w+:\s*")

@@ -61,3 +61,21 @@ def calibration(measured: Measured) -> Calibration:
 def true_rows(measured: Measured, calibration: Calibration) -> NDArray[np.complex64]:
     """The selected rows of the noise-free matrix, (M, N)."""
     return measured.truth[calibration.selection]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """The bundle of a small posterior network, in both precisions, frozen for a scanner; a repository beside it."""
+    from exported import FROZEN_GRID, checkpoint, measured
+
+    from mpi_fast.export.__main__ import make_bundle
+
+    folder = tmp_path_factory.mktemp("exported")
+    measured(FROZEN_GRID)[0].save(folder / "scanner.h5")
+    return make_bundle(
+        checkpoint(folder / "small.pt"),
+        folder / "small",
+        precision=("fp32", "fp16"),
+        calibration_file=folder / "scanner.h5",
+        triton=folder / "repository",
+    )

@@ -2,9 +2,6 @@
 
 import importlib
 import importlib.util
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,46 +156,6 @@ def test_nothing_but_plain_operators_with_fixed_shapes(bundle):
     operators = bundle.manifest["statistics"]["reconstruct.onnx"]["operators"]
     assert "Identity" not in operators
     assert operators["Sin"] == 1  # of the noise levels only those of consensus are not known beforehand
-
-
-PAGE = Path(__file__).parents[1] / "docs/consoles.md"
-AFTERWARDS = """
-np.savez("images.npz", image=image, std=std, snr_db=snr_db)
-try:
-    import mpi_fast
-except ImportError:
-    sys.exit(0)
-sys.exit("mpi_fast can be imported: this proves nothing")
-"""
-
-
-def snippet_of_the_page(model) -> str:
-    """The program that the page shows, on a test's signals and noise instead of zeros and NumPy's."""
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    lines = next(block for block in blocks if "onnxruntime" in block).replace('"bundle/', f'"{model}/').splitlines()
-    given = {"rows = ": "rows = np.load('rows.npy')", "initial = ": "initial = np.load('initial.npy')"}
-    changed = [next((new for start, new in given.items() if line.startswith(start)), line) for line in lines]
-    assert sum(new != old for new, old in zip(changed, lines, strict=True)) == 2
-    return "\n".join(["import sys", "sys.modules['mpi_fast'] = None  # where it is installed", *changed, AFTERWARDS])
-
-
-def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(bundle, calibrations, tmp_path):
-    calibration = calibrations[0]
-    rows = np.concatenate([np.zeros((1, calibration.num_rows), np.complex64), frames(calibration)])
-    initial = mirrored_normal(0, SAMPLES, calibration.num_voxels)
-    np.save(tmp_path / "rows.npy", rows)
-    np.save(tmp_path / "initial.npy", initial)
-    snippet = snippet_of_the_page(bundle.path.resolve())
-    subprocess.run([sys.executable, "-I", "-c", snippet], cwd=tmp_path, check=True)
-    found = np.load(tmp_path / "images.npz")
-    expected = Reconstructor(calibration, bundle.path, engine=OnnxEngine(bundle), **OPTIONS)(rows)
-    assert not found["image"][0].any()
-    assert np.isfinite(found["image"]).all()
-    per_frame = np.abs(found["image"] - expected.image).max((1, 2))[1:] / expected.image.max((1, 2))[1:]
-    assert per_frame.max() < 1e-4
-    assert relative(found["std"], expected.std) < 1e-4
-    assert found["snr_db"][0] == -np.inf
-    np.testing.assert_allclose(found["snr_db"][1:], expected.snr_db[1:], atol=0.01)
 
 
 def test_a_frozen_graph_at_fixed_addresses_gives_the_same_images_frame_after_frame(bundle, calibrations):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from mpi_fast.constants import PLANES
 from mpi_fast.training import mixture
 from mpi_fast.training.mixture import Mixture, draw_posterior, make_settings, random_plane
 from mpi_fast.training.muon import Muon, orthogonal
 from mpi_fast.training.operators import SKETCH, reduced_abstract
 from mpi_fast.training.posterior import (
-    PLANES,
     PosteriorConfig,
     PosteriorNetwork,
     Signals,

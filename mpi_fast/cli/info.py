@@ -128,7 +128,7 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
     parity = manifest.get("parity", ())
     return {
         "parameters": manifest.get("parameters", "unknown"),
-        "precision": ", ".join(manifest.get("precision", ["fp32"])),
+        "precision": "fp32, fp16" if any(".fp16." in name for name in manifest["files"]) else "fp32",
         "whole-frame graphs": "\n".join(_graph(one) for one in manifest.get("graphs", ())) or "none",
         "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
         **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
@@ -139,8 +139,12 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _graph(entry: dict[str, Any]) -> str:
     scanner = f", {entry['source']}: {entry['rows']} rows, rank {entry['rank']}" if "source" in entry else ""
-    sampling = f"{entry['steps']} steps, {entry['samples']} samples, {entry['consensus']} steps of consensus"
-    return f"{entry['file']}: {sampling}{scanner}"
+    sampling = (
+        f": {entry['steps']} steps, {entry['samples']} samples, {entry['consensus']} steps of consensus"
+        if "steps" in entry
+        else ""
+    )
+    return f"{entry['file']}{sampling}{scanner}"
 
 
 def _cost(entry: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@
 ``graph``   the default sampler and guidance as one ONNX graph on the CPU
 ``device``  any sampler and guidance as a CUDA graph on a GPU
 ``tensorrt_frame``  the default sampler and guidance as one TensorRT engine
+``tensorrt_frozen``  the posterior network with its scanner inside, as one TensorRT engine
 ``choose``  which of them, for a machine, a model and what the caller asks for
 """
 

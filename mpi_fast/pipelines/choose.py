@@ -71,6 +71,8 @@ def choose(
 
     def on_cpu() -> tuple[Pipeline, str]:
         if posterior:
+            if engine == "tensorrt":
+                raise InputError("engine 'tensorrt' runs on a GPU: expected auto or onnx on the CPU")
             return PosteriorGraph(calibration, bundle, evaluations, threads), f"{bundle.path.name} serves every grid"
         return _on_cpu(calibration, bundle, sampling, engine, threads)
 
@@ -81,7 +83,7 @@ def choose(
         try:
             index = int(place[1] or 0)
             if posterior:
-                gpu, why = _posterior_on_gpu(calibration, bundle, evaluations, index, engine)
+                gpu, why = _posterior_on_gpu(calibration, bundle, evaluations, index, engine, precision)
             else:
                 gpu, why = _on_gpu(calibration, bundle, sampling, index, engine, precision)
             return (gpu if device != "auto" else WithFallback(gpu, on_cpu)), why
@@ -98,17 +100,21 @@ def _expect_posterior(bundle: Bundle, sampling: Sampling, engine: str | Engine) 
     """InputError for what a posterior network has no use for."""
     if sampling != Sampling(seed=sampling.seed):
         raise InputError(f"{bundle.path}: a posterior network makes the image without samples: expected no sampling")
-    if engine not in ("auto", "onnx"):
-        raise InputError(f"engine {engine!r}: {bundle.path} is evaluated by ONNX Runtime, expected auto or onnx")
+    if engine not in ("auto", "onnx", "tensorrt"):
+        raise InputError(f"engine {engine!r}: {bundle.path} has no such engine, expected auto, onnx or tensorrt")
 
 
 def _posterior_on_gpu(
-    calibration: Calibration, bundle: Bundle, evaluations: int, index: int, engine: str
+    calibration: Calibration, bundle: Bundle, evaluations: int, index: int, engine: str, precision: str
 ) -> tuple[Pipeline, str]:
     """The network's own kernels; where they are not to be had, ONNX Runtime with CUDA, and why."""
     from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 
+    if engine == "tensorrt":
+        from mpi_fast.pipelines.tensorrt_frozen import TensorRTFrozen
+
+        return TensorRTFrozen(calibration, bundle, CupyDevice(index), precision, evaluations), "as asked for"
     reasons: list[str] = []
     if engine == "auto":
         try:

@@ -28,16 +28,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mpi_fast.constants import PLANES, UNSURE, VIEWS
 from mpi_fast.guidance import WIDTHS
 from mpi_fast.training.mixed import mixed
 from mpi_fast.uncertainty import LEVELS, NORMAL
 
-VIEWS = (4.0,)  # spreads, next to r_k, under which a block also sees what the signals would change
 INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
 DESCRIPTORS = 2 + len(WIDTHS)
 FIRST_SPREAD, LAST_SPREAD = 3.0, 0.4  # of the blocks at the start of training, next to sqrt(relative noise) / 2
-UNSURE = 4.0  # the size of the error is within a factor exp(4) of d
-PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a volume [., z, y, x]: xy, xz, yz
 
 
 @dataclass(frozen=True)
