@@ -98,11 +98,13 @@ def test_large_volumes_are_left_alone(calibration, monkeypatch):
 
 
 def test_a_reconstruction_explains_its_signals_on_a_scanner_that_no_network_has_seen(calibration, monkeypatch):
+    usual = 3.0  # so that images have to give way, however well the network does
+    monkeypatch.setattr(consistency, "UNEXPLAINED", usual)
     rows = simulated(calibration, phantoms(21, 1, GRID), 45.0, np.random.default_rng(0))
     out = Reconstructor(calibration)(rows)
     network = out.misfit[:, 2]  # of the images before the signals overruled them
-    assert (network > UNEXPLAINED).any()
-    assert unexplained(calibration, rows, out.image).max() <= 1.01 * UNEXPLAINED
+    assert (network > usual).any()
+    assert unexplained(calibration, rows, out.image).max() <= 1.05 * usual
     monkeypatch.setattr(consistency, "LARGEST", 0)
     alone = Reconstructor(calibration)(rows)
     np.testing.assert_allclose(unexplained(calibration, rows, alone.image), network, rtol=0.02)

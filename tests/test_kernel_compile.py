@@ -18,7 +18,7 @@ REGISTERS = 65536  # of a multiprocessor, on all of these
 THREADS = {"reduce": 256, "prepare": 768, "guided_step": 768, "finish": 128}
 THREADS |= {"plan": 512, "project": 256, "fine": 256, "coarse": 256, "image": 128, "update": 128, "refine": 256}
 BLOCKS = {"reduce": 3, "prepare": 1, "guided_step": 1, "finish": 8}  # at once on a multiprocessor, at least
-BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8, "update": 8, "refine": 8}
+BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8, "update": 8, "refine": 6}
 
 
 def step(scalar: str, group: int) -> Kernel:

@@ -74,7 +74,7 @@ def test_a_gpu_gives_the_images_of_the_cpu_by_one_graph(monkeypatch, tmp_path, c
     assert "kernels" in reconstruct.runs_on
     assert f"one CUDA graph of {len(gpu.captured[0])} nodes" in reconstruct.runs_on
     assert reconstruct.graphs == {1: {"captured": True, "nodes": len(gpu.captured[0]), "why_not": ""}}
-    assert len(gpu.captured[0]) <= 80
+    assert len(gpu.captured[0]) <= 2 * 80  # of two evaluations
     expected = Reconstructor(calibration, "posterior", device="cpu")(rows[:1])
     found = reconstruct(rows[:1])
     assert largest_difference(found.image, expected.image) < 5e-3
