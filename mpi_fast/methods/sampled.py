@@ -2,7 +2,7 @@
 
 Wang et al. ("A score-based model guided by signals for MPI reconstruction", 2025) draw one sample by a thousand steps
 of predictor and corrector (Song et al., "Score-based generative modeling through stochastic differential equations",
-ICLR 2021). Here the score is that of the network which makes our image in one evaluation, ``(D - x_t) / sigma_t^2``, so
+ICLR 2021). Here the score is that of the network which makes our image, ``(D - x_t) / sigma_t^2``, so
 that what differs from it is the sampling alone; the mean of many samples is that image again, but for the samples'
 number and the solver's error.
 """

@@ -1,7 +1,7 @@
 """Pipelines: from the selected rows of frames to their images. One interface, several ways to compute the same.
 
 ``steps``   the sampler's loop in NumPy around a network engine: any sampler, guidance and engine
-``posterior``  the posterior network, one evaluation a frame, for planes and volumes of every grid
+``posterior``  the posterior network as an ONNX graph, for planes and volumes of every grid
 ``graph``   the default sampler and guidance as one ONNX graph on the CPU
 ``device``  any sampler and guidance as a CUDA graph on a GPU
 ``tensorrt_frame``  the default sampler and guidance as one TensorRT engine

@@ -1,4 +1,4 @@
-"""The posterior network's whole frame on a GPU, by kernels of its own: one evaluation, one CUDA graph, for planes."""
+"""The posterior network's whole frame on a GPU, by kernels of its own: one CUDA graph, for planes."""
 
 from collections.abc import Callable, Sequence
 
