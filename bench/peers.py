@@ -39,7 +39,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.denoiser import ConditionedDenoiser, Guidance
 from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.heldout import SCANNERS, phantoms
 from mpi_fast.machine import processor
 from mpi_fast.methods.base import Method, ReducedMethod

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.consensus import STEPS
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.samplers import SAMPLERS, nfe
 from mpi_fast.training.checkpoint import load_checkpoint
 

@@ -12,7 +12,7 @@ from roofline import GPUS, Size, kernels
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.capture import Recorded
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.finish import finish

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mpi_fast import plots
 from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import Setup, compare, frames
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods import REGISTRY, Entry
 from mpi_fast.methods.base import ReducedMethod, check_count
 from mpi_fast.methods.tuning import Axis

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from mpi_fast.errors import ModelError
 from mpi_fast.export.shared import Shared, calls, examples, insert
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.training.checkpoint import Checkpoint
 from mpi_fast.training.half import half
 

@@ -8,7 +8,7 @@ grid; with a noisy image beside the signals it is the denoiser that samplers nee
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.guidance import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
+from mpi_fast.likelihood import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
 from mpi_fast.training.posterior import PosteriorNetwork, Signals
 
 
@@ -43,7 +43,7 @@ class Frame(nn.Module):
         noisy : (F, nz, ny, nx) float32, optional
             A noisy image ``x_t = x + sigma_t n`` of each frame; zero where there is none.
         precision : (F,) float32, optional
-            Its precision ``1 / sigma_t^2``, in units of `guidance.signal_scale`; zero where there is none.
+            Its precision ``1 / sigma_t^2``, in units of `likelihood.signal_scale`; zero where there is none.
 
         Returns
         -------
@@ -64,7 +64,7 @@ class Frame(nn.Module):
 
 
 def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tuple[Tensor, Tensor]:
-    """`guidance.signal_scale` and `guidance.signal_presence`, (F, 1), of y (F, R) and noise (F, 1).
+    """`likelihood.signal_scale` and `likelihood.signal_presence`, (F, 1), of y (F, R) and noise (F, 1).
 
     In units of the noise float32 suffices.
     """

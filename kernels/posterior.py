@@ -10,7 +10,7 @@ import numpy as np
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.launch import Array, Device, Kernel
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
@@ -62,7 +62,7 @@ class PosteriorLoop:
     noisy : (F, N) float32, or None
         ``x_t = x + sigma_t n`` in the unit of the calibration.
     precision : (F,) float32, or None
-        ``1 / sigma_t^2`` for images in units of `guidance.signal_scale`; zero where there is no noisy image.
+        ``1 / sigma_t^2`` for images in units of `likelihood.signal_scale`; zero where there is no noisy image.
     """
 
     def __init__(

@@ -24,10 +24,10 @@
 #endif
 
 #ifndef WIDTHS
-#define WIDTHS 5  // as many as guidance.py has
+#define WIDTHS 5  // as many as likelihood.py has
 #endif
 
-// What guidance.py calls DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE; calibration.py's SNR ceiling of 50 dB.
+// What likelihood.py calls DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE; calibration.py's SNR ceiling of 50 dB.
 // And consensus.py's LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE and LEAST.
 struct Thresholds {
     double detection, empty, certain, signal_per_image, quietest;

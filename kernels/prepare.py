@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, level_of, share_of, width_of
-from mpi_fast.guidance import (
+from mpi_fast.likelihood import (
     CERTAIN,
     CONDITION_CHANNELS,
     DETECTION,
@@ -50,9 +50,9 @@ class Basis:
     mean_explained : (R,) float32
         Mean of V^2 over the voxels.
     widths : (W,) float32
-        `guidance.WIDTHS`.
+        `likelihood.WIDTHS`.
     thresholds : (11,) float64
-        Of `guidance`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
+        Of `likelihood`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
     columns : int
         nx of the grid.
     power : float

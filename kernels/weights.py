@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import ModelError
-from mpi_fast.guidance import WIDTHS
+from mpi_fast.likelihood import WIDTHS
 from mpi_fast.kernels.launch import Array, Device
 
 WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for

@@ -1,6 +1,6 @@
 """mpi-fast: real-time score-based image reconstruction for magnetic particle imaging.
 
-Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> sampler (engine + guidance) ->
+Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> the network ->
 `Reconstruction` -> file, picture, stream. ``Calibration`` and ``Reconstructor`` are all that most users need.
 """
 

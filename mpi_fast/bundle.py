@@ -1,23 +1,15 @@
 """A bundle: an exported model on disk, as a folder.
 
-There are two kinds of networks: the ``posterior`` network, which serves planes and volumes of every grid, and the
-``score`` network, which serves planes of one.
-
 ``manifest.json``
     ``format``          version of this layout and of what its graphs compute, see `FORMAT`
     ``kind``            "mpi-fast model"
-    ``method``          "posterior" or "score"; the latter where it is missing
-    ``grid``            [ny, nx], of a score network
     ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
     ``parameters``      number of weights
     ``provenance``      how it was trained: command, seed, minutes, hardware
     ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
-    ``precision``       of a score network's steps: ["fp32"] or ["fp32", "fp16"]
-    ``graphs``          whole-frame graphs: [{"file", "steps", "samples", "consensus"}] of the default method
-    ``frozen``          graphs of one calibration: the same, and {"rows", "rank", "source"} of that; of a posterior
-                        network {"file", "rows", "rank", "source", "scanner",
-                        "evaluations"}, with a hash of the scanner, see `frozen.fingerprint`
-    ``constants``       numbers that the graphs were made with, see `constants`; a posterior network's
+    ``frozen``          graphs of one calibration: [{"file", "rows", "rank", "source", "scanner", "evaluations"}], with
+                        a hash of the scanner, see `frozen.fingerprint`
+    ``constants``       numbers that the graphs were made with, see `constants`
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
                         "psnr_change_db", "allowed", "passed"}]
@@ -25,7 +17,7 @@ There are two kinds of networks: the ``posterior`` network, which serves planes 
     ``files``           {name: {"sha256": ..., "bytes": ...}}
     ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
 ``plane.onnx``, ``volume.onnx``
-    the posterior network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R), noisy (F, nz, ny, nx),
+    the network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R), noisy (F, nz, ny, nx),
     precision (F,) -> image, std (F, nz, ny, nx), quantiles (F, 2), for frames, ranks and grids of any size; ``nz = 1``
     for planes; noisy and precision are zero where no sampler asks
 ``frozen.onnx``
@@ -33,22 +25,10 @@ There are two kinds of networks: the ``posterior`` network, which serves planes 
     snr_db (F,), noise_floor (F,); its metadata's ``selection`` lists the rows as [channel, frequency index]
 ``plane.fp16.onnx``, ``volume.fp16.onnx``, ``frozen.fp16.onnx``
     the same with float16 inside, if exported
-``encoder.onnx``
-    of a score network: condition (F, 10, ny, nx) -> features (F, c, ny, nx)
-``score.onnx``
-    image (B, 3, ny, nx), sigma (B,), features (B, c, ny, nx) -> denoised (B, 1, ny, nx)
-``score.fp16.onnx``
-    the same with float16 inside, if exported
-``reconstruct.onnx``
-    y (F, N), noise (F,), singular_values (N,), basis (N, N), initial (samples, N) -> image (F, ny, nx),
-    std (F, ny, nx), noise_floor (F,): reduced signals to images for any calibration, padded with zeros from R to N
-``reconstruct.frozen.onnx``
-    real (F, M), imag (F, M), initial (samples, N) -> image, std (F, ny, nx), snr_db (F,): selected rows to images for
-    one calibration, if exported; its metadata's ``selection`` lists the rows as [channel, frequency index]
 ``NAME.smCC.engine``, ``NAME.smCC.engine.log``
     TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
 
-All tensors are float32 at the edges. Of the manifest only the first five entries and ``files`` are needed to open a
+All tensors are float32 at the edges. Of the manifest only the first three entries and ``files`` are needed to open a
 bundle; readers of this format ignore entries that they do not know.
 
 Every file is checked against its size and hash when it is read, and nothing in a bundle is ever unpickled or executed.
@@ -68,15 +48,13 @@ from typing import Any
 
 from mpi_fast.constants import constants, differences
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.reading import read_regular
 
-FORMAT = 6
+FORMAT = 7
 KIND = "mpi-fast model"
-PACKAGED = "default", "posterior"
+PACKAGED = "default"
 PLANE, VOLUME, FROZEN = "plane.onnx", "volume.onnx", "frozen.onnx"
-REQUIRED = {"score": ("encoder.onnx", "score.onnx"), "posterior": (PLANE, VOLUME)}
-SCORE_GRID = 19, 19  # of the packaged score network
+REQUIRED = PLANE, VOLUME
 LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
 
 
@@ -94,18 +72,14 @@ class Bundle:
         Parameters
         ----------
         model : str or Path
-            A folder, or the name of a model that comes with the package: ``posterior``, for every grid, or ``default``,
-            the score network of 19 x 19 voxels; see `named_for`.
+            A folder, or ``default`` for the one that comes with the package.
 
         Raises
         ------
         ModelError
-            For a folder that is no bundle, a manifest that is broken or of another format, missing files, and a name
-            that a bundle in the working folder has, too.
+            For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
         """
-        if model == "posterior" and (Path(model) / "manifest.json").is_file():
-            raise ModelError(f"{model}: a model of the package, and a folder here: for the folder, expected ./{model}")
-        path = packaged(str(model)) if model in PACKAGED else Path(model)
+        path = packaged(PACKAGED) if model == PACKAGED else Path(model)
         file = path / "manifest.json"
         if not file.is_file():
             hint = ""
@@ -128,17 +102,15 @@ class Bundle:
                 f"{file}: bundle format {version}, this version reads {FORMAT}: export its checkpoint again"
             )
         try:
-            method = str(manifest.get("method", "score"))
-            ny, nx = SCORE_GRID if method == "posterior" else (int(n) for n in manifest["grid"])
             low, high = (float(s) for s in manifest["sigma_range"])
             files_listed = dict(manifest["files"])
-            missing = [name for name in REQUIRED[method] if not isinstance(files_listed[name]["sha256"], str)]
+            for name in REQUIRED:
+                str.encode(files_listed[name]["sha256"])
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelError(f"{file}: incomplete manifest ({type(error).__name__}: {error})") from error
-        if missing or not 1 <= min(ny, nx) <= max(ny, nx) <= LARGEST_GRID or not 0 < low < high < math.inf:
+        if not 0 < low < high < math.inf:
             raise ModelError(
-                f"{file}: grid {manifest.get('grid')}, noise levels {manifest['sigma_range']}: expected positive "
-                f"numbers, and at most {LARGEST_GRID} voxels along an axis"
+                f"{file}: noise levels {manifest['sigma_range']}: expected two positive numbers, the larger one last"
             )
         made_with = manifest.get("constants", constants())
         if not isinstance(made_with, dict) or made_with != constants():
@@ -157,43 +129,10 @@ class Bundle:
         return {"path": self.path.resolve(), "manifest": self.manifest}
 
     @property
-    def method(self) -> str:
-        """What kind of network it holds: ``posterior`` or ``score``."""
-        return str(self.manifest.get("method", "score"))
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(ny, nx) of a score network."""
-        ny, nx = self.manifest["grid"]
-        return int(ny), int(nx)
-
-    def serves(self, grid: tuple[int, ...]) -> bool:
-        """Whether it reconstructs images of this grid."""
-        return self.method == "posterior" or grid == self.grid
-
-    @property
     def sigma_range(self) -> tuple[float, float]:
         """Smallest and largest noise level that the network was trained for."""
         low, high = self.manifest["sigma_range"]
         return float(low), float(high)
-
-    def frame_graph(self, steps: int, samples: int, consensus: int) -> str | None:
-        """File of the whole-frame graph for exactly these steps, samples and steps of consensus, if there is one.
-
-        Raises
-        ------
-        ModelError
-            When the manifest's list of graphs is damaged.
-        """
-        try:
-            found = [
-                str(graph["file"])
-                for graph in self.manifest.get("graphs", ())
-                if (graph["steps"], graph["samples"], graph["consensus"]) == (steps, samples, consensus)
-            ]
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"{self.path}: the manifest's list of graphs is damaged: {error}") from error
-        return found[0] if found else None
 
     def checkpoint(self) -> Path:
         """The ``model.pt`` that the bundle was made from, for engines that run it as it is.
@@ -239,19 +178,14 @@ class Bundle:
         return content
 
 
-def packaged(name: str) -> Path:
-    """Where the package has one of its own, `PACKAGED`."""
+def packaged(name: str = PACKAGED) -> Path:
+    """Where the package has one of its own."""
     return Path(str(files("mpi_fast") / "models" / name))
 
 
 def half_name(name: str) -> str:
     """The file with float16 inside of an ONNX file's."""
     return f"{name.removesuffix('.onnx')}.fp16.onnx"
-
-
-def named_for(model: str | Path, grid: tuple[int, ...]) -> str | Path:
-    """What ``default`` means for a grid: the score network for its own, the posterior network for all others."""
-    return packaged("posterior") if model == "default" and grid != SCORE_GRID else model
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ and a bundle whose graphs were made with others is refused when it is opened.
 from collections.abc import Mapping
 from typing import Any
 
-from mpi_fast import guidance, reduction, uncertainty
+from mpi_fast import likelihood, reduction, uncertainty
 
 VIEWS = (4.0,)  # spreads, next to a block's own, under which it also sees what the signals would change
 UNSURE = 4.0  # the size of the error is within a factor exp(4) of the deviation that the signals leave
@@ -21,11 +21,11 @@ def constants() -> dict[str, Any]:
         "VIEWS": VIEWS,
         "UNSURE": UNSURE,
         "PLANES": PLANES,
-        "WIDTHS": guidance.WIDTHS,
-        "DETECTION": guidance.DETECTION,
-        "EMPTY": guidance.EMPTY,
-        "CERTAIN": guidance.CERTAIN,
-        "SIGNAL_PER_IMAGE": guidance.SIGNAL_PER_IMAGE,
+        "WIDTHS": likelihood.WIDTHS,
+        "DETECTION": likelihood.DETECTION,
+        "EMPTY": likelihood.EMPTY,
+        "CERTAIN": likelihood.CERTAIN,
+        "SIGNAL_PER_IMAGE": likelihood.SIGNAL_PER_IMAGE,
         "SNR_CEILING_DB": reduction.SNR_CEILING_DB,
         "LEVELS": uncertainty.LEVELS,
     }

@@ -19,12 +19,10 @@ class Reconstruction:
     ----------
     image : (F, *grid) float32
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
-        frames whose signals noise alone explains (`guidance.signal_presence`).
+        frames whose signals noise alone explains (`likelihood.signal_presence`).
     std : (F, *grid) float32
         Uncertainty, in the image's unit: the root-mean-square of the image's error to be expected; for intervals see
-        `half_width`. A posterior network has learned it; with a score network it follows from how far the posterior
-        samples are from the image, how bright that is and how noisy the signals (`consensus.settle`), or without
-        consensus it is the samples' standard deviation, zero for a single one.
+        `half_width`. The network has learned it.
     snr_db : (F,) float32
         Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32

@@ -5,9 +5,8 @@
     out = rec(signals)          # out.image, out.std: (frames, *grid) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
-Per frame: reduce the signals, find noise level and scale, and evaluate the network: a posterior network twice, for
-image and uncertainty alike; a score network draws samples for the uncertainty, and from their mean finds the image that
-prior and signals agree on.
+Per frame: reduce the signals, find noise level and scale, and evaluate the network, whose posterior mean is the image
+and whose second output is its uncertainty; then once more, shown its own image (`refinement`).
 """
 
 import logging
@@ -22,19 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.bundle import Bundle, named_for
+from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.consensus import STEPS as CONSENSUS
 from mpi_fast.consistency import consistent
-from mpi_fast.denoiser import STRENGTH, Guidance
-from mpi_fast.engines import Engine
-from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag, is_strict, of_samples
 from mpi_fast.forks import renew_in_children
-from mpi_fast.grids import shown
 from mpi_fast.inspection import Inspection
 from mpi_fast.limits import EVALUATIONS, MOST_EVALUATIONS
-from mpi_fast.pipelines import Frames, Pipeline, Sampling, default_steps
+from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.choose import choose, close, is_on_gpu, on_device
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
@@ -42,7 +37,6 @@ from mpi_fast.workers import Workers
 
 Array = NDArray[np.float32]
 logger = logging.getLogger(__name__)
-SAMPLER_STEPS = 12  # of DPM-Solver++: more change the samples' mean and deviation by less than their noise
 
 
 class Reconstructor:
@@ -53,43 +47,21 @@ class Reconstructor:
     calibration : Calibration
         Of the scanner.
     model : str or Path
-        A bundle, or the name of one that comes with the package: ``default``, which is the score network for 19 x 19
-        voxels and the posterior network for every other grid, or ``posterior``. What follows about sampling and
-        guidance is for score networks: a posterior network makes image and uncertainty by itself.
-    samples : int
-        Posterior samples per frame: their mean is where consensus starts, and the farther they are from the image it
-        finds, the more uncertain that is.
-    steps : int, optional
-        Steps of the sampler; default: the sampler's own (4 for ``dpm``). The start costs one more evaluation.
+        A bundle, or ``default`` for the one that comes with the package.
     device : str
         ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU if there is one with what it needs, and when it fails, the
         CPU with a warning.
-    seed : int
-        Of the samplers' noise. Every frame is sampled from the same noise: the image of a frame does not depend on what
-        is reconstructed with it, and a still object gives a still picture.
-    sampler : str
-        ``dpm``, ``heun``, ``euler-maruyama`` or ``predictor-corrector``.
-    sde : str
-        ``ve``, ``vp`` or ``sub-vp``; the deterministic samplers run on the noise levels of ``ve`` whatever it is.
-    guidance : str
-        ``proximal``, ``gradient`` or ``none``: see `denoiser.ConditionedDenoiser`.
-    strength : float
-        Of the guidance.
-    consensus : int
-        Steps from the mean of the samples towards what prior and signals agree on, see `consensus.agree`; 0 for the
-        mean itself.
     threads : int, optional
         Threads that the network may use on the CPU; default all.
     evaluations : int
-        Of a posterior network for each frame. The second, which is shown the image of the first, makes it better by
+        Of the network for each frame. The second, which is shown the image of the first, makes it better by
         some tenths of a decibel and doubles the time; see `refinement`.
-    engine : str or Engine
-        What evaluates the network: ``auto``, ``onnx``, ``torch``, or an object of `engines`; on a GPU also
-        ``tensorrt``, ``tensorrt-frame`` (the whole frame as one engine) and ``torch-compiled`` (minutes to start). On
-        the CPU, ``auto`` and ``onnx`` run the default sampler and guidance as one graph where the bundle has one for
-        these steps and samples; that changes the time it takes, not the images.
+    engine : str
+        ``auto``; ``onnx``, ONNX Runtime on CPU or GPU; or, on a GPU, ``tensorrt``, an engine with the scanner inside,
+        which the bundle must have for this calibration. On a GPU ``auto`` takes the network's own CUDA kernels for
+        planes, and ONNX Runtime for volumes.
     precision : str
-        Of the network's convolutions on a GPU: ``fp16`` or ``fp32``, with PyTorch also ``bf16`` or ``tf32``.
+        Of TensorRT's engine: ``fp16``, ``tf32`` or ``fp32``.
     inspect : bool
         Measure how well the calibration explains each frame, and flag those that it does not. Of 400 rows it takes one
         core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it there is no misfit, and no
@@ -99,16 +71,12 @@ class Reconstructor:
 
     Attributes
     ----------
-    sampling : Sampling
-        Samples, steps, seed, sampler and guidance.
     evaluations : int
 
     Raises
     ------
     InputError
         For options out of range.
-    MismatchError
-        For a score network of another grid than the calibration's.
     ModelError
         For a broken bundle.
     """
@@ -117,53 +85,27 @@ class Reconstructor:
         self,
         calibration: Calibration,
         model: str | Path = "default",
-        samples: int = 8,
-        steps: int | None = None,
         device: str = "auto",
-        seed: int = 0,
         *,
-        sampler: str = "dpm",
-        sde: str = "ve",
-        guidance: Guidance = "proximal",
-        strength: float = STRENGTH,
-        consensus: int = CONSENSUS,
         threads: int | None = None,
         evaluations: int = EVALUATIONS,
-        engine: str | Engine = "auto",
+        engine: str = "auto",
         precision: str = "fp16",
         inspect: bool = True,
         on_bad_frame: str = "mark",
     ) -> None:
-        sampling = Sampling(
-            samples,
-            default_steps(sampler) if steps is None else steps,
-            seed,
-            sampler,
-            sde,
-            guidance,
-            strength,
-            consensus,
-        )
         if threads is not None and threads < 1:
             raise InputError(f"threads {threads}: expected 1 or more")
         if not 1 <= evaluations <= MOST_EVALUATIONS:
             raise InputError(f"evaluations {evaluations}: expected 1 to {MOST_EVALUATIONS}")
-        name = named_for(model, calibration.grid)
-        bundle = Bundle.open(name)
-        if not bundle.serves(calibration.grid):
-            raise MismatchError(
-                f"{bundle.path}: a score network for {shown(bundle.grid)} voxels, but the calibration has "
-                f"{shown(calibration.grid)}: expected a posterior network, which serves every grid, such as the default"
-            )
-        self.calibration, self.bundle, self.sampling, self.evaluations = calibration, bundle, sampling, evaluations
-        self._choose = partial(choose, calibration, bundle, sampling, device, engine, precision, threads, evaluations)
+        bundle = Bundle.open(model)
+        self.calibration, self.bundle, self.evaluations = calibration, bundle, evaluations
+        self._choose = partial(choose, calibration, bundle, device, engine, precision, threads, evaluations)
         self._made: tuple[Pipeline, str] | None = self._choose()
         logger.info("reconstructs on %s", self.runs_on)
         renew_in_children(self)
-        self._engine = engine
         self._inspect, self._strict = inspect, is_strict(on_bad_frame)
-        ordinary = sampling.is_default_method and sampling.consensus >= CONSENSUS and name == "default"
-        self._inspection = Inspection(calibration, judge_images=ordinary)
+        self._inspection = Inspection(calibration, judge_images=model == "default")
         self._lock = threading.Lock()  # the pipeline's buffers serve one call at a time
 
     @property
@@ -185,8 +127,6 @@ class Reconstructor:
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what only this process has. Another one chooses a pipeline of its own, on its first frames."""
-        if not isinstance(self._engine, str):
-            raise TypeError(f"a Reconstructor with an engine object, {self._engine.name}, cannot be pickled: name one")
         return {**vars(self), "_made": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -260,14 +200,14 @@ class Reconstructor:
     def samples(
         self,
         signals: NDArray[Any],
-        count: int = 32,
+        count: int = Sampling.samples,
         *,
         sampler: str = "dpm",
-        steps: int = SAMPLER_STEPS,
+        steps: int = Sampling.steps,
         sde: str = "ve",
         seed: int = 0,
     ) -> Array:
-        """Draw images that explain the signals, each as probable as the posterior network finds it.
+        """Draw images that explain the signals, each as probable as the network finds it.
 
         Their mean is close to the image of a call, their standard deviation to its std; they serve whatever no mean
         tells, such as the probability that a vessel is open. Each costs ``steps`` evaluations of the network.
@@ -282,7 +222,7 @@ class Reconstructor:
             ``dpm``, ``heun``, ``euler-maruyama`` or ``predictor-corrector``; for the last two, of what process:
             ``ve``, ``vp`` or ``sub-vp``.
         steps : int
-            Of the sampler.
+            Of the sampler; of ``dpm`` more than the default change mean and deviation by less than the samples' noise.
         seed : int
             Of the noise, which is the same for every frame.
 
@@ -293,12 +233,9 @@ class Reconstructor:
         Raises
         ------
         InputError, MismatchError
-            For options out of range, signals that do not fit or are not finite, and models that are no posterior
-            network.
+            For options out of range, and signals that do not fit or are not finite.
         """
         pipeline, _ = self._chosen()
-        if self.bundle.method != "posterior":
-            raise InputError(f"{self.bundle.path}: samples are drawn by a posterior network, such as 'posterior'")
         draw = getattr(pipeline, "samples", None)
         if draw is None:
             raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
@@ -333,11 +270,9 @@ class Reconstructor:
             found, flags = self._inspection.after(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
             misfit[bad] = np.nan
-        if self.bundle.method == "posterior":  # score networks hear the signals at every step
-            frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))
+        frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))
         for values in frames:
-            if values is not None:
-                values[bad] = np.nan
+            values[bad] = np.nan
         return frames, misfit, flags
 
     def stream(

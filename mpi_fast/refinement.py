@@ -20,7 +20,7 @@ def own_precision(std: Array, scale: Array) -> Array:
     std : (F, N) float32
         Size of the errors of each voxel.
     scale : (F,) float32
-        Of the frame's images (`guidance.signal_scale`), in whose unit precision is.
+        Of the frame's images (`likelihood.signal_scale`), in whose unit precision is.
 
     Returns
     -------

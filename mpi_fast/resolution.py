@@ -1,7 +1,7 @@
 """What a calibration resolves, before any frame was measured: the resolution matrix of its linear estimate.
 
 Signals ``y = S V^T x + sigma xi`` and a white prior of deviation r have the posterior mean ``V diag(f) V^T x`` plus
-noise, with ``f = S^2 / (S^2 + sigma^2 / r^2)`` (see `guidance`). That product is the resolution matrix (Backus and
+noise, with ``f = S^2 / (S^2 + sigma^2 / r^2)`` (see `likelihood`). That product is the resolution matrix (Backus and
 Gilbert; Menke, "Geophysical Data Analysis", chapter 4): column i is what becomes of a point at voxel i. Its diagonal
 says which share of a voxel's own value comes back in it, from 0 where nothing is seen to 1 where the voxel is resolved
 for itself. A point that d voxels share comes back with 1/d, so one over the diagonal is the size of a resolved cell in
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import SIGNAL_PER_IMAGE
+from mpi_fast.likelihood import SIGNAL_PER_IMAGE
 
 SNR_DB = 25.0
 PART = 4096  # voxels at once: a basis may be as large as memory

@@ -14,7 +14,7 @@ import numpy as np
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.consensus import LEVEL, kept_of, level_of
-from mpi_fast.guidance import CONDITION_CHANNELS, WIDTHS, Likelihood
+from mpi_fast.likelihood import CONDITION_CHANNELS, WIDTHS, Likelihood
 from mpi_fast.kernels import finish, guided_step, prepare, reduce, sampling
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.sampling import PosteriorSampler

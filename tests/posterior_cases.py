@@ -7,7 +7,7 @@ import torch
 from kernel_cases import random_parameters
 
 import mpi_fast
-from mpi_fast.guidance import signal_presence, signal_scale
+from mpi_fast.likelihood import signal_presence, signal_scale
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.training.checkpoint import load_trained

@@ -9,7 +9,7 @@ from shim import COMPILER, ShimDevice
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import signal_scale
+from mpi_fast.likelihood import signal_scale
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.solvers import posterior_chain
 from mpi_fast.noise import add_noise

@@ -108,7 +108,7 @@ def test_training_for_a_grid(run):
 
 def test_onnx_without_mpi_fast(run, tmp_path):
     """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
-    model = packaged("posterior") / PLANE
+    model = packaged() / PLANE
     rng = np.random.default_rng(0)
     matrix = measure_matrix(Scanner(sub_voxels=1), 20.0, rng)
     calibration = matrix.calibrate()

@@ -12,7 +12,7 @@ from mpi_fast import Reconstructor
 from mpi_fast.bundle import Bundle
 from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import MPIFastError
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.loop import Loop
 from mpi_fast.kernels.table import consensus_table, step_table

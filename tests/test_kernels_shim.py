@@ -25,7 +25,7 @@ from kernel_cases import (
 from shim import COMPILER, SHIM, ShimDevice
 
 from mpi_fast.errors import InputError, MPIFastError
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels import finish, guided_step, prepare, reduce
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError, ModelError
-from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.methods import deq
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet

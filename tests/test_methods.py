@@ -9,7 +9,7 @@ import scipy.optimize
 from skimage.restoration import denoise_tv_chambolle
 
 from mpi_fast.errors import InputError, MismatchError
-from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.methods import DEFAULT, REGISTRY, create, get
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.sampled import SampleMean

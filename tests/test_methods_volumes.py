@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mpi_fast.experiment import Receiver, measure_matrix
-from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.methods import create
 from mpi_fast.methods.base import once_per_calibration
 from mpi_fast.methods.variation import TotalVariation, gradient, gradient_transposed

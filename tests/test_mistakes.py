@@ -73,7 +73,7 @@ def test_a_wrong_grid(mistake):
 
 
 def test_a_network_of_another_grid(mistake):
-    error = mistake(*RECONSTRUCT, "--model", packaged("default"))
+    error = mistake(*RECONSTRUCT, "--model", packaged())
     assert "19 x 19" in error
     assert "8 x 9" in error
 
@@ -109,7 +109,7 @@ def test_frames_beyond_the_end(mistake):
 
 
 def test_an_old_bundle(mistake):
-    shutil.copytree(packaged("posterior"), "model")
+    shutil.copytree(packaged(), "model")
     manifest = Path("model/manifest.json")
     manifest.write_text(json.dumps(sealed({**json.loads(manifest.read_text()), "format": 3})))
     assert "export its checkpoint again" in mistake(*RECONSTRUCT, "--model", "model")

@@ -71,7 +71,7 @@ def test_a_calibration_comes_back_as_it_went(measured, rows):
 
 
 def test_a_bundle_that_was_named_from_here_is_found_from_elsewhere(calibration, rows, tmp_path, monkeypatch):
-    shutil.copytree(packaged("default"), tmp_path / "bundle")
+    shutil.copytree(packaged(), tmp_path / "bundle")
     monkeypatch.chdir(tmp_path)
     content = pickle.dumps(Reconstructor(calibration, "bundle", samples=2, steps=2, device="cpu", threads=1))
     monkeypatch.chdir("/")

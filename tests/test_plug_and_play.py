@@ -43,7 +43,7 @@ def small_volume():
 def test_the_denoiser_is_the_network_of_a_scanner_that_measures_nothing(grid, sigma):
     images, noisy = noisy_images(grid, sigma)
     frames, voxels = images.shape
-    network = load_trained(packaged("posterior").with_suffix(".pt")).network.eval()
+    network = load_trained(packaged().with_suffix(".pt")).network.eval()
     nothing = Signals.of(torch.zeros(1, frames, 1), torch.ones(1, frames), torch.zeros(1, 1), torch.zeros(1, voxels, 1))
     with torch.inference_mode():
         level = torch.full((1, frames), sigma**-2)

@@ -126,7 +126,7 @@ def test_a_folder_with_the_name_of_a_packaged_model_is_not_passed_over(bundle, t
         Bundle.open("posterior")
     assert Bundle.open("./posterior").manifest == bundle.manifest
     calibration = measured((9, 8))[0]
-    assert Reconstructor(calibration).bundle.path == packaged("posterior")
+    assert Reconstructor(calibration).bundle.path == packaged()
 
 
 def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):

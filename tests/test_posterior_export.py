@@ -345,7 +345,7 @@ def test_options_that_make_no_sense(exported, wrong, said, capfd):
 def test_graphs_made_with_other_constants_are_refused_in_one_line(exported, tmp_path, monkeypatch):
     bundle = copy_of(exported, tmp_path)
     assert bundle.manifest["constants"] == constants.constants()
-    monkeypatch.setattr("mpi_fast.guidance.EMPTY", 6.0)
+    monkeypatch.setattr("mpi_fast.likelihood.EMPTY", 6.0)
     monkeypatch.setattr("mpi_fast.constants.UNSURE", 3.0)
     differing = r"UNSURE = 4\.0 \(here 3\.0\), EMPTY = 5\.0 \(here 6\.0\): export its checkpoint again"
     with pytest.raises(ModelError, match=differing) as said:

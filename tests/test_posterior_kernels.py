@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.guidance import signal_scale
+from mpi_fast.likelihood import signal_scale
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT

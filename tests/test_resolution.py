@@ -32,7 +32,7 @@ def test_it_is_the_diagonal_of_what_a_linear_estimate_makes_of_points():
     calibration = calibration_of(matrix, (4, 5))
     found = resolution(calibration, 20.0)
     stacked = np.concatenate([matrix.real, matrix.imag]) * calibration.weights[0]
-    # Images of root-mean-square one have four times the signal energy of white ones (`guidance.SIGNAL_PER_IMAGE`).
+    # Images of root-mean-square one have four times the signal energy of white ones (`likelihood.SIGNAL_PER_IMAGE`).
     noise = 4 * np.square(stacked).sum() / len(stacked) / 100
     gram = stacked.T @ stacked
     expected = np.linalg.solve(gram + noise * np.eye(20), gram)

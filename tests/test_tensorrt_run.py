@@ -20,7 +20,7 @@ from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.engines.tensorrt import open_plan
 from mpi_fast.engines.tensorrt_device import TensorRTDeviceEngine
 from mpi_fast.errors import InputError, MismatchError, ModelError, MPIFastError
-from mpi_fast.guidance import CONDITION_CHANNELS
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.pipelines import Sampling
 from mpi_fast.pipelines.device import DeviceLoop

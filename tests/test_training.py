@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.guidance import CONDITION_CHANNELS, Likelihood, signal_scale, tweedie
+from mpi_fast.likelihood import CONDITION_CHANNELS, Likelihood, signal_scale, tweedie
 from mpi_fast.symmetry import symmetries
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import FORMAT, load_checkpoint

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -15,9 +14,7 @@ from mpi_fast.cli.options import (
     Evaluations,
     JsonFile,
     Model,
-    Samples,
     Seed,
-    Steps,
     Threads,
     parse_integers,
 )
@@ -36,8 +33,6 @@ PUBLISHED_MS = 2490.0  # per frame on an RTX 4090: Wang et al., "A score-based m
 
 def bench(
     frames: Annotated[str, typer.Option(metavar="N,N", help="Frames reconstructed in one call.")] = "1,8,64",
-    samples: Samples = 8,
-    steps: Steps = None,
     threads: Threads = None,
     evaluations: Evaluations = EVALUATIONS,
     device: Device = "auto",
@@ -51,7 +46,6 @@ def bench(
     with friendly():
         counts = parse_integers(frames, "--frames", smallest=1, largest=LARGEST_BATCH) or []
         check_outputs(json_file)
-        from mpi_fast.bundle import Bundle
         from mpi_fast.experiment import measure_matrix
         from mpi_fast.noise import add_noise
         from mpi_fast.phantoms import generate
@@ -60,12 +54,10 @@ def bench(
 
         with progress_bar("calls") as bar:
             task = bar.add_task("measuring", total=len(counts) * repeats)
-            bundle = Bundle.open(model)
-            scanner = Scanner() if bundle.method == "posterior" else Scanner(grid=bundle.grid)
-            matrix = measure_matrix(scanner, SNR_DB, np.random.default_rng(seed))
+            matrix = measure_matrix(Scanner(), SNR_DB, np.random.default_rng(seed))
             calibration = matrix.calibrate()
             machinery: dict[str, Any] = {"threads": threads, "evaluations": evaluations, "engine": engine}
-            reconstructor = Reconstructor(calibration, model, samples, steps, device, seed, **machinery)
+            reconstructor = Reconstructor(calibration, model, device, **machinery)
             results = []
             for count in counts:
                 images = generate("tumours", count, calibration.grid, seed).reshape(count, -1)
@@ -74,13 +66,11 @@ def bench(
                 results.append({"frames": count, **summarise(milliseconds, count)})
         facts = machine()
         console.print(facts_table("machine", facts))
-        steps = reconstructor.sampling.steps
-        title = f"{samples} samples, {steps} steps, {calibration.num_rows} rows, rank {calibration.rank}"
+        title = f"{evaluations} evaluations, {calibration.num_rows} rows, rank {calibration.rank}"
         console.print(results_table(results, title))
         note(reconstructor.runs_on)
         if json_file:
             about = {
-                **asdict(reconstructor.sampling),
                 "evaluations": evaluations,
                 "runs_on": reconstructor.runs_on,
                 "graphs": reconstructor.graphs,

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from mpi_fast.cli.bench import PUBLISHED_MS, measure, summarise
-from mpi_fast.cli.options import JsonFile, Model, Samples, Seed, Steps, Threads
+from mpi_fast.cli.options import JsonFile, Model, Seed, Threads
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError, MPIFastError
 
@@ -29,8 +29,6 @@ that comes closest to the truth, which no user knows; mpi-fast is told neither n
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write.")] = Path("demo.png"),
     model: Model = "default",
-    samples: Samples = 8,
-    steps: Steps = None,
     threads: Threads = None,
     seed: Seed = 0,
     json_file: JsonFile = None,
@@ -47,7 +45,7 @@ def demo(
             task = bar.add_task("calibrating a simulated scanner", total=2 + len(SNRS_DB))
             matrix = measure_matrix(scanner(), CALIBRATION_SNR_DB, np.random.default_rng([seed, 0]))
             calibration = matrix.calibrate()
-            reconstructor = Reconstructor(calibration, model, samples, steps, seed=seed, threads=threads)
+            reconstructor = Reconstructor(calibration, model, threads=threads)
             truth = matrix.truth[calibration.selection]
             trials = []
             for snr_db in SNRS_DB:

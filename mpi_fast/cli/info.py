@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpi_fast.bundle import PACKAGED, packaged
+from mpi_fast.bundle import packaged
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
 from mpi_fast.description import described
@@ -62,7 +62,7 @@ def info(
             plots.save(outlooks[0].figure(), png)
             console.print(f"wrote {png}", soft_wrap=True)
         if not files:
-            facts = {"this machine": machine(), **{f"{name} model": _packaged(name) for name in PACKAGED}}
+            facts = {"this machine": machine(), "the package's model": _packaged()}
             for title, content in facts.items():
                 console.print(facts_table(title, content))
         if json_file:
@@ -95,9 +95,9 @@ def about(path: Path) -> dict[str, Any]:
     return _READERS[kind](path)
 
 
-def _packaged(name: str) -> dict[str, Any]:
+def _packaged() -> dict[str, Any]:
     try:
-        return _bundle(packaged(name))
+        return _bundle(packaged())
     except ModelError as error:
         return {"missing": str(error)}
 
@@ -115,7 +115,7 @@ def _bundle(path: Path | str) -> dict[str, Any]:
     return {
         "kind": "model bundle",
         "path": str(bundle.path),
-        "grid": "any, planes and volumes" if bundle.method == "posterior" else f"{shown(bundle.grid)} voxels",
+        "grid": "any, planes and volumes",
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
         "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
         **sizes,
@@ -129,7 +129,6 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
     return {
         "parameters": manifest.get("parameters", "unknown"),
         "precision": "fp32, fp16" if any(".fp16." in name for name in manifest["files"]) else "fp32",
-        "whole-frame graphs": "\n".join(_graph(one) for one in manifest.get("graphs", ())) or "none",
         "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
         **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
         **{f"difference from its checkpoint: {name}": _worst(parity, name) for name in _artefacts(parity)},
@@ -138,13 +137,7 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def _graph(entry: dict[str, Any]) -> str:
-    scanner = f", {entry['source']}: {entry['rows']} rows, rank {entry['rank']}" if "source" in entry else ""
-    sampling = (
-        f": {entry['steps']} steps, {entry['samples']} samples, {entry['consensus']} steps of consensus"
-        if "steps" in entry
-        else ""
-    )
-    return f"{entry['file']}{sampling}{scanner}"
+    return f"{entry['file']}, {entry['source']}: {entry['rows']} rows, rank {entry['rank']}"
 
 
 def _cost(entry: dict[str, Any]) -> str:

@@ -51,7 +51,7 @@ def live(
     grid: Annotated[str, typer.Option(help="Of the simulated scanner.")] = "19x19",
     recordings: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings go.")] = Path(),
     plane: Plane = None,
-    model: Model = "posterior",
+    model: Model = "default",
     threads: Threads = None,
     evaluations: Evaluations = EVALUATIONS,
     device: Device = "auto",

@@ -15,24 +15,11 @@ from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS
 ARRAYS, NETWORK, STRANGERS = "Arrays without MDF around them", "Network and machine", "Files of strangers"
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")]
-Model = Annotated[str, typer.Option(help="Bundle: a folder, or by name default or posterior.", rich_help_panel=NETWORK)]
-Samples = Annotated[
-    int, typer.Option(min=1, max=LIMITS["samples"], help="Posterior samples per frame.", rich_help_panel=NETWORK)
-]
-Steps = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=LIMITS["steps"],
-        show_default="the sampler's own, 4 for dpm",
-        help="Sampler steps.",
-        rich_help_panel=NETWORK,
-    ),
-]
+Model = Annotated[str, typer.Option(help="Bundle: a folder, or default.", rich_help_panel=NETWORK)]
 Evaluations = Annotated[
     int,
     typer.Option(
-        min=1, max=MOST_EVALUATIONS, help="Evaluations of a posterior network for each frame.", rich_help_panel=NETWORK
+        min=1, max=MOST_EVALUATIONS, help="Evaluations of the network for each frame.", rich_help_panel=NETWORK
     ),
 ]
 Threads = Annotated[
@@ -43,7 +30,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_hel
 EngineName = Annotated[
     str,
     typer.Option(
-        "--engine", help="What evaluates the network: auto, onnx, torch or tensorrt.", rich_help_panel=NETWORK
+        "--engine", help="What evaluates the network: auto, onnx or tensorrt.", rich_help_panel=NETWORK
     ),
 ]
 External = Annotated[

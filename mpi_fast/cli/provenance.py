@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ def made_by(
         "measurement": measurement.name,
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
-        **asdict(reconstructor.sampling),
         "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
     }
@@ -52,7 +50,6 @@ def origin_of(
         "measurement": _state_of(measurement),
         "calibration": _state_of(calibration),
         "model": reconstructor.bundle.manifest["files"],
-        **asdict(reconstructor.sampling),
         "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
         "threads": threads or cores(),

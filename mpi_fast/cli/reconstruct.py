@@ -19,9 +19,6 @@ from mpi_fast.cli.options import (
     Model,
     Plane,
     Region,
-    Samples,
-    Seed,
-    Steps,
     Threads,
     Untrusted,
     Variable,
@@ -64,10 +61,6 @@ def reconstruct(
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
-    samples: Samples = 8,
-    steps: Steps = None,
-    sampler: Annotated[str, typer.Option(help="dpm, heun, euler-maruyama or predictor-corrector.")] = "dpm",
-    seed: Seed = 0,
     frames: Annotated[
         str | None, typer.Option(metavar="A:B", show_default="all", help="Frames to reconstruct, from 0.")
     ] = None,
@@ -137,9 +130,8 @@ def reconstruct(
             grid = image_grid(reduced)
             regions = formats.regions_of(region or (), grid)
             threads = threads or (max(1, cores() // workers) if workers > 1 else None)
-            options = {"sampler": sampler, "evaluations": evaluations, "on_bad_frame": strictness}
-            options |= {"threads": threads, "engine": engine}
-            reconstructor = Reconstructor(reduced, model, samples, steps, device, seed, **options)
+            options = {"threads": threads, "evaluations": evaluations, "engine": engine, "on_bad_frame": strictness}
+            reconstructor = Reconstructor(reduced, model, device, **options)
             if rows is not None and file is not None:
                 _tell(rows, _why_no_background(background, file.background_corrected))
             source: Source = ArrayRows(signals, wanted.start or 0) if rows is None else rows

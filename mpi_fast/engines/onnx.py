@@ -1,93 +1,15 @@
 """ONNX Runtime, with every input and output bound to a fixed buffer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.engines.external_data import has_external_data
-from mpi_fast.errors import DeviceError, MismatchError, ModelError, MPIFastError
-from mpi_fast.guidance import CONDITION_CHANNELS
-
-if TYPE_CHECKING:
-    from mpi_fast.bundle import Bundle
+from mpi_fast.errors import DeviceError, ModelError, MPIFastError
 
 Array = NDArray[np.float32]
 CUDA = "CUDAExecutionProvider"
-SCORE = {"fp32": "score.onnx", "fp16": "score.fp16.onnx"}
-
-
-class OnnxEngine:
-    """The encoder and the denoiser of a bundle as two ONNX Runtime sessions.
-
-    Parameters
-    ----------
-    bundle : Bundle
-        An opened bundle.
-    threads : int, optional
-        Threads that one evaluation may use; default: all cores that this process may run on.
-    precision : str
-        ``fp32``, or ``fp16`` for the denoiser in half precision, if the bundle has it.
-    gpu : int, optional
-        CUDA device to run on instead of the CPU; tensors are copied there and back for each evaluation.
-
-    Raises
-    ------
-    MPIFastError
-        When ONNX Runtime is not installed.
-    DeviceError
-        When it has no CUDA for the GPU.
-    ModelError
-        When it refuses the model.
-    """
-
-    name = "onnx"
-
-    def __init__(
-        self, bundle: "Bundle", threads: int | None = None, precision: str = "fp32", gpu: int | None = None
-    ) -> None:
-        self.grid = bundle.grid
-        self._encoder = open_session(bundle, "encoder.onnx", threads, gpu)
-        self._denoiser = open_session(bundle, SCORE[precision], threads, gpu)
-        features = self._encoder.get_outputs()[0].shape
-        if len(features) != 4 or not isinstance(features[1], int):
-            raise ModelError(
-                f"{bundle.path}/encoder.onnx: gives {features}, expected frames of a fixed number of features"
-            )
-        self.features = features[1]
-
-    def bind(self, frames: int, samples: int) -> "OnnxEvaluator":
-        """Buffers and bindings for ``frames`` frames with ``samples`` samples each."""
-        return OnnxEvaluator(self, frames, samples)
-
-
-class OnnxEvaluator:
-    """See `denoiser.Evaluator`; nothing is allocated after construction."""
-
-    def __init__(self, engine: OnnxEngine, frames: int, samples: int) -> None:
-        batch, grid = frames * samples, engine.grid
-        self.condition: Array = np.zeros((frames, CONDITION_CHANNELS, *grid), dtype=np.float32)
-        self.image: Array = np.zeros((batch, 3, *grid), dtype=np.float32)
-        self.sigma: Array = np.ones(batch, dtype=np.float32)
-        self._encoded: Array = np.zeros((frames, engine.features, *grid), dtype=np.float32)
-        self._features: Array = np.zeros((frames, samples, engine.features, *grid), dtype=np.float32)
-        self._denoised: Array = np.zeros((batch, 1, *grid), dtype=np.float32)
-        self._encode = BoundSession(engine._encoder, {"condition": self.condition}, {"features": self._encoded})
-        self._denoise = BoundSession(
-            engine._denoiser,
-            {"image": self.image, "sigma": self.sigma, "features": self._features.reshape(batch, -1, *grid)},
-            {"denoised": self._denoised},
-        )
-
-    def encode(self) -> None:
-        """Run the encoder on ``condition``; every sample of a frame gets its features."""
-        self._encode()
-        self._features[:] = self._encoded[:, None]
-
-    def denoise(self) -> Array:
-        """Run the denoiser on ``image`` and ``sigma``."""
-        self._denoise()
-        return self._denoised
 
 
 class BoundSession:
@@ -112,15 +34,6 @@ class BoundSession:
             raise kind(f"ONNX Runtime fails to run the network: {error}") from error
 
 
-def open_session(bundle: "Bundle", name: str, threads: int | None, gpu: int | None = None) -> Any:
-    """A session on a file of a bundle, on the CPU or on GPU number ``gpu``; see `session` for what it raises."""
-    opened = session(bundle.read(name), f"{bundle.path}/{name}", threads, gpu)
-    shape = tuple(opened.get_outputs()[0].shape[-2:])
-    if shape != bundle.grid:
-        raise MismatchError(f"{bundle.path}/{name}: for a grid {shape}, the manifest says {bundle.grid}")
-    return opened
-
-
 def session(content: bytes, title: str, threads: int | None, gpu: int | None = None) -> Any:
     """A session on a model, which error messages call ``title``, on the CPU or on GPU number ``gpu``.
 
@@ -128,8 +41,10 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
     ------
     ModelError
         When it has parts in other files, or ONNX Runtime refuses it.
+    MPIFastError
+        When ONNX Runtime is not installed.
     DeviceError
-        When ONNX Runtime has no CUDA, or not for this GPU; see `OnnxEngine` for the others.
+        When it has no CUDA, or not for this GPU.
     """
     try:
         if has_external_data(content):

@@ -70,7 +70,7 @@ def _samples(title: str, samples: int, **fixed: Any) -> Entry:
 
 
 def _score(title: str, **fixed: Any) -> Entry:
-    of_network = {"model": bundle.packaged("default"), "threads": 1, "inspect": False}
+    of_network = {"model": bundle.packaged(), "threads": 1, "inspect": False}
     return Entry(f"score network{title}", Reconstructor, fixed={**of_network, **fixed}, ours=True)
 
 

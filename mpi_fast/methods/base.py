@@ -2,7 +2,7 @@
 
 Most methods solve the reduced problem ``y = S V^T x + sigma xi``, which says about x all that the signals say (see
 `calibration`), in the same units as the score model: `ReducedMethod` scales each frame to an image of root-mean-square
-one (`guidance.signal_scale`) and back, so that every method scales with its signals, as a linear one does, and one
+one (`likelihood.signal_scale`) and back, so that every method scales with its signals, as a linear one does, and one
 value of a parameter suits faint and strong frames.
 """
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
-from mpi_fast.guidance import Likelihood, signal_scale
+from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]

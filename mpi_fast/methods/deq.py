@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.anderson import fixed_point
 from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
 from mpi_fast.methods.learned import LearnedModel

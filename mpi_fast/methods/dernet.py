@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.base import ReducedMethod, check_positive, parts
 from mpi_fast.methods.learned import LearnedModel
 

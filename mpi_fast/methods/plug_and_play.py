@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.base import MODEL, ReducedMethod, check_count, check_positive, parts
 from mpi_fast.pipelines.posterior import VOXELS, Prior
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.base import ReducedMethod, check_count, check_positive
 
 Array = NDArray[np.float32]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import Likelihood
+from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.base import ReducedMethod, check_positive
 
 Array = NDArray[np.float64]

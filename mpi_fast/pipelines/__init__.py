@@ -1,12 +1,9 @@
 """Pipelines: from the selected rows of frames to their images. One interface, several ways to compute the same.
 
-``steps``   the sampler's loop in NumPy around a network engine: any sampler, guidance and engine
-``posterior``  the posterior network as an ONNX graph, for planes and volumes of every grid
-``graph``   the default sampler and guidance as one ONNX graph on the CPU
-``device``  any sampler and guidance as a CUDA graph on a GPU
-``tensorrt_frame``  the default sampler and guidance as one TensorRT engine
-``tensorrt_frozen``  the posterior network with its scanner inside, as one TensorRT engine
-``choose``  which of them, for a machine, a model and what the caller asks for
+``graph``   the network as an ONNX graph, on the CPU or by ONNX Runtime on a GPU, for planes and volumes of every grid
+``device``  the network by CUDA kernels of its own, one CUDA graph for a whole frame, for planes
+``tensorrt_frozen``  the network with its scanner inside, as one TensorRT engine
+``choose``  which of them, for a machine and what the caller asks for
 """
 
 from collections.abc import Callable
@@ -17,13 +14,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.consensus import STEPS
-from mpi_fast.denoiser import GUIDANCE, STRENGTH, Guidance
 from mpi_fast.errors import InputError
 from mpi_fast.limits import LIMITS
-from mpi_fast.samplers import SAMPLERS, get_sampler
+from mpi_fast.samplers import SAMPLERS
 from mpi_fast.schedule import SDES
-from mpi_fast.uncertainty import LEVELS, NORMAL
+from mpi_fast.uncertainty import LEVELS
 
 Array = NDArray[np.float32]
 
@@ -35,11 +30,11 @@ class Frames(NamedTuple):
     std: Array
     snr_db: Array
     noise_floor: Array
-    quantiles: Array | None = None
+    quantiles: Array
 
 
 class Pipeline(Protocol):
-    """Reconstructs frames of one calibration with one `Sampling`; not two calls at a time."""
+    """Reconstructs frames of one calibration, and draws samples of their posterior; not two calls at a time."""
 
     @property
     def name(self) -> str:
@@ -67,8 +62,7 @@ def in_batches(
     def fill(start: int) -> None:
         part = slice(start, start + size)
         for target, source in zip(out, reconstruct(rows[part]), strict=True):
-            if target is not None:
-                target[part] = NORMAL if source is None else source
+            target[part] = source
 
     starts = range(0, frames, size)
     for _ in map(fill, starts) if pool is None or len(starts) == 1 else pool.map(fill, starts):
@@ -78,7 +72,7 @@ def in_batches(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the posterior is sampled; see `reconstructor.Reconstructor` for the meaning of each.
+    """How samples of the posterior are drawn; see `reconstructor.Reconstructor.samples` for the meaning of each.
 
     Raises
     ------
@@ -86,36 +80,17 @@ class Sampling:
         For names that there are not, and numbers out of range.
     """
 
-    samples: int = 8
-    steps: int = 4
+    samples: int = 32
+    steps: int = 12
     seed: int = 0
     sampler: str = "dpm"
     sde: str = "ve"
-    guidance: Guidance = "proximal"
-    strength: float = STRENGTH
-    consensus: int = STEPS
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("sampler", self.sampler, tuple(SAMPLERS)),
-            ("sde", self.sde, tuple(SDES)),
-            ("guidance", self.guidance, GUIDANCE),
-        ):
+        for name, value, known in (("sampler", self.sampler, SAMPLERS), ("sde", self.sde, SDES)):
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
         for name, largest in LIMITS.items():
             number, smallest = getattr(self, name), int(name in ("samples", "steps"))
             if not smallest <= number <= largest:
                 raise InputError(f"{name} {number}: expected {smallest} to {largest}")
-        if not self.strength > 0:
-            raise InputError(f"guidance strength {self.strength}: expected a positive number")
-
-    @property
-    def is_default_method(self) -> bool:
-        """Whether this is what whole-frame graphs hold: DPM-Solver++(2M), proximal guidance of default strength."""
-        return (self.sampler, self.guidance, self.strength) == ("dpm", "proximal", STRENGTH)
-
-
-def default_steps(sampler: str) -> int:
-    """Steps of a sampler unless asked for others; InputError for an unknown one."""
-    return get_sampler(sampler).default_steps

@@ -1,117 +1,92 @@
-"""The score network's whole frame on a GPU: samples, consensus and image, with any engine inside."""
+"""A whole frame on a GPU, by the network's own kernels: one CUDA graph, for planes."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.denoiser import Evaluator
-from mpi_fast.errors import InputError
+from mpi_fast.engines.initializers import network_parameters
 from mpi_fast.kernels.capture import CapturedFrames
-from mpi_fast.kernels.launch import Device, Graph
-from mpi_fast.kernels.loop import Loop
-from mpi_fast.kernels.table import consensus_table, step_table
-from mpi_fast.pipelines import Sampling
+from mpi_fast.kernels.launch import Device
+from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.sampling import PosteriorSampler
+from mpi_fast.kernels.solvers import posterior_chain
+from mpi_fast.kernels.weights import Weights
+from mpi_fast.pipelines import Array, Sampling
+from mpi_fast.pipelines.failures import device_errors
 from mpi_fast.pipelines.lanes import BATCHES, Lanes
 from mpi_fast.schedule import SDES
 
-LONGEST_CAPTURE = 64  # evaluations of the network; a graph of more has too many nodes to pay
 
-
-class DeviceEvaluator(Evaluator, Protocol):
-    """A network on a GPU whose evaluations can be recorded."""
-
-    def record(self, work: Callable[[], None]) -> Graph:
-        """See `capture.Recorder`."""
-        ...
-
-
-class DeviceEngine(Protocol):
-    """A network that can be bound to buffers of a device."""
-
-    name: str
-
-    def fits(self, frames: int, samples: int) -> bool:
-        """Whether it can be bound so."""
-        ...
-
-    def bind(
-        self, frames: int, samples: int, device: Device, sigmas: Sequence[float], *, relative: bool = False
-    ) -> DeviceEvaluator:
-        """Buffers on a device, used on its stream.
-
-        ``sigmas`` are the noise levels of the evaluations, in the order in which they come round; with ``relative``,
-        relative to what ``sigma`` holds at the first.
-        """
-        ...
-
-
-class DeviceLoop(Lanes):
+class PosteriorOnDevice(Lanes):
     """See `Pipeline`.
 
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
-    sampling : Sampling
-        How to sample.
-    sigma_range : (float, float)
-        Noise levels that the network was trained for.
-    make_engine : callable
-        The network; called while the device is the current one.
+        Of a plane.
+    bundle : Bundle
+        With the network.
     open_device : callable
         A device with a stream of its own, for each lane.
     batches : sequence of int
         Numbers of frames to keep a lane for.
-    longest_capture : int
-        Evaluations of the network that a graph may have; loops of more run launch by launch.
+    evaluations : int
+        Of the network for each frame, see `PosteriorLoop`.
 
     Raises
     ------
     DeviceError
         When the GPU, its memory or a library fails, here or in a call.
+    InputError
+        For the calibration of a volume.
+    ModelError
+        For a network that the kernels are not written for.
     """
 
     def __init__(
         self,
         calibration: Calibration,
-        sampling: Sampling,
-        sigma_range: tuple[float, float],
-        make_engine: Callable[[], DeviceEngine],
+        bundle: Bundle,
         open_device: Callable[[], Device],
         batches: Sequence[int] = BATCHES,
-        longest_capture: int = LONGEST_CAPTURE,
+        evaluations: int = 1,
     ) -> None:
-        sde = SDES[sampling.sde](*sigma_range)
-        self._table = step_table(sampling.sampler, sde, sampling.steps, sampling.guidance, sampling.strength)
-        self._consensus = consensus_table(sampling.consensus, calibration.grid) if sampling.consensus else None
-        self._sampling, self._longest_capture = sampling, longest_capture
-        self._make_engine = make_engine
+        self._parameters = network_parameters(bundle.read(PLANE), f"{bundle.path}/{PLANE}")
+        self._evaluations, self._sigma_range = evaluations, bundle.sigma_range
+        self._samplers: dict[int, PosteriorSampler] = {}
         super().__init__(calibration, open_device, batches)
 
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+        """See `graph.PosteriorGraph.samples`: (F, samples, N), many at once, whatever frame they are of."""
+        chain = posterior_chain(sampling.sampler, SDES[sampling.sde](*self._sigma_range), sampling.steps)
+        count = len(rows) * sampling.samples
+        images = np.empty((count, self._calibration.num_voxels), np.float32)
+        with device_errors():
+            size = next((size for size in self._batches if size >= count), self.batch)
+            if size not in self._samplers:
+                self._samplers[size] = self._open_sampler(self._open_device(), size)
+            for start in range(0, count, size):
+                numbers = np.arange(start, min(start + size, count))
+                given = rows[numbers // sampling.samples], start, sampling.samples, sampling.seed, chain
+                images[numbers] = self._samplers[size](*given)
+        return images.reshape(len(rows), sampling.samples, -1)
+
+    def close(self) -> None:
+        """See `Lanes.close`."""
+        self._samplers.clear()
+        super().close()
+
+    def _open_sampler(self, device: Device, images: int) -> PosteriorSampler:
+        with device.active():
+            return PosteriorSampler(device, self._calibration, Weights.upload(self._parameters, device), images)
+
     def _start(self, batches: Sequence[int]) -> tuple[str, list[int]]:
-        self._engine, samples = self._make_engine(), self._sampling.samples
-        fitting = [size for size in batches if self._engine.fits(size, samples)]
-        if not fitting:
-            raise InputError(f"{self._engine.name}: not for {samples} samples a frame, expected fewer")
-        return self._engine.name, fitting
+        return "the posterior network's own kernels, fp16 convolutions", list(batches)
 
-    def _open_lane(self, device: Device, frames: int) -> tuple[CapturedFrames, Loop]:
-        evaluator = self._bind(frames, self._sampling.samples, device, self._table)
-        consensus, evaluations = None, len(self._table)
-        if self._consensus is not None:
-            consensus = self._bind(frames, 1, device, self._consensus), self._consensus
-            evaluations += len(self._consensus)
-        loop = Loop(device, self._calibration, evaluator, self._table, self._sampling.seed, consensus=consensus)
-        long = evaluations > self._longest_capture
-        refused = f"{evaluations} evaluations, of which a graph may have {self._longest_capture}" if long else ""
-        return CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs, evaluator, refused), loop
-
-    def _bind(self, frames: int, samples: int, device: Device, table: NDArray[np.void]) -> DeviceEvaluator:
-        evaluated = table[:-1]
-        factors = evaluated["level_factor"]
-        if factors.any():
-            return self._engine.bind(frames, samples, device, (factors / factors[0]).tolist(), relative=True)
-        return self._engine.bind(frames, samples, device, evaluated["sigma"].tolist())
+    def _open_lane(self, device: Device, frames: int) -> tuple[CapturedFrames, PosteriorLoop]:
+        weights = Weights.upload(self._parameters, device)
+        loop = PosteriorLoop(device, self._calibration, weights, frames, evaluations=self._evaluations)
+        return CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs), loop

@@ -1,36 +1,50 @@
-"""The whole frame as one graph on ONNX Runtime: reduced signals in, image and deviation out, with nothing between."""
+"""The network as one graph on ONNX Runtime: reduced signals in, image and uncertainty out, on any grid.
 
-import math
+The convolutions of a plane are too small for two threads to share: one frame runs on one thread, which is as fast on a
+busy machine as on a quiet one, and the frames of a batch are dealt out to as many threads as there are cores. The
+slices of a volume are a batch by themselves, which the threads share. Frames go through the graph in parts of a fixed
+size: the images do not depend on the number of threads.
+"""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.blas import single_blas_thread
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.engines.onnx import BoundSession, open_session
-from mpi_fast.errors import ModelError
-from mpi_fast.philox import mirrored_normal
+from mpi_fast.engines.onnx import BoundSession, session
+from mpi_fast.likelihood import Likelihood, signal_scale
+from mpi_fast.limits import EVALUATIONS
+from mpi_fast.machine import cores
+from mpi_fast.philox import standard_normal
 from mpi_fast.pipelines import Array, Frames, Sampling, in_batches
+from mpi_fast.refinement import own_precision
+from mpi_fast.samplers import get_sampler
+from mpi_fast.schedule import SDES
+from mpi_fast.uncertainty import LEVELS
 
-IMAGES = 64  # that the network denoises at once: enough to fill a CPU, few enough to stay in its cache
+VOXELS = 16 * 361  # of a part: more gain nothing, and fewer would stay idle at the end of a batch
+# A signal, and its noise: beyond doubt (`likelihood.CERTAIN`).
+PRESENT, PRESENT_NOISE = np.full(1, 10.0, np.float32), np.ones(1, np.float32)
 
 
-class WholeFrame:
-    """The whole-frame graph of a bundle, with the tensors of one calibration bound to it.
+class PosteriorGraph:
+    """The graph of a bundle, with the tensors of one calibration bound to it.
 
     Parameters
     ----------
     calibration : Calibration
-        Of R <= N; its tensors are padded to N here, once.
-    sampling : Sampling
-        That the graph was made for.
+        Of a plane or a volume.
     bundle : Bundle
-        That holds the graph.
-    name : str
-        Its file.
+        With the graphs.
+    evaluations : int
+        Of the network for each frame, see `refinement`.
     threads : int, optional
-        Default: all cores that this process may run on.
+        Threads to compute with; default: all cores that this process may run on.
     gpu : int, optional
         CUDA device to run on instead of the CPU.
 
@@ -45,58 +59,147 @@ class WholeFrame:
     def __init__(
         self,
         calibration: Calibration,
-        sampling: Sampling,
         bundle: Bundle,
-        name: str,
+        evaluations: int = EVALUATIONS,
         threads: int | None = None,
         gpu: int | None = None,
     ) -> None:
-        self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, the whole frame as one graph"
-        self._batch = max(1, IMAGES // sampling.samples)
-        voxels = calibration.num_voxels
-        self._session = open_session(bundle, name, threads, gpu)
-        self._calibration, self._rank = calibration, calibration.rank
-        self._constants = constants(calibration, mirrored_normal(sampling.seed, sampling.samples, voxels))
-        shapes = {given.name: tuple(given.shape[1:]) for given in self._session.get_inputs()}
-        expected = {"y": (voxels,), "noise": (), **{key: array.shape[1:] for key, array in self._constants.items()}}
-        if shapes != expected:
-            raise ModelError(f"{bundle.path}/{name}: its inputs are {shapes}, expected {expected}")
-        self._bound: dict[int, _Buffers] = {}
+        times = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
+        self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, {times} a frame"
+        self._evaluations = evaluations
+        threads, planar = cores() if threads is None else threads, len(calibration.grid) == 2
+        self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
+        self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
+        self._calibration = calibration
+        self._batch = max(1, VOXELS // calibration.num_voxels)
+        self._grid = (1,) * (3 - len(calibration.grid)) + calibration.grid
+        basis = np.ascontiguousarray(calibration.basis.reshape(*self._grid, calibration.rank))
+        self._scanner = {"singular_values": np.ascontiguousarray(calibration.singular_values), "basis": basis}
+        self._sigma_range = bundle.sigma_range
+        self._energy = np.square(calibration.basis).mean(axis=0)
+        self._buffers = _OfThread()
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
-        return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels)
-
-    def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         # BLAS gets one thread: its waiting threads would starve the graph's.
         with single_blas_thread():
-            reduced = self._calibration.reduce(rows)
-        frames = len(rows)
-        if frames not in self._bound:
-            self._bound[frames] = _Buffers(frames, self._calibration.grid, self._session, self._constants)
-        buffers = self._bound[frames]
-        buffers.y[:, : self._rank], buffers.noise[:] = reduced.y, reduced.noise
+            return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels, self._pool)
+
+    def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
+        calibration, frames = self._calibration, len(rows)
+        reduced = calibration.reduce(rows)
+        bound = self._buffers.by_frames
+        if frames not in bound:
+            bound[frames] = _Buffers(frames, self._grid, self._session, self._scanner)
+        buffers = bound[frames]
+        scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
+        buffers.y[:], buffers.noise[:] = reduced.y, reduced.noise
+        buffers.noisy[:], buffers.precision[:] = 0, 0
         buffers.run()
-        return Frames(buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1), reduced.snr_db, buffers.floor)
+        for _ in range(self._evaluations - 1):
+            buffers.noisy[:] = buffers.image
+            buffers.precision[:] = own_precision(buffers.std.reshape(frames, -1), scale)
+            buffers.run()
+
+        noise = np.where(scale > 0, reduced.noise / np.where(scale > 0, scale, 1), 1).astype(np.float32)
+        likelihood = Likelihood(reduced.y, calibration.singular_values, calibration.basis, noise)
+        floor = scale * likelihood.noise_floor(self._energy)
+        image, std = buffers.image.reshape(frames, -1), buffers.std.reshape(frames, -1)
+        return Frames(image, std, reduced.snr_db, floor, buffers.quantiles)
+
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+        """Images that explain the signals, drawn from the posterior distribution, (F, samples, N).
+
+        Every frame is sampled from the same noise. Samplers start at ``D + sigma_max n``: even there what is left of
+        the image steers them.
+        """
+        sampler, sde = get_sampler(sampling.sampler), SDES[sampling.sde](*self._sigma_range)
+        voxels = self._calibration.num_voxels
+        images = np.zeros((len(rows), sampling.samples, voxels), np.float32)
+        with single_blas_thread():
+            reduced = self._calibration.reduce(rows)
+        scales = signal_scale(reduced.y, self._calibration.singular_values, reduced.noise)
+        buffers = _Buffers(sampling.samples, self._grid, self._session, self._scanner)
+        for index in np.flatnonzero(scales > 0):
+            denoise = Denoiser(buffers, reduced.y[index], reduced.noise[index], scales[index])
+
+            def noise(draw: int, denoise: Denoiser = denoise) -> Array:
+                drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
+                return np.asarray(drawn if draw else drawn + denoise(0 * drawn, np.inf) / np.float32(sde.sigma_max))
+
+            images[index] = sampler(denoise, noise, sampling.steps, sde) * scales[index]
+        return images
 
 
-def constants(calibration: Calibration, initial: Array) -> dict[str, Array]:
-    """Inputs of the whole-frame graph that no frame changes: S (N,) and V (N, N), padded with zeros, and the noise."""
-    rank, voxels = calibration.rank, calibration.num_voxels
-    values, basis = np.zeros(voxels, np.float32), np.zeros((voxels, voxels), np.float32)
-    values[:rank], basis[:, :rank] = calibration.singular_values, calibration.basis
-    return {"singular_values": values, "basis": basis, "initial": np.ascontiguousarray(initial)}
+class Denoiser:
+    """D(x_t; sigma_t | y) of one frame's signals, for images in units of its scale; see `samplers.Denoiser`."""
+
+    def __init__(self, buffers: "_Buffers", y: Array, noise: np.float32, scale: np.float32) -> None:
+        self._buffers, self._scale = buffers, scale
+        buffers.y[:], buffers.noise[:] = y, noise
+
+    def __call__(self, x: NDArray[np.floating[Any]], sigma: float) -> Array:
+        """Denoised images (S, N) of noisy ones; of noise without end, what the signals say alone."""
+        self._buffers.noisy[:] = self._scale * x.reshape(self._buffers.noisy.shape)
+        self._buffers.precision[:] = sigma**-2
+        self._buffers.run()
+        return np.asarray(self._buffers.image.reshape(len(x), -1) / self._scale)
+
+
+class Prior:
+    """D(x_t; sigma_t) of images whatever a scanner says of them: the bundle's network as an ordinary denoiser.
+
+    It is asked about frames of a scanner that measures how much there is, and sees no voxel.
+
+    Parameters
+    ----------
+    bundle : Bundle
+        With the graphs.
+    grid : (ny, nx) or (nz, ny, nx)
+        Of the images, whose root-mean-square is about one.
+    threads : int, optional
+        Threads of one evaluation; default: all cores that this process may run on.
+
+    Raises
+    ------
+    MPIFastError, ModelError
+        As `PosteriorGraph`.
+    """
+
+    def __init__(self, bundle: Bundle, grid: tuple[int, ...], threads: int | None = None) -> None:
+        self._session = _opened(bundle, len(grid) == 2, cores() if threads is None else threads)
+        self._grid = (1,) * (3 - len(grid)) + grid
+
+    def of_frames(self, frames: int) -> Denoiser:
+        """Denoises that many images at once, (frames, N)."""
+        nothing = {"singular_values": np.ones(1, np.float32), "basis": np.zeros((*self._grid, 1), np.float32)}
+        scale = signal_scale(PRESENT[None], nothing["singular_values"], PRESENT_NOISE)[0]
+        buffers = _Buffers(frames, self._grid, self._session, nothing)
+        return Denoiser(buffers, PRESENT, PRESENT_NOISE[0], scale)
+
+
+def _opened(bundle: Bundle, planar: bool, threads: int, gpu: int | None = None) -> Any:
+    """The session of the graph for planes or volumes."""
+    name = PLANE if planar else VOLUME
+    return session(bundle.read(name), f"{bundle.path}/{name}", threads, gpu)
+
+
+class _OfThread(threading.local):
+    """Each thread has its own buffers, for each number of frames."""
+
+    def __init__(self) -> None:
+        self.by_frames: dict[int, _Buffers] = {}
 
 
 class _Buffers:
     """Fixed arrays for one number of frames, bound to the session."""
 
-    def __init__(self, frames: int, grid: tuple[int, ...], session: object, constants: dict[str, Array]) -> None:
-        self.y: Array = np.zeros((frames, math.prod(grid)), np.float32)
+    def __init__(self, frames: int, grid: tuple[int, ...], session: object, scanner: dict[str, Array]) -> None:
+        self.y: Array = np.zeros((frames, len(scanner["singular_values"])), np.float32)
         self.noise: Array = np.ones(frames, np.float32)
         self.image: Array = np.zeros((frames, *grid), np.float32)
         self.std: Array = np.zeros((frames, *grid), np.float32)
-        self.floor: Array = np.zeros(frames, np.float32)
-        inputs = {"y": self.y, "noise": self.noise, **constants}
-        outputs = {"image": self.image, "std": self.std, "noise_floor": self.floor}
-        self.run = BoundSession(session, inputs, outputs)
+        self.quantiles: Array = np.ones((frames, len(LEVELS)), np.float32)
+        self.noisy, self.precision = np.zeros_like(self.image), np.zeros_like(self.noise)
+        inputs = {"y": self.y, "noise": self.noise, "noisy": self.noisy, "precision": self.precision, **scanner}
+        self.run = BoundSession(session, inputs, {"image": self.image, "std": self.std, "quantiles": self.quantiles})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mpi_fast.guidance import DETECTION, SIGNAL_PER_IMAGE, WIDTHS
+from mpi_fast.likelihood import DETECTION, SIGNAL_PER_IMAGE, WIDTHS
 from mpi_fast.phantoms import TRAINING_FAMILIES, generate
 from mpi_fast.training.operators import SPIKES, Operators
 
@@ -126,7 +126,7 @@ def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int,
     outliers = (height.square().sum(-1) - spiked.square().sum(-1)).clamp_min(0.0)
     noise = (level.square() * fluctuation.clamp_min(0.1) + (missed + outliers) / freedom).sqrt()
 
-    # The frame's scale (see `guidance.signal_scale`).
+    # The frame's scale (see `likelihood.signal_scale`).
     signal_energy = y.square().sum(-1) - rank * noise.square()
     signal_energy = torch.maximum(signal_energy, DETECTION * (2 * rank).sqrt() * noise.square())
     scale = (signal_energy / s.square().sum(-1, keepdim=True)).sqrt() / SIGNAL_PER_IMAGE

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mpi_fast.constants import PLANES, UNSURE, VIEWS
-from mpi_fast.guidance import WIDTHS
+from mpi_fast.likelihood import WIDTHS
 from mpi_fast.training.mixed import mixed
 from mpi_fast.uncertainty import LEVELS, NORMAL
 
@@ -90,7 +90,7 @@ class Signals(NamedTuple):
 
 
 def gains(signals: Signals, spread: Tensor) -> Tensor:
-    """``S r^2 / (S^2 r^2 + sigma^2)`` for spreads r (G, K, W), (G, K, W, R): see `guidance`."""
+    """``S r^2 / (S^2 r^2 + sigma^2)`` for spreads r (G, K, W), (G, K, W, R): see `likelihood`."""
     s, noise, wide = signals.singular_values[:, None, None, :], signals.noise[:, :, None, None], spread[..., None]
     strength = wide * s
     return wide * strength / (strength * strength + noise * noise)
@@ -135,7 +135,7 @@ class Conditioner(nn.Module):
     """What is known of a frame before its image: spreads of all blocks, and gains and shifts of their features.
 
     Descriptors of a frame: its relative noise ``sigma sqrt(N) / ||S||``, the precision of x_t, and how much of the grid
-    the signals see under white priors of `guidance.WIDTHS`.
+    the signals see under white priors of `likelihood.WIDTHS`.
     """
 
     def __init__(self, config: PosteriorConfig) -> None:

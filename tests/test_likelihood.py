@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_fast.errors import InputError
-from mpi_fast.guidance import Likelihood, signal_presence, signal_scale, tweedie
+from mpi_fast.likelihood import Likelihood, signal_presence, signal_scale, tweedie
 
 
 def random_likelihood(frames=3, voxels=30, rank=12, seed=0) -> Likelihood:
