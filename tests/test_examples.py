@@ -122,7 +122,7 @@ def test_onnx_without_mpi_fast(run, tmp_path):
     run("onnx_without_mpi_fast", "scanner.h5", str(model), "signals.npy")
     found = np.load(tmp_path / "images.npz")
     scanner = Calibration.load(tmp_path / "scanner.h5")
-    expected = Reconstructor(scanner, "posterior", evaluations=1, threads=1)(samples)
+    expected = Reconstructor(scanner, evaluations=1, threads=1)(samples)
     peak = expected.image.max()
     np.testing.assert_allclose(found["image"][:, 0], expected.image, atol=1e-4 * peak)
     np.testing.assert_allclose(found["std"][:, 0], expected.std, atol=1e-4 * peak)
