@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mpi_fast.comparison import SCANNERS, VALIDATION, Setup, frames, measured
 from mpi_fast.console import write_json
-from mpi_fast.export.posterior import Frame
+from mpi_fast.export.frame import Frame
 from mpi_fast.export.statistics import count_flops
 from mpi_fast.grids import shown
 from mpi_fast.metrics import psnr
