@@ -1,4 +1,4 @@
-"""Posterior networks of several kinds, trained alike for some minutes: what each part of them is worth.
+"""Networks of several kinds, trained alike for some minutes: what each part of them is worth.
 
     python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--kinds usual ...]
                                    [--json FILE] [--markdown FILE]
