@@ -105,7 +105,7 @@ def test_every_kind_of_network_is_read(tmp_path, content, method):
     [
         ({"blocks": 10**9}, r"network: blocks 1000000000: expected a whole number from 1 to 64"),
         ({"width": 10**9}, r"width 1000000000: .* from 1 to 1024"),
-        ({"blocks": 64}, r"is missing, the network has"),
+        ({"blocks": 64}, r"the network has"),
         ({"width": 1024, "inner": 1024}, r"the network has"),
         ({"width": 4.0}, r"width 4\.0"),
         ({"width": True}, r"width True"),
@@ -135,6 +135,17 @@ def test_configurations_that_are_not_those_of_the_tensors(path, content, little_
 def test_tensors_that_are_not_what_they_should_be(path, content, little_memory, tensor, message):
     torch.save({**content, "state": {**content["state"], "correctors.0.inject.bias": tensor}}, path)
     with pytest.raises(ModelError, match=rf"model\.pt: state: correctors\.0\.inject\.bias: .*{message}"):
+        load_trained(path)
+
+
+def test_tensors_that_are_missing_or_too_many(path, content):
+    state = dict(content["state"])
+    torch.save({**content, "state": {**state, "other": torch.zeros(5)}}, path)
+    with pytest.raises(ModelError, match=r"model\.pt: state: other: \(5,\), the network has none"):
+        load_trained(path)
+    del state["tails.bias"]
+    torch.save({**content, "state": state}, path)
+    with pytest.raises(ModelError, match=r"model\.pt: state: tails\.bias: is missing, the network has \(2,\)"):
         load_trained(path)
 
 
