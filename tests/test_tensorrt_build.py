@@ -51,7 +51,7 @@ def contents(exported):
 
 
 def bundle_of(folder, contents, **more):
-    others = {name: b"no engine is built of this" for name in (PLANE, VOLUME)}
+    others = dict.fromkeys((PLANE, VOLUME), b"no engine is built of this")
     return write_bundle(folder / "bundle", {"sigma_range": [0.02, 10.0], **more}, {**others, **contents})
 
 
