@@ -61,14 +61,13 @@ roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
 	$(BIN)/python bench/roofline.py
 	$(BIN)/python bench/roofline_posterior.py
 
-train: $(VENV)/dev.stamp  ## a new default network; MINUTES=187 is as long as the bundled one took
-	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),187) --output mpi_fast/models/model.pt
+train: $(VENV)/dev.stamp  ## a new network, by default for as long as the bundled one took
+	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),444) --finish $(or $(FINISH),69) --output mpi_fast/models/default.pt
 
-model: $(VENV)/dev.stamp  ## the bundled models from their checkpoints
-	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
-	$(BIN)/python -m mpi_fast.export mpi_fast/models/posterior.pt --output mpi_fast/models/posterior
+model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
+	$(BIN)/python -m mpi_fast.export mpi_fast/models/default.pt --output mpi_fast/models/default
 
-opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, trained as long as the default network was
+opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, for as long as those that come with the package took
 	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),187) --output dernet.pt
 	$(BIN)/mpi-fast train --method deq --minutes $(or $(MINUTES),187) --output deq.pt
 	$(BIN)/python -m mpi_fast.export.learned dernet.pt --output mpi_fast/models/dernet.onnx

@@ -10,7 +10,7 @@ from torch import nn
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.export.posterior import Frame
+from mpi_fast.export.frame import Frame
 from mpi_fast.methods.base import MODEL
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorNetwork

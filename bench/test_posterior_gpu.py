@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
-from mpi_fast.export.posterior import scale_and_presence
+from mpi_fast.export.frame import scale_and_presence
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 from mpi_fast.reconstructor import Reconstructor

@@ -99,13 +99,6 @@ def test_a_method_of_ones_own(run, tmp_path):
     assert picture(tmp_path, "own_method.png")
 
 
-def test_training_for_a_grid(run):
-    pytest.importorskip("torch")
-    found = run("train_for_grid")
-    assert max(numbers(r"differs from the trained network by (\S+)", found)) < 1e-4
-    assert "images (2, 12, 10)" in found
-
-
 def test_onnx_without_mpi_fast(run, tmp_path):
     """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
     model = packaged() / PLANE
