@@ -271,13 +271,3 @@ def test_nonconvex_sparsity_alone_is_firm_thresholding():
     calibration, signals = identity(images)
     found = Nonconvex(calibration, sparsity=0.5, smoothness=1e-6, knee=1.5, iterations=500).solve(signals)
     np.testing.assert_allclose(found.reshape(images.shape), firm_threshold(images, 0.5, 1.5), atol=1e-3)
-
-
-# -- nothing measured -------------------------------------------------------------------------------------------------
-
-
-def test_nothing_measured_leaves_images_as_they_are():
-    images = np.random.default_rng(0).standard_normal((2, 1, 9)).astype(np.float32)
-    nothing = Likelihood.of_nothing(2, 9)
-    np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
-    np.testing.assert_allclose(nothing.deviation(0.5), 0.5)
