@@ -33,7 +33,7 @@ pictures: $(VENV)/dev.stamp  ## draw those of README and pages anew, and run the
 bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 	$(BIN)/python -m pytest bench/test_speed.py --benchmark-only --benchmark-columns=min,median,iqr,max,rounds
 
-quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART and release 0.1
+quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
 
 progress: $(VENV)/dev.stamp  ## release 0.1, out of git's history, beside what stands here: quality and speed
@@ -45,7 +45,7 @@ compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a fig
 grids: $(VENV)/dev.stamp  ## the same on planes of other grids and on volumes
 	$(BIN)/python bench/grids.py --json bench/results/grids.json --markdown bench/results/grids.md
 
-peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
+peers: $(VENV)/peers.stamp  ## the network as a denoiser in deepinv's samplers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
 
 ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each part is worth; ten minutes

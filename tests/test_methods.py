@@ -133,7 +133,7 @@ def test_unknown_names_are_refused():
 
 def test_samples_are_those_of_a_reconstructor(calibration, rows):
     found = SampleMean(calibration, 3, "euler-maruyama", "vp", 5, seed=4)(rows[:2])
-    reconstruct = Reconstructor(calibration, "posterior", device="cpu")
+    reconstruct = Reconstructor(calibration, device="cpu")
     drawn = reconstruct.samples(rows[:2], 3, sampler="euler-maruyama", steps=5, sde="vp", seed=4)
     np.testing.assert_allclose(found.image, drawn.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.std, drawn.std(axis=1, ddof=1), rtol=1e-5)
