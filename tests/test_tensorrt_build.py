@@ -13,8 +13,6 @@ import pytest
 import torch
 import typer
 from bindings import bindings, without_library
-from mpi_fast.export.frame import fixed_rank, frame_onnx
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
@@ -23,6 +21,7 @@ from mpi_fast.bundle import Bundle, write_bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, ModelError, MPIFastError
+from mpi_fast.export.frame import fixed_rank, frame_onnx
 from mpi_fast.export.frozen import frozen_onnx
 from mpi_fast.export.onnx import encoder_onnx, score_onnx
 from mpi_fast.export.preflight import builder, parse, preflight
@@ -30,6 +29,7 @@ from mpi_fast.export.turing import sums_for_products
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import Checkpoint
+from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 
 command = importlib.import_module("mpi_fast.export.__main__")
 build = importlib.import_module("mpi_fast.export.tensorrt")
