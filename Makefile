@@ -33,7 +33,7 @@ pictures: $(VENV)/dev.stamp  ## draw those of README and pages anew, and run the
 bench: $(VENV)/dev.stamp  ## latency and throughput on this machine
 	$(BIN)/python -m pytest bench/test_speed.py --benchmark-only --benchmark-columns=min,median,iqr,max,rounds
 
-quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART and release 0.1
+quality: $(VENV)/dev.stamp  ## PSNR and SSIM on held-out scanners and phantoms, beside tuned ART
 	$(BIN)/python bench/quality.py
 
 progress: $(VENV)/dev.stamp  ## release 0.1, out of git's history, beside what stands here: quality and speed
@@ -45,7 +45,7 @@ compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a fig
 grids: $(VENV)/dev.stamp  ## the same on planes of other grids and on volumes
 	$(BIN)/python bench/grids.py --json bench/results/grids.json --markdown bench/results/grids.md
 
-peers: $(VENV)/peers.stamp  ## the same denoiser through deepinv and diffusers, beside ours
+peers: $(VENV)/peers.stamp  ## the network as a denoiser in deepinv's samplers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md
 
 ablations: $(VENV)/dev.stamp  ## one thing changed at a time: what each part is worth; ten minutes
@@ -61,14 +61,13 @@ roofline: $(VENV)/dev.stamp  ## what each stage should take on four GPUs
 	$(BIN)/python bench/roofline.py
 	$(BIN)/python bench/roofline_posterior.py
 
-train: $(VENV)/dev.stamp  ## a new default network; MINUTES=187 is as long as the bundled one took
-	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),187) --output mpi_fast/models/model.pt
+train: $(VENV)/dev.stamp  ## a new network, by default for as long as the bundled one took
+	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),444) --finish $(or $(FINISH),69) --output mpi_fast/models/default.pt
 
-model: $(VENV)/dev.stamp  ## the bundled models from their checkpoints
-	$(BIN)/python -m mpi_fast.export mpi_fast/models/model.pt --output mpi_fast/models/default
-	$(BIN)/python -m mpi_fast.export mpi_fast/models/posterior.pt --output mpi_fast/models/posterior
+model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
+	$(BIN)/python -m mpi_fast.export mpi_fast/models/default.pt --output mpi_fast/models/default
 
-opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, trained as long as the default network was
+opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, for as long as those that come with the package took
 	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),187) --output dernet.pt
 	$(BIN)/mpi-fast train --method deq --minutes $(or $(MINUTES),187) --output deq.pt
 	$(BIN)/python -m mpi_fast.export.learned dernet.pt --output mpi_fast/models/dernet.onnx

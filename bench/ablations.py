@@ -31,10 +31,12 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import SCANNERS, Setup, frames, interval
 from mpi_fast.console import progress_bar, write_json
 from mpi_fast.experiment import MeasuredMatrix
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import machine
-from mpi_fast.methods.base import MODEL, Estimate, Method
+from mpi_fast.methods.base import Estimate, Method
 from mpi_fast.methods.sampled import SampleMean
-from mpi_fast.reconstructor import SAMPLER_STEPS, Reconstructor
+from mpi_fast.pipelines import Sampling
+from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.reduction import ReducedFrames
 from mpi_fast.training.posterior import PosteriorNetwork
 from mpi_fast.uncertainty import half_width
@@ -49,9 +51,9 @@ bootstrap over frames (95 %). Network: {steps} steps of training. {processor}, m
 {onnxruntime}, NumPy {numpy}, torch {torch}; seed of phantoms, noise and samplers {seed}. Made by `{command}`."""
 
 
-def usual(calibration: Calibration) -> Reconstructor:
+def usual(calibration: Calibration, evaluations: int = EVALUATIONS) -> Reconstructor:
     """As it is by default, with one thread."""
-    return Reconstructor(calibration, MODEL, device="cpu", threads=1, inspect=False)
+    return Reconstructor(calibration, device="cpu", threads=1, evaluations=evaluations, inspect=False)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Variant:
     name: str
     build: Callable[[Calibration], Method] = usual
     change: Change = lambda setup, snr: nullcontext()
-    evaluations: int = 1
+    evaluations: int = EVALUATIONS
     default: bool = False
 
 
@@ -144,12 +146,12 @@ def groups() -> list[Group]:
     """All tables."""
     last = trained().config.blocks
     halves = [count for count in (1, 2, 4, 8, 12, 16, 20, 24) if count < last]
-    blocks = tuple(Variant(f"{count} of {last}", partial(after_block, count)) for count in halves)
-    one = Variant("the image, one evaluation", default=True)
+    blocks = tuple(Variant(f"{count} of {last}", partial(after_block, count), evaluations=1) for count in halves)
+    others = tuple(Variant(f"{count}", partial(usual, evaluations=count), evaluations=count) for count in (1, 3, 4))
+    times = (*others[:1], Variant(f"{EVALUATIONS}", default=True), *others[1:])
+    each = Sampling.steps + 1  # the start costs one
     samples = tuple(
-        Variant(
-            f"mean of {count} samples", partial(SampleMean, samples=count, threads=1), evaluations=count * SAMPLER_STEPS
-        )
+        Variant(f"mean of {count} samples", partial(SampleMean, samples=count, threads=1), evaluations=count * each)
         for count in (1, 8, 32)
     )
     heard = (
@@ -163,12 +165,15 @@ def groups() -> list[Group]:
     outside = "The same on scanner C, outside what training draws from."
     told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
     after = (
-        "The image that a block hands on to the next; training asks all of them for one. By torch, and never overruled."
+        "The image that a block of the first evaluation hands on to the next; training asks all of them for one. "
+        "By torch, and never overruled."
     )
-    drawn = f"Drawn by DPM-Solver++ in {SAMPLER_STEPS} steps; the coverage is that of normal errors of their deviation."
+    own = "Each evaluation but the first is shown the image of the one before; see `refinement`."
+    drawn = f"Drawn by DPM-Solver++ in {Sampling.steps} steps; coverage as of normal errors with their deviation."
     return [
         Group("Blocks", after, (*blocks, Variant(f"all {last}", default=True))),
-        Group("Image and samples", drawn, (one, *samples)),
+        Group("Evaluations", own, times),
+        Group("Image and samples", drawn, (Variant("the image", default=True), *samples)),
         Group("Images and signals", seen, heard),
         Group("Images and signals, outside training", outside, heard, "out"),
         Group("Intervals", wide, spread),
@@ -241,7 +246,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    steps = Bundle.open(MODEL).manifest["provenance"]["steps"]
+    steps = Bundle.open().manifest["provenance"]["steps"]
     about = {"command": " ".join(["python", *sys.argv]), "frames": options.frames, "seed": Setup().seed, "steps": steps}
     about |= machine()
     tables = []

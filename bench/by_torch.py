@@ -1,4 +1,4 @@
-"""The posterior network evaluated by eager PyTorch, without an export."""
+"""The network evaluated by eager PyTorch, without an export."""
 
 from functools import lru_cache
 from typing import Any
@@ -10,8 +10,7 @@ from torch import nn
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.export.posterior import Frame
-from mpi_fast.methods.base import MODEL
+from mpi_fast.export.frame import Frame
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorNetwork
 
@@ -21,7 +20,7 @@ CPU = torch.device("cpu")
 @lru_cache
 def trained() -> PosteriorNetwork:
     """The network that the bundle was made from."""
-    network = load_trained(Bundle.open(MODEL).checkpoint()).network
+    network = load_trained(Bundle.open().checkpoint()).network
     assert isinstance(network, PosteriorNetwork)
     return network.eval()
 

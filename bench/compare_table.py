@@ -34,7 +34,7 @@ def table(content: dict[str, Any]) -> str:
         title = get(name).title
         cells = " | ".join(" / ".join(one) for one in found)
         lines.append(f"| {f'**{title}**' if get(name).ours else title} | {cells} | {time:.1f} |")
-    for merit in merits:
+    for merit in merits if any(content["duels"].values()) else ():  # not without ours, nor without an opponent
         won = {one["snr_db"]: one for one in content["duels"][merit]}
         cells = " | ".join(_duel(won[snr], merit) if snr in won else "" for snr in snrs)
         unit = ", dB" if merit == "psnr" else ""

@@ -1,4 +1,4 @@
-"""The scanner, the frames and the engines that the speed benchmarks share."""
+"""The scanner and the frames that the speed benchmarks share."""
 
 from pathlib import Path
 

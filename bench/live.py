@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1_000_000)
     parser.add_argument("--rate", type=float, default=1532.0, help="offered, in 1/s")
     parser.add_argument("--average", type=int, default=1)
-    parser.add_argument("--model", default="posterior")
+    parser.add_argument("--model", default="default")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     result = run(options.frames, options.rate, options.average, options.model)

@@ -1,18 +1,14 @@
-"""The same denoiser and the same linear problem through other people's software, beside ours.
+"""The network as a denoiser in other people's samplers, for the same linear problem, beside ours.
 
     pip install -r bench/peers-requirements.txt
     python bench/peers.py [--snr 5 15 25 35] [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
-What a user would otherwise build: deepinv's DiffPIR and DDRM, and diffusers' DPM-Solver++ scheduler, around the bundled
-network (ONNX Runtime) and ``y = S V^T x + sigma xi``. One frame at a time on one thread, eight samples averaged; ours
-as it is by default, and without the consensus that follows on the samples. Each of deepinv's is run in two ways:
-
-* *unconditional*: the network knows no signals (the likelihood of nothing measured), as these methods are meant;
-* *conditional*: the network is given the signals as in ours, and the sampler adds its own data step.
-
-Both with five evaluations of the network, as ours with four steps, and some with 20. Their parameters are tuned by
-`methods.tuning` for every SNR, on frames of other phantoms, or taken from the JSON file of an earlier run, even of an
-interrupted one; ours has none. Times are medians over frames, all methods taking turns. Scanner A of `heldout`.
+What a user would otherwise build: deepinv's DiffPIR and DDRM around the bundled network without signals
+(`pipelines.graph.Prior`, ONNX Runtime) and ``y = S V^T x + sigma xi``, the mean of eight samples, beside the mean of
+eight samples of ours, and the image that ours makes by default. One frame at a time on one thread; theirs with as many
+evaluations as our sampler, and with 50. Their parameters are tuned by `methods.tuning` for every SNR, on frames of
+other phantoms, or taken from the JSON file of an earlier run, even of an interrupted one; ours has none. Times are
+medians over frames, all methods taking turns. Scanner A of `heldout`.
 """
 
 import argparse
@@ -28,7 +24,6 @@ from typing import Any
 import deepinv
 import numpy as np
 import torch
-from diffusers import EDMDPMSolverMultistepScheduler
 from heldout import measure, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
@@ -37,24 +32,22 @@ from torch import Tensor
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.denoiser import ConditionedDenoiser, Guidance
-from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.likelihood import Likelihood
 from mpi_fast.heldout import SCANNERS, phantoms
+from mpi_fast.likelihood import Likelihood
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import processor
 from mpi_fast.methods.base import Method, ReducedMethod
+from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.methods.tuning import Axis, Space, tune
 from mpi_fast.metrics import psnr, ssim
-from mpi_fast.philox import standard_normal
 from mpi_fast.pipelines import Sampling
+from mpi_fast.pipelines.graph import Denoiser, Prior
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.schedule import karras_sigmas
 
 Array = NDArray[np.float32]
-USUAL = Sampling()
-SAMPLES, STEPS, CONSENSUS = USUAL.samples, USUAL.steps, USUAL.consensus
-EVALUATIONS = STEPS + 1  # of ours: the start costs one
-MANY = 20
+SAMPLES = 8
+FEW, MANY = Sampling.steps + 1, 50  # evaluations of the network for each of them: of ours the start costs one
 TEST_SEED, TUNING_SEED = 2026, 1
 TIMED = 12  # frames
 
@@ -62,13 +55,12 @@ TIMED = 12  # frames
 class Peer(ReducedMethod):
     """Eight samples for each frame by somebody else's sampler."""
 
-    guidance: Guidance = "none"
-
-    def __init__(self, calibration: Calibration, evaluations: int = EVALUATIONS, *, conditional: bool = True) -> None:
+    def __init__(self, calibration: Calibration, evaluations: int = FEW) -> None:
         super().__init__(calibration)
-        self.evaluations, self.conditional = evaluations, conditional
+        self.evaluations = evaluations
         bundle = Bundle.open()
-        self.sigma_range, self._evaluator = bundle.sigma_range, OnnxEngine(bundle, threads=1).bind(1, SAMPLES)
+        self.sigma_range = bundle.sigma_range
+        self._denoise = Prior(bundle, calibration.grid, threads=1).of_frames(SAMPLES)
         completed, _, _ = np.linalg.svd(calibration.basis, full_matrices=True)
         completed[:, : calibration.rank] = calibration.basis  # a basis of all images: what is not measured, too
         self.basis = torch.from_numpy(completed.astype(np.float32))
@@ -81,8 +73,7 @@ class Peer(ReducedMethod):
         return np.stack([self._frame(part) for part in parts])
 
     def _frame(self, likelihood: Likelihood) -> Array:
-        known = likelihood if self.conditional else Likelihood.of_nothing(1, self.calibration.num_voxels)
-        network = Network(ConditionedDenoiser(known, self._evaluator, self.guidance), self.sigma_range)
+        network = Network(self._denoise, self.sigma_range)
         torch.manual_seed(0)
         with torch.inference_mode():
             samples = self.sample(network, likelihood)
@@ -114,7 +105,7 @@ class Peer(ReducedMethod):
 class Network(deepinv.models.Denoiser):
     """Our denoiser as deepinv calls one, for images in units of ``unit`` root-mean-squares."""
 
-    def __init__(self, denoise: ConditionedDenoiser, sigma_range: tuple[float, float]) -> None:
+    def __init__(self, denoise: Denoiser, sigma_range: tuple[float, float]) -> None:
         super().__init__(device="cpu")
         self.denoise, self.sigma_range, self.unit = denoise, sigma_range, 1.0
 
@@ -137,7 +128,7 @@ class DiffPIR(Peer):
         self.zeta, self.weight, self.peak = zeta, weight, peak
 
     def sample(self, network: Network, likelihood: Likelihood) -> Tensor:
-        """Start from the posterior mean under a white prior, as ours."""
+        """Start from the posterior mean under a white prior."""
         network.unit = self.peak
         signals, physics = self.physics(likelihood, self.peak)
         start = likelihood.combine(np.zeros((1, 1, self.calibration.num_voxels), np.float32), 1.0) / self.peak
@@ -166,50 +157,20 @@ class DDRM(Peer):
         return deepinv.sampling.DDRM(network, sigmas=levels, eta=self.eta, etab=self.etab)(signals, physics)
 
 
-class Diffusers(Peer):
-    """diffusers' DPM-Solver++(2M) scheduler on our noise levels, from our start and noise."""
-
-    def __init__(self, calibration: Calibration, guidance: Guidance = "proximal", **options: Any) -> None:
-        super().__init__(calibration, **options)
-        self.guidance = guidance
-
-    def sample(self, network: Network, likelihood: Likelihood) -> Tensor:
-        """The scheduler wants the raw output of a network, which it turns back into the denoised image."""
-        low, high = self.sigma_range
-        scheduler = EDMDPMSolverMultistepScheduler(sigma_min=low, sigma_max=high, sigma_data=1.0)
-        scheduler.set_timesteps(self.evaluations - 1)
-        drawn = standard_normal(0, np.zeros(1, np.int64), SAMPLES // 2, 0, self.calibration.num_voxels)[0]
-        half = torch.from_numpy(drawn).reshape(-1, 1, *self.calibration.grid)
-        noise = torch.cat([half, -half])
-        x = high * noise + network(high * noise, high)
-        for sigma, timestep in zip(scheduler.sigmas[:-1].tolist(), scheduler.timesteps, strict=True):
-            skip, scale = 1 / (1 + sigma**2), sigma / np.sqrt(1 + sigma**2)
-            output = (network(x, sigma) - skip * x) / scale
-            x = scheduler.step(output, timestep, x, return_dict=False)[0]
-        return x
-
-
 DIFFPIR: Space = {
     "zeta": Axis((0.3, 0.9), high=1.0),
     "weight": Axis((0.3, 3.0, 30.0)),
     "peak": Axis((6.0, 12.0)),
 }
 DDRM_SPACE: Space = {"eta": Axis((0.3, 0.9), low=0.03, high=1.0), "etab": Axis((0.3, 0.9), low=0.03, high=1.0)}
-OURS = partial(Reconstructor, samples=SAMPLES, threads=1)
-SAMPLER = partial(OURS, consensus=0)
-CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, float]] = {
-    "mpi-fast": (partial(OURS, steps=STEPS, consensus=CONSENSUS), {}, EVALUATIONS + CONSENSUS / SAMPLES),
-    "mpi-fast without consensus": (partial(SAMPLER, steps=STEPS), {}, EVALUATIONS),
-    "diffusers DPM-Solver++, guided as ours": (Diffusers, {}, EVALUATIONS),
-    "diffusers DPM-Solver++, conditional": (partial(Diffusers, guidance="none"), {}, EVALUATIONS),
-    "deepinv DDRM, conditional": (DDRM, DDRM_SPACE, EVALUATIONS),
-    "deepinv DDRM": (partial(DDRM, conditional=False), DDRM_SPACE, EVALUATIONS),
-    "deepinv DiffPIR, conditional": (DiffPIR, DIFFPIR, EVALUATIONS),
-    "deepinv DiffPIR": (partial(DiffPIR, conditional=False), DIFFPIR, EVALUATIONS),
-    f"mpi-fast without consensus, {MANY} evaluations": (partial(SAMPLER, steps=MANY - 1), {}, MANY),
-    f"deepinv DDRM, conditional, {MANY} steps": (partial(DDRM, evaluations=MANY), DDRM_SPACE, MANY),
-    f"deepinv DDRM, {MANY} steps": (partial(DDRM, conditional=False, evaluations=MANY), DDRM_SPACE, MANY),
-    f"deepinv DiffPIR, {MANY} steps": (partial(DiffPIR, conditional=False, evaluations=MANY), DIFFPIR, MANY),
+CONTESTANTS: dict[str, tuple[Callable[..., Method], Space, int]] = {
+    "mpi-fast": (partial(Reconstructor, device="cpu", threads=1, inspect=False), {}, EVALUATIONS),
+    f"mpi-fast, mean of {SAMPLES} samples": (partial(SampleMean, samples=SAMPLES, threads=1), {}, SAMPLES * FEW),
+    **{
+        f"deepinv {name}, {count} steps": (partial(method, evaluations=count), space, SAMPLES * count)
+        for count in (FEW, MANY)
+        for name, method, space in (("DDRM", DDRM, DDRM_SPACE), ("DiffPIR", DiffPIR, DIFFPIR))
+    },
 }
 
 
@@ -277,9 +238,9 @@ def table(results: list[dict[str, Any]]) -> str:
     for name in CONTESTANTS:
         same = sorted((one for one in results if one["method"] == name), key=lambda one: one["snr_db"])
         scores = " | ".join(f"{one['psnr']:.1f} / {one['ssim']:.3f}" for one in same)
-        lines.append(f"| {name} | {same[0]['evaluations']:g} | {same[0]['ms']:.0f} ms | {scores} |")
+        lines.append(f"| {name} | {same[0]['evaluations']} | {same[0]['ms']:.0f} ms | {scores} |")
     versions = f"{processor()}, torch {torch.__version__}, deepinv {deepinv.__version__}"
-    lines += ["", f"PSNR in dB / SSIM; evaluations of {SAMPLES} images each. {versions}."]
+    lines += ["", f"PSNR in dB / SSIM; evaluations: images that the network makes for each frame. {versions}."]
     return "\n".join(lines)
 
 

@@ -1,15 +1,14 @@
-"""Image quality on scanners and phantom families that training never saw, beside tuned ART and release 0.1.
+"""Image quality on scanners and phantom families that training never saw, beside tuned ART.
 
     python bench/quality.py [--model BUNDLE] [--frames 42] [--json FILE] [--markdown FILE]
 
 Noise is white complex Gaussian at ``SNR = 20 log10(||A x|| / ||noise||)`` over the selected rows of each frame; noise
-level and concentration (0.05 to 2 times the delta sample) are unknown to all methods. PSNR takes the true maximum as
+level and concentration (0.05 to 2 times the delta sample) are unknown to both methods. PSNR takes the true maximum as
 peak, SSIM a Gaussian window of sigma 1.5 and the true maximum as data range; images are clipped at zero, nothing else.
 
 ART is the regularised Kaczmarz iteration, real and non-negative. Its parameter, number of sweeps and row weighting are
 tuned for every scanner and SNR, on frames of the same scanner and families with another seed: more than a user could
-do. Ours has no parameter and is the same for all. Release 0.1 comes out of git's history (`release`) and reads the same
-files; where the history is missing, a line says so and its column stays empty.
+do. Ours has no parameter.
 """
 
 import argparse
@@ -17,23 +16,18 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from heldout import measure, write_calibration_file
 from numpy.typing import NDArray
-from release import NAME, Release, checked_out, running
 from rich.console import Console
 from rich.progress import track
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.console import note
-from mpi_fast.errors import InputError
 from mpi_fast.heldout import SCANNERS, HeldOut, phantoms
 from mpi_fast.methods.art import Kaczmarz
-from mpi_fast.methods.base import MODEL
 from mpi_fast.metrics import psnr, ssim
 from mpi_fast.reconstructor import Reconstructor
 
@@ -41,7 +35,7 @@ SNRS = (5.0, 15.0, 25.0, 35.0)
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 SWEEPS = (1, 3, 10, 30)
 TEST_SEED, TUNING_SEED = 2026, 1
-FIGURES = tuple(name + of for of in ("_art", "_release", "") for name in ("psnr", "ssim"))
+FIGURES = "psnr_art", "ssim_art", "psnr", "ssim", "gain", "concentration"
 
 
 def tuned_art(calibration: Calibration, rows: NDArray[np.complex64], images: NDArray[np.float32]) -> Kaczmarz:
@@ -58,38 +52,24 @@ def empty_frames(calibration: Calibration, reconstruct: Reconstructor, rng: np.r
     return float((out.image.max(axis=(1, 2)) / out.noise_floor).max())
 
 
-def evaluate(heldout: HeldOut, model: str, count: int, folder: Path, tree: Path | None = None) -> list[dict[str, Any]]:
-    """PSNR and SSIM of all methods on one scanner at every SNR, and what becomes of empty frames.
-
-    ``tree`` is where release 0.1 was checked out, if it was.
-    """
-    matrix_file = folder / "sm.mdf"
-    truth = write_calibration_file(heldout, matrix_file)
-    with running(tree, matrix_file) if tree else nullcontext() as release:
-        return list(_at_every_snr(heldout, model, count, truth, matrix_file, release))
-
-
-def _at_every_snr(
-    heldout: HeldOut, model: str, count: int, truth: NDArray[np.complex64], matrix_file: Path, release: Release | None
-) -> Iterator[dict[str, Any]]:
-    calibration = Calibration.from_mdf(matrix_file)
+def evaluate(heldout: HeldOut, model: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """PSNR and SSIM of both methods on one scanner at every SNR, and what becomes of empty frames."""
+    truth = write_calibration_file(heldout, folder / "sm.mdf")
+    calibration = Calibration.from_mdf(folder / "sm.mdf")
     reconstruct = Reconstructor(calibration, model=model)
     test, tuning = phantoms(count, TEST_SEED), phantoms(21, TUNING_SEED)
     empty = empty_frames(calibration, reconstruct, np.random.default_rng(heldout.seed))
     for snr in SNRS:
-        measurement, for_tuning = (matrix_file.with_name(f"{name}{snr:g}.mdf") for name in ("m", "t"))
-        rows = measure(heldout, truth, calibration, test, snr, measurement)
-        art = tuned_art(calibration, measure(heldout, truth, calibration, tuning, snr, for_tuning), tuning)
+        rows = measure(heldout, truth, calibration, test, snr, folder / "m.mdf")
+        art = tuned_art(calibration, measure(heldout, truth, calibration, tuning, snr, folder / "t.mdf"), tuning)
         theirs, ours = art(rows).image, reconstruct(rows)
         gain = psnr(ours.image, test) - psnr(theirs, test)
-        before = {} if release is None else _figures(release(measurement).image, test, "_release")
         yield {
             "scanner": heldout.name,
             "rows": calibration.num_rows,
             "rank": calibration.rank,
             "snr_db": snr,
             **_figures(theirs, test, "_art"),
-            **before,
             **_figures(ours.image, test, ""),
             "gain": float(gain.mean()),
             "gain_error": float(gain.std(ddof=1) / np.sqrt(count)),
@@ -107,23 +87,19 @@ def _figures(image: NDArray[np.float32], truth: NDArray[np.float32], suffix: str
 def table(results: list[dict[str, Any]]) -> str:
     """Results as Markdown, with the means over the scanners last."""
     lines = [
-        f"| scanner | SNR | ART (tuned) PSNR / SSIM | {NAME} | mpi-fast | less ART, dB | total concentration |",
-        "|---|---|---|---|---|---|---|",
+        "| scanner | SNR | ART (tuned) PSNR / SSIM | mpi-fast PSNR / SSIM | gain, dB | total concentration |",
+        "|---|---|---|---|---|---|",
     ]
     means: list[dict[str, Any]] = []
     for snr in SNRS:
         same = [one for one in results if one["snr_db"] == snr]
-        keys = [key for key in (*FIGURES, "gain", "concentration") if key in same[0]]
-        mean = {key: float(np.mean([one[key] for one in same])) for key in keys}
+        mean = {key: float(np.mean([one[key] for one in same])) for key in FIGURES}
         error = float(np.sqrt(np.sum([one["gain_error"] ** 2 for one in same])) / len(same))
         means.append({"scanner": "**mean**", "snr_db": snr, "gain_error": error, **mean})
     for one in [*results, *means]:
-        art, before, ours = (
-            f"{one['psnr' + of]:.1f} dB / {one['ssim' + of]:.3f}" if "psnr" + of in one else ""
-            for of in ("_art", "_release", "")
-        )
+        art, ours = (f"{one['psnr' + of]:.1f} dB / {one['ssim' + of]:.3f}" for of in ("_art", ""))
         lines.append(
-            f"| {one['scanner']} | {one['snr_db']:.0f} dB | {art} | {before} | **{ours}** "
+            f"| {one['scanner']} | {one['snr_db']:.0f} dB | {art} | **{ours}** "
             f"| {one['gain']:+.1f} ± {one['gain_error']:.1f} | {100 * one['concentration']:.0f} % |"
         )
     empty = max(one["empty"] for one in results)
@@ -136,20 +112,15 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model", default="default")
     parser.add_argument("--frames", type=int, default=42)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        folder, tree = Path(name), None
-        try:
-            tree = checked_out(folder / "release")
-        except InputError as error:
-            note(f"left out: {error}")
         for heldout in track(SCANNERS, "scanners", console=Console(stderr=True)):
-            results += evaluate(heldout, options.model, options.frames, folder, tree)
+            results += evaluate(heldout, options.model, options.frames, Path(name))
     text = table(results)
     print(text)
     if options.markdown:

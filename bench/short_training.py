@@ -1,4 +1,4 @@
-"""Posterior networks of several kinds, trained alike for some minutes: what each part of them is worth.
+"""Networks of several kinds, trained alike for some minutes: what each part of them is worth.
 
     python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--kinds usual ...]
                                    [--json FILE] [--markdown FILE]
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from mpi_fast.comparison import SCANNERS, VALIDATION, Setup, frames, measured
 from mpi_fast.console import write_json
-from mpi_fast.export.posterior import Frame
+from mpi_fast.export.frame import Frame
 from mpi_fast.export.statistics import count_flops
 from mpi_fast.grids import shown
 from mpi_fast.metrics import psnr

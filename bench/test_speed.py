@@ -5,55 +5,57 @@ fastest of the group.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
+from by_torch import images, trained
 from numpy.typing import NDArray
 
-from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.engines import Engine
-from mpi_fast.engines.onnx import OnnxEngine
-from mpi_fast.pipelines import Sampling
+from mpi_fast.methods import create
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 
-Measured = tuple[Calibration, NDArray[np.complex64]]
-DEFAULT = Sampling()
+Rows = NDArray[np.complex64]
+Measured = tuple[Calibration, Rows]
+Build = Callable[[Calibration], Callable[[Rows], Any]]
 
 
-ENGINES: dict[str, Callable[[], str | Engine]] = {
-    "ONNX Runtime, one graph": lambda: "onnx",
-    "ONNX Runtime, step by step": lambda: OnnxEngine(Bundle.open()),
-    "eager PyTorch": lambda: "torch",
+def ours(calibration: Calibration, **options: Any) -> Reconstructor:
+    return Reconstructor(calibration, device="cpu", inspect=False, **options)
+
+
+LATENCY: dict[str, Build] = {
+    "the default": ours,
+    "the default, frames inspected": partial(Reconstructor, device="cpu"),
+    "one evaluation": partial(ours, evaluations=1),
+    "one evaluation by eager PyTorch": lambda calibration: partial(images, trained(), calibration),
 }
 
 
-@pytest.mark.benchmark(group=f"one frame, {DEFAULT.samples} samples, {DEFAULT.steps} steps")
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.benchmark(group="one frame")
+@pytest.mark.parametrize("name", LATENCY)
 def test_latency(benchmark: Any, measured: Measured, name: str) -> None:
     calibration, rows = measured
-    reconstruct = Reconstructor(calibration, engine=ENGINES[name](), device="cpu")
-    benchmark.pedantic(reconstruct, (rows[:1],), rounds=100, warmup_rounds=10)
+    benchmark.pedantic(LATENCY[name](calibration), (rows[:1],), rounds=100, warmup_rounds=10)
 
 
-@pytest.mark.benchmark(group="the published setting beside the default: one frame")
-@pytest.mark.parametrize("preset", ["default", "predictor-corrector, 1000 steps, 1 sample"])
-def test_published_setting(benchmark: Any, measured: Measured, preset: str) -> None:
+@pytest.mark.benchmark(group="one frame as published, a thousand steps of predictor and corrector, beside the default")
+@pytest.mark.parametrize("name", ["paper", "posterior"])
+def test_published_setting(benchmark: Any, measured: Measured, name: str) -> None:
     calibration, rows = measured
-    published: dict[str, Any] = {"samples": 1, "steps": 1000, "sampler": "predictor-corrector", "guidance": "gradient"}
-    options = {} if preset == "default" else {**published, "consensus": 0}
-    reconstruct = Reconstructor(calibration, device="cpu", **options)
-    benchmark.pedantic(reconstruct, (rows[:1],), rounds=3, warmup_rounds=1)
+    benchmark.pedantic(create(name, calibration), (rows[:1],), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="throughput: time for a batch of frames")
+@pytest.mark.parametrize("evaluations", [2, 1])
 @pytest.mark.parametrize("frames", [1, 8, 64])
-def test_throughput(benchmark: Any, measured: Measured, frames: int) -> None:
+def test_throughput(benchmark: Any, measured: Measured, frames: int, evaluations: int) -> None:
     calibration, rows = measured
-    reconstruct = Reconstructor(calibration)
+    reconstruct = ours(calibration, evaluations=evaluations)
     result = benchmark.pedantic(reconstruct, (rows[:frames],), rounds=max(3, 40 // frames), warmup_rounds=2)
     assert len(result) == frames
     benchmark.extra_info["frames_per_second"] = frames / benchmark.stats.stats.median

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,17 @@ from mutations import (
     damage_tree,
 )
 
-from mpi_fast.bundle import Bundle, sealed, write_bundle
+from mpi_fast.bundle import PLANE, VOLUME, Bundle, sealed, write_bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.calibration_file import seal
 from mpi_fast.cli.info import about
-from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.mdf import Acquisition, MeasurementFile, write_measurement, write_system_matrix
 from mpi_fast.methods.tikhonov import Tikhonov
 from mpi_fast.pairing import MeasuredRows
+from mpi_fast.pipelines.graph import Prior
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.training.checkpoint import FORMAT, load_trained
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
 
 WEIGHTS = b"weights"  # whatever a bundle was made from
 GRID, CHANNELS, SAMPLES = (3, 4), 2, 32
@@ -192,34 +193,49 @@ def check_calibration(path: Path, only_bytes: bool) -> None:
     about(path)
 
 
-def identity(inputs: dict[str, list[Any]], output: str) -> bytes:
-    """An ONNX model that gives back its first input."""
+INPUTS: dict[str, list[Any]] = {
+    "y": ["f", "r"],
+    "noise": ["f"],
+    "singular_values": ["r"],
+    "basis": ["z", "y", "x", "r"],
+    "noisy": ["f", "z", "y", "x"],
+    "precision": ["f"],
+}
+
+
+def identity(inputs: dict[str, list[Any]]) -> bytes:
+    """An ONNX model that takes what the network takes, and gives back the noisy image, the last but one of it."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     given = [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()]
-    first, shape = next(iter(inputs.items()))
-    node = helper.make_node("Identity", [first], [output])
-    graph = helper.make_graph([node], "g", given, [helper.make_tensor_value_info(output, kind, shape)])
+    *_, noisy, precision = inputs
+    shapes = {"image": inputs[noisy], "std": inputs[noisy], "quantiles": [*inputs[precision], 2]}
+    nodes = [
+        helper.make_node("Identity", [noisy], ["image"]),
+        helper.make_node("Identity", [noisy], ["std"]),
+        helper.make_node("Constant", [], ["axis"], value_ints=[-1]),
+        helper.make_node("Unsqueeze", [precision, "axis"], ["quantile"]),
+        helper.make_node("Concat", ["quantile", "quantile"], ["quantiles"], axis=-1),
+    ]
+    results = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "g", given, results)
     opset = [helper.make_opsetid("", 18)]
     return bytes(helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString())
 
 
 @cache
 def models() -> dict[str, bytes]:
-    image = ["b", 3, *GRID]
-    return {
-        "encoder.onnx": identity({"condition": ["f", 10, *GRID]}, "features"),
-        "score.onnx": identity({"image": image, "sigma": ["b"], "features": ["b", 10, *GRID]}, "denoised"),
-    }
+    return {name: identity(INPUTS) for name in (PLANE, VOLUME)}
 
 
 def build_bundle(folder: Path) -> Path:
+    cost = {"of": "a plane", "nodes_before": 9, "nodes": 5, "parameters": 3, "flops": 100, "activation_bytes": 2**20}
+    scanner = {"rows": 9, "rank": 3, "source": "scanner.h5", "scanner": "0" * 64, "evaluations": 2}
     manifest = {
-        "grid": list(GRID),
         "sigma_range": [0.02, 10.0],
-        "precision": ["fp32"],
-        "graphs": [{"file": "score.onnx", "steps": 4, "samples": 8, "consensus": 2}],
+        "frozen": [{"file": "frozen.onnx", **scanner}],
         "checkpoint": {"file": "model.pt", "sha256": hashlib.sha256(WEIGHTS).hexdigest()},
-        "parity": [{"artefact": "score.onnx", "relative": 1e-6, "psnr_change_db": 0.0}],
+        "statistics": {PLANE: cost},
+        "parity": [{"artefact": PLANE, "relative": 1e-6, "psnr_change_db": 0.0}],
         "provenance": {"command": "by a test"},
     }
     return write_bundle(folder / "model", manifest, {**models(), "model.pt": WEIGHTS}).path
@@ -240,30 +256,24 @@ def damage_bundle(path: Path, step: Step) -> None:
 def check_bundle(path: Path, only_bytes: bool) -> None:
     bundle = Bundle.open(path)
     if only_bytes:
-        assert (bundle.grid, bundle.sigma_range) == (GRID, (0.02, 10.0))
+        assert bundle.sigma_range == (0.02, 10.0)
         assert {name: bundle.read(name) for name in models()} == models()
     about(path)
-    bundle.frame_graph(4, 8, 2)
-    OnnxEngine(bundle, threads=1)
+    for grid in (GRID, (2, *GRID)):
+        noisy = np.ones((2, prod(grid)), np.float32)
+        same_images(Prior(bundle, grid, threads=1).of_frames(2)(noisy, 1.0), noisy)
     bundle.checkpoint()
 
 
-TINY = NetworkConfig(
-    features=2, encoder_width=4, encoder_inner=4, encoder_blocks=1, width=4, inner=4, blocks=1, embedding=4
-)
+TINY = PosteriorConfig(blocks=1, width=4, inner=4, embedding=4)
 
 
 @cache
 def trained() -> dict[str, Any]:
     torch.manual_seed(0)
-    plain = {
-        "format": FORMAT,
-        "method": "score",
-        "grid": [*GRID],
-        "network": TINY.to_dict(),
-        "sigma_range": [0.02, 9.0],
-    }
-    return {**plain, "state": ScoreNetwork(TINY).state_dict(), "provenance": {"seed": 0, "minutes": 0.5}}
+    plain = {"format": FORMAT, "method": "posterior", "grid": [*GRID], "network": TINY.to_dict()}
+    numbers = {"sigma_range": [0.02, 9.0], "state": PosteriorNetwork(TINY).state_dict()}
+    return {**plain, **numbers, "provenance": {"seed": 0, "minutes": 0.5}}
 
 
 def build_checkpoint(folder: Path) -> Path:
@@ -286,7 +296,7 @@ def damage_checkpoint(path: Path, step: Step) -> None:
 def check_checkpoint(path: Path, only_bytes: bool) -> None:
     found = load_trained(path)
     if only_bytes:
-        assert (found.grid, found.sigma_range, found.method) == (GRID, (0.02, 9.0), "score")
+        assert (found.grid, found.sigma_range, found.method) == (GRID, (0.02, 9.0), "posterior")
         state = found.network.state_dict()
         assert all(torch.equal(state[name], value) for name, value in trained()["state"].items())
     about(path)

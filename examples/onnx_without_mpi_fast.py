@@ -1,4 +1,4 @@
-"""The posterior network in a program without mpi-fast: NumPy, h5py and ONNX Runtime are all that it takes.
+"""The network in a program without mpi-fast: NumPy, h5py and ONNX Runtime are all that it takes.
 
 A calibration saved by ``mpi-fast calibrate -o scanner.h5`` holds what reduces a frame; ``plane.onnx`` (``volume.onnx``
 for volumes) of the model makes image, uncertainty and the spread of the errors of it. Every step is spelled out, so

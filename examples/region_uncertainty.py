@@ -21,7 +21,7 @@ calibration = matrix.calibrate()
 phantoms = generate("tumours", 6, calibration.grid, rng)
 signals = Receiver(matrix, calibration.selection, 20.0, rng).frames(phantoms)
 
-reconstruct = Reconstructor(calibration, "posterior", threads=1)
+reconstruct = Reconstructor(calibration, threads=1)
 result = reconstruct(signals)
 samples = reconstruct.samples(signals, 24)  # (frames, 24, 19, 19)
 

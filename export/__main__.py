@@ -15,11 +15,9 @@ from rich.table import Table
 from mpi_fast.bundle import PACKAGED, Bundle
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
-from mpi_fast.pipelines import Sampling
 from mpi_fast.tensorrt import capability_name, listed
 
 PRECISIONS = ("fp32", "fp16")
-DEFAULT = Sampling()
 
 
 def export(
@@ -27,7 +25,7 @@ def export(
         str,
         typer.Argument(
             metavar="MODEL",
-            help=f"model.pt, as mpi-fast train writes it; or a model of the package, {' or '.join(PACKAGED)}; "
+            help=f"model.pt, as mpi-fast train writes it; or {PACKAGED}, the checkpoint that comes with the package; "
             "or a bundle, to add to it what --precision, --calibration and --tensorrt ask for.",
         ),
     ],
@@ -39,11 +37,6 @@ def export(
         Path | None,
         typer.Option(help="Also freeze this scanner (by mpi-fast calibrate): a graph from selected rows to images."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps inside the whole-frame graphs.", min=1)] = DEFAULT.steps,
-    samples: Annotated[int, typer.Option(help="Samples inside the whole-frame graphs.", min=1)] = DEFAULT.samples,
-    consensus: Annotated[
-        int, typer.Option(help="Steps of consensus inside the whole-frame graphs.", min=0)
-    ] = DEFAULT.consensus,
     triton: Annotated[
         Path | None, typer.Option(help="Also write a model repository for NVIDIA Triton here; needs --calibration.")
     ] = None,
@@ -58,7 +51,7 @@ def export(
 ) -> None:
     """Export a trained network to ONNX, compare it with the original, and write a bundle if they agree."""
     with friendly():
-        checkpoint = Bundle.open(model).checkpoint() if model in PACKAGED else Path(model)
+        checkpoint = Bundle.open(model).checkpoint() if model == PACKAGED else Path(model)
         check_outputs(json_file, inputs=(checkpoint, *([calibration] if calibration else [])))
         names = tuple(precision.split(","))
         if "fp32" not in names or not set(names) <= set(PRECISIONS):
@@ -80,9 +73,6 @@ def export(
                     checkpoint if adding else output or Path(model).with_suffix(""),
                     precision=names,
                     calibration_file=calibration,
-                    steps=steps,
-                    samples=samples,
-                    consensus=consensus,
                     triton=triton,
                     only_missing=adding,
                 )
@@ -101,13 +91,10 @@ def make_bundle(
     *,
     precision: tuple[str, ...] = ("fp32",),
     calibration_file: Path | None = None,
-    steps: int = DEFAULT.steps,
-    samples: int = DEFAULT.samples,
-    consensus: int = DEFAULT.consensus,
     triton: Path | None = None,
     only_missing: bool = False,
 ) -> Bundle:
-    """Export a checkpoint; see `posterior_parity` for what makes it fail, in which case nothing is written.
+    """Export a checkpoint; see `parity` for what makes it fail, in which case nothing is written.
 
     Parameters
     ----------
@@ -117,8 +104,6 @@ def make_bundle(
         Inside the graphs: ``fp32``, and ``fp16`` if wanted.
     calibration_file : Path, optional
         Saved calibration to freeze into a graph of its own.
-    steps, samples, consensus : int
-        Of the whole-frame graphs.
     triton : Path, optional
         Triton model repository to write, for the calibration.
     only_missing : bool
@@ -130,14 +115,12 @@ def make_bundle(
         When torch is not installed, a file is no good, or an artefact is not equal to the original.
     """
     try:
-        from mpi_fast.export.artefacts import Request, build
+        from mpi_fast.export.building import Request, build
     except ImportError as error:
         raise MPIFastError(
             f"export needs torch, onnx and onnxscript: pip install 'mpi-fast[train]' ({error})"
         ) from error
-    return build(
-        Request(checkpoint_file, output, precision, calibration_file, steps, samples, consensus, triton, only_missing)
-    )
+    return build(Request(checkpoint_file, output, precision, calibration_file, triton, only_missing))
 
 
 def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle]:
@@ -195,7 +178,7 @@ def tables(bundle: Bundle) -> list[Table]:
         parity.add_row(
             row["artefact"], row["what"], f"{row['largest']:.1e}", f"{row['relative']:.1e}", psnr, row["allowed"]
         )
-    costs = Table("file", "MiB", "nodes", "parameters", "MFLOP", "activations", title="per image or frame")
+    costs = Table("file", "MiB", "nodes", "parameters", "MFLOP", "activations", title="per frame")
     for name, cost in statistics.items():
         costs.add_row(
             name,

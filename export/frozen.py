@@ -3,24 +3,19 @@
 import json
 
 import numpy as np
-import onnx
 import torch
-from onnx import compose, numpy_helper
 from torch import Tensor, nn
 
 from mpi_fast.bundle import LARGEST_FILE
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import ModelError
-from mpi_fast.export.onnx import Graph, checked, count, quiet, to_onnx
-from mpi_fast.export.posterior import Frame, scale_and_presence, unit_and_level
-from mpi_fast.export.shared import tidied
+from mpi_fast.export.frame import Frame, scale_and_presence, unit_and_level
+from mpi_fast.export.onnx import Graph, to_onnx
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.reduction import SNR_CEILING_DB
 
-OUTPUTS = ("image", "std", "snr_db")
 ROWS, RESULTS = ("real", "imag"), ("image", "std", "quantiles", "snr_db", "noise_floor")
 LARGEST_SCANNER = LARGEST_FILE - 2**26  # bytes; the rest is for nodes, shapes and names
-LARGEST_CONSTANT = 2**24  # bytes that constant folding may make of one tensor: V * V of a grid of 2048 voxels
 
 
 class Reduction(nn.Module):
@@ -55,9 +50,9 @@ class Reduction(nn.Module):
 
 
 class Frozen(nn.Module):
-    """The reduction of one calibration, and the posterior network with its scanner inside.
+    """The reduction of one calibration, and the network with its scanner inside.
 
-    The network is evaluated `limits.EVALUATIONS` times, as `pipelines.posterior` does it; see `refinement`.
+    The network is evaluated `limits.EVALUATIONS` times, as `pipelines.graph` does it; see `refinement`.
     """
 
     singular_values: Tensor
@@ -121,45 +116,3 @@ def frozen_graph(frame: Frame, calibration: Calibration) -> Graph:
     made = to_onnx(module, rows, list(RESULTS), {name: {0: "frames"} for name in rows})
     made.model.metadata_props.add(key="selection", value=json.dumps(np.argwhere(calibration.selection).tolist()))
     return made
-
-
-def frozen_onnx(general: Graph, calibration: Calibration, initial: np.ndarray | None = None) -> Graph:
-    """Put the reduction before a graph of `frame.frame_onnx`, and S and V into it.
-
-    Its metadata names the rows: ``selection``, a JSON list of [channel, frequency index].
-
-    Parameters
-    ----------
-    general : Graph
-        With the axis of R still free.
-    calibration : Calibration
-        Of its grid.
-    initial : (samples, N) float32, optional
-        Noise to freeze, too; then the graph has only inputs with an axis of frames, as batching servers want them.
-    """
-    frozen = {"singular_values": calibration.singular_values, "basis": calibration.basis}
-    if initial is not None:
-        frozen["initial"] = initial
-    frame = onnx.ModelProto()
-    frame.CopyFrom(general.model)
-    graph = frame.graph
-    kept = [value for value in graph.input if value.name not in frozen]
-    del graph.input[:], graph.value_info[:]
-    graph.input.extend(kept)
-    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in frozen.items())
-    # Two tensors: given one for both, the exporter takes the inputs for one.
-    rows = {name: torch.ones(2, calibration.num_rows) for name in ("real", "imag")}
-    axes = {name: {0: "frames"} for name in rows}
-    reduction = to_onnx(Reduction(calibration), rows, ["reduced", "level", "snr_db"], axes)
-    first = compose.add_prefix(reduction.model, "reduction.", rename_inputs=False, rename_outputs=False)
-    whole = compose.merge_models(first, frame, [("reduced", "y"), ("level", "noise")], outputs=list(OUTPUTS))
-    outputs = {value.name: value for value in whole.graph.output}
-    del whole.graph.output[:]
-    whole.graph.output.extend(outputs[name] for name in OUTPUTS)
-    before = reduction.nodes_before + general.nodes_before
-    with quiet():
-        whole = tidied(whole, LARGEST_CONSTANT)
-    assert count(whole) < before
-    model = checked(onnx.shape_inference.infer_shapes(whole))
-    model.metadata_props.add(key="selection", value=json.dumps(np.argwhere(calibration.selection).tolist()))
-    return Graph(model, before)

@@ -14,7 +14,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from mpi_fast.export.posterior import Frame
+from mpi_fast.export.frame import Frame
 from mpi_fast.training.posterior import Corrector, HalfResolution, ResidualBlock
 
 SCALE = 2.0**-6  # a power of two: it rounds nothing

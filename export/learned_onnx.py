@@ -72,10 +72,10 @@ def learned_onnx(trained: Trained) -> bytes:
     Raises
     ------
     ModelError
-        When it is one of ours, or the exported network differs by more than `TOLERANCE`.
+        When it is ours, or the exported network differs by more than `TOLERANCE`.
     """
     if trained.method not in OUTPUTS:
-        raise ModelError(f"a {trained.method} network: to export it, python -m mpi_fast.export")
+        raise ModelError(f"a network of the method '{trained.method}': to export it, python -m mpi_fast.export")
     content = graph(trained)
     worst = difference(trained, content)
     if not worst <= TOLERANCE:

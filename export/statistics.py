@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from mpi_fast.export.onnx import Graph, count
 
 
-def statistics(graph: Graph, flops: int, sizes: Mapping[str, int] | None = None) -> dict[str, Any]:
-    """Facts of a graph for one frame, or one image: of a batch of one.
+def statistics(graph: Graph, flops: int, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """Facts of a graph for one frame.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def statistics(graph: Graph, flops: int, sizes: Mapping[str, int] | None = None)
         The exported model.
     flops : int
         See `count_flops`.
-    sizes : dict, optional
-        Lengths of axes that are not fixed, by name; one by default.
+    sizes : dict
+        Lengths of axes that are not fixed, by name; one where there is none.
     """
     nodes = [node.op_type for node in graph.model.graph.node if node.op_type != "Constant"]
     return {
@@ -32,7 +32,7 @@ def statistics(graph: Graph, flops: int, sizes: Mapping[str, int] | None = None)
         "operators": dict(Counter(nodes).most_common()),
         "parameters": sum(prod(tensor.dims) for tensor in graph.model.graph.initializer),
         "flops": flops,
-        "activation_bytes": activation_bytes(graph.model, sizes or {}),
+        "activation_bytes": activation_bytes(graph.model, sizes),
     }
 
 

@@ -70,16 +70,14 @@ def choose(capabilities: tuple[int, ...] = ()) -> tuple[TensorRT, tuple[int, ...
 
 
 def sources(bundle: Bundle) -> list[str]:
-    """The ONNX files that engines are built of: of a posterior network those that are frozen for a scanner.
+    """The ONNX files that engines are built of: those that are frozen for a scanner.
 
     Raises
     ------
     InputError
         When there is none: graphs for every scanner have a free grid and rank, for which there is no engine.
     """
-    names = [name for name in bundle.manifest["files"] if name.endswith(".onnx")]
-    if bundle.method == "posterior":
-        names = [name for name in names if name in (FROZEN, half_name(FROZEN))]
+    names = [name for name in (FROZEN, half_name(FROZEN)) if name in bundle.manifest["files"]]
     if not names:
         raise InputError(
             f"{bundle.path}: engines are built for a scanner, and no graph in it is frozen for one: add --calibration "
@@ -102,7 +100,7 @@ def add_engines(
     trt, capabilities : TensorRT, iterable of int
         See `choose`.
     batches : tuple of int
-        See `tensorrt.EngineFacts`: images of the step network, frames of the other graphs.
+        Of frames, see `tensorrt.EngineFacts`.
     tf32 : bool
         Whether float32 products may be rounded to TF32.
     watch : callable

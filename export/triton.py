@@ -1,8 +1,7 @@
 """A model repository for NVIDIA Triton Inference Server: the frozen whole-frame graph for its onnxruntime backend.
 
-``DIR/mpi_fast/config.pbtxt`` and ``DIR/mpi_fast/1/model.onnx``. The sampler's noise is frozen, too: then every input
-has an axis of frames, and the server batches the requests of many clients as it likes. Fields as in Triton's
-``model_config.proto``.
+``DIR/mpi_fast/config.pbtxt`` and ``DIR/mpi_fast/1/model.onnx``. Every input has an axis of frames, so the server
+batches the requests of many clients as it likes. Fields as in Triton's ``model_config.proto``.
 """
 
 import shutil

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mpi_fast.reconstruction import Reconstruction as Reconstruction
     from mpi_fast.reconstructor import Reconstructor as Reconstructor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless the program that embeds it listens
 __all__ = ["Calibration", "MPIFastError", "Reconstruction", "Reconstructor", "__version__"]
 

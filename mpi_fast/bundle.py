@@ -3,10 +3,11 @@
 ``manifest.json``
     ``format``          version of this layout and of what its graphs compute, see `FORMAT`
     ``kind``            "mpi-fast model"
-    ``sigma_range``     [smallest, largest] noise level of the sampler that the network was trained for
+    ``sigma_range``     [smallest, largest] noise level of a sampler that the network was trained for
     ``parameters``      number of weights
+    ``network``         widths and depths, see `training.posterior.PosteriorConfig`
     ``provenance``      how it was trained: command, seed, minutes, hardware
-    ``checkpoint``      {"file", "sha256"}: the model.pt it was made from, relative to the bundle; not part of it
+    ``checkpoint``      {"file", "sha256"}: what it was made from, relative to the bundle; not part of it
     ``frozen``          graphs of one calibration: [{"file", "rows", "rank", "source", "scanner", "evaluations"}], with
                         a hash of the scanner, see `frozen.fingerprint`
     ``constants``       numbers that the graphs were made with, see `constants`
@@ -66,7 +67,7 @@ class Bundle:
     manifest: dict[str, Any]
 
     @classmethod
-    def open(cls, model: str | Path = "default") -> "Bundle":
+    def open(cls, model: str | Path = PACKAGED) -> "Bundle":
         """Open a bundle and check its manifest.
 
         Parameters
@@ -79,7 +80,7 @@ class Bundle:
         ModelError
             For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
         """
-        path = packaged(PACKAGED) if model == PACKAGED else Path(model)
+        path = packaged() if model == PACKAGED else Path(model)
         file = path / "manifest.json"
         if not file.is_file():
             hint = ""
@@ -135,7 +136,7 @@ class Bundle:
         return float(low), float(high)
 
     def checkpoint(self) -> Path:
-        """The ``model.pt`` that the bundle was made from, for engines that run it as it is.
+        """The checkpoint that the bundle was made from, for what needs its weights.
 
         Raises
         ------
@@ -178,9 +179,9 @@ class Bundle:
         return content
 
 
-def packaged(name: str = PACKAGED) -> Path:
+def packaged() -> Path:
     """Where the package has one of its own."""
-    return Path(str(files("mpi_fast") / "models" / name))
+    return Path(str(files("mpi_fast") / "models" / PACKAGED))
 
 
 def half_name(name: str) -> str:

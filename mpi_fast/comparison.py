@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from mpi_fast import heldout, metrics
+from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
 from mpi_fast.heldout import HeldOut
 from mpi_fast.methods import check, get, refusal
-from mpi_fast.methods.base import MODEL, Method
+from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
 from mpi_fast.noise import NOISE_KINDS, NoiseKind
 from mpi_fast.uncertainty import half_width
@@ -63,7 +64,7 @@ class Setup:
     seed : int
         Of phantoms and noise.
     model : str
-        Bundle of the posterior network.
+        Bundle of the methods that evaluate the network.
     grid : (ny, nx) or (nz, ny, nx)
         Voxels, over the scanner's field of view. With three axes ``in`` is a scanner of volumes, the only one.
 
@@ -77,7 +78,7 @@ class Setup:
     noise: NoiseKind = "white"
     phantoms: int = 64
     seed: int = 0
-    model: str = MODEL
+    model: str = "default"
     grid: tuple[int, ...] = PLANE
 
     def __post_init__(self) -> None:
@@ -195,15 +196,14 @@ def refused(setup: Setup, methods: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     InputError, ModelError
-        As `compare`, for methods that there are not.
+        As `compare`, for methods that there are not, and for a bundle that is none.
     """
-    reasons = {}
     for method in methods:
         check(method)
-        reason = refusal(method, setup.grid, setup.model)
-        if reason:
-            reasons[method] = reason
-    return reasons
+        if get(method).network:
+            Bundle.open(setup.model)
+    reasons = {method: refusal(method, setup.grid) for method in methods}
+    return {method: reason for method, reason in reasons.items() if reason}
 
 
 def compare(
@@ -220,7 +220,7 @@ def compare(
     InputError
         For unknown methods, and SNRs that are no numbers.
     ModelError
-        For learned methods whose model does not come with the package.
+        For learned methods whose model does not come with the package, and for a bundle that is none.
     MismatchError
         For methods that are for another grid; see `refused`.
     """

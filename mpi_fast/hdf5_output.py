@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import h5py
 
-from mpi_fast.signals import ending_signals, uninterrupted
+from mpi_fast.signals import ending_signals, raise_waiting, uninterrupted
 
 
 class OutputFile(h5py.File):  # type: ignore[misc]
@@ -44,13 +44,14 @@ class OutputFile(h5py.File):  # type: ignore[misc]
             raise
 
     def __enter__(self) -> Self:
-        # Ctrl+C waits while HDF5 calls back, which would lose the exception.
+        # Ctrl+C waits while HDF5 calls back or writes, which would lose the exception, now and then.
         self._signals = ending_signals([signal.SIGINT], insist=False)
         self._signals.__enter__()
         return self
 
     def check(self) -> None:
-        """Raise what stopped the first write that failed, if any did."""
+        """Raise what stopped the first write that failed, if any did, or the signal that came meanwhile."""
+        raise_waiting()
         if self._sink.failure is not None:
             raise self._sink.failure
 

@@ -6,18 +6,15 @@ gives a Gaussian again, diagonal in V:
     mean      m + V diag(g) (y - S V^T m),         g = S r^2 / (S^2 r^2 + sigma^2)
     variance  r^2 (1 - diag(V diag(S g) V^T))      per voxel
 
-Three uses, one formula, for images of root-mean-square one (a prior N(0, I)):
+Two uses, one formula, for images of root-mean-square one (a prior N(0, I)):
 
-* m = 0, r one of `WIDTHS`: what the network's encoder sees of the signals, and where this scanner sees at all;
-* m = x_t / (1 + sigma_t^2), r = sigma_t / sqrt(1 + sigma_t^2), which is what the prior and the sampler's noisy image
-  x_t say together: the network's input. For the posterior p(x | x_t, y) it is a sufficient statistic, so a network that
-  corrects it denoises *given the signals*: guidance on the way in;
-* m = D(x_t), r = r_t: the proximal step ``argmin ||S V^T x - y||^2 / sigma^2 + ||x - D||^2 / r_t^2``: guidance on the
-  way out (as in DiffPIR, Zhu et al. 2023, with the sub-problem solved exactly).
+* m = 0, r one of `WIDTHS`: what the signals say by themselves, and where this scanner sees at all. With it the network
+  begins (`training.posterior`), and r = 1 is where iterative methods start;
+* m an image that something else made, r how far that is trusted: the proximal step ``argmin ||S V^T x - y||^2 / sigma^2
+  + ||x - m||^2 / r^2``. Each block of the network takes it, and so does plug and play (`methods.plug_and_play`).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +22,10 @@ from numpy.typing import NDArray
 from mpi_fast.errors import InputError
 
 Array = NDArray[np.float32]
-Spread = float | NDArray[np.floating[Any]]
-"""A standard deviation: one number, or one for each frame, (F,)."""
 
 # Standard deviations of the white priors under which the network sees what the signals say, next to that of images of
 # root-mean-square one. Narrow ones trust only what is measured best, wide ones show what the weak components hold.
 WIDTHS = (1.0, 1 / 9, 1 / 3, 3.0, 9.0)
-CONDITION_CHANNELS = 2 * len(WIDTHS)  # of each the posterior mean, then of each its deviation
 
 # Energies in standard deviations of the noise's own energy in y. No frame is scaled as if its signals had less than
 # the first, so that one without particles is scaled by its noise, not by the accident of what is left. A frame with
@@ -118,48 +112,23 @@ class Likelihood:
         if self.noise.shape != (frames,) or not np.all(self.noise > 0):
             raise InputError(f"likelihood: noise {self.noise.shape}, expected ({frames},) positive numbers")
 
-    @classmethod
-    def of_nothing(cls, frames: int, voxels: int) -> "Likelihood":
-        """What no signals say about images."""
-        zero = np.zeros((frames, 1), dtype=np.float32)
-        return cls(zero, zero[0], np.zeros((voxels, 1), dtype=np.float32), np.ones(frames, dtype=np.float32))
-
-    def gain(self, spread: Spread) -> Array:
+    def gain(self, spread: float) -> Array:
         """``S r^2 / (S^2 r^2 + sigma^2)`` for r = spread, (F, R)."""
-        r = _column(spread)
-        signal = r * self.singular_values
-        return np.asarray(r * signal / (signal**2 + self.noise[:, None] ** 2))
+        signal = np.float32(spread) * self.singular_values
+        return np.asarray(np.float32(spread) * signal / (signal**2 + self.noise[:, None] ** 2))
 
-    def combine(self, mean: Array, spread: Spread, out: Array | None = None) -> Array:
+    def combine(self, mean: Array, spread: float) -> Array:
         """Mean of N(mean, spread^2 I) given the signals.
 
         Parameters
         ----------
         mean : (F, samples, N) float32
             Image estimates; every sample of a frame is combined with that frame's signals.
-        spread : float or (F,)
+        spread : float
             Their standard deviation, positive.
-        out : (F, samples, N) float32, optional
-            Written to and returned; may be ``mean`` itself.
         """
-        residual = mean @ self.basis
-        residual *= -self.singular_values
-        residual += self.y[:, None, :]
-        residual *= self.gain(spread)[:, None, :]
-        return np.add(mean, residual @ self.basis.T, out=out)
-
-    def deviation(self, spread: Spread) -> Array:
-        """Standard deviation per voxel of N(., spread^2 I) given the signals, (F, N) float32 in (0, spread]."""
-        explained = (self.singular_values * self.gain(spread)) @ np.square(self.basis).T
-        return np.asarray(_column(spread) * np.sqrt(np.maximum(1.0 - explained, 1e-6)), dtype=np.float32)
-
-    def condition(self) -> Array:
-        """What the signals alone say, under each of `WIDTHS`: means, then deviations, (F, CONDITION_CHANNELS, N)."""
-        gains = np.stack([self.gain(width) for width in WIDTHS], axis=1)
-        means = (gains * self.y[:, None]) @ self.basis.T
-        explained = (self.singular_values * gains) @ np.square(self.basis).T
-        deviations = np.array(WIDTHS, dtype=np.float32)[:, None] * np.sqrt(np.maximum(1.0 - explained, 1e-6))
-        return np.concatenate([means, deviations], axis=1)
+        residual = self.y[:, None, :] - (mean @ self.basis) * self.singular_values
+        return np.asarray(mean + (residual * self.gain(spread)[:, None, :]) @ self.basis.T)
 
     def noise_floor(self, energy: Array) -> Array:
         """Root-mean-square over voxels of the noise in the mean of white images, (F,).
@@ -170,24 +139,3 @@ class Likelihood:
             Mean square over the voxels of each column of the basis.
         """
         return np.asarray(np.sqrt(np.square(self.gain(1.0) * self.noise[:, None]) @ energy), dtype=np.float32)
-
-    def gradient(self, image: Array) -> Array:
-        """Gradient of the log-likelihood, ``V S (y - S V^T x) / sigma^2``, at images (F, samples, N)."""
-        residual = (self.y[:, None, :] - (image @ self.basis) * self.singular_values) * self.singular_values
-        return np.asarray((residual / self.noise[:, None, None] ** 2) @ self.basis.T, dtype=np.float32)
-
-
-def _column(spread: Spread) -> Array:
-    """(1, 1) or (F, 1)."""
-    return np.asarray(spread, dtype=np.float32).reshape(-1, 1)
-
-
-def tweedie(sigma: Spread) -> tuple[Any, Any]:
-    """What N(0, I) and a noisy image x_t = x + sigma n say together: N(shrink * x_t, spread^2 I).
-
-    Returns
-    -------
-    shrink, spread : as sigma
-        ``1 / (1 + sigma^2)`` and ``sigma / sqrt(1 + sigma^2)``: c_skip and c_out of EDM (Karras et al. 2022, table 1).
-    """
-    return 1.0 / (1.0 + sigma**2), sigma / np.sqrt(1.0 + sigma**2)

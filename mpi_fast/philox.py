@@ -38,50 +38,12 @@ _WEYL: Final = (0x9E3779B9, 0xBB67AE85)
 _MASK: Final = 0xFFFFFFFF
 _LANES: Final = 4
 
-Uint32Array = npt.NDArray[np.uint32]
 Uint64Array = npt.NDArray[np.uint64]
 Float32Array = npt.NDArray[np.float32]
 
 
-def philox4x32(counter: Uint32Array, key: Uint32Array) -> Uint32Array:
-    """Encrypt counters with Philox4x32-10 (Salmon et al. 2011, section 3.3).
-
-    Parameters
-    ----------
-    counter : uint32 array (..., 4)
-        The counters.
-    key : uint32 array (2,)
-        The key, shared by all counters.
-
-    Returns
-    -------
-    uint32 array (..., 4)
-        Four independent, uniformly distributed words per counter.
-
-    Raises
-    ------
-    InputError
-        If a shape or a dtype is another one: a silently converted word is another counter.
-    """
-    if counter.dtype != np.uint32 or counter.ndim < 1 or counter.shape[-1] != _LANES:
-        raise InputError(f"philox4x32: counter is {counter.dtype} {counter.shape}, expected uint32 (..., 4)")
-    if key.dtype != np.uint32 or key.shape != (2,):
-        raise InputError(f"philox4x32: key is {key.dtype} {key.shape}, expected uint32 (2,)")
-    words = np.moveaxis(counter, -1, 0).astype(np.uint64)
-    even, odd = _encrypt(words[0::2], words[1::2], (int(key[0]), int(key[1])))
-    result = np.empty(counter.shape, np.uint32)
-    result[..., 0::2] = np.moveaxis(even, 0, -1)
-    result[..., 1::2] = np.moveaxis(odd, 0, -1)
-    return result
-
-
 def standard_normal(
-    seed: int,
-    frames: npt.ArrayLike,
-    samples: int | npt.ArrayLike,
-    step: int,
-    voxels: int,
-    out: Float32Array | None = None,
+    seed: int, frames: npt.ArrayLike, samples: int | npt.ArrayLike, step: int, voxels: int
 ) -> Float32Array:
     """Draw standard-normal noise images by Box-Muller from Philox4x32-10.
 
@@ -101,28 +63,23 @@ def standard_normal(
         Number of the draw within a sample, 0 <= step < 2**32.
     voxels : int
         Voxels N of an image, 1 <= voxels <= 2**32.
-    out : float32 array (F, S, N), optional
-        Where to write; any strides.
 
     Returns
     -------
     float32 array (F, S, N)
-        `out` if given, else a new array. No element exceeds sqrt(48 ln 2) = 5.77 in magnitude.
+        No element exceeds sqrt(48 ln 2) = 5.77 in magnitude.
 
     Raises
     ------
     InputError
-        If an argument is out of its range, not an integer, or `out` does not fit.
+        If an argument is out of its range, or not an integer.
     """
     key = _in_range("seed", seed, 0, 2**64 - 1)
     frame_words = _indices("frames", frames) & np.uint64(_MASK)
     sample_words = _sample_words(samples)
     blocks = -(-_in_range("voxels", voxels, 1, 2**32) // _LANES)
-    shape = (len(frame_words), len(sample_words), voxels)
-    if out is not None and (out.shape != shape or out.dtype != np.float32):
-        raise InputError(f"standard_normal: out is {out.dtype} {out.shape}, expected float32 {shape}")
 
-    even = np.empty((2, *shape[:2], blocks), np.uint64)
+    even = np.empty((2, len(frame_words), len(sample_words), blocks), np.uint64)
     odd = np.empty_like(even)
     even[0] = np.arange(blocks, dtype=np.uint64)
     odd[0] = _in_range("step", step, 0, _MASK)
@@ -130,21 +87,7 @@ def standard_normal(
     odd[1] = frame_words[:, None, None]
 
     normal = _box_muller(*_encrypt(even, odd, (key & _MASK, key >> 32)))[..., :voxels]
-    if out is None:
-        return np.ascontiguousarray(normal)
-    out[...] = normal
-    return out
-
-
-def mirrored_normal(seed: int, samples: int, voxels: int, draw: int = 0) -> Float32Array:
-    """Standard-normal numbers (samples, voxels) of a draw, the second half of the samples mirroring the first.
-
-    Mirrored (antithetic) noise makes the error of the mean smaller at no cost: whatever in an image is odd in the
-    noise cancels exactly.
-    """
-    half = (samples + 1) // 2
-    drawn = standard_normal(seed, np.zeros(1, np.int64), half, draw, voxels)[0]
-    return np.concatenate([drawn, -drawn])[:samples]
+    return np.ascontiguousarray(normal)
 
 
 def _encrypt(even: Uint64Array, odd: Uint64Array, key: tuple[int, int]) -> tuple[Uint64Array, Uint64Array]:

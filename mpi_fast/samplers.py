@@ -1,8 +1,7 @@
 """Samplers: from noise to an image that the denoiser finds plausible.
 
 Each sampler is a pure function of a denoiser, a source of noise and a grid. What makes it a reconstruction
-(the condition, the proximal guidance, the engine) is inside the denoiser; where the noise comes from is the
-caller's choice.
+(the signals, the network) is inside the denoiser; where the noise comes from is the caller's choice.
 
 ===================  ===================================  ==============  =========================
 Name                 Algorithm                            Draws of noise  Network evaluations (NFE)
@@ -23,14 +22,13 @@ allocated but by the denoiser and the noise source.
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mpi_fast.errors import InputError
-from mpi_fast.schedule import SDE, VE, karras_sigmas, time_grid
+from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -241,37 +239,16 @@ def predictor_corrector(
     return chain.denoised(times[-1])
 
 
-@dataclass(frozen=True)
-class Sampler:
-    """A sampling algorithm under the signature that all of them share.
+Sampler = Callable[[Denoiser, Noise, SDE, int], FloatArray]
+"""sample(denoise, noise, sde, steps): images (batch, N), by the signature that all samplers share.
 
-    Attributes
-    ----------
-    solve : callable
-        (denoise, noise, sde, steps) -> images; other options of an algorithm are bound to it beforehand.
-    nfe : callable
-        steps -> evaluations of the denoiser.
-    default_steps : int
-        A number of steps at which the algorithm does well.
-    """
-
-    solve: Callable[[Denoiser, Noise, SDE, int], FloatArray]
-    nfe: Callable[[int], int]
-    default_steps: int
-
-    def __call__(self, denoise: Denoiser, noise: Noise, steps: int, sde: SDE | None = None) -> FloatArray:
-        """Sample images (batch, N); `sde` defaults to VE().
-
-        The ODE solvers take the range of noise levels from it and need nothing else: the probability-flow
-        trajectories of all three SDEs are the same up to the signal scale (Karras et al. 2022, equation 4),
-        and the solvers follow them where it is 1.
-        """
-        return self.solve(denoise, noise, VE() if sde is None else sde, steps)
+The ODE solvers take the range of noise levels from the SDE and need nothing else: the probability-flow trajectories of
+all three SDEs are the same up to the signal scale (Karras et al. 2022, equation 4), and the solvers follow them where
+it is 1.
+"""
 
 
-def _on_karras_grid(
-    solver: Callable[[Denoiser, Noise, npt.ArrayLike], FloatArray],
-) -> Callable[[Denoiser, Noise, SDE, int], FloatArray]:
+def _on_karras_grid(solver: Callable[[Denoiser, Noise, npt.ArrayLike], FloatArray]) -> Sampler:
     """Bind an ODE solver to the Karras grid over an SDE's range of noise levels."""
 
     def solve(denoise: Denoiser, noise: Noise, sde: SDE, steps: int) -> FloatArray:
@@ -281,10 +258,10 @@ def _on_karras_grid(
 
 
 SAMPLERS: Final[dict[str, Sampler]] = {
-    "dpm": Sampler(_on_karras_grid(dpm_solver_2m), nfe=lambda steps: steps, default_steps=4),
-    "heun": Sampler(_on_karras_grid(heun), nfe=lambda steps: 2 * steps - 1, default_steps=18),
-    "euler-maruyama": Sampler(euler_maruyama, nfe=lambda steps: steps, default_steps=1000),
-    "predictor-corrector": Sampler(predictor_corrector, nfe=lambda steps: 2 * steps - 1, default_steps=1000),
+    "dpm": _on_karras_grid(dpm_solver_2m),
+    "heun": _on_karras_grid(heun),
+    "euler-maruyama": euler_maruyama,
+    "predictor-corrector": predictor_corrector,
 }
 """The algorithms by the names a user writes."""
 
@@ -294,11 +271,6 @@ def get_sampler(name: str) -> Sampler:
     if name not in SAMPLERS:
         raise InputError(f"sampler is {name!r}, expected one of {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
-
-
-def nfe(name: str, steps: int) -> int:
-    """Count the network evaluations of a sampler; InputError if there is none of that name."""
-    return get_sampler(name).nfe(steps)
 
 
 class _Chain:

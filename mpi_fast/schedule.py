@@ -85,26 +85,6 @@ class SDE(ABC):
     def diffusion(self, t: float) -> float:
         """Diffusion coefficient g(t) of ``g(t) dw``."""
 
-    def score(self, denoised: FloatArray, x: FloatArray, t: float) -> FloatArray:
-        """Turn a denoised image into the score of p_t (Karras et al. 2022, equation 3, with scale).
-
-        Parameters
-        ----------
-        denoised : float array (..., N)
-            D(x / s(t); sigma(t)).
-        x : float array (..., N)
-            The noisy image, scale included.
-        t : float
-            Its time.
-
-        Returns
-        -------
-        float array (..., N)
-            grad_x log p_t(x), in the dtype of the arguments.
-        """
-        s = self.scale(t)
-        return (s * denoised - x) / (s * self.sigma(t)) ** 2
-
 
 @dataclass(frozen=True)
 class VE(SDE):

@@ -13,6 +13,8 @@ ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SI
 LATER = 0.05  # s
 _uninterrupted: set[CodeType] = set()
 
+_enders: "list[_Ender]" = []
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -31,9 +33,17 @@ class Terminated(KeyboardInterrupt):
 
 
 def uninterrupted(function: Function) -> Function:
-    """Have `ending_signals` wait while a function runs: its caller is a library that would lose the exception."""
+    """Have `ending_signals` wait while a function runs: in it a library would lose the exception; see `raise_waiting`."""
     _uninterrupted.add(function.__code__)
     return function
+
+
+def raise_waiting() -> None:
+    """Raise `Terminated` if a signal came while an `uninterrupted` function ran, and none was raised since."""
+    for ender in _enders:
+        number, ender.waiting = ender.waiting, None
+        if number is not None:
+            raise Terminated(number)
 
 
 @contextmanager
@@ -55,26 +65,40 @@ def ending_signals(numbers: Sequence[int] = ENDING, *, insist: bool = True) -> I
         yield
         return
     ender = _Ender(insist)
+    _enders.append(ender)
     for number in taken:
         signal.signal(number, ender)
     try:
         yield
     finally:
         ender.disarm()
+        _enders.remove(ender)
         for number in taken:
             signal.signal(number, before[number])
+        if ender.waiting is not None:
+            signal.raise_signal(ender.waiting)
 
 
 class _Ender:
-    """The handler: raises `Terminated` where that is heard, and looks again later whether it was."""
+    """The handler: raises `Terminated` where that is heard, and looks again later whether it was.
+
+    Attributes
+    ----------
+    waiting : int, or None
+        The signal that came where it would not have been heard.
+    """
 
     def __init__(self, insist: bool) -> None:
         self._insist, self._armed, self._lock = insist, True, threading.Lock()
+        self.waiting: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if isinstance(sys.exc_info()[1], Terminated) or _is_uninterrupted(frame):
-            self._later(number)  # it is being cleaned up after the first one, or it would be lost
+        cleaning_up = isinstance(sys.exc_info()[1], Terminated)  # after the first one
+        if cleaning_up or _is_uninterrupted(frame):
+            self.waiting = None if cleaning_up else number
+            self._later(number)
             return
+        self.waiting = None
         if self._insist:
             self._later(number)
         raise Terminated(number)

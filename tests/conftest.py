@@ -65,7 +65,7 @@ def true_rows(measured: Measured, calibration: Calibration) -> NDArray[np.comple
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """The bundle of a small posterior network, in both precisions, frozen for a scanner; a repository beside it."""
+    """The bundle of a small network, in both precisions, frozen for a scanner; a repository beside it."""
     from exported import FROZEN_GRID, checkpoint, measured
 
     from mpi_fast.export.__main__ import make_bundle

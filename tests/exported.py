@@ -1,4 +1,4 @@
-"""A small posterior network with every artefact that an export makes, and calibrations to run it with."""
+"""A small network with every artefact that an export makes, and calibrations to run it with."""
 
 from math import prod
 

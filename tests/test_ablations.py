@@ -10,6 +10,7 @@ import pytest
 import mpi_fast.reconstructor
 from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import Setup, frames
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.metrics import psnr
 from mpi_fast.uncertainty import half_width
 
@@ -29,7 +30,7 @@ def test_every_table_has_one_default_which_is_the_product():
     for group in ablations.groups():
         (usual,) = [one for one in group.variants if one.default]
         assert usual.build is ablations.usual
-        assert usual.evaluations == 1
+        assert usual.evaluations == EVALUATIONS
 
 
 def test_the_last_block_makes_about_the_image_and_the_first_a_worse_one():
@@ -94,5 +95,5 @@ def test_the_table_marks_the_default_and_what_is_beyond_chance(tmp_path, monkeyp
     assert cut["results"]["25 dB"]["psnr_gain"] == pytest.approx(cut["results"]["25 dB"]["psnr"] - found["psnr"])
     lines = files[1].read_text().splitlines()
     assert capsys.readouterr().out.strip().splitlines() == lines
-    assert lines[-2].startswith(f"| **usual, the default** | 1 | **{found['psnr']:.2f}** / ")
+    assert lines[-2].startswith(f"| **usual, the default** | 2 | **{found['psnr']:.2f}** / ")
     assert lines[-1].startswith(f"| cut | 3 | {cut['results']['25 dB']['psnr']:.2f}\\* / ")

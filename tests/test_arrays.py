@@ -284,7 +284,7 @@ def run(*arguments, code=0):
     return result
 
 
-QUICK = "--samples", "2", "--steps", "2", "--threads", "1"
+QUICK = "--evaluations", "1", "--threads", "1"
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])

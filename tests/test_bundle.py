@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from victims import INPUTS, identity
 
-from mpi_fast.bundle import FORMAT, Bundle, sealed, write_bundle
+from mpi_fast.bundle import FORMAT, PLANE, VOLUME, Bundle, sealed, write_bundle
 from mpi_fast.engines.external_data import has_external_data
-from mpi_fast.engines.onnx import OnnxEngine
 from mpi_fast.errors import InputError, ModelError
+from mpi_fast.pipelines.graph import Prior
 
-MANIFEST = {"grid": [19, 19], "sigma_range": [0.02, 10.0]}
-FILES = {name: {"sha256": ""} for name in ("encoder.onnx", "score.onnx")}
-CONTENTS = {"encoder.onnx": b"one", "score.onnx": b"two"}
+MANIFEST = {"sigma_range": [0.02, 10.0]}
+FILES = {name: {"sha256": ""} for name in (PLANE, VOLUME)}
+CONTENTS = {PLANE: b"one", VOLUME: b"two"}
+GRIDS = {PLANE: (9, 8), VOLUME: (5, 6, 7)}  # of images that go through these
 
 
 @pytest.fixture
@@ -31,9 +33,8 @@ def edit(folder: Path, **changes) -> None:
 
 def test_the_bundled_model_says_where_it_comes_from():
     bundle = Bundle.open()
-    assert bundle.grid == (19, 19)
     provenance = bundle.manifest["provenance"]
-    assert provenance["command"].startswith("mpi-fast train --minutes")
+    assert provenance["command"].startswith("mpi-fast train ")
     assert {"seed", "minutes", "hardware", "steps", "torch"} <= provenance.keys()
     assert max(row["relative"] for row in bundle.manifest["parity"]) < 1e-4
     assert sum(file.stat().st_size for file in bundle.path.iterdir()) < 8 * 2**20
@@ -43,32 +44,32 @@ def test_written_and_opened(tmp_path):
     write_bundle(tmp_path / "b", MANIFEST, CONTENTS)
     bundle = Bundle.open(tmp_path / "b")
     assert bundle.manifest["format"] == FORMAT
-    assert bundle.read("score.onnx") == b"two"
-    write_bundle(tmp_path / "b", MANIFEST, {**CONTENTS, "score.onnx": b"three"})
-    assert Bundle.open(tmp_path / "b").read("score.onnx") == b"three"
+    assert bundle.read(VOLUME) == b"two"
+    write_bundle(tmp_path / "b", MANIFEST, {**CONTENTS, VOLUME: b"three"})
+    assert Bundle.open(tmp_path / "b").read(VOLUME) == b"three"
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("name", ["encoder.onnx", "score.onnx"])
+@pytest.mark.parametrize("name", [PLANE, VOLUME])
 def test_a_changed_file_is_refused(copy, name):
     file = copy / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     with pytest.raises(ModelError, match=f"{name}.*SHA-256"):
-        OnnxEngine(Bundle.open(copy))
+        Prior(Bundle.open(copy), GRIDS[name])
 
 
 def test_a_missing_file_is_refused(copy):
-    (copy / "score.onnx").unlink()
-    with pytest.raises(ModelError, match=r"score\.onnx"):
-        OnnxEngine(Bundle.open(copy))
+    (copy / PLANE).unlink()
+    with pytest.raises(ModelError, match=r"plane\.onnx"):
+        Prior(Bundle.open(copy), GRIDS[PLANE])
 
 
 def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
     write_bundle(tmp_path / "b", MANIFEST, CONTENTS)
-    with pytest.raises(ModelError, match="refuses"):
-        OnnxEngine(Bundle.open(tmp_path / "b"))
+    with pytest.raises(ModelError, match=r"plane\.onnx: not an ONNX model|refuses"):
+        Prior(Bundle.open(tmp_path / "b"), GRIDS[PLANE])
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,10 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
         ({"format": FORMAT + 1}, "update mpi-fast"),
         ({"format": FORMAT - 1}, "export its checkpoint again"),
         ({"kind": "something else"}, "not the manifest"),
-        ({"grid": [19]}, "manifest"),
-        ({"grid": [0, 19]}, "expected positive"),
-        ({"sigma_range": [3, 1]}, "expected positive"),
-        ({"sigma_range": [0.02, 1e999]}, "expected positive"),
-        ({"grid": [10**9, 19]}, "at most 1024 voxels"),
-        ({"grid": [1e999, 19]}, "incomplete"),
+        ({"sigma_range": [3, 1]}, "expected two positive"),
+        ({"sigma_range": [0.02, 1e999]}, "expected two positive"),
+        ({"sigma_range": [0.02]}, "incomplete"),
+        ({"sigma_range": None}, "incomplete"),
         ({"files": {}}, "incomplete"),
         ({"files": [1]}, "incomplete"),
         ({"files": {**FILES, "../elsewhere.onnx": {}}}, "plain names"),
@@ -107,8 +106,7 @@ def test_every_flipped_bit_of_a_manifest_is_seen_or_harmless(tmp_path):
         except ModelError:
             refused += 1
             continue
-        for name in ("grid", "sigma_range"):
-            assert getattr(found, name) == getattr(expected, name)
+        assert found.sigma_range == expected.sigma_range
         assert all(found.read(name) == content for name, content in CONTENTS.items())
     assert refused > 0.8 * len(raw)  # the rest is blanks
 
@@ -130,15 +128,15 @@ def test_manifests_that_are_none(tmp_path, content, message):
 
 
 def test_what_is_no_file_or_too_large_is_not_read(copy):
-    score = copy / "score.onnx"
-    score.write_bytes(score.read_bytes() + b"more")
-    with pytest.raises(ModelError, match=r"score\.onnx: .* bytes, expected a file of the bundle, of at most"):
-        Bundle.open(copy).read("score.onnx")
-    score.unlink()
-    os.mkfifo(score)
-    with pytest.raises(ModelError, match=r"score\.onnx: not a file"):
-        Bundle.open(copy).read("score.onnx")
-    for name in ("/dev/zero", "../model/score.onnx", "manifest.json"):
+    plane = copy / PLANE
+    plane.write_bytes(plane.read_bytes() + b"more")
+    with pytest.raises(ModelError, match=r"plane\.onnx: .* bytes, expected a file of the bundle, of at most"):
+        Bundle.open(copy).read(PLANE)
+    plane.unlink()
+    os.mkfifo(plane)
+    with pytest.raises(ModelError, match=r"plane\.onnx: not a file"):
+        Bundle.open(copy).read(PLANE)
+    for name in ("/dev/zero", "../model/plane.onnx", "manifest.json"):
         with pytest.raises(ModelError, match="lists no such file"):
             Bundle.open(copy).read(name)
 
@@ -175,31 +173,40 @@ def test_weights_in_other_files_are_not_followed(tmp_path, where):
     graph = onnx.helper.make_graph(nodes, "g", [], [out], [tensor] if where == "initializer" else [yes])
     content = onnx.helper.make_model(graph).SerializeToString()
     assert has_external_data(content)
-    write_bundle(tmp_path / "b", MANIFEST, {**CONTENTS, "encoder.onnx": content})
-    with pytest.raises(ModelError, match=r"encoder\.onnx: has weights in other files"):
-        OnnxEngine(Bundle.open(tmp_path / "b"))
+    write_bundle(tmp_path / "b", MANIFEST, {**CONTENTS, PLANE: content})
+    with pytest.raises(ModelError, match=r"plane\.onnx: has weights in other files"):
+        Prior(Bundle.open(tmp_path / "b"), GRIDS[PLANE])
 
 
-@pytest.mark.parametrize("kind", ["other inputs", "other channels", "no fixed features"])
-def test_models_that_are_not_for_us(tmp_path, kind):
+def of_another_network(changes):
+    return identity({name: changes.get(name, shape) for name, shape in INPUTS.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noisy": ["f", 1, 7, 9]}, "fails to run the network"),
+        ({"basis": [1, "rows", "columns"]}, "fails to run the network"),
+        ({"precision": ["f", 2]}, "fails to run the network"),
+    ],
+)
+def test_models_that_are_not_for_us(tmp_path, changes, message):
     """Whole, listed with the right hash, and another network."""
+    write_bundle(tmp_path / "b", MANIFEST, {PLANE: of_another_network(changes), VOLUME: b"two"})
+    with pytest.raises(ModelError, match=message):
+        Prior(Bundle.open(tmp_path / "b"), (9, 8), threads=1).of_frames(2)(np.zeros((2, 72), np.float32), 1.0)
 
-    def identity(name, shape, output):
-        given, out = (onnx.helper.make_tensor_value_info(each, 1, shape) for each in (name, output))
-        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [name], [output])], "g", [given], [out])
-        opset = [onnx.helper.make_opsetid("", 18)]
-        return onnx.helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
 
-    channels = {"other channels": 7, "no fixed features": "c"}.get(kind, 10)
-    encoder = identity("picture" if kind == "other inputs" else "condition", ["f", channels, 19, 19], "features")
-    score = identity("image", ["b", 3, 19, 19], "denoised")
-    write_bundle(tmp_path / "b", MANIFEST, {"encoder.onnx": encoder, "score.onnx": score})
-    with pytest.raises(ModelError):
-        OnnxEngine(Bundle.open(tmp_path / "b"), threads=1).bind(1, 1).encode()
+@pytest.mark.parametrize("name", [*INPUTS])
+def test_models_with_other_inputs(tmp_path, name):
+    inputs = {"other" if one == name else one: shape for one, shape in INPUTS.items()}
+    write_bundle(tmp_path / "b", MANIFEST, {PLANE: identity(inputs), VOLUME: b"two"})
+    with pytest.raises(ModelError, match=f"the network has no {name} of"):
+        Prior(Bundle.open(tmp_path / "b"), (9, 8), threads=1).of_frames(2)
 
 
 def test_models_that_only_speak_of_a_location_are_searched_in_vain():
-    for name in ("encoder.onnx", "score.onnx", "reconstruct.onnx"):
+    for name in (PLANE, VOLUME):
         content = Bundle.open().read(name)
         assert not has_external_data(content)
         named = onnx.load_from_string(content)
@@ -222,7 +229,7 @@ def test_nothing_else_is_overwritten_and_nothing_half_written_is_left(tmp_path):
     with pytest.raises(InputError, match="not a model bundle"):
         write_bundle(precious, MANIFEST, CONTENTS)
     with pytest.raises(ModelError):
-        write_bundle(tmp_path / "b", {**MANIFEST, "grid": []}, CONTENTS)
+        write_bundle(tmp_path / "b", {**MANIFEST, "sigma_range": []}, CONTENTS)
     with pytest.raises(InputError, match="no such folder"):
         write_bundle(tmp_path / "nowhere" / "b", MANIFEST, CONTENTS)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]

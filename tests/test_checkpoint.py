@@ -10,19 +10,18 @@ import torch
 
 from mpi_fast.errors import ModelError
 from mpi_fast.training.checkpoint import FORMAT, load_trained
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
 from mpi_fast.training.recipes import RECIPES
 
-TINY = NetworkConfig(
-    features=2, encoder_width=4, encoder_inner=4, encoder_blocks=1, width=4, inner=4, blocks=1, embedding=4
-)
+TINY = PosteriorConfig(blocks=1, width=4, inner=4, embedding=4)
 
 
 @pytest.fixture(scope="module")
 def content():
-    state = ScoreNetwork(TINY).state_dict()
+    state = PosteriorNetwork(TINY).state_dict()
     return {
         "format": FORMAT,
+        "method": "posterior",
         "grid": [5, 4],
         "network": TINY.to_dict(),
         "sigma_range": [0.02, 10.0],
@@ -69,7 +68,7 @@ def test_every_flipped_bit_is_seen_or_harmless(path, content):
         except ModelError:
             refused += 1
             continue
-        assert (found.grid, found.sigma_range, found.method) == ((5, 4), (0.02, 10.0), "score")
+        assert (found.grid, found.sigma_range, found.method) == ((5, 4), (0.02, 10.0), "posterior")
         for name, value in found.network.state_dict().items():
             torch.testing.assert_close(value, content["state"][name], rtol=0, atol=0)
     assert refused > 40  # torch pads its members
@@ -105,9 +104,9 @@ def test_every_kind_of_network_is_read(tmp_path, content, method):
     ("settings", "message"),
     [
         ({"blocks": 10**9}, r"network: blocks 1000000000: expected a whole number from 1 to 64"),
-        ({"encoder_width": 10**9}, r"encoder_width 1000000000: .* from 1 to 1024"),
-        ({"blocks": 64}, r"is missing, the network has"),
-        ({"encoder_width": 1024, "encoder_inner": 1024}, r"the network has"),
+        ({"width": 10**9}, r"width 1000000000: .* from 1 to 1024"),
+        ({"blocks": 64}, r"the network has"),
+        ({"width": 1024, "inner": 1024}, r"the network has"),
         ({"width": 4.0}, r"width 4\.0"),
         ({"width": True}, r"width True"),
         ({"width": "4"}, r"width '4'"),
@@ -134,8 +133,19 @@ def test_configurations_that_are_not_those_of_the_tensors(path, content, little_
     ],
 )
 def test_tensors_that_are_not_what_they_should_be(path, content, little_memory, tensor, message):
-    torch.save({**content, "state": {**content["state"], "encoder.stem.bias": tensor}}, path)
-    with pytest.raises(ModelError, match=rf"model\.pt: state: encoder\.stem\.bias: .*{message}"):
+    torch.save({**content, "state": {**content["state"], "correctors.0.inject.bias": tensor}}, path)
+    with pytest.raises(ModelError, match=rf"model\.pt: state: correctors\.0\.inject\.bias: .*{message}"):
+        load_trained(path)
+
+
+def test_tensors_that_are_missing_or_too_many(path, content):
+    state = dict(content["state"])
+    torch.save({**content, "state": {**state, "other": torch.zeros(5)}}, path)
+    with pytest.raises(ModelError, match=r"model\.pt: state: other: \(5,\), the network has none"):
+        load_trained(path)
+    del state["tails.bias"]
+    torch.save({**content, "state": state}, path)
+    with pytest.raises(ModelError, match=r"model\.pt: state: tails\.bias: is missing, the network has \(2,\)"):
         load_trained(path)
 
 

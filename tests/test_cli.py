@@ -17,7 +17,7 @@ from mpi_fast.bundle import Bundle, sealed
 from mpi_fast.cli import app
 from mpi_fast.mdf import read_reconstruction, validate
 
-QUICK = "--samples", "2", "--steps", "2", "--threads", "1"
+QUICK = "--evaluations", "1", "--threads", "1"
 DATA = "/measurement/data"
 
 
@@ -112,7 +112,7 @@ def test_reconstruct_finds_the_phantoms(files):
     assert (files / "reco.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((files / "reco.json").read_text())
     assert content["frames"] == 3
-    assert content["provenance"]["samples"] == 2
+    assert content["provenance"]["evaluations"] == 1
     assert "SNR" in shown
 
 
@@ -365,7 +365,7 @@ def test_a_frequency_selection_that_lacks_what_is_needed(files):
 
 def test_a_broken_bundle(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
-    for damaged in ("score.onnx", "reconstruct.onnx"):
+    for damaged in ("plane.onnx", "volume.onnx"):
         content = (model / damaged).read_bytes()
         (model / damaged).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     for command in (("info", model), ("reconstruct", files / MEASUREMENT, "-c", files / SAVED, "--model", model)):
@@ -378,17 +378,9 @@ def test_a_broken_bundle(files):
 def test_a_bundle_that_describes_itself_wrongly(files):
     model = Path(shutil.copytree(Bundle.open().path, files / "model"))
     manifest = json.loads((model / "manifest.json").read_text())
-    for damaged in ({"parity": [{"relative": "much"}]}, {"graphs": 3}, {"statistics": {"score.onnx": None}}):
+    for damaged in ({"parity": [{"relative": "much"}]}, {"frozen": 3}, {"statistics": {"plane.onnx": None}}):
         (model / "manifest.json").write_text(json.dumps(sealed(manifest | damaged)))
         assert "damaged" in fail("info", model)
-
-
-def test_a_score_network_for_another_grid(files):
-    succeed("simulate", files, "--grid", "11x11", "--frames", 1)
-    model = Bundle.open("default").path
-    assert "for 19 x 19 voxels, but the calibration has 11 x 11" in fail(
-        "reconstruct", files / MEASUREMENT, "-c", files / MATRIX, "--model", model
-    )
 
 
 # -- what does not: options -------------------------------------------------------------------------------------------
@@ -405,7 +397,7 @@ def test_a_score_network_for_another_grid(files):
         (("--average", "9"), "average=9"),
         (("--plane", "w=1"), "--plane w=1"),
         (("--plane", "z=0"), "calibrated already"),
-        (("--sampler", "magic"), "sampler 'magic'"),
+        (("--engine", "magic"), "engine 'magic'"),
         (("--model", "nowhere"), "not a model bundle"),
         (("-o", "nowhere/reco.mdf"), "nowhere does not exist"),
         (("--png", "picture.bmp"), "picture.bmp"),
@@ -451,13 +443,14 @@ def test_bad_options_of_the_others(files):
     assert "there is no plane z=9" in fail("calibrate", files / MATRIX, "--plane", "z=9")
     assert "--frames 0" in fail("bench", "--frames", "0")
     assert "--minutes" in fail("train", "--minutes", 0)
-    assert "--grid" in fail("train", "--minutes", 1, "--grid", "big")
-    assert "--grid 1x1: expected at least 2 x 2" in fail("train", "--minutes", 1, "--grid", "1x1")
-    assert "of at most 1024" in fail("train", "--minutes", 1, "--grid", "9999x9999")
+    for_deq = "train", "--minutes", 1, "--method", "deq", "--grid"
+    assert "--grid" in fail(*for_deq, "big")
+    assert "--grid 1x1: expected at least 2 x 2" in fail(*for_deq, "1x1")
+    assert "of at most 1024" in fail(*for_deq, "9999x9999")
     assert "to 1000000000, with commas" in fail("calibrate", files / MATRIX, "--channels", 10**30)
     assert "from 1 to 65536" in fail("bench", "--frames", 10**9)
     assert "--learning-rate" in fail("train", "--minutes", 1, "--learning-rate", 0)
-    assert "score, posterior, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
+    assert "posterior, dernet, deq" in fail("train", "--minutes", 1, "--method", "magic")
     assert "many grids" in fail("train", "--minutes", 1, "--method", "posterior", "--grid", "8x8")
 
 

@@ -14,9 +14,8 @@ from mpi_fast.cli import app
 @pytest.mark.parametrize(
     "options",
     [
-        ("reconstruct", "x.mdf", "-c", "x.h5", "--steps", 10**9),
-        ("reconstruct", "x.mdf", "-c", "x.h5", "--samples", 10**9),
-        ("reconstruct", "x.mdf", "-c", "x.h5", "--seed", 2**64),
+        ("reconstruct", "x.mdf", "-c", "x.h5", "--evaluations", 10**9),
+        ("demo", "--seed", 2**64),
         ("reconstruct", "x.mdf", "-c", "x.h5", "--threads", 10**9),
         ("simulate", "x", "--frames", 10**9),
         ("simulate", "x", "--background-frames", 10**9),

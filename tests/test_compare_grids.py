@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mpi_fast import comparison, experiment, heldout
 from mpi_fast.cli import app
 from mpi_fast.comparison import Setup, compare, frames, measured, refused
-from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.metrics import psnr
 
 VOLUME = 5, 6, 7
@@ -102,19 +102,19 @@ def test_setups_that_there_are_not(wrong, message):
 
 def test_networks_of_another_grid_are_left_out():
     setup = Setup(grid=(8, 8), phantoms=7)
-    reasons = refused(setup, ["art", "fast", "posterior", "samples", "plug-and-play", "dernet", "deq"])
-    assert set(reasons) == {"fast", "dernet", "deq"}
+    reasons = refused(setup, ["art", "posterior", "samples", "plug-and-play", "dernet", "deq"])
+    assert set(reasons) == {"dernet", "deq"}
     assert set(reasons.values()) == {"the network is for 19 x 19 voxels, not 8 x 8"}
     with pytest.raises(MismatchError, match="method 'deq': the network is for"):
         compare(setup, ["art", "deq"], [20.0])
-    assert not refused(Setup(phantoms=7), ["art", "fast", "posterior", "plug-and-play", "dernet", "deq"])
+    assert not refused(Setup(phantoms=7), ["art", "posterior", "plug-and-play", "dernet", "deq"])
 
 
-def test_a_score_network_is_no_posterior_network():
-    setup = Setup(phantoms=7, model="default")
-    reasons = refused(setup, ["art", "posterior", "samples", "plug-and-play"])
-    assert list(reasons) == ["posterior", "samples", "plug-and-play"]
-    assert all(reason.startswith("it evaluates posterior networks, and ") for reason in reasons.values())
+def test_a_bundle_that_is_none_is_refused_before_time_is_spent(tmp_path):
+    setup = Setup(phantoms=7, model=str(tmp_path))
+    assert not refused(setup, ["art", "tikhonov"])
+    with pytest.raises(ModelError, match="not a model bundle"):
+        refused(setup, ["art", "posterior"])
 
 
 def test_ssim_needs_its_window():

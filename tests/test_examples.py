@@ -99,13 +99,6 @@ def test_a_method_of_ones_own(run, tmp_path):
     assert picture(tmp_path, "own_method.png")
 
 
-def test_training_for_a_grid(run):
-    pytest.importorskip("torch")
-    found = run("train_for_grid")
-    assert max(numbers(r"differs from the trained network by (\S+)", found)) < 1e-4
-    assert "images (2, 12, 10)" in found
-
-
 def test_onnx_without_mpi_fast(run, tmp_path):
     """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
     model = packaged() / PLANE
@@ -122,7 +115,7 @@ def test_onnx_without_mpi_fast(run, tmp_path):
     run("onnx_without_mpi_fast", "scanner.h5", str(model), "signals.npy")
     found = np.load(tmp_path / "images.npz")
     scanner = Calibration.load(tmp_path / "scanner.h5")
-    expected = Reconstructor(scanner, "posterior", evaluations=1, threads=1)(samples)
+    expected = Reconstructor(scanner, evaluations=1, threads=1)(samples)
     peak = expected.image.max()
     np.testing.assert_allclose(found["image"][:, 0], expected.image, atol=1e-4 * peak)
     np.testing.assert_allclose(found["std"][:, 0], expected.std, atol=1e-4 * peak)

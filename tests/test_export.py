@@ -2,66 +2,42 @@
 
 import importlib
 
-import numpy as np
+import onnx
 import pytest
 import torch
 import typer
+from exported import checkpoint
+from small_networks import CONFIGS, GRID
 from typer.testing import CliRunner
 
-from mpi_fast.bundle import Bundle
-from mpi_fast.calibration import Calibration
-from mpi_fast.errors import MismatchError, ModelError
-from mpi_fast.preprocessing import RowFilter
-from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import FORMAT, Checkpoint, load_checkpoint
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.bundle import PLANE, Bundle
+from mpi_fast.errors import ModelError
+from mpi_fast.export import artefacts
+from mpi_fast.export.artefacts import random_cases
+from mpi_fast.export.frame import Frame
+from mpi_fast.export.onnx import Graph
+from mpi_fast.export.parity import TOLERANCE, compared
+from mpi_fast.training.checkpoint import FORMAT, load_trained
+from mpi_fast.training.recipes import RECIPES
 
 command = importlib.import_module("mpi_fast.export.__main__")
-parity = importlib.import_module("mpi_fast.export.parity")
-CONFIG = NetworkConfig(features=16, encoder_width=32, encoder_inner=16, encoder_blocks=1, width=16, inner=32, blocks=1)
 
 
-def random_checkpoint(path, grid):
-    torch.manual_seed(0)
-    network = ScoreNetwork(CONFIG)
-    for value in network.parameters():
-        torch.nn.init.normal_(value, std=0.05)
-    state = {name: value.contiguous() for name, value in network.state_dict().items()}
-    content = {"format": FORMAT, "grid": list(grid), "network": CONFIG.to_dict(), "sigma_range": [0.02, 10.0]}
-    torch.save({**content, "state": state, "provenance": {"made": "by a test"}}, path)
-    return path
+def run(*given):
+    app = typer.Typer()
+    app.command()(command.export)
+    return CliRunner().invoke(app, list(map(str, given)))
 
 
-def test_another_network_on_another_grid(tmp_path):
-    checkpoint = random_checkpoint(tmp_path / "model.pt", (26, 13))
-    bundle = command.make_bundle(checkpoint, tmp_path / "bundle", steps=2, samples=2, consensus=2)
-    report = bundle.manifest["parity"]
-    assert bundle.grid == (26, 13)
-    assert bundle.manifest["provenance"] == {"made": "by a test"}
-    assert [row["artefact"] for row in report] == 3 * ["score.onnx"] + ["reconstruct.onnx"]
-    assert all(row["passed"] for row in report)
-    assert max(row["relative"] for row in report) < 1e-4
-    assert b"/home" not in bundle.read("score.onnx")
-    assert str(tmp_path).encode() not in bundle.read("score.onnx")
-
-
-def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
+def test_a_network_that_differs_is_not_written(exported, tmp_path, monkeypatch):
     """The ONNX file of other weights stands in for an exporter that went wrong."""
-    checkpoint = random_checkpoint(tmp_path / "model.pt", (6, 7))
-    artefacts = importlib.import_module("mpi_fast.export.artefacts")
-    score_onnx = artefacts.score_onnx
-
-    def other_weights(given):
-        network = ScoreNetwork(CONFIG)
-        network.load_state_dict(given.network.state_dict())
-        with torch.no_grad():
-            network.denoiser.head.weight *= 1.01
-        return score_onnx(Checkpoint(network.eval(), given.grid, given.sigma_range, {}))
-
-    monkeypatch.setattr(artefacts, "score_onnx", other_weights)
-    with pytest.raises(ModelError, match="not the original"):
-        command.make_bundle(checkpoint, tmp_path / "bundle", steps=1, samples=1, consensus=0)
-    assert not (tmp_path / "bundle").exists()
+    monkeypatch.setattr(
+        artefacts, "general_graph", lambda frame, name: Graph(onnx.load_from_string(exported.read(name)), 0)
+    )
+    other = checkpoint(tmp_path / "other.pt", std=0.051)
+    with pytest.raises(ModelError, match=r"not the original: plane\.onnx: .*; no bundle was written"):
+        command.make_bundle(other, tmp_path / "bundle")
+    assert [p.name for p in tmp_path.iterdir()] == ["other.pt"]
 
 
 def test_a_broken_checkpoint_leaves_nothing(tmp_path):
@@ -71,46 +47,47 @@ def test_a_broken_checkpoint_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
+def test_opponents_are_exported_elsewhere(tmp_path):
+    content = {
+        "format": FORMAT,
+        "method": "dernet",
+        "grid": list(GRID),
+        "network": CONFIGS["dernet"].to_dict(),
+        "sigma_range": [0.02, 10.0],
+        "state": RECIPES["dernet"].build(CONFIGS["dernet"], GRID).state_dict(),
+        "provenance": {},
+    }
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(ModelError, match=r"'dernet', expected 'posterior'; .* python -m mpi_fast\.export\.learned"):
+        command.make_bundle(tmp_path / "model.pt", tmp_path / "bundle")
+
+
 @pytest.mark.parametrize("wrong", [["--precision", "fp16"], ["--precision", "int8"], ["--json", "no/such/folder.json"]])
 def test_options_that_make_no_sense(tmp_path, wrong):
-    checkpoint = random_checkpoint(tmp_path / "model.pt", (6, 7))
-    app = typer.Typer()
-    app.command()(command.export)
-    assert CliRunner().invoke(app, [str(checkpoint), *wrong]).exit_code == 2
+    assert run(checkpoint(tmp_path / "model.pt"), *wrong).exit_code == 2
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_calibration_of_another_grid_is_refused(tmp_path):
-    scanner = Scanner(grid=(8, 9), sub_voxels=1)
-    rows = RowFilter(max_frequency=3e5)
-    matrix = scanner.system_matrix()
-    Calibration.from_arrays(matrix, scanner.frequencies, (8, 9), (0.016, 0.018), rows=rows).save(tmp_path / "c.h5")
-    checkpoint = random_checkpoint(tmp_path / "model.pt", (6, 7))
-    with pytest.raises(MismatchError, match=r"c\.h5"):
-        command.make_bundle(checkpoint, tmp_path / "bundle", calibration_file=tmp_path / "c.h5")
-
-
 def test_the_bundled_model_is_its_checkpoint():
-    """The committed model.pt and the committed bundle are one network."""
+    """The committed checkpoint and the committed bundle are one network."""
     bundle = Bundle.open()
-    checkpoint = load_checkpoint(bundle.path.parent / "model.pt")
-    assert checkpoint.provenance == bundle.manifest["provenance"]
-    report = parity.compare(checkpoint, bundle)
-    assert max(one.relative for one in report) < 1e-4
-    assert np.isfinite([one.relative for one in report]).all()
+    trained = load_trained(bundle.checkpoint())
+    assert trained.provenance == bundle.manifest["provenance"]
+    report = compared(Frame(trained.network).eval(), PLANE, bundle.read(PLANE), random_cases(PLANE))
+    assert max(one["relative"] for one in report) < TOLERANCE
+    assert all(one["passed"] for one in report)
 
 
-def test_a_model_of_the_package_needs_no_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("given", "output"), [([], "default"), (["-o", "OUT"], "OUT")])
+def test_the_model_of_the_package_needs_no_file(tmp_path, monkeypatch, given, output):
     monkeypatch.chdir(tmp_path)
     asked = {}
 
     def made(checkpoint, output, **options):
         asked.update(checkpoint=checkpoint, output=output)
-        return Bundle.open("default")
+        return Bundle.open()
 
     monkeypatch.setattr(command, "make_bundle", made)
-    app = typer.Typer()
-    app.command()(command.export)
-    assert CliRunner().invoke(app, ["default"]).exit_code == 0
-    assert asked["checkpoint"].resolve() == Bundle.open("default").checkpoint().resolve()
-    assert str(asked["output"]) == "default"  # in the working folder, not in the package
+    assert run("default", *given).exit_code == 0
+    assert asked["checkpoint"].resolve() == Bundle.open().checkpoint().resolve()
+    assert str(asked["output"]) == output  # in the working folder, not in the package

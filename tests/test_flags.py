@@ -75,12 +75,12 @@ def rows(true_rows):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, 3e30])
 def test_one_bad_frame_costs_no_other(calibration, rows, value):
-    reconstructor = Reconstructor(calibration, samples=2, steps=2, threads=1)
+    reconstructor = Reconstructor(calibration, threads=1)
     expected = reconstructor(rows)
     broken = rows.copy()
     broken[2, 7] = value
     with pytest.warns(MPIFastWarning, match=r"1 of 6 frames .* from number 2 of these: NaN, Inf or numbers too large"):
-        found = Reconstructor(calibration, samples=2, steps=2, threads=1)(broken)
+        found = Reconstructor(calibration, threads=1)(broken)
     good = np.arange(6) != 2
     np.testing.assert_array_equal(found.flags, np.where(good, 0, Flag.BAD))
     for name in ("image", "std", "snr_db", "noise_floor", "misfit"):
@@ -95,6 +95,6 @@ def test_one_bad_frame_costs_no_other(calibration, rows, value):
 def test_who_asks_for_strictness_gets_it(calibration, rows, value):
     rows[1, 0] = value
     with pytest.raises(InputError, match="frame 1"):
-        Reconstructor(calibration, samples=2, steps=2, on_bad_frame="stop")(rows)
+        Reconstructor(calibration, on_bad_frame="stop")(rows)
     with pytest.raises(InputError, match="expected mark or stop"):
         Reconstructor(calibration, on_bad_frame="hope")

@@ -200,9 +200,9 @@ def test_the_file_is_named_after_the_checkpoint_unless_told_otherwise(tmp_path, 
     assert (tmp_path / "one.onnx").is_file()
 
 
-def test_score_networks_are_exported_elsewhere():
-    with pytest.raises(ModelError, match=r"python -m mpi_fast\.export"):
-        learned.learned_onnx(replace(trained("dernet"), method="score"))
+def test_our_network_is_exported_elsewhere():
+    with pytest.raises(ModelError, match=r"'posterior': to export it, python -m mpi_fast\.export"):
+        learned.learned_onnx(replace(trained("dernet"), method="posterior"))
 
 
 def test_exported_networks_explain_each_component_within_its_noise(measured):

@@ -1,4 +1,4 @@
-"""Guidance against dense float64 linear algebra, and the copy of it that training has."""
+"""What signals say of images: against dense float64 linear algebra, and the copy of it that the network has."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_fast.errors import InputError
-from mpi_fast.likelihood import Likelihood, signal_presence, signal_scale, tweedie
+from mpi_fast.likelihood import Likelihood, signal_presence, signal_scale
 
 
 def random_likelihood(frames=3, voxels=30, rank=12, seed=0) -> Likelihood:
@@ -23,10 +23,10 @@ def random_likelihood(frames=3, voxels=30, rank=12, seed=0) -> Likelihood:
 @settings(max_examples=30, deadline=None)
 @given(spread=st.floats(1e-3, 20), seed=st.integers(0, 1000), rank=st.integers(1, 30))
 def test_proximal_step_is_the_dense_solution(spread, seed, rank):
-    """argmin ||S V^T x - y||^2 / sigma^2 + ||x - D||^2 / r^2, and the posterior covariance's diagonal."""
+    """argmin ||S V^T x - y||^2 / sigma^2 + ||x - m||^2 / r^2."""
     likelihood = random_likelihood(rank=rank, seed=seed)
     mean = np.random.default_rng(seed).standard_normal((3, 2, 30)).astype(np.float32)
-    combined, deviation = likelihood.combine(mean, spread), likelihood.deviation(spread)
+    combined = likelihood.combine(mean, spread)
     operator = (likelihood.singular_values[:, None] * likelihood.basis.T).astype(np.float64)
     for f in range(3):
         variance = float(likelihood.noise[f]) ** 2
@@ -35,39 +35,20 @@ def test_proximal_step_is_the_dense_solution(spread, seed, rank):
             right = operator.T @ likelihood.y[f].astype(np.float64) / variance + mean[f, sample] / spread**2
             expected = np.linalg.solve(precision, right)
             np.testing.assert_allclose(combined[f, sample], expected, atol=2e-5 * max(1, np.abs(expected).max()))
-        expected = np.sqrt(np.diag(np.linalg.inv(precision)))
-        np.testing.assert_allclose(deviation[f], expected, rtol=2e-3, atol=1e-3 * spread)
 
 
-def test_combining_in_place_gives_the_same():
+def test_nothing_measured_leaves_images_as_they_are():
+    images, zero = np.random.default_rng(0).standard_normal((2, 1, 9)).astype(np.float32), np.zeros((2, 1), np.float32)
+    nothing = Likelihood(zero, zero[0], np.zeros((9, 1), np.float32), np.ones(2, np.float32))
+    np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
+
+
+def test_the_noise_floor_is_what_noise_leaves_in_images():
     likelihood = random_likelihood()
-    mean = np.ones((3, 2, 30), np.float32)
-    expected = likelihood.combine(mean, 0.7)
-    assert likelihood.combine(mean, 0.7, out=mean) is mean
-    np.testing.assert_array_equal(mean, expected)
-
-
-def test_the_gradient_is_that_of_the_log_likelihood():
-    likelihood = random_likelihood()
-    image = np.random.default_rng(1).standard_normal((3, 1, 30))
-
-    def log_likelihood(x):
-        residual = likelihood.y[:, None] - (x @ likelihood.basis) * likelihood.singular_values
-        return -0.5 * np.square(residual).sum(axis=-1) / likelihood.noise[:, None] ** 2
-
-    gradient, step = likelihood.gradient(image.astype(np.float32)), 1e-4
-    for voxel in (0, 13, 29):
-        shift = np.zeros(30)
-        shift[voxel] = step
-        numeric = (log_likelihood(image + shift) - log_likelihood(image - shift)) / (2 * step)
-        np.testing.assert_allclose(gradient[..., voxel], numeric, rtol=1e-3, atol=1e-4)
-
-
-def test_prior_and_noisy_image_combine_as_edm_preconditioning():
-    for sigma in (0.01, 1.0, 30.0):
-        shrink, spread = tweedie(sigma)
-        assert shrink == pytest.approx(1 / (1 / 1 + sigma**2))
-        assert spread**2 == pytest.approx(1 / (1 + 1 / sigma**2))
+    noise = likelihood.noise[:, None] * np.random.default_rng(0).standard_normal((4000, 3, 12))
+    images = (likelihood.gain(1.0) * noise) @ likelihood.basis.T
+    found = likelihood.noise_floor(np.square(likelihood.basis).mean(axis=0))
+    np.testing.assert_allclose(found, np.sqrt(np.square(images).mean(axis=(0, 2))), rtol=0.03)
 
 
 def test_scale_follows_the_signals_and_is_floored_by_the_noise():
@@ -93,19 +74,16 @@ def test_noise_is_no_signal_and_signals_are():
     assert not signal_presence(np.zeros((3, 5)), np.zeros(3, np.float32)).any()
 
 
-def test_training_combines_alike():
+def test_the_network_combines_alike():
     torch = pytest.importorskip("torch")
-    from mpi_fast.training.data import combine
+    from mpi_fast.training.posterior import Signals, changes, gains
 
     likelihood = random_likelihood(frames=4)
-    mean = np.random.default_rng(2).standard_normal((4, 30)).astype(np.float32)
-    spread = 0.6
-    tensors = [torch.from_numpy(a)[None] for a in (likelihood.y, likelihood.singular_values, likelihood.basis)]
-    combined, deviation = combine(
-        *tensors, torch.from_numpy(likelihood.noise)[None], torch.from_numpy(mean)[None], torch.full((1, 4), spread)
-    )
-    np.testing.assert_allclose(combined[0], likelihood.combine(mean[:, None], spread)[:, 0], atol=1e-5)
-    np.testing.assert_allclose(deviation[0], likelihood.deviation(spread), rtol=1e-4)
+    mean = np.random.default_rng(2).standard_normal((4, 1, 30)).astype(np.float32)
+    arrays = likelihood.y, likelihood.noise, likelihood.singular_values, likelihood.basis
+    signals = Signals.of(*(torch.from_numpy(array)[None] for array in arrays))
+    changed = changes(signals, torch.from_numpy(mean)[None], gains(signals, torch.full((1, 4, 1), 0.6)))
+    np.testing.assert_allclose(mean + changed[0].numpy(), likelihood.combine(mean, 0.6), atol=1e-5)
 
 
 def test_shapes_are_checked():

@@ -70,8 +70,8 @@ def rows(true_rows):
 
 
 def test_images_are_those_of_the_reconstructor(calibration, rows):
-    reconstruct = Reconstructor(calibration, model="posterior", threads=1)
-    expected = Reconstructor(calibration, model="posterior", threads=1)(rows)
+    reconstruct = Reconstructor(calibration, threads=1)
+    expected = Reconstructor(calibration, threads=1)(rows)
     with Live(reconstruct, newest=False) as live:
         for index, one in enumerate(rows):
             live.submit(one, number=100 + index, timestamp=0.5 * index)
@@ -343,7 +343,7 @@ def test_background_frames_let_foreign_signals_be_told(calibration, measured, ro
         parts = rng.standard_normal((2, calibration.num_rows)) / calibration.weights * 1.0
         return (parts[0] + 1j * parts[1]).astype(np.complex64) * np.float32(level / np.median(1 / calibration.weights))
 
-    reconstruct = Reconstructor(calibration, model="posterior", threads=1)
+    reconstruct = Reconstructor(calibration, threads=1)
     with warnings.catch_warnings(record=True) as told, Live(reconstruct, newest=False, batch=4) as live:
         warnings.simplefilter("always")
         for _ in range(20):

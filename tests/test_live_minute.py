@@ -12,7 +12,7 @@ RATE, SECONDS = 1532, 60
 
 def test_a_minute_at_the_scanners_rate():
     calibration, frames, empty = live_bench.simulated()
-    reconstruct = Reconstructor(calibration, model="posterior", threads=1)
+    reconstruct = Reconstructor(calibration, threads=1)
     with Live(reconstruct, average=4) as live:
         began = time.monotonic()
         memory = live_bench.drive(live, frames, empty, RATE * SECONDS, RATE)

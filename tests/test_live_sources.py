@@ -40,11 +40,11 @@ def test_a_file_plays_at_its_rate_and_gives_the_images_of_reconstruct(files):
     folder, calibration = files
     with MeasurementFile(folder / "frames.mdf") as file:
         rows = MeasuredRows(file, calibration)
-        reconstruct = Reconstructor(calibration, model="posterior", threads=1)
+        reconstruct = Reconstructor(calibration, threads=1)
         (expected,) = reconstruct.stream(rows)
     source = FileSource(folder / "frames.mdf", calibration, rate=80.0)
     assert source.acquisition.num_samples == calibration.num_samples
-    with Live(Reconstructor(calibration, model="posterior", threads=1), newest=False) as live:
+    with Live(Reconstructor(calibration, threads=1), newest=False) as live:
         began = time.monotonic()
         feed(source, live, threading.Event())
         assert 39 / 80 <= time.monotonic() - began < 20
@@ -125,7 +125,7 @@ def test_a_simulated_scanner_is_seen_as_it_moves():
     assert [one.empty for one in frames[: EMPTY + 1]] == [True] * EMPTY + [False]
     np.testing.assert_array_equal(frames[EMPTY].signals, frames[-1].signals)
     truth = bolus((9, 9), FRAMES)
-    with Live(Reconstructor(source.calibration, model="posterior", threads=1), newest=False) as live:
+    with Live(Reconstructor(source.calibration, threads=1), newest=False) as live:
         for one in [*frames[:EMPTY], *frames[EMPTY::64]]:
             live.submit(one.signals, one.number, one.timestamp, empty=one.empty)
         live.finish()

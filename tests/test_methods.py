@@ -133,7 +133,7 @@ def test_unknown_names_are_refused():
 
 def test_samples_are_those_of_a_reconstructor(calibration, rows):
     found = SampleMean(calibration, 3, "euler-maruyama", "vp", 5, seed=4)(rows[:2])
-    reconstruct = Reconstructor(calibration, "posterior", device="cpu")
+    reconstruct = Reconstructor(calibration, device="cpu")
     drawn = reconstruct.samples(rows[:2], 3, sampler="euler-maruyama", steps=5, sde="vp", seed=4)
     np.testing.assert_allclose(found.image, drawn.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.std, drawn.std(axis=1, ddof=1), rtol=1e-5)
@@ -271,13 +271,3 @@ def test_nonconvex_sparsity_alone_is_firm_thresholding():
     calibration, signals = identity(images)
     found = Nonconvex(calibration, sparsity=0.5, smoothness=1e-6, knee=1.5, iterations=500).solve(signals)
     np.testing.assert_allclose(found.reshape(images.shape), firm_threshold(images, 0.5, 1.5), atol=1e-3)
-
-
-# -- nothing measured -------------------------------------------------------------------------------------------------
-
-
-def test_nothing_measured_leaves_images_as_they_are():
-    images = np.random.default_rng(0).standard_normal((2, 1, 9)).astype(np.float32)
-    nothing = Likelihood.of_nothing(2, 9)
-    np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
-    np.testing.assert_allclose(nothing.deviation(0.5), 0.5)

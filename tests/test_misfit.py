@@ -89,7 +89,7 @@ def test_right_data_are_left_in_peace(calibration, scanner, snr_db):
 @pytest.mark.parametrize("change", [delayed, lambda s: tuned(s, 0.8), lambda s: tuned(s, 1.2)])
 def test_a_changed_receive_chain_is_seen_in_single_frames(calibration, scanner, meter, change):
     rows, noise = measure(calibration, change(scanner), 24)
-    image = Reconstructor(calibration, samples=1, steps=1, consensus=3, threads=1, inspect=False)(rows).image
+    image = Reconstructor(calibration, threads=1, inspect=False)(rows).image
     seen = 0
     for index in range(len(rows)):
         part = slice(index, index + 1)
@@ -194,6 +194,6 @@ def test_without_background_frames_the_first_frames_teach_the_noise():
 
 def test_nobody_has_to_ask(calibration, scanner):
     rows, _ = measure(calibration, scanner, 2)
-    found = Reconstructor(calibration, samples=1, steps=1, consensus=0, threads=1, inspect=False)(rows)
+    found = Reconstructor(calibration, threads=1, inspect=False)(rows)
     assert found.misfit is None
     np.testing.assert_array_equal(found.flags, 0)

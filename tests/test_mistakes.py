@@ -72,10 +72,10 @@ def test_a_wrong_grid(mistake):
     assert "64 for 8 x 8 voxels" in error
 
 
-def test_a_network_of_another_grid(mistake):
-    error = mistake(*RECONSTRUCT, "--model", packaged())
-    assert "19 x 19" in error
-    assert "8 x 9" in error
+def test_a_checkpoint_in_the_place_of_a_bundle(mistake):
+    error = mistake(*RECONSTRUCT, "--model", "model.pt")
+    assert "model.pt: not a model bundle" in error
+    assert "python -m mpi_fast.export model.pt" in error
 
 
 def test_the_matrix_of_another_scanner(mistake):

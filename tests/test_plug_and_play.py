@@ -1,4 +1,4 @@
-"""Plug and play: its denoiser is the posterior network without signals, on every grid."""
+"""Plug and play: its denoiser is the network without signals, on every grid."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,12 @@ import torch
 from mpi_fast import heldout
 from mpi_fast.bundle import Bundle, packaged
 from mpi_fast.comparison import Setup, frames, measured
-from mpi_fast.errors import MismatchError
 from mpi_fast.experiment import Receiver, measure_matrix
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
 from mpi_fast.methods.tikhonov import Tikhonov
 from mpi_fast.metrics import psnr
 from mpi_fast.phantoms import generate
-from mpi_fast.pipelines.posterior import Prior
+from mpi_fast.pipelines.graph import Prior
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import Signals
@@ -48,7 +47,7 @@ def test_the_denoiser_is_the_network_of_a_scanner_that_measures_nothing(grid, si
     with torch.inference_mode():
         level = torch.full((1, frames), sigma**-2)
         expected = network(nothing, (1,) * (3 - len(grid)) + grid, torch.from_numpy(noisy)[None], level).image[0]
-    found = Prior(Bundle.open("posterior"), grid, threads=1).of_frames(frames)(noisy, sigma)
+    found = Prior(Bundle.open(), grid, threads=1).of_frames(frames)(noisy, sigma)
     error = np.square(np.maximum(expected.numpy(), 0) - images).mean()
     assert np.square(found - images).mean() == pytest.approx(error, rel=0.05)
     assert error < 0.6 * sigma**2
@@ -56,7 +55,7 @@ def test_the_denoiser_is_the_network_of_a_scanner_that_measures_nothing(grid, si
 
 def test_the_denoiser_keeps_frames_apart():
     _, noisy = noisy_images(PLANE, 0.3)
-    prior = Prior(Bundle.open("posterior"), PLANE, threads=1)
+    prior = Prior(Bundle.open(), PLANE, threads=1)
     alone = prior.of_frames(1)(noisy[2:3], 0.3)
     np.testing.assert_allclose(prior.of_frames(len(noisy))(noisy, 0.3)[2:3], alone, atol=1e-4)
 
@@ -76,9 +75,3 @@ def test_it_improves_on_the_linear_estimate_of_volumes(small_volume):
     found = PlugAndPlay(calibration, level=0.2, iterations=8, threads=1)(signals).image
     assert found.shape == truth.shape
     assert psnr(found, truth).mean() > psnr(Tikhonov(calibration, "prior")(signals).image, truth).mean() + 2
-
-
-def test_another_network_is_no_denoiser():
-    calibration = measured(Setup(phantoms=7).heldout)[1]
-    with pytest.raises(MismatchError, match="needs a posterior network"):
-        PlugAndPlay(calibration, model="default")

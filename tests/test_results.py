@@ -121,7 +121,7 @@ def reconstruct(made, tmp_path, *options):
     for name in ("system-matrix.mdf", "measurement.mdf"):
         (tmp_path / name).exists() or (tmp_path / name).write_bytes((made / name).read_bytes())
     command = ["reconstruct", tmp_path / "measurement.mdf", "-c", tmp_path / "system-matrix.mdf", *options]
-    quick = ["--samples", "2", "--steps", "2", "--threads", "1", "--json", tmp_path / "out.json"]
+    quick = ["--evaluations", "1", "--threads", "1", "--json", tmp_path / "out.json"]
     with warnings.catch_warnings():
         return CliRunner().invoke(app, [str(word) for word in command + quick])
 

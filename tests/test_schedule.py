@@ -62,23 +62,6 @@ def test_noise_covers_exactly_the_requested_range(sde):
     assert 0 <= sde.t_min < sde.t_max
 
 
-@each
-def test_score_is_the_gradient_of_the_log_density(sde):
-    """For x_0 ~ N(m, v), p_t is N(s m, s^2 (v + sigma^2)), and its denoiser is known."""
-    mean, variance = 0.7, 1.3
-    for t in times(sde):
-        s, sigma = sde.scale(t), sde.sigma(t)
-        x = np.linspace(-3.0, 3.0, 7)
-        denoised = mean + variance / (variance + sigma**2) * (x / s - mean)
-        expected = -(x - s * mean) / (s**2 * (variance + sigma**2))
-        np.testing.assert_allclose(sde.score(denoised, x, t), expected, rtol=1e-6, atol=1e-8)
-
-
-def test_score_keeps_single_precision():
-    x = np.ones((2, 3), np.float32)
-    assert all(sde.score(0.5 * x, x, 0.5).dtype == np.float32 for sde in ALL)
-
-
 @pytest.mark.parametrize(
     ("sde", "variance"), [(VP(), lambda b: 1 - math.exp(-b)), (SubVP(), lambda b: (1 - math.exp(-b)) ** 2)]
 )

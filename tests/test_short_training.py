@@ -1,4 +1,4 @@
-"""bench/short_training.py: posterior networks of several kinds, trained alike and compared."""
+"""bench/short_training.py: networks of several kinds, trained alike and compared."""
 
 import json
 import sys

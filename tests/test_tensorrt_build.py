@@ -10,32 +10,24 @@ import types
 
 import onnx
 import pytest
-import torch
 import typer
 from bindings import bindings, without_library
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from mpi_fast import tensorrt
-from mpi_fast.bundle import Bundle, write_bundle
-from mpi_fast.calibration import Calibration
+from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name, write_bundle
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, ModelError, MPIFastError
-from mpi_fast.export.frame import fixed_rank, frame_onnx
-from mpi_fast.export.frozen import frozen_onnx
-from mpi_fast.export.onnx import encoder_onnx, score_onnx
 from mpi_fast.export.preflight import builder, parse, preflight
 from mpi_fast.export.turing import sums_for_products
-from mpi_fast.preprocessing import RowFilter
-from mpi_fast.simulation import Scanner
-from mpi_fast.training.checkpoint import Checkpoint
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.limits import EVALUATIONS
 
 command = importlib.import_module("mpi_fast.export.__main__")
 build = importlib.import_module("mpi_fast.export.tensorrt")
-CONFIG = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
-GRID, BATCHES = (7, 8), (1, 4)
-ARTEFACTS = {"encoder", "score", "score.fp16", "reconstruct", "reconstruct.frozen"}
+BATCHES = (1, 4)
+HALVED = half_name(FROZEN)
+BLOCKS = 3  # of the network in `exported`
 CAPABILITIES = (75, 80, 86, 89, 120)
 FLOAT, HALF, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
 
@@ -53,30 +45,14 @@ def rtx():
 
 
 @pytest.fixture(scope="module")
-def contents():
-    """Every artefact there is, of a small network."""
-    torch.manual_seed(1)
-    network = ScoreNetwork(CONFIG)
-    for value in network.parameters():
-        torch.nn.init.normal_(value, std=0.1)
-    checkpoint = Checkpoint(network.eval(), GRID, (0.02, 10.0), {})
-    scanner = Scanner(grid=GRID, sub_voxels=1)
-    calibration = Calibration.from_arrays(
-        scanner.system_matrix(), scanner.frequencies, GRID, scanner.field_of_view, rows=RowFilter(max_frequency=1e5)
-    )
-    general = frame_onnx(checkpoint, steps=2, samples=2, consensus=2)
-    graphs = {
-        "encoder.onnx": encoder_onnx(checkpoint),
-        "score.onnx": score_onnx(checkpoint),
-        "score.fp16.onnx": score_onnx(checkpoint, "fp16"),
-        "reconstruct.onnx": fixed_rank(general, GRID[0] * GRID[1]),
-        "reconstruct.frozen.onnx": frozen_onnx(general, calibration),
-    }
-    return {name: one.content for name, one in graphs.items()}
+def contents(exported):
+    """Every graph that engines are built of, of a small network and scanner."""
+    return {name: exported.read(name) for name in (FROZEN, HALVED)}
 
 
 def bundle_of(folder, contents, **more):
-    return write_bundle(folder / "bundle", {"grid": list(GRID), "sigma_range": [0.02, 10.0], **more}, contents)
+    others = dict.fromkeys((PLANE, VOLUME), b"no engine is built of this")
+    return write_bundle(folder / "bundle", {"sigma_range": [0.02, 10.0], **more}, {**others, **contents})
 
 
 def quiet(*_):
@@ -97,7 +73,7 @@ def test_every_artefact_for_every_capability(rtx, contents, tmp_path, capability
         bundle_of(tmp_path, contents), rtx, [capability], BATCHES, True, lambda *step: told.append(step)
     )
     engines = {facts.file: facts for facts in tensorrt.listed(bundle)}
-    assert engines.keys() == {f"{name}.sm{capability}.engine" for name in ARTEFACTS}
+    assert engines.keys() == {f"{name}.sm{capability}.engine" for name in ("frozen", "frozen.fp16")}
     for file, facts in engines.items():
         model = onnx.load_from_string(contents[facts.onnx])
         log = bundle.read(f"{file}.log").decode()
@@ -121,26 +97,28 @@ def test_every_artefact_for_every_capability(rtx, contents, tmp_path, capability
     assert all(0 < done <= total for _, done, total in told)
 
 
-def test_the_bundled_network(rtx, tmp_path):
-    """Its first profile is for one image: what a network of this size takes, and that TF32 is as asked."""
-    content = Bundle.open().read("score.onnx")
-    facts, plan, log = build.build_engine(rtx, "score.onnx", content, 89, (1, 8, 64), False, quiet)
+def test_a_profile_for_every_batch(rtx, contents):
+    """Valid from one frame to the batch; larger ones need more scratch memory, and TF32 is as asked."""
+    facts, plan, log = build.build_engine(rtx, FROZEN, contents[FROZEN], 89, (1, 8, 64), False, quiet)
     assert not facts.tf32
-    assert len(plan) > len(content)
+    assert len(plan) > 1000
     assert facts.workspace == tuple(sorted(facts.workspace))
-    assert profiles(log, "image")[2][2] == [64, 3, 19, 19]
-    assert sum(facts.layers[0].values()) <= 40
+    model = onnx.load_from_string(contents[FROZEN])
+    rows = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    assert [largest for _, _, largest in profiles(log, "real")] == [[1, rows], [8, rows], [64, rows]]
 
 
 def test_layers_have_the_precision_of_the_graph(rtx, contents):
-    """In half precision the convolutions, but for the last; never what is near the noise level or the edges."""
+    """In half precision the convolutions, but for each block's last; never what combines signals, nor the edges."""
     network = builder(rtx).create_network()
-    parser, errors = parse(rtx, network, contents["score.fp16.onnx"])
+    parser, errors = parse(rtx, network, contents[HALVED])
     assert not errors
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     kinds = rtx.module.LayerType
     convolutions = [one.get_output(0).dtype for one in layers if one.type == kinds.CONVOLUTION]
-    assert convolutions == (len(convolutions) - 1) * [rtx.module.float16] + [rtx.module.float32]
+    assert convolutions.count(rtx.module.float32) == BLOCKS * EVALUATIONS
+    assert set(convolutions) == {rtx.module.float16, rtx.module.float32}
+    assert convolutions[-1] == rtx.module.float32
     products = [one.get_output(0).dtype for one in layers if one.type == kinds.MATRIX_MULTIPLY]
     assert products
     assert set(products) == {rtx.module.float32}
@@ -153,7 +131,7 @@ def test_tf32_is_a_flag_of_the_build(rtx, contents):
     for tf32 in (True, False):
         maker = builder(rtx)
         network = maker.create_network()
-        parser, _ = parse(rtx, network, contents["encoder.onnx"])
+        parser, _ = parse(rtx, network, contents[FROZEN])
         config = build._config(rtx, maker, network, 89, BATCHES, tf32)
         assert config.get_flag(rtx.module.BuilderFlag.TF32) == tf32
         assert config.get_flag(rtx.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
@@ -164,23 +142,23 @@ def test_tf32_is_a_flag_of_the_build(rtx, contents):
 def test_float32_products_for_turing(rtx, contents, monkeypatch):
     """TensorRT-RTX has none for compute capability 7.5; sums take their place, and only there."""
     monkeypatch.setattr(build, "sums_for_products", quiet)
-    arguments = rtx, "score.onnx", contents["score.onnx"]
-    with pytest.raises(ModelError, match=r"score\.onnx, for compute capability 7\.5: .*FP32 GEMM is not supported"):
+    arguments = rtx, FROZEN, contents[FROZEN]
+    with pytest.raises(ModelError, match=r"frozen\.onnx, for compute capability 7\.5: .*FP32 GEMM is not supported"):
         build.build_engine(*arguments, 75, (1,), True, quiet)
     build.build_engine(*arguments, 80, (1,), True, quiet)
 
 
 def test_nothing_is_built_twice(rtx, contents, tmp_path, monkeypatch, cache):
-    content = contents["encoder.onnx"]
-    arguments = (rtx, "encoder.onnx", content, 89, BATCHES)
+    content = contents[FROZEN]
+    arguments = (rtx, FROZEN, content, 89, BATCHES)
     first = build.cached(*arguments, True, quiet)
     built = []
     monkeypatch.setattr(build, "build_engine", lambda *given: built.append(given) or first)
     assert build.cached(*arguments, True, quiet) == first
     assert not built
     build.cached(*arguments, False, quiet)
-    build.cached(rtx, "encoder.onnx", content, 120, BATCHES, True, quiet)
-    build.cached(rtx, "encoder.onnx", content, 89, (1,), True, quiet)
+    build.cached(rtx, FROZEN, content, 120, BATCHES, True, quiet)
+    build.cached(rtx, FROZEN, content, 89, (1,), True, quiet)
     assert len(built) == 3
     next(cache.glob(f"{first[0].key}.engine")).write_bytes(b"damaged")
     build.cached(*arguments, True, quiet)
@@ -188,19 +166,18 @@ def test_nothing_is_built_twice(rtx, contents, tmp_path, monkeypatch, cache):
 
 
 def test_engines_for_other_gpus_stay_and_those_of_other_graphs_go(rtx, contents, tmp_path):
-    two = {name: contents[name] for name in ("encoder.onnx", "score.onnx")}
-    bundle = build.add_engines(bundle_of(tmp_path, two), rtx, [89], (1,), True, quiet)
+    bundle = build.add_engines(bundle_of(tmp_path, contents), rtx, [89], (1,), True, quiet)
     bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
     assert {facts.capability for facts in tensorrt.listed(bundle)} == {89, 120}
     changed = {name: bundle.read(name) for name in bundle.manifest["files"]}
-    model = onnx.load_from_string(changed["score.onnx"])
+    model = onnx.load_from_string(changed[HALVED])
     model.doc_string = "another"
-    changed["score.onnx"] = model.SerializeToString()
+    changed[HALVED] = model.SerializeToString()
     bundle = bundle_of(tmp_path, changed, engines=bundle.manifest["engines"])
     bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
     files = {facts.file for facts in tensorrt.listed(bundle)}
-    assert files == {"encoder.sm89.engine", "encoder.sm120.engine", "score.sm120.engine"}
-    assert "score.sm89.engine" not in bundle.manifest["files"]
+    assert files == {"frozen.sm89.engine", "frozen.sm120.engine", "frozen.fp16.sm120.engine"}
+    assert "frozen.fp16.sm89.engine" not in bundle.manifest["files"]
 
 
 def graph(nodes, inputs, outputs, opset=20, domain=None):
@@ -251,11 +228,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_preflight(rtx, contents, tmp_path, what):
+def test_preflight(rtx, tmp_path, what):
     content, said = REFUSED[what]
     assert re.search(said, "; ".join(preflight(rtx, content)))
-    bundle = bundle_of(tmp_path, {"encoder.onnx": contents["encoder.onnx"], "score.onnx": content})
-    with pytest.raises(ModelError, match=rf"(?s)would refuse it: score\.onnx: .*{said}"):
+    bundle = bundle_of(tmp_path, {FROZEN: content})
+    with pytest.raises(ModelError, match=rf"(?s)would refuse it: frozen\.onnx: .*{said}"):
         build.add_engines(bundle, rtx, [89], (1,), True, quiet)
     assert not (tmp_path / "cache").exists()
 
@@ -277,7 +254,7 @@ def test_an_interrupt_ends_the_build(rtx, contents):
 
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        build.build_engine(rtx, "score.onnx", contents["score.onnx"], 89, (1,), True, interrupt)
+        build.build_engine(rtx, FROZEN, contents[FROZEN], 89, (1,), True, interrupt)
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -350,13 +327,13 @@ def test_capabilities_that_nothing_here_builds_for(rtx, monkeypatch):
     assert build.choose()[1] == (120,)
 
 
-def test_not_enough_memory(rtx, contents, monkeypatch):
+def test_not_enough_memory(rtx):
     rtx.listen().append(
         ("ERROR", "[x.cpp::alloc::1] Error Code 2: OutOfMemory (cudaError 2: out of memory) In f at /a.cpp:1")
     )
-    error = rtx.failure("score.onnx")
+    error = rtx.failure("frozen.onnx")
     assert re.fullmatch(
-        r"score\.onnx: not enough memory on the GPU: .*smaller batches need less \(--batch\)", str(error)
+        r"frozen\.onnx: not enough memory on the GPU: .*smaller batches need less \(--batch\)", str(error)
     )
     assert ".cpp" not in str(error)
 
@@ -395,7 +372,7 @@ def test_the_build_asks_for_nothing_that_the_data_centre_package_lacks(rtx, cont
     """Every attribute that a build uses is in the other package's bindings, too, but for what it asks of RTX alone."""
     asked = set()
     recording = tensorrt.TensorRT(rtx.name, rtx.version, Recording(rtx.module, asked), rtx.logger)
-    build.build_engine(recording, "score.onnx", contents["score.onnx"], 89, (1,), True, quiet)
+    build.build_engine(recording, FROZEN, contents[FROZEN], 89, (1,), True, quiet)
     preflight(recording, REFUSED["types that do not go together"][0])
     real = bindings("tensorrt", tmp_path)
     assert {
@@ -414,7 +391,7 @@ def test_the_build_asks_for_nothing_that_the_data_centre_package_lacks(rtx, cont
 
 
 def test_command_line(rtx, contents, tmp_path):
-    bundle = bundle_of(tmp_path, {name: contents[name] for name in ("encoder.onnx", "score.onnx")})
+    bundle = bundle_of(tmp_path, contents)
     export, runner = typer.Typer(), CliRunner()
     export.command()(command.export)
     given = ["--tensorrt", "--sm", "89,120", "--batch", "4,1", "--no-tf32", "--json", str(tmp_path / "said.json")]
@@ -422,17 +399,17 @@ def test_command_line(rtx, contents, tmp_path):
     assert result.exit_code == 0, result.output
     engines = json.loads((tmp_path / "said.json").read_text())["engines"]
     assert [(one["onnx"], one["capability"]) for one in engines] == [
-        ("encoder.onnx", 89),
-        ("encoder.onnx", 120),
-        ("score.onnx", 89),
-        ("score.onnx", 120),
+        (FROZEN, 89),
+        (FROZEN, 120),
+        (HALVED, 89),
+        (HALVED, 120),
     ]
     assert all(one["batches"] == [1, 4] and not one["tf32"] for one in engines)
     shown = runner.invoke(app, ["info", str(bundle.path), "--json", str(tmp_path / "info.json")])
     assert shown.exit_code == 0
     described = json.loads((tmp_path / "info.json").read_text())[str(bundle.path)]["TensorRT engines"].splitlines()
     assert described[1] == (
-        f"encoder.sm120.engine: tensorrt_rtx {rtx.version}, compute capability 12.0, fp32, batches of 1 to 4"
+        f"frozen.sm120.engine: tensorrt_rtx {rtx.version}, compute capability 12.0, fp32, batches of 1 to 4"
     )
     assert len(described) == 4
 
@@ -441,7 +418,7 @@ def test_command_line(rtx, contents, tmp_path):
     "wrong", [["--sm", "90"], ["--sm", "ada"], ["--batch", "0"], ["--batch", ""], ["--sm", "89", "-o", "elsewhere"]]
 )
 def test_options_that_make_no_sense(rtx, contents, tmp_path, wrong):
-    bundle = bundle_of(tmp_path, {name: contents[name] for name in ("encoder.onnx", "score.onnx")})
+    bundle = bundle_of(tmp_path, contents)
     export = typer.Typer()
     export.command()(command.export)
     before = sorted(file.name for file in bundle.path.iterdir())

@@ -9,22 +9,20 @@ import pytest
 import torch
 
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.likelihood import CONDITION_CHANNELS, Likelihood, signal_scale, tweedie
-from mpi_fast.symmetry import symmetries
-from mpi_fast.training import data
-from mpi_fast.training.checkpoint import FORMAT, load_checkpoint
+from mpi_fast.likelihood import Likelihood, signal_scale
+from mpi_fast.training import data, mixture
+from mpi_fast.training.checkpoint import FORMAT, load_trained
 from mpi_fast.training.config import TrainingConfig
-from mpi_fast.training.loop import learning_rate, train
-from mpi_fast.training.mixture import Mixture
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
+from mpi_fast.training.loop import learning_rate, open_ended_rate, train
+from mpi_fast.training.mixture import Mixture, make_settings, posterior_batches
 from mpi_fast.training.operators import make_operators
-from mpi_fast.training.recipes import RECIPES, loss_of
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
+from mpi_fast.training.recipes import RECIPES
 
 GRID = (9, 8)
-SMALL = NetworkConfig(features=16, encoder_width=16, encoder_inner=16, encoder_blocks=1, width=16, inner=16, blocks=1)
-CONFIG = TrainingConfig(
-    minutes=0.03, grid=GRID, scanners=3, phantoms=28, groups=2, frames=3, processes=1, network=SMALL
-)
+SMALL = PosteriorConfig(blocks=2, width=8, inner=8, embedding=8)
+FEW = Mixture(scanners=2, phantoms=28, planes=0, volumes=0)
+CONFIG = TrainingConfig(minutes=0.03, processes=1, mixture=FEW, network=SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -44,36 +42,23 @@ def test_random_scanners_depend_on_their_seed_alone(scanners):
     assert len(scanners) == 3
 
 
-def test_batches_are_what_the_runtime_would_compute(scanners, phantoms, monkeypatch):
-    """Condition and estimate of a batch, again from its own scale, by the NumPy code that users run."""
-    monkeypatch.setattr(data, "SPIKY", 0.0)
-    rng = torch.Generator().manual_seed(0)
-    batch = data.draw_batch(scanners, phantoms, 4, 5, rng)
-    assert batch.condition.shape == (20, CONDITION_CHANNELS, *GRID)
-    assert batch.image.shape == (20 * data.DRAWS, 3, *GRID)
-    assert batch.target.shape == (20 * data.DRAWS, 1, *GRID)
-    assert all(torch.isfinite(t).all() for t in (batch.condition, batch.image, batch.sigma, batch.target))
-    assert (batch.image[:, 1] > 0).all()
-    shrink, spread = zip(*(tweedie(float(s)) for s in batch.sigma), strict=True)
-    assert (batch.image[:, 1].amax(dim=(1, 2)) <= torch.tensor(spread) * 1.001).all()
-    # The noisy image is the target plus noise of the level that the batch states.
-    noise = (batch.image[:, 2] - batch.target[:, 0]) / batch.sigma[:, None, None]
-    assert noise.std() == pytest.approx(1, abs=0.05)
-    # Where the scanner sees nothing (largest deviation), the estimate is the shrunk noisy image.
-    blind = batch.image[:, 1] > 0.9999 * torch.tensor(spread)[:, None, None]
-    expected = torch.tensor(shrink)[:, None, None] * batch.image[:, 2]
-    torch.testing.assert_close(batch.image[:, 0][blind], expected[blind], atol=0.05, rtol=0.05)
+@pytest.fixture
+def batches(monkeypatch, few):
+    """Small ones, without an end."""
+    monkeypatch.setattr(mixture, "VOXELS", 4 * 361)
+    return posterior_batches(few, 0, torch.device("cpu"))
 
 
-def test_scanners_that_measure_nothing_are_shown_as_such(scanners, phantoms, monkeypatch):
-    """As consensus shows the network that it is told nothing of the signals."""
-    monkeypatch.setattr(data, "BLIND", 1.0)
-    batch = data.draw_batch(scanners, phantoms, 2, 3, torch.Generator().manual_seed(0))
-    nothing = Likelihood.of_nothing(6, GRID[0] * GRID[1]).condition().reshape(6, -1, *GRID)
-    torch.testing.assert_close(batch.condition, torch.from_numpy(nothing))
-    shrink, spread = (torch.as_tensor(value)[:, None, None] for value in tweedie(batch.sigma.numpy()))
-    torch.testing.assert_close(batch.image[:, 0], shrink * batch.image[:, 2])
-    torch.testing.assert_close(batch.image[:, 1], spread.expand_as(batch.image[:, 1]))
+@pytest.fixture(scope="module")
+def few():
+    return make_settings(FEW, seed=0)
+
+
+def test_frames_are_scaled_as_the_runtime_scales_them(scanners, phantoms):
+    frames = data.draw_frames(scanners, phantoms, 4, 5, torch.Generator().manual_seed(0))
+    for y, s, noise in zip(frames.y.numpy(), frames.singular_values.numpy(), frames.noise.numpy(), strict=True):
+        rank = int((s > 0).sum())
+        np.testing.assert_allclose(signal_scale(y[:, :rank], s[:rank], noise), 1, rtol=1e-3)
 
 
 def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
@@ -83,44 +68,23 @@ def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
     x = rng.standard_normal((500, GRID[0] * GRID[1])).astype(np.float32)
     y = (x @ v * s + 0.3 * rng.standard_normal((500, len(s)))).astype(np.float32)
     likelihood = Likelihood(y, s, v, np.full(500, 0.3, np.float32))
-    error = (likelihood.combine(np.zeros((500, 1, x.shape[1]), np.float32), 1.0)[:, 0] - x) / likelihood.deviation(1.0)
+    signals = Signals.of(*(torch.from_numpy(array)[None] for array in (y, likelihood.noise, s, v)))
+    deviation = torch.exp(unseen(signals, gains(signals, torch.ones(1, 500, 1))))[0, :, 0].numpy()
+    error = (likelihood.combine(np.zeros((500, 1, x.shape[1]), np.float32), 1.0)[:, 0] - x) / deviation
     assert error.std() == pytest.approx(1, abs=0.03)
     assert np.median(signal_scale(y, s, likelihood.noise)) == pytest.approx(0.5, rel=0.1)
 
 
-def test_the_untrained_network_returns_the_linear_estimate_on_any_grid():
-    network = ScoreNetwork(SMALL)
-    for grid in ((9, 8), (19, 19), (26, 13)):
-        image, condition = torch.rand(4, 3, *grid) + 0.1, torch.rand(2, CONDITION_CHANNELS, *grid) + 0.1
-        denoised = network(condition, image, torch.ones(4))
-        bias = network.denoiser.head.bias.detach()
-        torch.testing.assert_close(denoised, image[:, :1] + image[:, 1:2] * bias)
-
-
-def test_the_network_learns(scanners, phantoms):
-    torch.manual_seed(0)
-    network = ScoreNetwork(SMALL)
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
-    batch = data.draw_batch(scanners, phantoms, 2, 4, torch.Generator().manual_seed(1))
-    first = float(loss_of(network, batch).detach())
-    for _ in range(60):
-        optimiser.zero_grad()
-        loss = loss_of(network, batch)
-        loss.backward()
-        optimiser.step()
-    assert float(loss.detach()) < 0.7 * first
-
-
-def test_a_run_is_checkpointed_resumed_and_reported(tmp_path):
+def test_a_run_is_checkpointed_resumed_and_reported(tmp_path, batches):
     output, seen = tmp_path / "model.pt", []
-    train(CONFIG, output, device="cpu", report=seen.append)
-    first = load_checkpoint(output)
-    assert first.grid == GRID
+    train(CONFIG, output, device="cpu", batches=batches, report=seen.append)
+    first = load_trained(output)
+    assert first.method == "posterior"
     assert first.provenance["seed"] == 0
     assert first.provenance["steps"] > 0
     assert seen[0].loss > 0
-    train(replace(CONFIG, minutes=0.06), output, device="cpu", resume=True)
-    second = load_checkpoint(output)
+    train(replace(CONFIG, minutes=0.06), output, device="cpu", batches=batches, resume=True)
+    second = load_trained(output)
     assert second.provenance["steps"] > first.provenance["steps"]
     assert second.provenance["minutes"] > first.provenance["minutes"]
     with pytest.raises(ModelError, match="expected"):
@@ -128,13 +92,25 @@ def test_a_run_is_checkpointed_resumed_and_reported(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"model.pt", "model.pt.resume"}
 
 
-def test_a_run_goes_on_from_its_checkpoint_alone(tmp_path):
+def test_a_finished_run_goes_on_from_before_its_finish(tmp_path, batches):
     output = tmp_path / "model.pt"
-    train(CONFIG, output, device="cpu")
-    first = load_checkpoint(output)
+    train(CONFIG, output, device="cpu", batches=batches)
+    before, steps = (tmp_path / "model.pt.resume").read_bytes(), load_trained(output).provenance["steps"]
+    train(replace(CONFIG, minutes=0.06, finish=0.06), output, device="cpu", batches=batches, resume=True)
+    assert load_trained(output).provenance["steps"] > steps
+    assert (tmp_path / "model.pt.resume").read_bytes() == before
+    train(replace(CONFIG, minutes=0.0), output, device="cpu", batches=batches, resume=True)
+    assert load_trained(output).provenance["steps"] == steps
+
+
+def test_a_run_goes_on_from_its_checkpoint_alone(tmp_path, batches):
+    output = tmp_path / "model.pt"
+    train(CONFIG, output, device="cpu", batches=batches)
+    first = load_trained(output)
     (tmp_path / "model.pt.resume").unlink()
-    train(replace(CONFIG, minutes=0.0), output, device="cpu", resume=True)  # no time is left: nothing changes
-    again = load_checkpoint(output)
+    # No time is left: nothing changes.
+    train(replace(CONFIG, minutes=0.0), output, device="cpu", batches=batches, resume=True)
+    again = load_trained(output)
     assert again.provenance["steps"] == first.provenance["steps"]
     for name, value in first.network.state_dict().items():
         torch.testing.assert_close(again.network.state_dict()[name], value)
@@ -156,16 +132,24 @@ def test_learning_rate_rises_and_falls():
     assert rates[1] == pytest.approx(2e-3, rel=0.01)
 
 
+def test_learning_rate_of_a_run_without_an_end():
+    assert open_ended_rate(0.01, 0, 0) == pytest.approx(1e-4)
+    assert open_ended_rate(0.01, 500, 500) == pytest.approx(0.01)
+    assert open_ended_rate(0.01, 4000, 4000) == pytest.approx(0.005)
+    assert open_ended_rate(0.01, 4000, 9) == pytest.approx(0.0005)
+
+
 # -- checkpoints from strangers ------------------------------------------------------------------------------------
 
 
 def content(**changes):
     return {
         "format": FORMAT,
+        "method": "posterior",
         "grid": list(GRID),
         "network": SMALL.to_dict(),
         "sigma_range": [0.02, 10.0],
-        "state": ScoreNetwork(SMALL).state_dict(),
+        "state": PosteriorNetwork(SMALL).state_dict(),
         "provenance": {},
         **changes,
     }
@@ -177,8 +161,8 @@ class Malicious:
 
 
 def nan_state():
-    state = ScoreNetwork(SMALL).state_dict()
-    state["encoder.stem.bias"][0] = float("nan")
+    state = PosteriorNetwork(SMALL).state_dict()
+    state["conditioner.spread.bias"][0] = float("nan")
     return state
 
 
@@ -187,6 +171,8 @@ def nan_state():
     [
         {"format": FORMAT - 1},
         {"format": FORMAT + 1},
+        {"method": "score"},
+        {"method": None},
         {"grid": [19]},
         {"grid": [0, 5]},
         {"sigma_range": [1.0, 0.1]},
@@ -203,7 +189,7 @@ def test_broken_checkpoints_are_refused(tmp_path, changes):
     path = tmp_path / "model.pt"
     torch.save(content(**changes), path)
     with pytest.raises(ModelError, match=r"model\.pt"):
-        load_checkpoint(path)
+        load_trained(path)
 
 
 def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
@@ -211,7 +197,7 @@ def test_code_in_a_checkpoint_is_not_executed(tmp_path, monkeypatch):
     for path, write in (("a.pt", lambda f: torch.save(content(provenance=Malicious()), f)), ("b.pt", pickle_to)):
         write(path)
         with pytest.raises(ModelError, match="nothing was executed"):
-            load_checkpoint(path)
+            load_trained(path)
     assert not Path("owned").exists()
 
 
@@ -232,7 +218,7 @@ def test_files_that_are_no_checkpoints(tmp_path, kind):
         torch.save(content(), path)
         path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ModelError, match=r"model\.pt"):
-        load_checkpoint(path)
+        load_trained(path)
 
 
 @pytest.mark.parametrize("method", [*RECIPES])
@@ -244,14 +230,6 @@ def test_training_computes_in_bfloat16_only_where_that_is_fast(monkeypatch, meth
     first = next(part for part in network.modules() if isinstance(part, torch.nn.Conv2d))
     seen = []
     first.register_forward_hook(lambda layer, given, result: seen.append(result.dtype))
-    tiny = Mixture(scanners=2, phantoms=28, planes=0, volumes=0)
-    config = replace(CONFIG, scanners=2, groups=1, frames=1, processes=1, mixture=tiny)
+    config = replace(CONFIG, grid=GRID, scanners=2, phantoms=28, groups=1, frames=1)
     recipe.loss(network, next(recipe.data(config, torch.device("cpu"), 0)))
     assert set(seen) == {torch.bfloat16 if fast else torch.float32}
-
-
-def test_training_shows_images_in_the_symmetries_that_consensus_shows():
-    image = torch.arange(9.0).reshape(1, 1, 3, 3)
-    for number, where in enumerate(symmetries((3, 3)).tolist()):
-        turns = torch.tensor([[bool(number & bit) for bit in (1, 2, 4)]])
-        torch.testing.assert_close(data._turned(image, turns).flatten()[where], image.flatten())

@@ -8,9 +8,10 @@ import typer
 from rich.table import Table
 
 from mpi_fast.cli.bench import PUBLISHED_MS, measure, summarise
-from mpi_fast.cli.options import JsonFile, Model, Seed, Threads
+from mpi_fast.cli.options import Evaluations, JsonFile, Model, Seed, Threads
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.limits import EVALUATIONS
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -30,6 +31,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Picture to write.")] = Path("demo.png"),
     model: Model = "default",
     threads: Threads = None,
+    evaluations: Evaluations = EVALUATIONS,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
@@ -45,7 +47,7 @@ def demo(
             task = bar.add_task("calibrating a simulated scanner", total=2 + len(SNRS_DB))
             matrix = measure_matrix(scanner(), CALIBRATION_SNR_DB, np.random.default_rng([seed, 0]))
             calibration = matrix.calibrate()
-            reconstructor = Reconstructor(calibration, model, threads=threads)
+            reconstructor = Reconstructor(calibration, model, threads=threads, evaluations=evaluations)
             truth = matrix.truth[calibration.selection]
             trials = []
             for snr_db in SNRS_DB:

@@ -1,4 +1,4 @@
-"""``mpi-fast train``: a score network for one's own grid or taste, or one to compare it with."""
+"""``mpi-fast train``: the network, anew or going on, or one to compare it with."""
 
 import math
 from functools import partial
@@ -23,19 +23,19 @@ def train(
         float, typer.Option(min=0, help="Minutes of them, the last ones, with a falling learning rate: to deploy.")
     ] = 0.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
-    method: Annotated[str, typer.Option(help="score; posterior, its successor; dernet or deq, to compare.")] = "score",
+    method: Annotated[str, typer.Option(help="posterior, which is ours; dernet or deq, to compare.")] = "posterior",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     grid: Annotated[
         str | None,
-        typer.Option(show_default="19x19", help="Voxels of the images, rows x columns; posterior serves any."),
+        typer.Option(show_default="19x19", help="Voxels of the images of dernet and deq; posterior serves any."),
     ] = None,
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
     scanners: Annotated[
-        int | None, typer.Option(min=1, max=100_000, show_default="256", help="Random scanners; posterior has its own.")
+        int | None, typer.Option(min=1, max=100_000, show_default="256", help="Random scanners of dernet and deq.")
     ] = None,
     phantoms: Annotated[
-        int | None, typer.Option(min=1, max=10**7, show_default="60000", help="Random phantoms; posterior has its own.")
+        int | None, typer.Option(min=1, max=10**7, show_default="60000", help="Random phantoms of dernet and deq.")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(show_default="the method's own", help="Highest one.")] = None,
     json_file: JsonFile = None,
@@ -78,7 +78,7 @@ def train(
         for state in last:
             facts = {"steps": state.step, "loss": f"{state.loss:.4g}", "minutes": f"{state.seconds / 60:.2f}"}
             console.print(facts_table("trained", facts))
-        export = "mpi_fast.export" if method == "score" else "mpi_fast.export.learned"
+        export = "mpi_fast.export" if method == "posterior" else "mpi_fast.export.learned"
         console.print(f"wrote {output}; to deploy it: python -m {export} {output}", soft_wrap=True)
         if json_file:
             write_json(json_file, {"written": output, **(vars(last[-1]) if last else {})})

@@ -16,6 +16,7 @@ from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.specification import TYPES
 from mpi_fast.mdf.types import FloatArray, IntArray, Triple
+from mpi_fast.signals import uninterrupted
 
 _CHUNK_BYTES = 1 << 20
 _NUMPY = {"complex": "complex128"}  # types of the specification that NumPy calls otherwise
@@ -58,6 +59,7 @@ class GrowingDataset:
         """Length of the first axis; 0 before the first block."""
         return 0 if self._data is None else len(self._data)
 
+    @uninterrupted
     def append(self, block: NDArray[Any]) -> None:
         """Write `block` behind what there is; InputError if its type is another, OSError where the disk is full."""
         if self._data is None:

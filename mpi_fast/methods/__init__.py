@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mpi_fast import bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
 from mpi_fast.methods.art import ROWS, Kaczmarz
-from mpi_fast.methods.base import MODEL, Method
+from mpi_fast.methods.base import Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.learned import model_file, model_grid, packaged
@@ -45,7 +44,7 @@ class Entry:
     fixed : mapping
         Parameters that make the entry what it is.
     network : bool
-        Whether it evaluates the posterior network: takes ``model`` and ``threads``.
+        Whether it evaluates the network of a bundle: takes ``model`` and ``threads``.
     ours : bool
         Whether it is this project's own method, and no opponent.
     trained : bool
@@ -67,11 +66,6 @@ class Entry:
 
 def _samples(title: str, samples: int, **fixed: Any) -> Entry:
     return Entry(title, SampleMean, fixed={"samples": samples, **fixed}, network=True, ours=True)
-
-
-def _score(title: str, **fixed: Any) -> Entry:
-    of_network = {"model": bundle.packaged(), "threads": 1, "inspect": False}
-    return Entry(f"score network{title}", Reconstructor, fixed={**of_network, **fixed}, ours=True)
 
 
 _SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
@@ -99,8 +93,6 @@ REGISTRY: dict[str, Entry] = {
     "posterior": Entry("mpi-fast", Reconstructor, fixed={"inspect": False}, network=True, ours=True),
     "samples": _samples("mean of 32 samples, DPM-Solver++", 32),
     "paper": _samples("one sample, as published", 1, sampler="predictor-corrector", steps=1000),
-    "fast": _score(""),
-    "average": _score(", mean of the samples", consensus=0),
 }
 REGISTRY |= {
     sde: _samples(f"mean of 8 samples, {title} SDE", 8, sampler="euler-maruyama", sde=sde, steps=100)
@@ -108,7 +100,7 @@ REGISTRY |= {
 }
 
 _CLASSICAL = ("art", "tikhonov", "nnls", "l1", "tv", "nonconvex", "plug-and-play")
-_LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and not e.ours and packaged(name).is_file())
+_LEARNED = tuple(name for name, e in REGISTRY.items() if e.trained and packaged(name).is_file())
 DEFAULT = (*_CLASSICAL, *_LEARNED, "posterior")
 """What `mpi-fast compare` shows unless told otherwise: sampling takes a second a frame and more, and of ``dernet`` and
 ``deq`` those are there whose model comes with the package."""
@@ -141,33 +133,11 @@ def check(name: str) -> None:
         model_file(name)
 
 
-def refusal(name: str, grid: tuple[int, ...], model: str = MODEL) -> str | None:
-    """Why a method cannot reconstruct images of a grid, or None if it can.
-
-    Parameters
-    ----------
-    name : str
-    grid : (ny, nx) or (nz, ny, nx)
-    model : str
-        Bundle, for the methods whose network it holds.
-
-    Raises
-    ------
-    InputError, ModelError
-        As `check`, and for a bundle that is none.
-    """
-    entry = get(name)
-    if entry.network and (opened := bundle.Bundle.open(model)).method != "posterior":
-        return f"it evaluates posterior networks, and {opened.path} is none"
-    if "model" in entry.fixed and not (opened := bundle.Bundle.open(entry.fixed["model"])).serves(grid):
-        return _for_another(opened.grid, grid)
-    if entry.trained and (trained_on := model_grid(name)) != grid:
-        return _for_another(trained_on, grid)
+def refusal(name: str, grid: tuple[int, ...]) -> str | None:
+    """Why a method cannot reconstruct images of a grid, or None if it can; errors as of `check`."""
+    if get(name).trained and (trained_on := model_grid(name)) != grid:
+        return f"the network is for {shown(trained_on)} voxels, not {shown(grid)}"
     return None
-
-
-def _for_another(made_for: tuple[int, ...], grid: tuple[int, ...]) -> str:
-    return f"the network is for {shown(made_for)} voxels, not {shown(grid)}"
 
 
 def create(name: str, calibration: Calibration, **parameters: Any) -> Method:

@@ -1,7 +1,7 @@
 """What every method is: signals of one scanner in, images out, as a `Reconstructor` is called.
 
 Most methods solve the reduced problem ``y = S V^T x + sigma xi``, which says about x all that the signals say (see
-`calibration`), in the same units as the score model: `ReducedMethod` scales each frame to an image of root-mean-square
+`calibration`), in the units of the network: `ReducedMethod` scales each frame to an image of root-mean-square
 one (`likelihood.signal_scale`) and back, so that every method scales with its signals, as a linear one does, and one
 value of a parameter suits faint and strong frames.
 """
@@ -24,7 +24,6 @@ from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]
 Computed = TypeVar("Computed")
-MODEL = "posterior"  # the bundle of the package whose network methods evaluate
 BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
 
 

@@ -2,7 +2,7 @@
 
 PP-MPI (Askin et al., "PP-MPI: a deep plug-and-play prior for magnetic particle imaging reconstruction", MLMIR 2022)
 alternates, by ADMM, between the signals and a denoiser that knows images but no scanner. Here the denoiser is the
-bundled network without any signals (`pipelines.posterior.Prior`; an eighth of the scanners that it was trained with
+bundled network without any signals (`pipelines.graph.Prior`; an eighth of the scanners that it was trained with
 measured nothing), so that what differs from our own method is how the two are brought together:
 
     x = argmin ||S V^T x - y||^2 / sigma^2 + ||x - (z - u)||^2 / r^2,    z = D(x + u; level),    u = u + x - z
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.errors import InputError
 from mpi_fast.likelihood import Likelihood
-from mpi_fast.methods.base import MODEL, ReducedMethod, check_count, check_positive, parts
-from mpi_fast.pipelines.posterior import VOXELS, Prior
+from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
+from mpi_fast.pipelines.graph import VOXELS, Prior
 
 Array = NDArray[np.float32]
 Scheme = Literal["admm", "hqs"]
@@ -53,7 +53,7 @@ class PlugAndPlay(ReducedMethod):
     iterations : int
         Evaluations of the network.
     model : str or Path
-        Bundle of a posterior network, which serves planes and volumes of every grid.
+        Bundle; see `Reconstructor`.
     threads : int, optional
         Threads that the network may use; default all.
 
@@ -61,8 +61,6 @@ class PlugAndPlay(ReducedMethod):
     ------
     InputError, ModelError
         For options out of range, and for a broken bundle.
-    MismatchError
-        For a bundle of another network.
     """
 
     def __init__(
@@ -73,7 +71,7 @@ class PlugAndPlay(ReducedMethod):
         strength: float = 1.0,
         iterations: int = 20,
         *,
-        model: str | Path = MODEL,
+        model: str | Path = "default",
         threads: int | None = None,
     ) -> None:
         super().__init__(calibration)
@@ -82,14 +80,10 @@ class PlugAndPlay(ReducedMethod):
         check_positive(level=level, strength=strength)
         check_count(iterations=iterations)
         bundle = Bundle.open(model)
-        if bundle.method != "posterior":
-            raise MismatchError(f"{bundle.path}: a {bundle.method} network; plug and play needs a posterior network")
         self._admm = scheme == "admm"
         self._levels = np.geomspace(level if self._admm else max(level, 1.0), level, iterations).tolist()
-        self._strength, self._prior = (
-            strength,
-            _prior(bundle.path, bundle.manifest.get("seal"), calibration.grid, threads),
-        )
+        self._strength = strength
+        self._prior = _prior(bundle.path, bundle.manifest.get("seal"), calibration.grid, threads)
 
     def solve(self, likelihood: Likelihood) -> Array:
         """Images (F, N)."""

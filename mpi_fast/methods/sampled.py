@@ -14,8 +14,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.methods.base import MODEL, Estimate
-from mpi_fast.reconstructor import SAMPLER_STEPS, Reconstructor
+from mpi_fast.methods.base import Estimate
+from mpi_fast.pipelines import Sampling
+from mpi_fast.reconstructor import Reconstructor
 
 
 class SampleMean:
@@ -30,7 +31,7 @@ class SampleMean:
     sampler, sde, steps, seed
         See `Reconstructor.samples`.
     model : str or Path
-        Bundle of a posterior network.
+        Bundle; see `Reconstructor`.
     threads : int, optional
         Threads that the network may use; default all.
 
@@ -43,13 +44,13 @@ class SampleMean:
     def __init__(
         self,
         calibration: Calibration,
-        samples: int = 32,
+        samples: int = Sampling.samples,
         sampler: str = "dpm",
         sde: str = "ve",
-        steps: int = SAMPLER_STEPS,
+        steps: int = Sampling.steps,
         seed: int = 0,
         *,
-        model: str | Path = MODEL,
+        model: str | Path = "default",
         threads: int | None = None,
     ) -> None:
         reconstructor = Reconstructor(calibration, model, device="cpu", threads=threads, inspect=False)

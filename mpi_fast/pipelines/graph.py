@@ -127,7 +127,7 @@ class PosteriorGraph:
                 drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
                 return np.asarray(drawn if draw else drawn + denoise(0 * drawn, np.inf) / np.float32(sde.sigma_max))
 
-            images[index] = sampler(denoise, noise, sampling.steps, sde) * scales[index]
+            images[index] = sampler(denoise, noise, sde, sampling.steps) * scales[index]
         return images
 
 

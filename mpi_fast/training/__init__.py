@@ -1,1 +1,1 @@
-"""Training of the score network (torch): `network` what, `data` from what, `loop` how."""
+"""Training of the network, and of what it is compared with (torch): `recipes` what, `loop` how, `mixture` from what."""

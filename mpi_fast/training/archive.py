@@ -12,8 +12,8 @@ from pathlib import Path
 from mpi_fast.errors import ModelError
 from mpi_fast.reading import read_regular
 
-LARGEST_FILE = 256 * 2**20  # bytes; a score network has a few MB
-LARGEST_PICKLE = 2**20  # names and shapes: a score network has 8 kB
+LARGEST_FILE = 256 * 2**20  # bytes; a network has a few MB
+LARGEST_PICKLE = 2**20  # names and shapes: a network has some 30 kB
 EXPECTED = "a checkpoint (model.pt) written by mpi-fast train"
 
 

@@ -1,10 +1,10 @@
 """``model.pt``: a trained network as a plain dict of tensors, numbers and strings.
 
 ``format``       version of this layout, 2
-``method``       what kind of network, one of `recipes`; ``score`` where it is missing
-``grid``         [ny, nx]
-``network``      the fields of its configuration, such as `network.NetworkConfig`
-``sigma_range``  [smallest, largest] noise level of the sampler, in the training of a score network
+``method``       what kind of network, one of `recipes`
+``grid``         [ny, nx] of an opponent; the network itself serves every grid
+``network``      the fields of its configuration, such as `posterior.PosteriorConfig`
+``sigma_range``  [smallest, largest] noise level of the noisy images in training
 ``state``        {name: float32 tensor}, the moving average of the weights
 ``provenance``   who trained it, on what, for how long
 
@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from mpi_fast.errors import ModelError
 from mpi_fast.limits import LARGEST_GRID
 from mpi_fast.training.archive import read_archive
-from mpi_fast.training.network import ScoreNetwork
 from mpi_fast.training.recipes import RECIPES, Recipe
 
 FORMAT = 2
@@ -42,31 +41,7 @@ class Trained:
     grid: tuple[int, int]
     sigma_range: tuple[float, float]
     provenance: dict[str, Any]
-    method: str = "score"
-
-
-@dataclass(frozen=True)
-class Checkpoint(Trained):
-    """A score network."""
-
-    network: ScoreNetwork
-
-
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read and check ``model.pt`` of a score network; see `load_trained`.
-
-    Raises
-    ------
-    ModelError
-        As `load_trained`, and for another kind of network.
-    """
-    trained = load_trained(path)
-    if not isinstance(trained.network, ScoreNetwork):
-        raise ModelError(
-            f"{path}: a network of the method '{trained.method}', expected 'score'; "
-            "to export it: python -m mpi_fast.export.learned"
-        )
-    return Checkpoint(**vars(trained))
+    method: str
 
 
 def load_trained(path: str | Path) -> Trained:
@@ -85,7 +60,7 @@ def load_trained(path: str | Path) -> Trained:
         raise ModelError(
             f"{path}: not a checkpoint of plain tensors, numbers and strings; nothing was executed"
         ) from error
-    keys = {"format", "grid", "network", "sigma_range", "state", "provenance"}
+    keys = {"format", "method", "grid", "network", "sigma_range", "state", "provenance"}
     if not isinstance(content, dict) or not keys <= content.keys():
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise ModelError(f"{path}: expected a dict with {', '.join(sorted(keys))}, found {found}")
@@ -96,7 +71,7 @@ def load_trained(path: str | Path) -> Trained:
         low, high = (float(s) for s in content["sigma_range"])
         if min(ny, nx) < 2 or max(ny, nx) > LARGEST_GRID or not 0 < low < high < math.inf:
             raise ValueError(f"grid {ny} x {nx}, noise levels {low} to {high}")
-        method = str(content.get("method", "score"))
+        method = str(content["method"])
         if method not in RECIPES:
             raise ValueError(f"method '{method}', expected one of {', '.join(RECIPES)}")
         state = check_tensors(content["state"], storages)

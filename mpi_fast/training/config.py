@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from mpi_fast.training.deq import DeqConfig
 from mpi_fast.training.dernet import DernetConfig
 from mpi_fast.training.mixture import Mixture
-from mpi_fast.training.network import NetworkConfig
 from mpi_fast.training.posterior import PosteriorConfig
 
 
@@ -18,10 +17,10 @@ class TrainingConfig:
     minutes : float
         Wall-clock time of training, all resumed runs together.
     finish : float
-        Minutes at the end of a posterior network's run, otherwise without an end, in which the learning rate falls to
-        zero: for a checkpoint to deploy. A run that is resumed later goes on from before them.
+        Minutes at the end of a run that otherwise has no end, in which the learning rate falls to zero: for a
+        checkpoint to deploy. A run that is resumed later goes on from before them.
     grid : (ny, nx)
-        Image size; the posterior network is trained on the grids of its mixture instead.
+        Image size of an opponent; the network is trained on the grids of its mixture instead.
     scanners, phantoms : int
         How many random scanners and phantoms of this grid to draw samples from.
     groups, frames : int
@@ -33,10 +32,10 @@ class TrainingConfig:
     seed : int
         For scanners, phantoms, batches and initial weights.
     mixture : Mixture
-        Of the posterior network's data.
+        Of the network's data.
     processes : int
         That simulate scanners.
-    network : PosteriorConfig, NetworkConfig, DernetConfig or DeqConfig
+    network : PosteriorConfig, DernetConfig or DeqConfig
         What to train.
     """
 
@@ -52,4 +51,4 @@ class TrainingConfig:
     seed: int = 0
     mixture: Mixture = field(default_factory=Mixture)
     processes: int = 2
-    network: PosteriorConfig | NetworkConfig | DernetConfig | DeqConfig = field(default_factory=NetworkConfig)
+    network: PosteriorConfig | DernetConfig | DeqConfig = field(default_factory=PosteriorConfig)

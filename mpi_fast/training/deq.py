@@ -8,8 +8,8 @@ an SVD. The fixed point is found by Anderson acceleration with at most 25 iterat
 
 What is our choice: one network for every scanner and noise level, where the paper trains one for each. So signals are
 taken in units of their noise and the component's ln(S / sigma) goes along, the image network sees, as a second
-channel, how well each voxel is measured, and the step of the image is the exact proximal one of our guidance, with a
-spread that is learned. epsilon is what noise alone explains, ``sigma sqrt(R)``. The networks are 16 channels wide
+channel, how well each voxel is measured, and the step of the image is the exact one of `likelihood`, with a spread
+that is learned. epsilon is what noise alone explains, ``sigma sqrt(R)``. The networks are 16 channels wide
 instead of 12.
 
 Gradients: up to `DEPTH` Anderson iterations without them, then `STEPS_WITH_GRADIENT` plain ones with, through which
@@ -29,8 +29,8 @@ from torch.nn import functional
 
 from mpi_fast.methods.anderson import fixed_point
 from mpi_fast.training.data import Frames
+from mpi_fast.training.layers import zeroed
 from mpi_fast.training.mixed import mixed
-from mpi_fast.training.network import zeroed
 
 STEPS_WITH_GRADIENT = 2
 DEPTH = 12

@@ -12,8 +12,8 @@ signal came out:
     features    V diag(f_c / S) y        and what they resolve, diag(V diag(f_c) V^T),    c = 1 ... C
     f_c         sigmoid(2 ln(S / sigma) + b_c + MLP_c(ln(S / sigma), ln(1 + |y| / sigma)))
 
-It starts as C Tikhonov filters of different strengths (MLP = 0). The post-processing is a U-Net like our encoder, in
-the place of the paper's layers, which corrects the first feature in units of its deviation: a plain sum of both would
+It starts as C Tikhonov filters of different strengths (MLP = 0). The post-processing is a U-Net, in the place of
+the paper's layers, which corrects the first feature in units of its deviation: a plain sum of both would
 only learn more slowly.
 """
 
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mpi_fast.training.layers import UNet, zeroed
 from mpi_fast.training.mixed import mixed
-from mpi_fast.training.network import UNet, zeroed
 
 LEVEL_RANGE = (-8.0, 12.0)  # of ln(S / sigma): components beyond are noise alone, or free of it
 STRONGEST = 4.0  # of the initial filters, in units of ln(sigma^2)

@@ -22,8 +22,8 @@ from mpi_fast.machine import processor
 from mpi_fast.training.archive import LARGEST_FILE, read_archive
 from mpi_fast.training.checkpoint import FORMAT, load_trained
 from mpi_fast.training.config import TrainingConfig
-from mpi_fast.training.data import SIGMA
 from mpi_fast.training.mixed import has_bfloat16
+from mpi_fast.training.mixture import SIGMA
 from mpi_fast.training.recipes import RECIPES, method_of
 
 REFERENCE = 1000  # steps of an open-ended run at the highest learning rate
@@ -214,7 +214,7 @@ def command(config: TrainingConfig) -> str:
     if any(getattr(complete, name) != getattr(default, name) for name in said_by_none):
         return f"mpi_fast.training.loop.train({config})"
     options = {  # and what they are unless told otherwise
-        "method": (method, "score"),
+        "method": (method, method_of(TrainingConfig().network)),
         "minutes": (f"{config.minutes:g}", None),
         "finish": (f"{config.finish:g}", "0"),
         "seed": (config.seed, None),

@@ -1,4 +1,4 @@
-"""What the posterior network is trained on: scanners of every kind, on planes and volumes of every size.
+"""What the network is trained on: scanners of every kind, on planes and volumes of every size.
 
 A `Setting` is one grid with its scanners and phantoms. A batch comes from one of them: as many frames as make about the
 same number of voxels, in denoising score matching given the signals: half of the frames have no noisy image beside
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mpi_fast.phantoms import TRAINING_FAMILIES, TRAINING_VOLUMES, WIDE_FAMILIES, Array, generate
-from mpi_fast.training.data import BLIND, SIGMA, draw_frames, turned_frames
+from mpi_fast.training.data import draw_frames, turned_frames
 from mpi_fast.training.operators import Operators, Reduced, reduced_abstract, reduced_scanner, stack, workers
 from mpi_fast.training.posterior import Signals
 
@@ -25,6 +25,8 @@ GROUPS = 8  # scanners in a batch, at most
 STANDARD = 19, 19
 ABSTRACT_EVERY = 6, 3  # how often a scanner of the standard grid, and of others, is an abstract operator
 ALONE = 0.5  # share of frames without a noisy image
+SIGMA = 0.02, 10.0  # noise levels of the others
+BLIND = 1 / 8  # share of scanners that measure nothing
 CONFINED, EXTENT = 0.6, (0.35, 0.95)  # share of phantoms that fill a box alone, and its sides next to the grid's
 ALIKE = 2  # phantoms of each family that share a box
 EMPTY_PHANTOM = 0.02  # of a phantom's mean square, next to the median one: less is too little to see

@@ -1,7 +1,7 @@
 """The networks that can be trained, and what differs between them: configuration, data and loss.
 
-``posterior`` and ``score`` are ours; ``dernet`` and ``deq`` are what they are compared with. All are trained by one
-loop; the last three on the same scanners, phantoms and noise, and judged by the same error.
+``posterior`` is ours; ``dernet`` and ``deq`` are what it is compared with. All are trained by one loop; the last two on
+the same scanners, phantoms and noise of one grid, and judged by the same error.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,40 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.training.config import TrainingConfig
-from mpi_fast.training.data import Batch, Frames, batches, combine, frame_batches, training_phantoms
+from mpi_fast.training.data import Frames, frame_batches, training_phantoms
 from mpi_fast.training.deq import DEPTH, DeqConfig, Equilibrium
 from mpi_fast.training.dernet import Dernet, DernetConfig
-from mpi_fast.training.mixed import mixed
 from mpi_fast.training.mixture import PosteriorBatch, make_settings, posterior_batches
 from mpi_fast.training.muon import Muon
-from mpi_fast.training.network import NetworkConfig, ScoreNetwork
 from mpi_fast.training.operators import make_operators
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
 from mpi_fast.uncertainty import LEVELS
 
 OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less
 
 
-def loss_of(network: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared error in units of the linear estimate's deviation (lambda = 1 / c_out^2 of EDM, per voxel)."""
-    with mixed(batch.image.device):
-        denoised = network(batch.condition, batch.image, batch.sigma)
-    return weighted_error(denoised - batch.target, batch.image[:, 1:2], batch.target)
-
-
-def weighted_error(error: Tensor, deviation: Tensor, target: Tensor) -> Tensor:
-    """Mean square of an error in units of a deviation, images first and their voxels in all other axes."""
-    # Phantoms outside the scanner's view are bright next to their signals; nobody could reconstruct them.
-    size = target.square().flatten(1).mean(dim=1).reshape(-1, *[1] * (target.ndim - 1))
-    return ((error / deviation).square() * (OUTLIER**2 / size.clamp_min(OUTLIER**2))).mean()
-
-
 def _frames_loss(images: Tensor, batch: Frames) -> Tensor:
-    """`weighted_error` of images (G, K, N), with the deviation that a white prior leaves."""
-    start = torch.zeros_like(batch.image), torch.ones_like(batch.noise)
-    _, deviation = combine(batch.y, batch.singular_values, batch.basis, batch.noise, *start)
-    error = images - batch.image
-    return weighted_error(error.flatten(0, 1), deviation.flatten(0, 1), batch.image.flatten(0, 1))
+    """Mean square of the error of images (G, K, N), in units of the deviation that the signals leave a white prior."""
+    signals = Signals.of(batch.y, batch.noise, batch.singular_values, batch.basis)
+    deviation = torch.exp(unseen(signals, gains(signals, torch.ones_like(batch.noise)[..., None])))[:, :, 0]
+    # Phantoms outside the scanner's view are bright next to their signals; nobody could reconstruct them.
+    size = batch.image.square().mean(dim=2, keepdim=True)
+    error = (images - batch.image) / deviation
+    return (error.square() * (OUTLIER**2 / size.clamp_min(OUTLIER**2))).mean()
 
 
 def _dernet_loss(network: nn.Module, batch: Frames) -> Tensor:
@@ -56,7 +42,7 @@ def _deq_loss(network: Equilibrium, batch: Frames) -> Tensor:
     return _frames_loss(network.images(batch, int(torch.randint(DEPTH + 1, ()))), batch)
 
 
-EARLIER, UNCERTAINTY = 0.1, 0.1  # shares in the posterior network's loss: blocks before the last one, and its error
+EARLIER, UNCERTAINTY = 0.1, 0.1  # shares in the loss: blocks before the last one, and the size of the error
 
 SURPRISING = 50.0  # times the expected squared error
 NEGLIGIBLE = 0.01  # likewise
@@ -141,15 +127,11 @@ def muon(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer
     return [Muon(kernels, lr=learning_rate), adam]
 
 
-def _one_grid(make: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """Batches of one grid's scanners."""
-
-    def data(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[Any]:
-        scanners = make_operators(config.scanners, config.seed, config.grid, config.processes).to(device)
-        phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(device)
-        return make(scanners, phantoms, config.groups, config.frames, seed)
-
-    return data
+def _one_grid(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[Frames]:
+    scanners = make_operators(config.scanners, config.seed, config.grid, config.processes).to(device)
+    phantoms = training_phantoms(config.phantoms, config.seed, config.grid).to(device)
+    assert config.frames is not None
+    return frame_batches(scanners, phantoms, config.groups, config.frames, seed)
 
 
 def _mixture(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[PosteriorBatch]:
@@ -200,7 +182,6 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "score": Recipe(NetworkConfig, lambda config, grid: ScoreNetwork(config), _one_grid(batches), loss_of),
     "posterior": Recipe(
         PosteriorConfig,
         lambda config, grid: PosteriorNetwork(config),
@@ -210,9 +191,9 @@ RECIPES: dict[str, Recipe] = {
         optimisers=muon,
         open_ended=True,
     ),
-    "dernet": Recipe(DernetConfig, Dernet, _one_grid(frame_batches), _dernet_loss),
+    "dernet": Recipe(DernetConfig, Dernet, _one_grid, _dernet_loss),
     # At learning rates of 4e-4 and above it leaves its minimum now and then, for minutes.
-    "deq": Recipe(DeqConfig, Equilibrium, _one_grid(frame_batches), _deq_loss, frames=3, learning_rate=2e-4),
+    "deq": Recipe(DeqConfig, Equilibrium, _one_grid, _deq_loss, frames=3, learning_rate=2e-4),
 }
 
 

@@ -1,6 +1,5 @@
-"""The posterior network as users run it: one bundle for every calibration, planes and volumes of any grid."""
+"""The network as users run it: one bundle for every calibration, planes and volumes of any grid."""
 
-from importlib.resources import files
 from math import prod
 
 import numpy as np
@@ -8,15 +7,14 @@ import pytest
 import torch
 from exported import checkpoint, measured
 
-from mpi_fast.bundle import PACKAGED, PLANE, VOLUME, Bundle, packaged, write_bundle
-from mpi_fast.errors import InputError, MismatchError, ModelError
-from mpi_fast.export.__main__ import make_bundle
-from mpi_fast.export.posterior import Frame, scale_and_presence
-from mpi_fast.export.posterior_artefacts import random_cases
-from mpi_fast.export.posterior_parity import TOLERANCE, compared
+from mpi_fast.bundle import PLANE, VOLUME, Bundle, write_bundle
+from mpi_fast.errors import InputError, ModelError
+from mpi_fast.export.artefacts import random_cases
+from mpi_fast.export.frame import Frame, scale_and_presence
+from mpi_fast.export.parity import TOLERANCE, compared
 from mpi_fast.methods import create
 from mpi_fast.metrics import psnr
-from mpi_fast.pipelines.posterior import VOXELS, PosteriorGraph
+from mpi_fast.pipelines.graph import VOXELS, PosteriorGraph
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.training.checkpoint import load_trained
 
@@ -32,7 +30,6 @@ def test_the_graphs_are_the_network(bundle, tmp_path):
     other = Frame(load_trained(checkpoint(tmp_path / "other.pt", std=0.051)).network).eval()
     for name in (PLANE, VOLUME):
         assert all(one["relative"] > TOLERANCE for one in compared(other, name, bundle.read(name), random_cases(name)))
-    assert bundle.method == "posterior"
     assert all(one["passed"] for one in bundle.manifest["parity"])
     assert all(one["relative"] <= TOLERANCE for one in bundle.manifest["parity"] if "fp16" not in one["artefact"])
 
@@ -49,9 +46,7 @@ def test_one_bundle_serves_every_grid_as_the_network_does(bundle, grid):
         given = map(torch.from_numpy, (reduced.y, reduced.noise, calibration.singular_values))
         found = network(*given, basis, torch.zeros(3, *basis.shape[:3]), torch.zeros(3))
     image, std, quantiles = (tensor.numpy() for tensor in found)
-    made = PosteriorGraph(calibration, bundle, evaluations=1)(
-        rows
-    ).image  # before the signals overrule what is all wrong
+    made = PosteriorGraph(calibration, bundle, evaluations=1)(rows).image
     np.testing.assert_allclose(made, image.reshape(3, -1), atol=1e-4 * float(image.max()))
     np.testing.assert_allclose(out.std, std.reshape(3, *grid), rtol=1e-3)
     np.testing.assert_allclose(out.half_width(0.5), quantiles[:, 0].reshape(3, *[1] * len(grid)) * out.std, rtol=1e-3)
@@ -103,30 +98,9 @@ def test_frames_without_particles_are_empty(bundle):
     assert np.isfinite(out.noise_floor).all()
 
 
-def test_what_a_posterior_network_has_no_use_for_is_refused(bundle, tmp_path):
-    calibration = measured((9, 8))[0]
-    with pytest.raises(InputError, match="--steps, --samples, --consensus"):
-        make_bundle(bundle.checkpoint(), tmp_path / "steps", steps=2)
-    for options in ({"samples": 2}, {"steps": 9}, {"sampler": "heun"}, {"consensus": 0}):
-        with pytest.raises(InputError, match="without samples: expected no sampling"):
-            Reconstructor(calibration, bundle.path, **options)
+def test_engines_that_there_are_not(bundle):
     with pytest.raises(InputError, match="expected auto, onnx or tensorrt"):
-        Reconstructor(calibration, bundle.path, engine="torch")
-
-
-def test_a_score_network_serves_its_own_grid_alone():
-    with pytest.raises(MismatchError, match=r"for 19 x 19 voxels, but the calibration has 9 x 8.*posterior network"):
-        Reconstructor(measured((9, 8))[0], files("mpi_fast") / "models" / "default")
-
-
-def test_a_folder_with_the_name_of_a_packaged_model_is_not_passed_over(bundle, tmp_path, monkeypatch):
-    (tmp_path / "posterior").symlink_to(bundle.path)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match=r"a model of the package, and a folder here.*expected \./posterior"):
-        Bundle.open("posterior")
-    assert Bundle.open("./posterior").manifest == bundle.manifest
-    calibration = measured((9, 8))[0]
-    assert Reconstructor(calibration).bundle.path == packaged()
+        Reconstructor(measured((9, 8))[0], bundle.path, engine="torch")
 
 
 def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):
@@ -139,18 +113,16 @@ def test_the_packaged_network_improves_on_what_the_signals_alone_say(grid):
     """On a scanner and phantoms that it has never seen."""
     calibration, rows, truth = measured(grid)
     reconstruct = Reconstructor(calibration)
-    assert reconstruct.bundle.method == "posterior"
     linear = create("tikhonov", calibration)(calibration.reduce(rows)).image
     gain = psnr(reconstruct(rows).image, truth) - psnr(linear, truth)
     assert gain.min() > 0
     assert gain.mean() > 3
 
 
-def test_packaged_bundles_are_whole_and_made_from_their_checkpoints():
-    for name in PACKAGED:
-        opened = Bundle.open(name)
-        assert all(opened.read(file) for file in opened.manifest["files"])
-        opened.checkpoint()
+def test_the_packaged_bundle_is_whole_and_made_from_its_checkpoint():
+    opened = Bundle.open()
+    assert all(opened.read(file) for file in opened.manifest["files"])
+    opened.checkpoint()
 
 
 def test_images_do_not_depend_on_the_number_of_threads(bundle):
@@ -178,20 +150,17 @@ def test_samples_know_neither_batch_nor_call_but_their_seed(bundle, grid):
         assert np.isfinite(reconstruct.samples(rows[:1], 2, sampler=sampler, sde=sde, steps=3)).all()
 
 
-def test_samples_of_silence_and_of_score_networks(bundle):
+def test_samples_of_silence_and_none_at_all(bundle):
     calibration, rows, _ = measured((9, 8))
     assert not Reconstructor(calibration, bundle.path).samples(0 * rows, 2, steps=2).any()
     with pytest.raises(InputError, match="samples 0"):
         Reconstructor(calibration, bundle.path).samples(rows, 0)
-    standard, signals, _ = measured((19, 19))
-    with pytest.raises(InputError, match="posterior network"):
-        Reconstructor(standard).samples(signals)
 
 
 def test_samples_of_the_packaged_network_are_of_the_posterior_distribution():
     """Each explains the signals as well as their noise allows; they spread as the image's own uncertainty says."""
     calibration, rows, truth = measured((19, 19))
-    reconstruct = Reconstructor(calibration, "posterior", inspect=False)
+    reconstruct = Reconstructor(calibration, inspect=False)
     out, drawn = reconstruct(rows), reconstruct.samples(rows, 16)
     reduced = calibration.reduce(rows)
     left = reduced.y[:, None] - drawn.reshape(3, 16, -1) @ calibration.basis * calibration.singular_values

@@ -1,8 +1,8 @@
-"""A frame of the posterior network as one torch module, for export: reduced signals in, image and uncertainty out.
+"""A frame as one torch module, for export: reduced signals in, image and uncertainty out.
 
 The network works on images of root-mean-square about one; here its input is scaled so, and its output scaled back. In
 units of the noise float32 suffices for that. The same graph serves every calibration, of any rank, and planes of any
-grid; with a noisy image beside the signals it is the denoiser that samplers need.
+grid, and volumes; with a noisy image beside the signals it is the denoiser that samplers need.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""What else a posterior network is exported as: one graph for a scanner, float16, Triton, and what bundles keep."""
+"""What the network is exported as: one graph for a scanner, float16, Triton, and what bundles keep."""
 
 import copy
 import importlib
@@ -26,15 +26,15 @@ from mpi_fast import constants
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, Bundle, half_name, write_bundle
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, MismatchError, ModelError
-from mpi_fast.export import frozen, posterior_artefacts, triton
+from mpi_fast.export import artefacts, frozen, triton
+from mpi_fast.export.artefacts import scanner, simulated
+from mpi_fast.export.frame import Frame
 from mpi_fast.export.frozen import frozen_graph
 from mpi_fast.export.half import Scaled
 from mpi_fast.export.onnx import Graph
-from mpi_fast.export.posterior import Frame
-from mpi_fast.export.posterior_artefacts import scanner, simulated
-from mpi_fast.export.posterior_parity import PSNR_LOSS_DB, compared, require
+from mpi_fast.export.parity import PSNR_LOSS_DB, compared, require
 from mpi_fast.frozen import frozen_for
-from mpi_fast.pipelines.posterior import PosteriorGraph
+from mpi_fast.pipelines.graph import PosteriorGraph
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.training.checkpoint import load_trained
 
@@ -115,7 +115,7 @@ def test_a_frozen_graph_knows_its_rows_and_is_for_one_scanner(exported):
     with pytest.raises(MismatchError, match=r"frozen\.onnx: evaluates the network 2 times, not 1"):
         frozen_for(exported, calibration, "fp32", 1)
     with pytest.raises(MismatchError, match=r"no graph is frozen .*: python -m mpi_fast\.export .* --calibration"):
-        frozen_for(Bundle.open("posterior"), calibration, "fp32")
+        frozen_for(Bundle.open(), calibration, "fp32")
 
 
 def test_a_scanner_too_large_for_a_file_is_refused_before_the_work(exported, monkeypatch):
@@ -310,7 +310,7 @@ def untraced(exported, monkeypatch):
     def known(_, name):
         return Graph(onnx.load_from_string(exported.read(name)), exported.manifest["statistics"][name]["nodes_before"])
 
-    monkeypatch.setattr(posterior_artefacts, "general_graph", known)
+    monkeypatch.setattr(artefacts, "general_graph", known)
 
 
 @pytest.mark.usefixtures("untraced")
@@ -331,7 +331,6 @@ def test_exporting_again_keeps_what_is_not_made_anew(exported, tmp_path):
         (["-o", "elsewhere", "--precision", "fp32,fp16"], "is added to"),
         (["--precision", "fp16"], "expected fp32 or fp32,fp16"),
         (["--triton", "repository"], "it needs --calibration"),
-        (["--steps", "2", "--precision", "fp32,fp16"], "one evaluation"),
     ],
 )
 def test_options_that_make_no_sense(exported, wrong, said, capfd):

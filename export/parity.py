@@ -10,7 +10,7 @@ from torch import nn
 
 from mpi_fast.bundle import half_name
 from mpi_fast.errors import ModelError
-from mpi_fast.export.posterior_artefacts import Case
+from mpi_fast.export.artefacts import Case
 from mpi_fast.metrics import psnr
 
 TOLERANCE = 1e-4  # float32: relative to the largest value of the original's output

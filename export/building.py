@@ -1,4 +1,4 @@
-"""A posterior network's checkpoint becomes a bundle: exported, counted, compared with the network, only then written.
+"""A checkpoint becomes a bundle: exported, counted, compared with the network, and only then written.
 
 What a bundle of the same checkpoint held stays in it, unless it is made anew: graphs of another precision, the frozen
 graph of a scanner, engines of graphs that are the same as before.
@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.constants import constants
 from mpi_fast.errors import ModelError
+from mpi_fast.export.artefacts import Artefact, artefacts
+from mpi_fast.export.frame import Frame
 from mpi_fast.export.onnx import Graph
-from mpi_fast.export.posterior import Frame
-from mpi_fast.export.posterior_artefacts import Artefact, artefacts
-from mpi_fast.export.posterior_parity import compared, require
+from mpi_fast.export.parity import compared, require
 from mpi_fast.export.statistics import count_flops, statistics
 from mpi_fast.export.triton import write_repository
 from mpi_fast.frozen import fingerprint
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.tensorrt import LOG, listed
-from mpi_fast.training.checkpoint import Trained
+from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorNetwork
 
 FROZEN_FILES = FROZEN, half_name(FROZEN)
@@ -57,24 +59,39 @@ class Request:
     only_missing: bool = False
 
 
-def build(trained: Trained, request: Request) -> Bundle:
+def build(request: Request) -> Bundle:
     """Export, compare and write.
 
     Raises
     ------
     ModelError
-        When a graph is not the network (see `posterior_parity.require`), or does not fit into a file; then nothing is
-        written.
+        For a checkpoint of another kind, and when a graph is not the network (see `parity.require`) or does not fit
+        into a file; then nothing is written.
     """
+    # Small convolutions are no work for several threads, which wait for each other in busy loops: where other programs
+    # run, torch's are ten times slower than one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _build(request)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _build(request: Request) -> Bundle:
+    trained = load_trained(request.checkpoint_file)
     network = trained.network
-    assert isinstance(network, PosteriorNetwork)
+    if not isinstance(network, PosteriorNetwork):
+        raise ModelError(
+            f"{request.checkpoint_file}: a network of the method '{trained.method}', expected 'posterior'; to export "
+            "it: python -m mpi_fast.export.learned"
+        )
     frame = Frame(network).eval()
     calibration = Calibration.load(request.calibration_file) if request.calibration_file else None
     sha256 = hashlib.sha256(request.checkpoint_file.read_bytes()).hexdigest()
     earlier = _earlier(request.output, sha256)
     graphs: dict[str, Graph] = {}
     manifest: dict[str, Any] = {
-        "method": trained.method,
         "sigma_range": list(trained.sigma_range),
         "parameters": sum(value.numel() for value in network.parameters()),
         "network": network.config.to_dict(),

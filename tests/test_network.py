@@ -1,4 +1,4 @@
-"""The posterior network: its exact half against float64 NumPy, its symmetries, and what it is trained on."""
+"""The network: its exact half against float64 NumPy, its symmetries, and what it is trained on."""
 
 from math import prod
 

@@ -1,4 +1,4 @@
-"""What one posterior network becomes: graphs for every calibration and for one, in float32 and float16, for comparison.
+"""What the network becomes: graphs for every calibration and for one, in float32 and float16, for comparison.
 
 Each artefact is a torch module, how it becomes a graph, what in float32 it stands for, and on what both are compared.
 """
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name
 from mpi_fast.calibration import Calibration
+from mpi_fast.export.frame import Frame
 from mpi_fast.export.frozen import ROWS, Frozen, frozen_graph
 from mpi_fast.export.half import half
 from mpi_fast.export.onnx import Graph, to_onnx
-from mpi_fast.export.posterior import Frame
 from mpi_fast.grids import shown
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import FAMILIES, VOLUMES, generate
