@@ -1,11 +1,10 @@
-"""CUDA kernels of the sampler's own arithmetic, their launchers, and a NumPy reference beside each.
+"""CUDA kernels of the network and of all around it, their launchers, and what is known of both.
 
-Four kernels around the network's evaluations, all of which one CUDA graph can hold (`loop.Loop`):
+A frame is `posterior.PosteriorLoop`, posterior samples are `sampling.PosteriorSampler`; one CUDA graph holds either:
 
-    reduce -> prepare -> encoder -> guided_step -> [network -> guided_step] * evaluations    the samples
-           -> finish -> guided_step -> [network -> guided_step] * consensus -> finish        the image
-
-By default, with 5 evaluations and 16 steps of consensus, these are 27 launches of their own.
+    reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image      a frame
+           -> refine -> plan -> ... -> image                                                each further evaluation
+    plan -> ... -> image -> update                                                          each step of a sampler
 
 Importing this package, or any of its modules, needs neither a GPU nor CuPy.
 """

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -16,17 +16,10 @@ from mpi_fast.kernels.launch import Array, Device, Graph
 
 Work = Callable[[], None]
 
-# Libraries keep what they choose for a convolution by thread, and a capture must not meet that search; allocators see
-# one capture of a process at a time. So whoever records warms up on the same thread, and nobody else does meanwhile.
+# A capture must not meet what a first run does: loading a kernel, or a library that chooses an algorithm and keeps it
+# by thread; and allocators see one capture of a process at a time. So whoever records warms up on the same thread, and
+# nobody else does meanwhile.
 ONE_AT_A_TIME = threading.RLock()
-
-
-class Recorder(Protocol):
-    """Who records: a device, or a network's library whose memory belongs to the graph."""
-
-    def record(self, work: Work) -> Graph:
-        """What ``work`` enqueues, as a graph; nothing of it runs."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,25 +59,21 @@ class Recorded:
         On whose stream it runs.
     work : callable
         Enqueues, allocates nothing, and waits for nothing.
-    recorder : Recorder
-        Who records.
-    refused : str
-        Why not to try.
     """
 
-    def __init__(self, device: Device, work: Work, recorder: Recorder, refused: str = "") -> None:
+    def __init__(self, device: Device, work: Work) -> None:
         self._device, self._work = device, work
         self._graph: Graph | None = None
         with ONE_AT_A_TIME, device.active():
             work()  # loads kernels, and lets libraries choose theirs
             device.wait()
-            if not refused:
-                try:
-                    self._graph = recorder.record(work)
-                except Exception as error:  # of three libraries
-                    refused = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    warnings.warn(f"no CUDA graph, so every launch is its own: {refused}", RuntimeWarning, stacklevel=3)
-        self.state = Capture(why_not=refused) if self._graph is None else Capture(self._graph.nodes)
+            try:
+                self._graph = device.record(work)
+                self.state = Capture(self._graph.nodes)
+            except Exception as error:  # of CuPy, and of what libraries enqueue
+                refused = str(error).splitlines()[0] if str(error) else type(error).__name__
+                warnings.warn(f"no CUDA graph, so every launch is its own: {refused}", RuntimeWarning, stacklevel=3)
+                self.state = Capture(why_not=refused)
 
     def __call__(self) -> None:
         """Enqueue."""
@@ -106,10 +95,6 @@ class CapturedFrames:
         Of the device: what ``work`` reads and writes. Their first axis need not be frames.
     work : callable
         Enqueues what is between them.
-    recorder : Recorder, optional
-        Who records; default: the device.
-    refused : str
-        Why not to capture; empty: try.
 
     Attributes
     ----------
@@ -117,20 +102,11 @@ class CapturedFrames:
         Pinned memory of the host, for `submit` to read and for `collect` to write.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        inputs: Mapping[str, Array],
-        work: Work,
-        outputs: Mapping[str, Array],
-        recorder: Recorder | None = None,
-        refused: str = "",
-    ) -> None:
+    def __init__(self, device: Device, inputs: Mapping[str, Array], work: Work, outputs: Mapping[str, Array]) -> None:
         self._device, self._inputs, self._work, self._outputs = device, inputs, work, outputs
-        self._recorder, self._refused = recorder or device, refused
         self.given = {name: device.pinned(array.shape, array.dtype) for name, array in inputs.items()}
         self.results = {name: device.pinned(array.shape, array.dtype) for name, array in outputs.items()}
-        self._whole = Recorded(device, self._from_host_to_host, self._recorder, refused)
+        self._whole = Recorded(device, self._from_host_to_host)
         self._between: Recorded | None = None
 
     @property
@@ -150,7 +126,7 @@ class CapturedFrames:
     def between(self) -> None:
         """Enqueue the work alone: from and to arrays of the device."""
         if self._between is None:
-            self._between = Recorded(self._device, self._work, self._recorder, self._refused)
+            self._between = Recorded(self._device, self._work)
         self._between()
 
     def _from_host_to_host(self) -> None:

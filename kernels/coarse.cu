@@ -12,7 +12,7 @@
 // Why fast. 19 x 19 pixels are 10 x 10 of half resolution, four tiles of 2.8 M multiply-adds on tensor cores: 4 us of
 // an RTX 4090's multiprocessor at its peak, less on data-centre GPUs; 102 KB of weights come from the L2 cache, 1 us.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "convolution.cuh"
 
 #ifndef TILE

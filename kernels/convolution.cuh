@@ -7,6 +7,19 @@
 #pragma once
 #include "device.cuh"
 
+// Rounded to float16, by bit arithmetic: for GPUs without an instruction for it, and for CPUs, where it is tested.
+__device__ inline unsigned short half_bits(float value) {
+    const unsigned sign = (__float_as_uint(value) >> 16) & 0x8000u, bits = __float_as_uint(value) & 0x7fffffffu;
+    unsigned half;
+    if (bits >= 0x47800000u)  // 65536 and above, infinity, NaN
+        half = bits > 0x7f800000u ? 0x7e00u : 0x7c00u;
+    else if (bits < 0x38800000u)  // below 2^-14: adding 0.5 leaves a multiple of 2^-24 in the lowest bits, rounded
+        half = __float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3f000000u;
+    else  // the exponent's bias changes by 112, then as above
+        half = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
+    return (unsigned short)(sign | half);
+}
+
 __device__ inline unsigned pair_of(float low, float high) {  // two float16, rounded to nearest
 #if defined(__CUDACC__) && __CUDA_ARCH__ >= 800
     unsigned pair;

@@ -65,11 +65,6 @@ class CupyDevice:
         """See `Device`."""
         return int(array.data.ptr)
 
-    def asarray(self, foreign: Any) -> Array:
-        """See `Device`."""
-        with self.active():
-            return self._cupy.asarray(foreign)
-
     def adopt(self, foreign: Any) -> Array:
         """See `Device`.
 

@@ -16,7 +16,7 @@
 // tensor cores, so that a single image costs launch and latency; 14 KB of weights stay in the L1 cache, and of V a tile
 // of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "convolution.cuh"
 
 #ifndef TILE
@@ -33,7 +33,7 @@ constexpr int WIDTH = 16, PITCH = 12, FINE_THREADS = 256, VIEWS = 2, CONDITION =
 
 // grid (tiles, frames), shared memory: see `tiles.fine_shared`
 extern "C" __global__ void FINE_BOUNDS
-fine(const float* __restrict__ statistics,    // (7, frames): the noise first
+fine(const float* __restrict__ statistics,    // (5, frames): the noise first
      const float* __restrict__ residual,      // (frames, R)
      const float* __restrict__ singular,      // (R,)
      const float* __restrict__ basis_t,       // (R, N)

@@ -7,7 +7,7 @@
 // Why fast. A thread owns a voxel, and those of a frame's first block average its features; 23 KB are read a frame, 3 KB
 // written: this kernel costs its launch.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "device.cuh"
 #include "head.cuh"
 
@@ -15,7 +15,7 @@ constexpr int IMAGE_THREADS = 128, WIDTH = 16, LEVELS = 2;
 
 // grid (ceil(N / IMAGE_THREADS), frames), shared memory IMAGE_THREADS + WIDTH floats
 extern "C" __global__ void __launch_bounds__(IMAGE_THREADS)
-image(const float* __restrict__ statistics,  // (7, frames), see prepare.cu
+image(const float* __restrict__ statistics,  // (5, frames), see prepare.cu
       const float* __restrict__ deviation,   // (frames, K, N)
       const float* __restrict__ base,        // (frames, N)
       const float* __restrict__ active,      // (frames, N, 16)

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,15 +13,7 @@ from mpi_fast.errors import DeviceError, InputError
 Array = Any
 """An array of the device: `shape`, `dtype` and `flags` as in NumPy."""
 
-Scalar = Literal["float32", "float16", "bfloat16"]
-"""Type of the network's tensors."""
-
-STORAGE: dict[str, type[np.generic]] = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-"""How arrays hold them: bfloat16 as its bits."""
-
-_CUDA_TYPES = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU; more must be asked for
-THREADS = 768  # of a block; device.cuh says why
 
 
 @dataclass(frozen=True)
@@ -80,12 +72,8 @@ class Device(Protocol):
         """Of an array's first element, as other libraries take it."""
         ...
 
-    def asarray(self, foreign: Any) -> Array:
-        """An array of another library whose work is on this stream already, its memory shared."""
-        ...
-
     def adopt(self, foreign: Any) -> Array:
-        """The same for an array that somebody still writes on a stream of their own: this stream waits for that.
+        """An array of another library, its memory shared; whoever still writes it is waited for by this stream.
 
         InputError for an array of another device.
         """
@@ -130,13 +118,6 @@ class Device(Protocol):
         ...
 
 
-def scalar_define(scalar: str) -> tuple[tuple[str, str], ...]:
-    """The macro that sets the type of the network's tensors; InputError for an unknown type."""
-    if scalar not in _CUDA_TYPES:
-        raise InputError(f"network tensors of type '{scalar}': expected one of {', '.join(_CUDA_TYPES)}")
-    return (("SCALAR", _CUDA_TYPES[scalar]),)
-
-
 def expect(where: str, shape_of: dict[str, tuple[Array, tuple[int, ...], DTypeLike]]) -> None:
     """Check arrays, ``{name: (array, shape, dtype)}``, before their addresses go where nothing is checked.
 
@@ -161,13 +142,3 @@ def fits(device: Device, kernel: Kernel, shared: int) -> None:
             f"{kernel.name}: a block needs {shared} bytes of shared memory, {device.name} has {device.shared_limit}: "
             "the grid has too many voxels, or the calibration too high a rank, for this GPU"
         )
-
-
-def product_floats(columns: int, sums: int) -> int:
-    """Shared memory that ``product`` of device.cuh needs for its partial sums, in floats."""
-    return max(THREADS // columns - 1, 0) * columns * sums
-
-
-def strides(voxels: int, channels: int, channels_last: bool) -> tuple[np.int32, np.int32]:
-    """Steps from channel to channel and from voxel to voxel of one image."""
-    return (np.int32(1), np.int32(channels)) if channels_last else (np.int32(voxels), np.int32(1))

@@ -1,4 +1,4 @@
-// plan: what is known of frames before their images; of the posterior network `_plan` and `Conditioner`.
+// plan: what is known of frames before their images; of the network `_plan` and `Conditioner`.
 //
 //     known      = logs of the relative noise and of the precision of the noisy image (0 where there is none), and what
 //                  white images of five widths leave unseen, averaged over the grid
@@ -14,7 +14,7 @@
 // Why fast. Each block of threads reads V once (217 KB at rank 150, 2.4 us at 48 bytes a clock) and 22 KB of weights; all
 // 19 of a frame run at once.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "device.cuh"
 
 constexpr int WIDTHS = 5, KNOWN = 2 + WIDTHS, HIDDEN = 64, PLAN_THREADS = 512;
@@ -28,7 +28,7 @@ __device__ inline float dense(const float* __restrict__ weights, float bias, con
 
 // grid (K, frames), shared memory: see `posterior.plan_shared`
 extern "C" __global__ void __launch_bounds__(PLAN_THREADS, 1)
-plan(const float* __restrict__ statistics,   // (7, frames), see prepare.cu
+plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
      const float* __restrict__ condition,    // (frames, 10, N): see prepare.cu
      const float* __restrict__ widths,       // (5,)
      const float* __restrict__ precision,    // (frames,), or null where there are no noisy images

@@ -1,4 +1,4 @@
-"""The posterior network on a device: signals to image and uncertainty of planes, fit for one CUDA graph.
+"""The network on a device: signals to image and uncertainty of planes, fit for one CUDA graph.
 
     reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image
 
@@ -10,9 +10,8 @@ import numpy as np
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
-from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.launch import Array, Device, Kernel
-from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
+from mpi_fast.kernels.prepare import CONDITION_CHANNELS, STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
 from mpi_fast.kernels.weights import EMBEDDING, WIDTH, Block, Convolutions, Weights
@@ -57,7 +56,7 @@ class PosteriorLoop:
     image, std : (F, N) float32
     quantiles : (F, 2) float32
         Of the errors next to std, see `uncertainty`.
-    statistics : (7, F) float32
+    statistics : (5, F) float32
         See `prepare.STATISTICS`.
     noisy : (F, N) float32, or None
         ``x_t = x + sigma_t n`` in the unit of the calibration.
@@ -75,7 +74,7 @@ class PosteriorLoop:
         evaluations: int = 1,
     ) -> None:
         if len(calibration.grid) != 2:
-            raise InputError(f"grid {calibration.grid}: the GPU's kernels of the posterior network are for planes")
+            raise InputError(f"grid {calibration.grid}: the GPU's kernels are for planes")
         self.device, self._weights, self._frames = device, weights, frames
         self._guided, self._evaluations = guided, evaluations
         self._rows, self._columns = calibration.grid

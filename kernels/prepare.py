@@ -1,4 +1,4 @@
-"""Launcher of prepare.cu and its reference: noise level, scale and presence of each frame, and the condition."""
+"""Launcher of prepare.cu and its reference: each frame's noise, scale and presence, and what its signals alone say."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.consensus import DOUBTFUL, HIGHEST, LEAST, LEVEL, LOWEST, SHARE, level_of, share_of, width_of
+from mpi_fast.kernels.launch import Array, Device, Kernel, expect
 from mpi_fast.likelihood import (
     CERTAIN,
-    CONDITION_CHANNELS,
     DETECTION,
     EMPTY,
     SIGNAL_PER_IMAGE,
@@ -19,23 +18,13 @@ from mpi_fast.likelihood import (
     signal_presence,
     signal_scale,
 )
-from mpi_fast.kernels.launch import (
-    STORAGE,
-    THREADS,
-    Array,
-    Device,
-    Kernel,
-    Scalar,
-    expect,
-    product_floats,
-    scalar_define,
-    strides,
-)
 from mpi_fast.reduction import SNR_CEILING_DB
 
-STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor", "share", "width")
-"""Rows of what is known of each frame: noise as `Likelihood` takes it, share and width as `consensus.settle` does, the
-others as `Reconstruction` gives them."""
+KERNEL = Kernel("prepare", (("WIDTHS", str(len(WIDTHS))),))
+THREADS = 768  # of a block, as in prepare.cu
+CONDITION_CHANNELS = 2 * len(WIDTHS)  # of each the posterior mean, then of each its deviation
+STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor")
+"""Rows of what is known of each frame: noise as `Likelihood` takes it, the others as `Reconstruction` gives them."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +40,8 @@ class Basis:
         Mean of V^2 over the voxels.
     widths : (W,) float32
         `likelihood.WIDTHS`.
-    thresholds : (11,) float64
-        Of `likelihood`, the ratio of noise to signal energy below which no frame is believed to be, and of `consensus`.
-    columns : int
-        nx of the grid.
+    thresholds : (5,) float64
+        Of `likelihood`, and the ratio of noise to signal energy below which no frame is believed to be.
     power : float
         Sum of S^2.
     num_rows : int
@@ -67,7 +54,6 @@ class Basis:
     mean_explained: Array
     widths: Array
     thresholds: Array
-    columns: int
     power: float
     num_rows: int
 
@@ -76,10 +62,7 @@ class Basis:
         """Copy to the device."""
         basis = np.ascontiguousarray(calibration.basis, dtype=np.float32)
         quietest = 10 ** (-SNR_CEILING_DB / 10)
-        limits = (
-            *(DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest),
-            *(LEVEL, LOWEST, HIGHEST, DOUBTFUL, SHARE, LEAST),
-        )
+        limits = DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest
         return cls(
             device.upload(np.asarray(calibration.singular_values, dtype=np.float32)),
             device.upload(basis),
@@ -87,7 +70,6 @@ class Basis:
             device.upload(np.square(basis).mean(axis=0)),
             device.upload(np.array(WIDTHS, dtype=np.float32)),
             device.upload(np.array(limits)),
-            calibration.grid[1],
             float(np.square(calibration.singular_values, dtype=np.float64).sum()),
             calibration.num_rows,
         )
@@ -107,9 +89,6 @@ def prepare(
     y: Array,
     statistics: Array,
     condition: Array,
-    *,
-    scalar: Scalar = "float32",
-    channels_last: bool = False,
 ) -> None:
     """Enqueue the preparation of frames.
 
@@ -121,10 +100,10 @@ def prepare(
         As `reduce.reduce` writes them.
     y : (F, R) float32
         Written: reduced signals of images of root-mean-square about one.
-    statistics : (7, F) float32
+    statistics : (5, F) float32
         Written: see `STATISTICS`.
-    condition : (F, CONDITION_CHANNELS, N) or, with ``channels_last``, (F, N, CONDITION_CHANNELS), of type ``scalar``
-        Written: see `Likelihood.condition`.
+    condition : (F, CONDITION_CHANNELS, N) float32
+        Written: what the signals alone say under white priors of each of `WIDTHS`, means, then deviations.
 
     Raises
     ------
@@ -132,7 +111,6 @@ def prepare(
         For shapes and types that do not fit.
     """
     (voxels, rank), frames = basis.shape, len(energy)
-    shape = (voxels, CONDITION_CHANNELS) if channels_last else (CONDITION_CHANNELS, voxels)
     expect(
         "prepare",
         {
@@ -140,14 +118,14 @@ def prepare(
             "energy": (energy, (frames,), np.float64),
             "y": (y, (frames, rank), np.float32),
             "statistics": (statistics, (len(STATISTICS), frames), np.float32),
-            "condition": (condition, (frames, *shape), STORAGE[scalar]),
+            "condition": (condition, (frames, CONDITION_CHANNELS, voxels), np.float32),
         },
     )
     device.launch(
-        Kernel("prepare", (*scalar_define(scalar), ("WIDTHS", str(len(WIDTHS))))),
+        KERNEL,
         (frames, 1),
         THREADS,
-        8 * THREADS + 4 * (CONDITION_CHANNELS * rank + product_floats(voxels, CONDITION_CHANNELS)),
+        8 * THREADS + 4 * (CONDITION_CHANNELS * rank + partial_floats(voxels)),
         (
             reduced,
             energy,
@@ -163,15 +141,19 @@ def prepare(
             y,
             statistics,
             condition,
-            *strides(voxels, CONDITION_CHANNELS, channels_last),
         ),
     )
+
+
+def partial_floats(voxels: int) -> int:
+    """Shared memory for the sums of threads that share a voxel, in floats."""
+    return max(THREADS // voxels - 1, 0) * voxels * CONDITION_CHANNELS
 
 
 def reference(
     calibration: Calibration, reduced: NDArray[np.float64], energy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """What `prepare` writes: y (F, R), statistics (7, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
+    """What `prepare` writes: y (F, R), statistics (5, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
     total, rank = 2 * calibration.num_rows, calibration.rank
     variance = (energy - np.square(reduced).sum(axis=1)) / (total - rank)
     variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))
@@ -189,6 +171,8 @@ def reference(
     gain = likelihood.gain(1.0)
     floor = np.sqrt(np.square(gain * noise[:, None]) @ np.square(basis).mean(axis=0)) * scale
     presence = signal_presence(reduced, level)
-    consensus, condition = level_of(likelihood), likelihood.condition().astype(np.float64)
-    share, width = share_of(consensus), width_of(consensus)
-    return y, np.stack([noise, scale, presence, snr_db, floor, share, width]), condition
+    widths = np.array(WIDTHS)[:, None]
+    gains = np.stack([likelihood.gain(width) for width in WIDTHS], axis=1)
+    means, explained = (gains * y[:, None]) @ basis.T, (gains * singular) @ np.square(basis).T
+    condition = np.concatenate([means, widths * np.sqrt(np.maximum(1.0 - explained, 1e-6))], axis=1)
+    return y, np.stack([noise, scale, presence, snr_db, floor]), condition

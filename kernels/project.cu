@@ -10,7 +10,7 @@
 // Why fast. V is read once, by as many multiprocessors as it has COLUMNS: 12 KB for each at 361 voxels, 0.1 us. This
 // kernel costs its launch and the latency of two sums.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "device.cuh"
 #include "head.cuh"
 
@@ -18,7 +18,7 @@ constexpr int COLUMNS = 8, PROJECT_THREADS = 256, SHARES = PROJECT_THREADS / COL
 
 // grid (ceil(R / COLUMNS), frames), shared memory N + PROJECT_THREADS floats
 extern "C" __global__ void __launch_bounds__(PROJECT_THREADS)
-project(const float* __restrict__ statistics,  // (7, frames): the scale is the second
+project(const float* __restrict__ statistics,  // (5, frames): the scale is the second
         const float* __restrict__ y,           // (frames, R)
         const float* __restrict__ singular,    // (R,)
         const float* __restrict__ basis,       // (N, R)

@@ -3,22 +3,21 @@
 //     y = Re(P b)                      (frames, R), P = U^T diag(w) with real over imaginary folded into one product
 //     energy = sum_m w_m^2 |b_m|^2     (frames,)
 //
-// b are the selected rows of a frame: all of (frames, M), or picked by index out of spectra (frames, C, K), so that a
-// stream of spectra is never copied. What b holds outside the range of A is noise alone, of variance
+// b are the selected rows of a frame. What they hold outside the range of A is noise alone, of variance
 // (energy - |y|^2) / (2 M - R): prepare.cu takes that difference, once all of y is there.
 //
 // In double precision, since at 50 dB the difference is a hundred-thousandth of its terms: single precision would leave
-// two digits of the noise level, and every gain of the guidance depends on it.
+// two digits of the noise level, and every gain depends on it.
 //
 // Why fast. A frame of M = 500 rows and R = 150 is 0.15 M double fused multiply-adds; P is 1.2 MB (at most 14 MB, M =
 // 2451, R = 361) and stays in the L2 cache (RTX 4090: 72 MB, H200: 50 MB) from frame to frame. A block takes 8 rows of
 // y and 4 frames: P is read once per 4 frames, in whole 128-byte lines, and one frame already spreads over 19 blocks.
 // Floors for one frame: 64 KB of P into each multiprocessor, 0.7 us at 48 bytes per clock; for 64 frames 19 MFLOP, 15 us
 // at the 1.3 TFLOP/s of an RTX 4090, 0.6 us at an H200's 34 TFLOP/s. A single evaluation of the network does 2000 times as
-// many operations. So a library's product could save next to nothing, and would need a copy of the selected rows first.
+// many operations: a library's product could save next to nothing.
 //
 // Checked by tests/test_kernels_shim.py: against NumPy in double precision, built by g++ with one fiber per thread, under
-// sanitizers; tests/test_kernels_gpu.py: the same on a GPU.
+// sanitizers; tests/test_device_gpu.py: the same on a GPU.
 #include "device.cuh"
 
 constexpr int ROWS = 8, FRAMES = 4, CHUNK = 512, REDUCE_THREADS = 256;
@@ -26,11 +25,10 @@ constexpr int SHARES = REDUCE_THREADS / ROWS;  // threads that share a row of y
 
 // grid (ceil(R / ROWS), ceil(frames / FRAMES)), shared memory CHUNK * FRAMES float2 and REDUCE_THREADS * FRAMES double
 extern "C" __global__ void __launch_bounds__(REDUCE_THREADS)
-reduce(const float2* __restrict__ signals,      // (frames, pitch)
-       const int* __restrict__ index,           // (M,) positions within a frame
+reduce(const float2* __restrict__ signals,      // (frames, M)
        const double2* __restrict__ projection,  // (M, R)
        const double* __restrict__ weights,      // (M,)
-       int frames, int pitch, int num_rows, int rank,
+       int frames, int num_rows, int rank,
        double* __restrict__ y,       // (frames, R)
        double* __restrict__ energy)  // (frames,)
 {
@@ -44,12 +42,12 @@ reduce(const float2* __restrict__ signals,      // (frames, pitch)
     for (int start = 0; start < num_rows; start += CHUNK) {
         const int count = min(CHUNK, num_rows - start);
         for (int m = thread; m < count; m += REDUCE_THREADS) {
-            const int position = index[start + m];
             const double weight = weights[start + m];
+            const size_t at = (size_t)first * num_rows + start + m;
 #pragma unroll
             for (int f = 0; f < FRAMES; ++f) {
                 const float2 nothing = {0.0f, 0.0f};
-                const float2 b = first + f < frames ? signals[(size_t)(first + f) * pitch + position] : nothing;
+                const float2 b = first + f < frames ? signals[at + (size_t)f * num_rows] : nothing;
                 chunk[m * FRAMES + f] = b;
                 const double re = weight * b.x, im = weight * b.y;
                 power[f] += re * re + im * im;

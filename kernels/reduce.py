@@ -24,28 +24,17 @@ class Projection:
         ``Calibration.projection``, transposed.
     weights : (M,) float64
         ``Calibration.weights``.
-    rows, positions : (M,) int32
-        Where the selected rows are within a frame of selected rows, and within one of spectra.
-    spectrum : (C, K)
-        Shape of the spectra.
     """
 
     matrix: Array
     weights: Array
-    rows: Array
-    positions: Array
-    spectrum: tuple[int, int]
 
     @classmethod
     def upload(cls, calibration: Calibration, device: Device) -> "Projection":
         """Copy to the device."""
-        channels, frequencies = calibration.selection.shape
         return cls(
             device.upload(np.ascontiguousarray(calibration.projection.T, dtype=np.complex128)),
             device.upload(np.asarray(calibration.weights, dtype=np.float64)),
-            device.upload(np.arange(calibration.num_rows, dtype=np.int32)),
-            device.upload(np.flatnonzero(calibration.selection).astype(np.int32)),
-            (channels, frequencies),
         )
 
 
@@ -58,8 +47,8 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
         Where.
     projection : Projection
         Of the calibration.
-    signals : (F, M) complex64 selected rows, or (F, C, K) complex64 spectra
-        Background-corrected. NaN and Inf are not looked for: they make the frame's image NaN.
+    signals : (F, M) complex64
+        Selected rows, background-corrected. NaN and Inf are not looked for: they make the frame's image NaN.
     y : (F, R) float64
         Written: reduced signals.
     energy : (F,) float64
@@ -71,14 +60,13 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
         For shapes and types that do not fit.
     """
     num_rows, rank = projection.matrix.shape
-    frames, selected = signals.shape[0], len(signals.shape) == 2
-    frame = (num_rows,) if selected else projection.spectrum
+    frames = signals.shape[0]
     if frames < 1:
         raise InputError(f"reduce: signals {tuple(signals.shape)}, expected at least one frame")
     expect(
         "reduce",
         {
-            "signals": (signals, (frames, *frame), np.complex64),
+            "signals": (signals, (frames, num_rows), np.complex64),
             "y": (y, (frames, rank), np.float64),
             "energy": (energy, (frames,), np.float64),
         },
@@ -90,11 +78,9 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
         SHARED,
         (
             signals,
-            projection.rows if selected else projection.positions,
             projection.matrix,
             projection.weights,
             np.int32(frames),
-            np.int32(np.prod(frame)),
             np.int32(num_rows),
             np.int32(rank),
             y,
@@ -103,8 +89,8 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
     )
 
 
-def reference(calibration: Calibration, signals: NDArray[np.complex64]) -> tuple[NDArray[np.float64], ...]:
+def reference(calibration: Calibration, rows: NDArray[np.complex64]) -> tuple[NDArray[np.float64], ...]:
     """What `reduce` writes, (F, R) and (F,), in double precision."""
-    rows = calibration.rows(signals).astype(np.complex128)
-    y: NDArray[np.float64] = (rows @ calibration.projection.T).real
-    return y, np.square(np.abs(rows * calibration.weights)).sum(axis=1)
+    double = rows.astype(np.complex128)
+    y: NDArray[np.float64] = (double @ calibration.projection.T).real
+    return y, np.square(np.abs(double * calibration.weights)).sum(axis=1)

@@ -5,14 +5,14 @@
 //
 // Why fast. A block of threads for each frame: 2.9 KB in, 1.4 KB out, and one sum; this kernel costs its launch.
 //
-// Checked by tests/test_posterior_kernels.py against PyTorch.
+// Checked by tests/test_network_kernels.py against PyTorch.
 #include "device.cuh"
 
 constexpr int REFINE_THREADS = 256;
 
 // grid (frames,), shared memory REFINE_THREADS doubles
 extern "C" __global__ void __launch_bounds__(REFINE_THREADS)
-refine(const float* __restrict__ statistics,  // (7, frames): the scale is the second
+refine(const float* __restrict__ statistics,  // (5, frames): the scale is the second
        const float* __restrict__ mean,        // (frames, N)
        const float* __restrict__ deviation,   // (frames, N)
        int voxels,

@@ -1,4 +1,4 @@
-"""Posterior samples on a device: evaluations of the posterior network as one CUDA graph, and a launch between them."""
+"""Posterior samples on a device: evaluations of the network as one CUDA graph, and a launch between them."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.kernels.capture import Recorded
 from mpi_fast.kernels.launch import Array, Device, Kernel, expect
 from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.solvers import Evaluation, Update
 from mpi_fast.kernels.weights import Weights
 
@@ -41,7 +42,7 @@ class PosteriorSampler:
         self._given = device.pinned(loop.signals.shape, np.complex64)
         self._drawn = device.pinned(loop.image.shape, np.float32)
         self._start(0, 1, 0)
-        self.evaluation = Recorded(device, lambda: loop.evaluate(True), device)
+        self.evaluation = Recorded(device, lambda: loop.evaluate(True))
 
     def __call__(
         self, rows: NDArray[np.complex64], first: int, samples: int, seed: int, chain: Sequence[Evaluation]
@@ -115,7 +116,7 @@ def update(
     change : Update
         Its coefficients.
     arrays : tuple
-        Statistics (7, B); images (B, N) D, x and saved; precision (B,); all float32. The last three are written.
+        Statistics (5, B); images (B, N) D, x and saved; precision (B,); all float32. The last three are written.
     precision : float
         Of the next x.
     first, samples, seed : int
@@ -131,7 +132,7 @@ def update(
     expect(
         "update",
         {
-            "statistics": (statistics, (7, images), np.float32),
+            "statistics": (statistics, (len(STATISTICS), images), np.float32),
             "denoised": (denoised, (images, voxels), np.float32),
             "x": (x, (images, voxels), np.float32),
             "saved": (saved, (images, voxels), np.float32),

@@ -46,8 +46,11 @@ FINAL: Final = Update(denoised=1.0)
 """All samplers end by returning a denoised image."""
 
 
-def evaluations(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
-    """All evaluations of a sampler in their order.
+def posterior_chain(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
+    """All evaluations of the network for samples, in their order: ``D + sigma_max n`` is where they start.
+
+    Even there what is left of the image steers them. So one evaluation comes before the sampler's own, of signals
+    without a noisy image: its noise level is infinite.
 
     Parameters
     ----------
@@ -64,16 +67,7 @@ def evaluations(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
         For names that there are not, and numbers out of range.
     """
     get_sampler(sampler)  # names the known ones
-    return list(_SOLVERS[sampler](sde, steps))
-
-
-def posterior_chain(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
-    """All evaluations of a posterior network for samples: ``D + sigma_max n`` is where they start.
-
-    Even there what is left of the image steers them. So one evaluation comes before the sampler's own, of signals
-    without a noisy image: its noise level is infinite. Parameters and errors as of `evaluations`.
-    """
-    solver = evaluations(sampler, sde, steps)
+    solver = list(_SOLVERS[sampler](sde, steps))
     level = solver[0][0]
     return [(math.inf, Update(denoised=level / sde.sigma_max, noise=level)), *solver]
 

@@ -1,4 +1,4 @@
-"""Weights of a posterior network as its kernels take them: float16 in the order of tensor cores, the rest float32."""
+"""Weights of a network as its kernels take them: float16 in the order of tensor cores, the rest float32."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import ModelError
-from mpi_fast.likelihood import WIDTHS
 from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.likelihood import WIDTHS
 
 WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for
 OUTPUTS = 2  # of the last head: the correction, and the logarithm of the error's size
@@ -72,7 +72,7 @@ class Weights:
         found = (embedding[0].shape, len(parameters[f"correctors.{count - 1}.head.weight"]))
         if any(width not in known for width in widths) or found != ((EMBEDDING, 2 + len(WIDTHS)), OUTPUTS):
             raise ModelError(
-                f"posterior network of widths {sorted(set(widths))}, embedding {found[0]}, {found[1]} outputs: "
+                f"network of widths {sorted(set(widths))}, embedding {found[0]}, {found[1]} outputs: "
                 f"the GPU's kernels are written for {known}, {(EMBEDDING, 2 + len(WIDTHS))} and {OUTPUTS}"
             )
         offsets = 2 * np.cumsum([0, *(sum(width) for width in widths)], dtype=np.int32)

@@ -4,18 +4,18 @@ import fake_cuda
 import numpy as np
 import pytest
 from kernel_cases import Case, check_update
-from posterior_cases import expected, parameters, random_network
+from network_cases import expected, parameters, random_network
 from shim import COMPILER, ShimDevice
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import InputError
-from mpi_fast.likelihood import signal_scale
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.solvers import posterior_chain
+from mpi_fast.likelihood import signal_scale
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.philox import standard_normal
-from mpi_fast.pipelines import Sampling, posterior_device
+from mpi_fast.pipelines import Sampling, device
 from mpi_fast.samplers import SAMPLERS, get_sampler
 from mpi_fast.schedule import SDES, VE
 
@@ -101,9 +101,9 @@ def by_torch(network, calibration, rows, sampling, sigma_range):
 def test_samples_are_those_of_the_cpu(monkeypatch, tmp_path, calibration, rows, sampler, sde, steps):
     """Of random weights, whose samples no step contracts, but with noise that leaves a trace of its own in each."""
     gpu = fake_cuda.install(monkeypatch, tmp_path)
-    network, bundle = random_network(1), Bundle.open("posterior")
-    monkeypatch.setattr(posterior_device, "network_parameters", lambda content, where: parameters(network))
-    pipeline = posterior_device.PosteriorOnDevice(calibration, bundle, CupyDevice, batches=(1, 4))
+    network, bundle = random_network(1), Bundle.open()
+    monkeypatch.setattr(device, "network_parameters", lambda content, where: parameters(network))
+    pipeline = device.PosteriorOnDevice(calibration, bundle, CupyDevice, (1, 4), 1)
     sampling = Sampling(2, steps, 7, sampler, sde)
     drawn = pipeline.samples(rows, sampling)  # six images, four at once: the second frame's samples fall apart
     assert gpu.captured[-1] == ["plan", "project", "fine", "coarse", "image"]

@@ -6,36 +6,26 @@ import pytest
 
 from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels import compile as compiling
+from mpi_fast.kernels import prepare, reduce
 from mpi_fast.kernels.compile import cached, compile_kernel
-from mpi_fast.kernels.guided_step import GROUPS, group_of, shared_bytes
-from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
+from mpi_fast.kernels.launch import Kernel
 from mpi_fast.kernels.tiles import COARSE, FINE
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 REGISTERS = 65536  # of a multiprocessor, on all of these
-THREADS = {"reduce": 256, "prepare": 768, "guided_step": 768, "finish": 128}
-THREADS |= {"plan": 512, "project": 256, "fine": 256, "coarse": 256, "image": 128, "update": 128, "refine": 256}
-BLOCKS = {"reduce": 3, "prepare": 1, "guided_step": 1, "finish": 8}  # at once on a multiprocessor, at least
-BLOCKS |= {"plan": 1, "project": 4, "fine": 4, "coarse": 2, "image": 8, "update": 8, "refine": 6}
+THREADS = {"reduce": 256, "prepare": 768, "plan": 512, "project": 256, "fine": 256, "coarse": 256}
+THREADS |= {"image": 128, "update": 128, "refine": 256}
+BLOCKS = {"reduce": 3, "prepare": 1, "plan": 1, "project": 4, "fine": 4, "coarse": 2}  # at once on one, at least
+BLOCKS |= {"image": 8, "update": 8, "refine": 6}
 
-
-def step(scalar: str, group: int) -> Kernel:
-    return Kernel("guided_step", (*scalar_define(scalar), ("SAMPLES", str(group))))
-
-
-FLOAT = [Kernel("reduce"), Kernel("prepare"), Kernel("finish"), step("float32", 1), step("float32", 4)]
-OTHERS = [
-    *(Kernel("prepare", scalar_define(scalar)) for scalar in ("float16", "bfloat16")),
-    *(step(scalar, group) for scalar, group in itertools.product(("float16", "bfloat16"), GROUPS)),
-    step("float32", 2),
-]
+SIGNALS = reduce.KERNEL, prepare.KERNEL
 TILES = [Kernel(name, (("TILE", str(side)),)) for name, sides in (("fine", FINE), ("coarse", COARSE)) for side in sides]
-POSTERIOR = [*(Kernel(name) for name in ("plan", "project", "image", "update", "refine")), *TILES]
+OTHERS = [Kernel(name) for name in ("plan", "project", "image", "update", "refine")]
 CASES = [
-    *itertools.product(FLOAT, ARCHITECTURES),
-    *itertools.product(OTHERS + POSTERIOR, ("sm_75", "sm_90")),
+    *itertools.product(SIGNALS, ARCHITECTURES),
+    *itertools.product([*OTHERS, *TILES], ("sm_75", "sm_90")),
     *itertools.product(TILES[:1], ("sm_80", "sm_89", "sm_100", "sm_120")),  # tensor cores from Ampere on
 ]
 
@@ -51,11 +41,6 @@ def test_every_kernel_compiles_within_its_budget(kernel, architecture):
     assert THREADS[kernel.name] // 32 * per_warp * BLOCKS[kernel.name] <= REGISTERS
 
 
-def test_four_samples_of_the_default_grid_fit_into_the_shared_memory_of_any_gpu():
-    assert shared_bytes(4, 361, 361) <= SHARED_LIMIT
-    assert group_of(1000, 8, 361, 361, 132) == 4
-
-
 def test_what_does_not_compile_says_why(monkeypatch, tmp_path):
     (tmp_path / "broken.cu").write_text("__global__ void broken() { undeclared = 1; }")
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
@@ -65,15 +50,15 @@ def test_what_does_not_compile_says_why(monkeypatch, tmp_path):
 
 def test_the_cache_knows_text_architecture_and_options(monkeypatch, tmp_path):
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
-    first = cached(Kernel("finish"), "sm_90")
+    first = cached(Kernel("image"), "sm_90")
     assert first.read_bytes()[:4] == b"\x7fELF"
     before = first.stat().st_mtime_ns
-    assert cached(Kernel("finish"), "sm_90") == first
+    assert cached(Kernel("image"), "sm_90") == first
     assert first.stat().st_mtime_ns == before
-    assert cached(Kernel("finish"), "sm_89") != first
-    assert cached(Kernel("finish", (("OTHER", "1"),)), "sm_90") != first
-    for name in ("finish.cu", "device.cuh"):
+    assert cached(Kernel("image"), "sm_89") != first
+    assert cached(Kernel("image", (("OTHER", "1"),)), "sm_90") != first
+    for name in ("image.cu", "device.cuh", "head.cuh"):
         (tmp_path / name).write_text((compiling.FOLDER / name).read_text())
     (tmp_path / "device.cuh").write_text((tmp_path / "device.cuh").read_text() + "// changed\n")
     monkeypatch.setattr(compiling, "FOLDER", tmp_path)
-    assert cached(Kernel("finish"), "sm_90") != first
+    assert cached(Kernel("image"), "sm_90") != first

@@ -10,35 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from kernel_cases import (
-    TYPES,
-    Case,
-    check_finish,
-    check_prepare,
-    check_reduce,
-    check_step,
-    draw,
-    filled,
-    host,
-    step,
-)
-from shim import COMPILER, SHIM, ShimDevice
+from kernel_cases import Case, check_prepare, check_reduce, check_update, filled
+from shim import COMPILER, SHIM, SOURCES, ShimDevice
 
 from mpi_fast.errors import InputError, MPIFastError
-from mpi_fast.likelihood import CONDITION_CHANNELS
-from mpi_fast.kernels import finish, guided_step, prepare, reduce
+from mpi_fast.kernels import prepare, reduce
 from mpi_fast.kernels.cupy_device import CupyDevice
-from mpi_fast.kernels.launch import SHARED_LIMIT, Kernel, scalar_define
-from mpi_fast.kernels.solvers import FINAL
-from mpi_fast.kernels.table import STEP, consensus_table, step_table
-from mpi_fast.schedule import VE, VP
+from mpi_fast.kernels.launch import Kernel
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
-TABLES = {
-    **{name: step_table(name, VP(), 3) for name in ("dpm", "heun", "euler-maruyama", "predictor-corrector")},
-    "consensus": consensus_table(8, (19, 19)),
-}
 SMALL_GRIDS = st.tuples(st.integers(1, 12), st.integers(1, 12))
 GRIDS = st.one_of(st.just((19, 19)), SMALL_GRIDS, st.just((28, 30)))
 quick = settings(
@@ -72,165 +53,52 @@ def test_reduce(device, frames, rank, rows, seed):
 
 
 @quick
-@given(st.integers(1, 70), GRIDS, st.integers(1, 361), st.integers(5, 600), st.sampled_from([*TYPES]), st.booleans())
-@example(70, (19, 19), 361, 2451, "float32", False)
-@example(2, (1, 1), 1, 5, "float32", False)
-def test_prepare(device, frames, grid, rank, rows, scalar, channels_last):
-    check_prepare(device, Case(frames, 1, grid, rank, rows, rank), scalar, channels_last)
-
-
-@quick
-@given(st.integers(1, 70), st.integers(1, 16), GRIDS)
-@example(70, 16, (19, 19))
-def test_finish(device, frames, samples, grid):
-    check_finish(device, Case(frames, samples, grid))
-
-
-@settings(quick, max_examples=24)
-@given(
-    st.integers(1, 6),
-    st.integers(1, 16),
-    GRIDS,
-    st.integers(1, 361),
-    st.sampled_from([(name, number) for name, table in TABLES.items() for number in range(len(table))]),
-    st.sampled_from([*TYPES]),
-    st.booleans(),
-    st.sampled_from([None, 1, 2, 4]),
-)
-@example(70, 2, (19, 19), 361, ("dpm", 2), "float32", False, None)
-@example(1, 1, (1, 1), 1, ("heun", 1), "float32", False, 4)
-@example(1, 5, (28, 30), 361, ("predictor-corrector", 1), "float16", True, 2)
-@example(3, 1, (19, 19), 150, ("consensus", 0), "float32", False, None)
-@example(70, 1, (19, 19), 361, ("consensus", 6), "float32", False, None)
-@example(3, 1, (7, 13), 40, ("consensus", 2), "float16", True, None)
-@example(3, 1, (7, 13), 40, ("consensus", 8), "bfloat16", True, None)
-def test_guided_step(device, frames, samples, grid, rank, row, scalar, channels_last, group):
-    case = Case(frames, samples, grid, rank, rows=190, seed=samples)
-    if group and guided_step.shared_bytes(group, case.voxels, rank) > SHARED_LIMIT:
-        group = None
-    table = consensus_table(8, case.grid) if row[0] == "consensus" else TABLES[row[0]]
-    check_step(device, case, table, row[1], scalar, channels_last, group)
-
-
-@pytest.mark.parametrize("guidance", ["gradient", "none"])
-def test_other_guidance(device, guidance):
-    table = step_table("dpm", VE(), 3, guidance, strength=0.8)
-    for number in (1, 2, len(table) - 1):
-        check_step(device, Case(rows=300), table, number)
-
-
-def run_steps(device, case, group, samples_of=slice(None), frames_of=slice(None)):
-    """State after one step of some of the frames of a case."""
-    calibration, table = case.calibration(), TABLES["predictor-corrector"]
-    likelihood, rng = case.likelihood(calibration), np.random.default_rng(0)
-    arrays = rng.standard_normal((3, case.frames, case.samples, case.voxels)).astype(np.float32)[:, frames_of]
-    part = type(likelihood)(
-        likelihood.y[frames_of], likelihood.singular_values, likelihood.basis, likelihood.noise[frames_of]
-    )
-    case = Case(len(part.y), case.samples, case.grid, case.rank, case.rows, case.seed)
-    state = step(device, case, calibration, part, table, 1, *arrays, "float32", False, group)
-    return [host(a).reshape(case.frames, case.samples, -1) for a in (state.x, state.saved, state.image)]
-
-
-def test_results_depend_neither_on_the_batch_nor_on_the_blocks(device):
-    case = Case(frames=5, samples=6, rank=70)
-    whole = run_steps(device, case, 4)
-    for group, frames in ((1, slice(None)), (2, slice(None)), (None, slice(1, 2)), (4, slice(3, 5))):
-        for found, expected in zip(run_steps(device, case, group, frames_of=frames), whole, strict=True):
-            np.testing.assert_array_equal(found, expected[frames])
+@given(st.integers(1, 70), GRIDS, st.integers(1, 361), st.integers(5, 600))
+@example(70, (19, 19), 361, 2451)
+@example(2, (1, 1), 1, 5)
+def test_prepare(device, frames, grid, rank, rows):
+    check_prepare(device, Case(frames, 1, grid, rank, rows, rank))
 
 
 @pytest.mark.parametrize("grid", [(19, 19), (6, 9)])
-def test_results_do_not_depend_on_the_order_of_threads(folder, device, grid):
+def test_results_do_not_depend_on_the_order_of_threads(folder, grid):
     """Between two barriers threads may run in any order: a missing barrier shows as another result."""
     reverse = ShimDevice(folder, backwards=True)
-    case = Case(frames=3, samples=5, grid=grid, rank=40, rows=700)
-    for found, expected in zip(run_steps(reverse, case, 2), run_steps(device, case, 2), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    for check in (check_reduce, check_prepare, check_finish):
-        check(reverse, case)
+    for check in (check_reduce, check_prepare, check_update):
+        check(reverse, Case(frames=3, samples=5, grid=grid, rank=40, rows=700))
 
 
-def test_sixteen_bit_numbers_are_converted_as_numpy_does(device):
-    """All of them on the way in; on the way out random floats of every exponent, ties, and what overflows."""
-    case = Case(frames=12, samples=16, rank=3)
-    calibration, count = case.calibration(), 12 * 16 * 361
-    likelihood = case.likelihood(calibration)
-    rng = np.random.default_rng(0)
-    table = np.zeros(2, dtype=STEP)
-    table["x_from_denoised"] = FINAL.denoised
-    patterns = np.arange(count, dtype=np.uint32).astype(np.uint16)
-    floats = np.ldexp(rng.uniform(-2, 2, count), rng.integers(-30, 20, count)).astype(np.float32)
-    bits, ties = floats.view(np.uint32), 1 << 14  # half-way between two numbers: of float16, and of bfloat16
-    bits[:ties] = patterns[:ties].view(np.float16).astype(np.float32).view(np.uint32) + 0x1000
-    bits[ties : 2 * ties] = (bits[ties : 2 * ties] & 0xFFFF0000) | 0x8000
-    nothing = np.zeros((12, 16, 361), dtype=np.float32)
-    for scalar in ("float16", "bfloat16"):
-        numbers = patterns.view(TYPES[scalar])
-        numbers = np.where(np.abs(numbers.astype(np.float32)) < 1e30, numbers, TYPES[scalar].type(0))  # also no NaN
-        numbers = numbers.reshape(12, 16, 361)
-        state = step(device, case, calibration, likelihood, table, 1, numbers, nothing, nothing, scalar, False, 1)
-        np.testing.assert_array_equal(host(state.x), numbers.astype(np.float32))
-
-    table = np.zeros(2, dtype=STEP)
-    table["x_from_x"], table["spread"] = 1, 1
-    for scalar in ("float16", "bfloat16"):
-        state = step(
-            device, case, calibration, likelihood, table, 1, nothing.astype(TYPES[scalar]), floats.reshape(12, 16, 361),
-            nothing, scalar, False, 1,
-        )  # fmt: skip
-        with np.errstate(over="ignore"):
-            expected = floats.astype(TYPES[scalar]).reshape(-1, 361)
-        found = host(state.image)[:, 2].view(TYPES[scalar])
-        np.testing.assert_array_equal(found.view(np.uint16), expected.view(np.uint16))
+def test_float16_is_rounded_as_numpy_does(tmp_path):
+    """Random floats of every exponent, those half-way between two numbers, what overflows, and what is no number."""
+    rng, count = np.random.default_rng(0), 1 << 16
+    floats = np.ldexp(rng.uniform(-2, 2, 2 * count), rng.integers(-30, 20, 2 * count)).astype(np.float32)
+    floats[:count] = np.arange(count, dtype=np.uint16).view(np.float16)
+    floats[: count // 4].view(np.uint32)[:] += 0x1000
+    given = np.concatenate([np.zeros(count, np.float32), floats])
+    header = SOURCES / "convolution.cuh"
+    body = (
+        f"cell[0] = 0; const float* in = out + {count}; for (int k = i; k < {count}; k += 64)"
+        "out[k] = __uint_as_float(pair_of(in[2 * k], in[2 * k + 1]));"
+    )
+    broken(tmp_path, body, header).launch(Kernel("broken"), (1, 1), 64, 4, (given,))
+    with np.errstate(over="ignore"):
+        expected = floats.astype(np.float16)
+    found, number = given[:count].view(np.float16), ~np.isnan(expected)
+    np.testing.assert_array_equal(found[number].view(np.uint16), expected[number].view(np.uint16))
+    assert np.isnan(found[~number]).all()
 
 
 def test_broken_signals_show(device):
-    """NaN in one frame makes that frame's image NaN, not black, and no other's."""
-    x = np.random.default_rng(0).standard_normal((3, 4, 361)).astype(np.float32)
-    x[1, 2, 5] = np.nan
-    image, deviation = (device.empty((3, 361), np.float32) for _ in range(2))
-    statistics = filled(device, np.ones((7, 3), np.float32))
-    agreed = np.ones((2, 3, 361), np.float32)
-    agreed[1, 1, 5] = np.nan
-    for signals, known in ((x, None), (x, agreed[0]), (np.nan_to_num(x), agreed[1])):
-        about = None if known is None else filled(device, known)
-        finish.finish(device, filled(device, signals), statistics, agreed=about, image=image, deviation=deviation)
-        for found in (image, deviation):
-            assert np.isnan(found[1, 5])
-            assert np.isnan(found).sum() == 1
+    """NaN in one frame makes what its signals say NaN, not nothing, and no other's."""
     y, energy = np.ones((2, 150)), np.full(2, 1e4)
     y[1, 3] = energy[1] = np.nan
     calibration = Case().calibration()
-    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (7, 2), (2, CONDITION_CHANNELS, 361))]
-    prepare.prepare(
-        device, prepare.Basis.upload(calibration, device), filled(device, y), filled(device, energy), *outputs
-    )
+    outputs = [device.empty(shape, np.float32) for shape in ((2, 150), (5, 2), (2, prepare.CONDITION_CHANNELS, 361))]
+    basis = prepare.Basis.upload(calibration, device)
+    prepare.prepare(device, basis, filled(device, y), filled(device, energy), *outputs)
     means = outputs[2][:, 0]
     assert np.isfinite(means[0]).all()
     assert np.isnan(means[1]).all()
-
-
-def test_noise_is_that_of_the_cpu(device):
-    case, table = Case(frames=2, samples=5), step_table("euler-maruyama", VE(), 3)
-    calibration = case.calibration()
-    nothing = np.zeros((2, 5, 361), np.float32)
-    state = step(
-        device,
-        case,
-        calibration,
-        case.likelihood(calibration),
-        table,
-        0,
-        nothing,
-        nothing,
-        nothing,
-        "float32",
-        False,
-        2,
-    )
-    expected = 10 * draw(11, 5, 0, case.voxels)
-    np.testing.assert_allclose(host(state.x), np.stack([expected, expected]), atol=2e-5)
 
 
 # ---- what the launchers refuse ---------------------------------------------------------------------------------------
@@ -245,7 +113,6 @@ def test_arrays_that_do_not_fit_are_refused(device):
         ("signals", np.zeros((4, 31), np.complex64)),
         ("signals", np.zeros((4, 30), np.complex128)),
         ("signals", np.zeros((30, 4), np.complex64).T),
-        ("signals", np.zeros((4, 3, 30), np.complex64)),
         ("y", np.zeros((4, 20), np.float32)),
         ("energy", np.zeros(5)),
     ):
@@ -253,28 +120,6 @@ def test_arrays_that_do_not_fit_are_refused(device):
             reduce.reduce(device, projection, **{**good, name: wrong})
     with pytest.raises(InputError, match="at least one frame"):
         reduce.reduce(device, projection, np.zeros((0, 30), np.complex64), np.zeros((0, 20)), np.zeros(0))
-
-
-def test_steps_that_are_not_there_are_refused(device):
-    case, table = Case(frames=1, samples=1, rank=5, rows=20), TABLES["dpm"]
-    calibration = case.calibration()
-    arrays = [np.zeros((1, 1, 361), np.float32)] * 3
-    with pytest.raises(InputError, match="row 5 of a table of 5"):
-        step(device, case, calibration, case.likelihood(calibration), table, 5, *arrays, "float32", False, 1)
-    with pytest.raises(InputError, match="float64"):
-        scalar_define("float64")
-
-
-def test_a_grid_too_large_for_shared_memory_is_refused():
-    with pytest.raises(InputError, match=r"10000 voxels and rank 300 need .* shared memory"):
-        guided_step.group_of(1, 1, 10_000, 300, 100)
-
-
-def test_blocks_take_fewer_samples_where_frames_are_few():
-    groups = [guided_step.group_of(frames, 8, 361, 150, 132) for frames in (1, 16, 17, 33, 64, 66, 500)]
-    assert groups == [1, 1, 1, 2, 2, 4, 4]
-    assert [guided_step.group_of(500, samples, 361, 150, 132) for samples in (1, 2, 3)] == [1, 2, 4]
-    assert guided_step.group_of(500, 8, 1600, 700, 132) < 4  # four do not fit
 
 
 def test_without_cupy_or_a_gpu_the_way_out_is_named(monkeypatch):
@@ -288,18 +133,20 @@ def test_without_cupy_or_a_gpu_the_way_out_is_named(monkeypatch):
 
 
 def test_importing_the_launchers_is_free_of_cupy():
-    code = "import sys, mpi_fast.kernels.loop, mpi_fast.kernels.compile; assert not {'cupy', 'cuda'} & set(sys.modules)"
+    modules = "mpi_fast.kernels.sampling, mpi_fast.kernels.compile"
+    code = f"import sys, {modules}; assert not {{'cupy', 'cuda'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=SHIM.parents[1])
 
 
 # ---- the shim itself: what it is there to find, it finds -------------------------------------------------------------
 
 
-def broken(folder, body, **options):
-    """A device that knows one kernel more, ``broken`` (float* out), of 64 threads."""
+def broken(folder, body, header="cuda_shim.h", **options):
+    """A device that knows one kernel, ``broken`` (float* out), of 64 threads."""
     sources = folder / "broken"
     sources.mkdir(exist_ok=True)
     (sources / "broken.cu").write_text(
+        f'#include "{header}"\n'
         'extern "C" __global__ void broken(float* out) { extern __shared__ float4 shared[]; '
         f"float* cell = reinterpret_cast<float*>(shared); const int i = threadIdx.x; {body} }}"
     )

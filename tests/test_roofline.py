@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import roofline
 import roofline_posterior
-from posterior_cases import parameters, random_network
+from network_cases import parameters, random_network
 from roofline import GPUS, LAUNCH
 
 from mpi_fast.kernels.weights import Weights

@@ -8,14 +8,14 @@ import onnx
 import pytest
 import typer
 from exported import FROZEN_GRID, measured
-from test_tensorrt_run import PACKAGES, cache, fake_facts, gpus, install  # noqa: F401 (fixtures)
+from test_tensorrt_run import PACKAGES, cache, gpus, install, with_engines  # noqa: F401 (fixtures)
 from typer.testing import CliRunner
 
 from mpi_fast import tensorrt
-from mpi_fast.bundle import FROZEN, PLANE, VOLUME, Bundle, half_name, write_bundle
+from mpi_fast.bundle import PLANE, VOLUME, Bundle, write_bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.kernels.cupy_device import CupyDevice
-from mpi_fast.pipelines.posterior import PosteriorGraph
+from mpi_fast.pipelines.graph import PosteriorGraph
 from mpi_fast.pipelines.tensorrt_frozen import TensorRTFrozen
 from mpi_fast.reconstructor import Reconstructor
 
@@ -23,21 +23,10 @@ command = importlib.import_module("mpi_fast.export.__main__")
 build = importlib.import_module("mpi_fast.export.tensorrt")
 
 
-def with_fake_engines(bundle, folder, package, version):
-    """A copy with engines that the fake runs."""
-    from fake_gpu import HEADER
-
-    contents = {name: bundle.read(name) for name in bundle.manifest["files"]}
-    engines = [fake_facts(name, contents[name], package, version) for name in (FROZEN, half_name(FROZEN))]
-    engine_files = {facts.file: HEADER + contents[facts.onnx] for facts in engines}
-    manifest = {**bundle.manifest, "engines": [facts.to_dict() for facts in engines]}
-    return write_bundle(folder / "engines", manifest, contents | engine_files)
-
-
 @pytest.mark.parametrize(("package", "version"), PACKAGES)
 def test_reconstruction_by_the_engine_is_reconstruction_by_onnx_runtime(install, exported, tmp_path, package, version):  # noqa: F811
     install(package, version)
-    bundle = with_fake_engines(exported, tmp_path, package, version)
+    bundle = with_engines(exported, tmp_path, package, version)
     calibration, rows, _ = measured(FROZEN_GRID)
     found, expected = TensorRTFrozen(calibration, bundle, CupyDevice(1), "fp32"), PosteriorGraph(calibration, bundle)
     for frames in (3, 1, 3):  # batches of up to 2 and 16
@@ -53,7 +42,7 @@ def test_reconstruction_by_the_engine_is_reconstruction_by_onnx_runtime(install,
 
 def test_the_reconstructor_takes_the_engine_when_asked(install, exported, tmp_path):  # noqa: F811
     install(*PACKAGES[1])
-    bundle = with_fake_engines(exported, tmp_path, *PACKAGES[1])
+    bundle = with_engines(exported, tmp_path, *PACKAGES[1])
     calibration, rows, _ = measured(FROZEN_GRID)
     expected = Reconstructor(calibration, exported.path)(rows)
     for precision, tolerance in (("fp32", 1e-4), ("tf32", 1e-4), ("fp16", 1e-2)):
@@ -68,17 +57,17 @@ def test_the_reconstructor_takes_the_engine_when_asked(install, exported, tmp_pa
 
 def test_what_an_engine_cannot_do_is_refused(install, exported, tmp_path):  # noqa: F811
     install(*PACKAGES[0])
-    bundle = with_fake_engines(exported, tmp_path, *PACKAGES[0])
+    bundle = with_engines(exported, tmp_path, *PACKAGES[0])
     calibration = measured(FROZEN_GRID)[0]
     options = {"engine": "tensorrt", "device": "cuda"}
     with pytest.raises(InputError, match="expected auto or onnx on the CPU"):
         Reconstructor(calibration, bundle.path, device="cpu", engine="tensorrt")
-    with pytest.raises(InputError, match="'bf16': TensorRT's engines have fp16, tf32, fp32"):
+    with pytest.raises(InputError, match="'bf16': expected one of fp16, tf32, fp32"):
         Reconstructor(calibration, bundle.path, precision="bf16", **options)
     with pytest.raises(MismatchError, match="is frozen for another calibration"):
         Reconstructor(measured((8, 8))[0], bundle.path, **options)
     with pytest.raises(MismatchError, match="no graph is frozen for a calibration"):
-        Reconstructor(calibration, "posterior", **options)
+        Reconstructor(calibration, **options)
     with pytest.raises(MismatchError, match=r"no engine of frozen\.fp16\.onnx .* --tensorrt"):
         Reconstructor(calibration, exported.path, **options)
 

@@ -1,9 +1,9 @@
 """TensorRT on a GPU: engines of a bundle, bound to device addresses and enqueued on a stream.
 
-`Plan` and `Bound` know addresses and streams and nothing of who allocated them; a loop that is captured as one CUDA
-graph enqueues them among its own kernels. What makes that capture valid: a stream of one's own; scratch memory given
-by the caller, so that nothing is allocated later; one execution context for each batch size; and one enqueue when it is
-bound, before any capture, in which TensorRT sets up what it needs, TensorRT-RTX compiling its kernels for this shape.
+`Plan` and `Bound` know addresses and streams and nothing of who allocated them; `bind` allocates on a device. What
+makes a run fit for capture in a CUDA graph: a stream of one's own; scratch memory given by the caller, so that nothing
+is allocated later; one execution context for each batch size; and one enqueue when it is bound, before any capture, in
+which TensorRT sets up what it needs, TensorRT-RTX compiling its kernels for this shape.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
+from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.tensorrt import (
     FAILURES,
     EngineFacts,
@@ -25,6 +28,8 @@ from mpi_fast.tensorrt import (
     listed,
     tidy,
 )
+
+ALIGNMENT = 256  # of scratch memory; CuPy's and CUDA's own allocations have it
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Plan:
         Parameters
         ----------
         batch : int
-            Images of the step network, frames of the other graphs.
+            Frames.
         addresses : dict
             {tensor: device address} of every one of `tensors`, for this batch, contiguous. They must stay valid, and
             hold numbers that the network can compute with.
@@ -213,7 +218,19 @@ class Bound:
             raise DeviceError(str(self._trt.failure(f"{self._what}: {what}")))
 
 
-def open_plan(bundle: Bundle, onnx: str, *, rebuild: bool = False) -> Plan:
+def bind(plan: Plan, batch: int, device: Device) -> tuple[dict[str, Array], Array, Bound]:
+    """Buffers of an engine's tensors, filled with ones, its scratch memory, and the engine bound to both."""
+    buffers = {name: device.empty(tensor.sized(batch), tensor.dtype) for name, tensor in plan.tensors.items()}
+    scratch = device.empty((plan.workspace(batch) + ALIGNMENT,), np.uint8)
+    with device.active():
+        for array in buffers.values():
+            array[:] = 1
+    addresses = {name: device.address(array) for name, array in buffers.items()}
+    workspace = -(-device.address(scratch) // ALIGNMENT) * ALIGNMENT
+    return buffers, scratch, plan.bind(batch, addresses, workspace, device.stream_address)
+
+
+def open_plan(bundle: Bundle, onnx: str) -> Plan:
     """The engine for the GPU at hand of one of a bundle's ONNX files.
 
     Parameters
@@ -222,13 +239,11 @@ def open_plan(bundle: Bundle, onnx: str, *, rebuild: bool = False) -> Plan:
         That holds the ONNX file, and may hold engines.
     onnx : str
         Name of the file.
-    rebuild : bool
-        Whether to build an engine where the bundle has none that runs here; it is kept in `tensorrt.cache_folder`.
 
     Raises
     ------
     MismatchError
-        When the engines there are for other GPUs or versions, or of another ONNX file, and none may be built.
+        When the engines there are for other GPUs or versions, or of another ONNX file.
     ModelError
         When one is damaged.
     MPIFastError
@@ -244,8 +259,6 @@ def open_plan(bundle: Bundle, onnx: str, *, rebuild: bool = False) -> Plan:
             runs_here = (facts.package, facts.version, facts.capability) == (trt.name, trt.version, capability)
             if runs_here and facts.built_from(content):
                 return Plan(trt, bundle.read(facts.file), facts)
-    if rebuild:
-        return _rebuilt(onnx, content, engines[-1] if engines else None)
     here = ", ".join(f"{trt.name} {trt.version}" for trt in packages)
     others = "; ".join(str(facts) for facts in engines) or "none"
     raise MismatchError(
@@ -253,12 +266,3 @@ def open_plan(bundle: Bundle, onnx: str, *, rebuild: bool = False) -> Plan:
         f"{capability_name(capability)} (there are: {others}); build one: python -m mpi_fast.export {bundle.path} "
         "--tensorrt"
     )
-
-
-def _rebuilt(onnx: str, content: bytes, like: EngineFacts | None) -> Plan:
-    from mpi_fast.export.tensorrt import BATCHES, cached, choose
-
-    trt, (capability,) = choose()
-    batches, tf32 = (like.batches, like.tf32) if like else (BATCHES, True)
-    facts, plan, _ = cached(trt, onnx, content, capability, batches, tf32, lambda *_: None)
-    return Plan(trt, plan, facts)

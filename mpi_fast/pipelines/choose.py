@@ -127,7 +127,7 @@ class WithFallback:
         return drawn
 
     def close(self) -> None:
-        """See `Lanes.close`."""
+        """See `PosteriorOnDevice.close`."""
         close(self._pipeline)
 
     def _try(self, work: Callable[[Any], Any]) -> Any:
@@ -139,7 +139,7 @@ class WithFallback:
             return work(self._pipeline)
 
     def on_device(self, signals: Any) -> Frames:
-        """See `Lanes.on_device`; nothing falls back, since the caller wants the images on the GPU."""
+        """See `PosteriorOnDevice.on_device`; nothing falls back, since the caller wants the images on the GPU."""
         return on_device(self._pipeline, signals)
 
 

@@ -1,6 +1,13 @@
-"""A whole frame on a GPU, by the network's own kernels: one CUDA graph, for planes."""
+"""Frames on a GPU, by the network's own kernels: signals into pinned memory, one graph launch, image out; for planes.
 
-from collections.abc import Callable, Sequence
+Each number of frames that is reconstructed at once has a lane of its own, `CapturedFrames`: buffers allocated once, a
+stream, and everything between host signals and host images captured into one CUDA graph. Batches of other sizes are
+padded with empty frames; many frames go through two lanes of the largest size by turns, so that one's transfers overlap
+the other's work.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,19 +15,26 @@ from numpy.typing import NDArray
 from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import network_parameters
-from mpi_fast.kernels.capture import CapturedFrames
-from mpi_fast.kernels.launch import Device
+from mpi_fast.errors import MismatchError
+from mpi_fast.kernels.capture import Capture, CapturedFrames
+from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.kernels.posterior import PosteriorLoop
+from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.sampling import PosteriorSampler
 from mpi_fast.kernels.solvers import posterior_chain
 from mpi_fast.kernels.weights import Weights
-from mpi_fast.pipelines import Array, Sampling
+from mpi_fast.limits import EVALUATIONS
+from mpi_fast.pipelines import Frames, Sampling
 from mpi_fast.pipelines.failures import device_errors
-from mpi_fast.pipelines.lanes import BATCHES, Lanes
 from mpi_fast.schedule import SDES
+from mpi_fast.uncertainty import LEVELS
+
+BATCHES = (1, 8, 64, 512)
+Lane = tuple[CapturedFrames, PosteriorLoop]
+"""Captured frames, and what they run."""
 
 
-class PosteriorOnDevice(Lanes):
+class PosteriorOnDevice:
     """See `Pipeline`.
 
     Parameters
@@ -52,41 +66,153 @@ class PosteriorOnDevice(Lanes):
         bundle: Bundle,
         open_device: Callable[[], Device],
         batches: Sequence[int] = BATCHES,
-        evaluations: int = 1,
+        evaluations: int = EVALUATIONS,
     ) -> None:
+        self._calibration, self._open_device, self._evaluations = calibration, open_device, evaluations
         self._parameters = network_parameters(bundle.read(PLANE), f"{bundle.path}/{PLANE}")
-        self._evaluations, self._sigma_range = evaluations, bundle.sigma_range
+        self._sigma_range, self._batches = bundle.sigma_range, sorted(batches)
+        self._lanes: dict[tuple[int, int], Lane] = {}
         self._samplers: dict[int, PosteriorSampler] = {}
-        super().__init__(calibration, open_device, batches)
+        with device_errors():
+            self._device = open_device()
+            self._index = self._device.upload(np.flatnonzero(calibration.selection))
+            self._lane(1, 0)
 
-    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
+    @property
+    def batch(self) -> int:
+        """Frames at once, at most."""
+        return self._batches[-1]
+
+    @property
+    def name(self) -> str:
+        """What computes, and whether a frame is one graph."""
+        graph = self.graphs[self._batches[0]]
+        return f"the network's own kernels, fp16 convolutions, on {self._device.name}, {graph}"
+
+    @property
+    def graphs(self) -> dict[int, Capture]:
+        """Whether frames are one CUDA graph, by how many there are at once, for those numbers that were needed."""
+        return {size: lane.state for (size, _), (lane, _) in self._lanes.items()}
+
+    def __call__(self, rows: NDArray[np.complex64]) -> Frames:
+        """See `Pipeline`."""
+        out = self._results(len(rows), lambda shape: np.empty(shape, np.float32))
+        with device_errors():
+            busy: deque[tuple[CapturedFrames, slice]] = deque()
+            for turn, start in enumerate(range(0, len(rows), self.batch)):
+                part = slice(start, min(start + self.batch, len(rows)))
+                if len(busy) == 2:
+                    self._collect(out, *busy.popleft())
+                count = part.stop - part.start
+                lane, _ = self._lane(count, turn % 2)
+                with self._device.span(f"submit {count} frames"):
+                    lane.given["signals"][:count], lane.given["signals"][count:] = rows[part], 0
+                    lane.submit()
+                busy.append((lane, part))
+            while busy:
+                self._collect(out, *busy.popleft())
+        return out
+
+    def on_device(self, signals: Array) -> Frames:
+        """From and to arrays of the device; nobody looks at them on the way, so NaN comes out as NaN.
+
+        Parameters
+        ----------
+        signals : as `Calibration.rows` takes them, on the device
+            They may still be in the making on their library's current stream; what this returns is done.
+
+        Raises
+        ------
+        MismatchError
+            For channels, samples, frequencies or rows other than the calibration's.
+        InputError
+            For signals on another device.
+        """
+        with device_errors():
+            adopted = self._device.adopt(signals)
+            with self._device.active():
+                rows = self._select(adopted)
+            out = self._results(len(rows), lambda shape: self._device.empty(shape, np.float32))
+            self._device.wait()
+            for start in range(0, len(rows), self.batch):
+                part = slice(start, min(start + self.batch, len(rows)))
+                lane, loop = self._lane(part.stop - part.start, 0)
+                with loop.device.active(), loop.device.span(f"{part.stop - part.start} frames on the device"):
+                    loop.signals[: len(rows[part])], loop.signals[len(rows[part]) :] = rows[part], 0
+                    lane.between()
+                    _take(out, loop.outputs, part)
+                loop.device.wait()
+        return out
+
+    def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> NDArray[np.float32]:
         """See `graph.PosteriorGraph.samples`: (F, samples, N), many at once, whatever frame they are of."""
         chain = posterior_chain(sampling.sampler, SDES[sampling.sde](*self._sigma_range), sampling.steps)
         count = len(rows) * sampling.samples
         images = np.empty((count, self._calibration.num_voxels), np.float32)
         with device_errors():
-            size = next((size for size in self._batches if size >= count), self.batch)
-            if size not in self._samplers:
-                self._samplers[size] = self._open_sampler(self._open_device(), size)
+            sampler, size = self._sampler(count)
             for start in range(0, count, size):
                 numbers = np.arange(start, min(start + size, count))
                 given = rows[numbers // sampling.samples], start, sampling.samples, sampling.seed, chain
-                images[numbers] = self._samplers[size](*given)
+                images[numbers] = sampler(*given)
         return images.reshape(len(rows), sampling.samples, -1)
 
     def close(self) -> None:
-        """See `Lanes.close`."""
-        self._samplers.clear()
-        super().close()
+        """Give the GPU's memory back; the pipeline is of no use any more."""
+        with device_errors():
+            for _, loop in self._lanes.values():
+                loop.device.wait()
+            self._lanes.clear()
+            self._samplers.clear()
+            self._device.release()
 
-    def _open_sampler(self, device: Device, images: int) -> PosteriorSampler:
-        with device.active():
-            return PosteriorSampler(device, self._calibration, Weights.upload(self._parameters, device), images)
+    def _collect(self, out: Frames, lane: CapturedFrames, part: slice) -> None:
+        with self._device.span(f"collect {part.stop - part.start} frames"):
+            _take(out, lane.collect(), part)
 
-    def _start(self, batches: Sequence[int]) -> tuple[str, list[int]]:
-        return "the posterior network's own kernels, fp16 convolutions", list(batches)
+    def _results(self, frames: int, empty: Callable[[tuple[int, ...]], Array]) -> Frames:
+        image, alone = (frames, self._calibration.num_voxels), (frames,)
+        return Frames(*map(empty, (image, image, alone, alone, (frames, len(LEVELS)))))
 
-    def _open_lane(self, device: Device, frames: int) -> tuple[CapturedFrames, PosteriorLoop]:
-        weights = Weights.upload(self._parameters, device)
-        loop = PosteriorLoop(device, self._calibration, weights, frames, evaluations=self._evaluations)
-        return CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs), loop
+    def _select(self, signals: Array) -> Array:
+        """Selected rows (F, M), as `Calibration.rows` does."""
+        calibration = self._calibration
+        if signals.ndim == 3 and signals.dtype.kind == "f":
+            signals = np.fft.rfft(signals, axis=-1)
+        if signals.ndim == 3 and signals.shape[1:] == calibration.selection.shape:
+            signals = signals.reshape(len(signals), -1)[:, self._index]
+        if signals.ndim != 2 or signals.dtype.kind != "c" or signals.shape[1] != calibration.num_rows:
+            raise MismatchError(
+                f"signals {signals.dtype} {signals.shape} on the GPU: the calibration has (channels, frequencies) "
+                f"{calibration.selection.shape} and {calibration.num_rows} selected rows"
+            )
+        return signals.astype(np.complex64)
+
+    def _lane(self, frames: int, turn: int) -> Lane:
+        """The lane of the smallest batch that holds so many frames, and what it runs."""
+        size = next(size for size in self._batches if size >= frames)
+        key = size, turn if size == self.batch else 0
+        if key not in self._lanes:
+            device = self._open_device()
+            with device.active():
+                weights = Weights.upload(self._parameters, device)
+                loop = PosteriorLoop(device, self._calibration, weights, size, evaluations=self._evaluations)
+                self._lanes[key] = CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs), loop
+        return self._lanes[key]
+
+    def _sampler(self, images: int) -> tuple[PosteriorSampler, int]:
+        """The sampler of the smallest batch that holds so many images, or of the largest, and its size."""
+        size = next((size for size in self._batches if size >= images), self.batch)
+        if size not in self._samplers:
+            device = self._open_device()
+            with device.active():
+                weights = Weights.upload(self._parameters, device)
+                self._samplers[size] = PosteriorSampler(device, self._calibration, weights, size)
+        return self._samplers[size], size
+
+
+def _take(out: Frames, found: Mapping[str, Array], part: slice) -> None:
+    """The first of a lane's frames, to where they belong."""
+    statistics = dict(zip(STATISTICS, found["statistics"], strict=True))
+    for name, target in out._asdict().items():
+        target[part] = (found[name] if name in found else statistics[name])[: part.stop - part.start]

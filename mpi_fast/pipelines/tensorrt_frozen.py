@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.engines.tensorrt import open_plan
-from mpi_fast.engines.tensorrt_device import bind
-from mpi_fast.errors import InputError
+from mpi_fast.engines.tensorrt import bind, open_plan
 from mpi_fast.frozen import frozen_for
 from mpi_fast.kernels.capture import Capture, CapturedFrames
 from mpi_fast.kernels.launch import Array, Device
@@ -19,7 +17,6 @@ from mpi_fast.pipelines import Frames, in_batches
 from mpi_fast.pipelines.failures import device_errors
 
 ROWS, RESULTS = ("real", "imag"), ("image", "std", "quantiles", "snr_db", "noise_floor")
-PRECISIONS = "fp16", "tf32", "fp32"
 
 
 class TensorRTFrozen:
@@ -38,13 +35,9 @@ class TensorRTFrozen:
         which rounds products to TF32 where the engine was built so.
     evaluations : int
         Of the network, that the frozen graph has inside.
-    rebuild : bool
-        Whether to build an engine that the bundle lacks.
 
     Raises
     ------
-    InputError
-        For a precision that engines do not have.
     MismatchError, ModelError
         As `frozen.frozen_for` and `engines.tensorrt.open_plan`.
     """
@@ -56,13 +49,9 @@ class TensorRTFrozen:
         device: Device,
         precision: str = "fp16",
         evaluations: int = EVALUATIONS,
-        *,
-        rebuild: bool = False,
     ) -> None:
-        if precision not in PRECISIONS:
-            raise InputError(f"precision '{precision}': TensorRT's engines have {', '.join(PRECISIONS)}")
         with device_errors(), device.active():
-            self._plan = open_plan(bundle, frozen_for(bundle, calibration, precision, evaluations), rebuild=rebuild)
+            self._plan = open_plan(bundle, frozen_for(bundle, calibration, precision, evaluations))
         self._voxels, self._device = calibration.num_voxels, device
         self._bound: dict[int, tuple[CapturedFrames, Array]] = {}
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernel_cases import random_parameters
-from posterior_cases import expected, random_network
+from network_cases import expected, random_network
 from shim import COMPILER, ShimDevice
 
 from mpi_fast import Reconstructor
@@ -11,7 +11,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.pipelines import posterior_device
+from mpi_fast.pipelines import device
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
@@ -24,10 +24,10 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def make(calibration, folder, monkeypatch):
     """A pipeline of a network of one block."""
-    monkeypatch.setattr(posterior_device, "network_parameters", lambda content, where: random_parameters(1))
+    monkeypatch.setattr(device, "network_parameters", lambda content, where: random_parameters(1))
 
     def pipeline(open_device=lambda: ShimDevice(folder)):
-        return posterior_device.PosteriorOnDevice(calibration, Bundle.open("posterior"), open_device, batches=(1, 2))
+        return device.PosteriorOnDevice(calibration, Bundle.open(), open_device, (1, 2), 1)
 
     return pipeline
 
@@ -156,7 +156,7 @@ def test_a_gpu_without_memory_gives_one_message(make, folder):
 @pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:x"}, {"engine": "caffe"}, {"precision": "int3"}])
 def test_devices_and_engines_that_there_are_not(calibration, wrong):
     with pytest.raises(InputError, match=next(iter(wrong.values()))):
-        Reconstructor(calibration, "posterior", **wrong)
+        Reconstructor(calibration, **wrong)
 
 
 class OnGpu:
@@ -169,4 +169,4 @@ class OnGpu:
 
 def test_arrays_of_a_gpu_need_one(calibration):
     with pytest.raises(InputError, match="signals are on a GPU"):
-        Reconstructor(calibration, "posterior", device="cpu")(OnGpu())
+        Reconstructor(calibration, device="cpu")(OnGpu())

@@ -1,4 +1,4 @@
-"""The posterior network's kernels, built by g++, against PyTorch; their loop as one graph, on the stand-in for CUDA.
+"""The network's kernels, built by g++, against PyTorch; their loop as one graph, on the stand-in for CUDA.
 
 Tolerances. Factors of convolutions are rounded to float16, 2^-11 of themselves; everything else is float32. A block
 adds ``d F`` to what the signals say, and d is what they leave open, so that rounding of F, a few of 2^-11 of its size,
@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 from kernel_cases import host
-from posterior_cases import expected, loop_of, parameters, random_network, trained_network
+from network_cases import expected, loop_of, parameters, random_network, trained_network
 from shim import COMPILER, ShimDevice
 from torch.nn import functional
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, ModelError
-from mpi_fast.likelihood import signal_scale
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT
 from mpi_fast.kernels.posterior import PosteriorLoop, plan_shared
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
 from mpi_fast.kernels.weights import Weights, pack
+from mpi_fast.likelihood import signal_scale
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.training.posterior import PosteriorConfig

@@ -1,15 +1,13 @@
-"""The posterior network on a device against PyTorch: g++ and a GPU run the same checks."""
-
-from pathlib import Path
+"""The network on a device against PyTorch: g++ and a GPU run the same checks."""
 
 import numpy as np
 import torch
 from kernel_cases import random_parameters
 
-import mpi_fast
-from mpi_fast.likelihood import signal_presence, signal_scale
+from mpi_fast.bundle import Bundle
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
+from mpi_fast.likelihood import signal_presence, signal_scale
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
 
@@ -24,7 +22,7 @@ def random_network(blocks, seed=0, **config):
 
 def trained_network():
     """The one of the package."""
-    return load_trained(Path(mpi_fast.__file__).parent / "models" / "posterior.pt").network.eval()
+    return load_trained(Bundle.open().checkpoint()).network
 
 
 def parameters(network):
