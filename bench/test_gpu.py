@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mpi_fast.export.posterior import scale_and_presence
+from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 from numpy.typing import NDArray
 from test_gpu import energy, graph_of
 from torch import Tensor, nn
@@ -18,9 +20,7 @@ from torch import Tensor, nn
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
-from mpi_fast.export.posterior import scale_and_presence
 from mpi_fast.kernels.cupy_device import CupyDevice
-from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.posterior import Signals

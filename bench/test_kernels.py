@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mpi_fast.kernels.finish import finish
+from mpi_fast.kernels.guided_step import State, guided_step
+from mpi_fast.kernels.table import STEP, step_table
 from roofline import GPUS, Size, kernels
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastError
-from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.kernels.capture import Recorded
 from mpi_fast.kernels.cupy_device import CupyDevice
-from mpi_fast.kernels.finish import finish
-from mpi_fast.kernels.guided_step import State, guided_step
 from mpi_fast.kernels.prepare import STATISTICS, Basis, prepare
 from mpi_fast.kernels.reduce import Projection, reduce
-from mpi_fast.kernels.table import STEP, step_table
+from mpi_fast.likelihood import CONDITION_CHANNELS
 from mpi_fast.pipelines import Sampling
 from mpi_fast.schedule import VE
 
