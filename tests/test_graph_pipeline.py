@@ -99,7 +99,7 @@ def test_frames_without_particles_are_empty(bundle):
 
 
 def test_engines_that_there_are_not(bundle):
-    with pytest.raises(InputError, match="expected auto, onnx or tensorrt"):
+    with pytest.raises(InputError, match="expected one of auto, onnx, tensorrt"):
         Reconstructor(measured((9, 8))[0], bundle.path, engine="torch")
 
 
