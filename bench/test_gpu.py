@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mpi_fast.export.posterior import scale_and_presence
+from mpi_fast.export.frame import scale_and_presence
 from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
 from numpy.typing import NDArray
 from test_gpu import energy, graph_of
