@@ -33,7 +33,7 @@ class Terminated(KeyboardInterrupt):
 
 
 def uninterrupted(function: Function) -> Function:
-    """Have `ending_signals` wait while a function runs: in it a library would lose the exception; see `raise_waiting`."""
+    """Have `ending_signals` wait while a function runs whose caller, a library, would lose the exception."""
     _uninterrupted.add(function.__code__)
     return function
 

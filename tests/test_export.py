@@ -48,13 +48,14 @@ def test_a_broken_checkpoint_leaves_nothing(tmp_path):
 
 
 def test_opponents_are_exported_elsewhere(tmp_path):
+    state = RECIPES["dernet"].build(CONFIGS["dernet"], GRID).state_dict()
     content = {
         "format": FORMAT,
         "method": "dernet",
         "grid": list(GRID),
         "network": CONFIGS["dernet"].to_dict(),
         "sigma_range": [0.02, 10.0],
-        "state": RECIPES["dernet"].build(CONFIGS["dernet"], GRID).state_dict(),
+        "state": {name: value.clone() for name, value in state.items()},
         "provenance": {},
     }
     torch.save(content, tmp_path / "model.pt")

@@ -29,9 +29,7 @@ Threads = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 EngineName = Annotated[
     str,
-    typer.Option(
-        "--engine", help="What evaluates the network: auto, onnx or tensorrt.", rich_help_panel=NETWORK
-    ),
+    typer.Option("--engine", help="What evaluates the network: auto, onnx or tensorrt.", rich_help_panel=NETWORK),
 ]
 External = Annotated[
     bool,

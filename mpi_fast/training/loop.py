@@ -244,7 +244,7 @@ def _save(
         "grid": list(config.grid),
         "network": config.network.to_dict(),
         "sigma_range": list(SIGMA),
-        "state": {name: value.cpu().contiguous() for name, value in average.items()},
+        "state": {name: _rounded(value.cpu().contiguous()) for name, value in average.items()},
         "provenance": _provenance(config, done, device),
     }
     state = {
@@ -259,6 +259,11 @@ def _save(
             continue
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
+
+
+def _rounded(weights: Tensor) -> Tensor:
+    """Float32 numbers to 16 significant bits: their last byte is zero, and a wheel of them a fifth smaller."""
+    return ((weights.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
 
 
 def _identity(config: TrainingConfig) -> dict[str, Any]:

@@ -79,14 +79,15 @@ class Signals(NamedTuple):
 
     y: Tensor  # (G, K, R) reduced signals
     noise: Tensor  # (G, K) their noise
-    singular_values: Tensor  # (G, R)
-    basis: Tensor  # (G, N, R)
-    square: Tensor  # (G, N, R) the basis, squared
+    singular_values: Tensor  # (G, R) S
+    basis: Tensor  # (G, N, R) V
+    forward: Tensor  # (G, N, R) V S: from images to their signals
+    square: Tensor  # (G, N, R) V, squared
 
     @classmethod
     def of(cls, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> "Signals":
         """From what a calibration and its frames hold."""
-        return cls(y, noise, singular_values, basis, basis.square())
+        return cls(y, noise, singular_values, basis, basis * singular_values[:, None], basis.square())
 
 
 def gains(signals: Signals, spread: Tensor) -> Tensor:
@@ -98,16 +99,27 @@ def gains(signals: Signals, spread: Tensor) -> Tensor:
 
 def unseen(signals: Signals, gain: Tensor) -> Tensor:
     """Logarithm of what the signals leave of the standard deviation, for gains (G, K, W, R): (G, K, W, N)."""
-    explained = (gain * signals.singular_values[:, None, None, :]).flatten(1, 2) @ signals.square.transpose(1, 2)
-    left = 0.5 * torch.log((1 - explained).clamp_min(1e-6))
-    return left.reshape(*gain.shape[:3], -1)
+    explained = spanned(gain * signals.singular_values[:, None, None, :], signals.square)
+    return 0.5 * torch.log((1 - explained).clamp_min(1e-6))
 
 
 def changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
     """What the signals change in a mean (G, K, 1, N), for gains (G, K, W, R): (G, K, W, N)."""
-    residual = signals.y - signals.singular_values[:, None, :] * (mean.flatten(1, 2) @ signals.basis)
-    changed = (gain * residual[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)
-    return changed.reshape(*gain.shape[:3], -1)
+    return spanned(gain * (signals.y[:, :, None] - projected(mean, signals.forward)), signals.basis)
+
+
+def projected(images: Tensor, basis: Tensor) -> Tensor:
+    """Images (G, K, W, N) onto the vectors of each scanner's basis (G, N, R): (G, K, W, R)."""
+    if len(basis) == 1:  # at run time: one product, and nothing is rearranged for it
+        return images @ basis[0]
+    return (images.flatten(1, 2) @ basis).reshape(*images.shape[:3], -1)
+
+
+def spanned(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """What coefficients (G, K, W, R) make of the vectors of each scanner's basis (G, N, R): (G, K, W, N)."""
+    if len(basis) == 1:
+        return coefficients @ basis[0].T
+    return (coefficients.flatten(1, 2) @ basis.transpose(1, 2)).reshape(*coefficients.shape[:3], -1)
 
 
 class Estimate(NamedTuple):
@@ -149,6 +161,8 @@ class Conditioner(nn.Module):
         self.spread = nn.Linear(config.embedding, config.blocks)
         self.widths = [width for block in range(config.blocks) for width in config.residual_blocks(block)]
         self.modulation = nn.Linear(config.embedding, 2 * sum(self.widths))
+        identity = torch.cat([torch.tensor([1.0, 0.0]).repeat_interleave(width) for width in self.widths])
+        self.register_buffer("identity", identity, persistent=False)
         for layer in (self.spread, self.modulation):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -169,8 +183,8 @@ class Conditioner(nn.Module):
         Returns
         -------
         spreads : (G, K, blocks)
-        modulations : list of (G * K, 2 * channels, 1, 1)
-            Gain and shift of each residual block.
+        modulations : list of (G * K, channels, 1, 1)
+            Gain and shift of each residual block, one after the other.
         """
         voxels = signals.basis.shape[1]
         power = signals.singular_values.square().sum(dim=1, keepdim=True)
@@ -179,12 +193,12 @@ class Conditioner(nn.Module):
         hidden = self.embed(torch.cat([known, unseen.mean(dim=3)], dim=2))
         certain = (4 / noise.clamp_max(4.0) + precision).rsqrt()  # sqrt(noise) / 2, or what x_t leaves of it
         spreads = certain[..., None] * torch.exp(self.spread(hidden).clamp(-6, 6))
-        modulations = self.modulation(hidden).flatten(0, 1)[:, :, None, None]
-        return spreads, list(modulations.split([2 * width for width in self.widths], dim=1))
+        modulations = (self.modulation(hidden) + self.identity).flatten(0, 1)[:, :, None, None]
+        return spreads, list(modulations.split([width for width in self.widths for _ in range(2)], dim=1))
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(SiLU(gain * conv(SiLU(x)) + shift))``, the identity at the start of training."""
+    """``x + conv(SiLU(gain conv(SiLU(x)) + shift))``, the identity at the start of training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -192,10 +206,9 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.second.weight)
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """(B, width, rows, columns), and gain and shift of each channel (B, 2 * width, 1, 1) -> the features' shape."""
-        gain, shift = modulation.to(x.dtype).chunk(2, dim=1)
-        hidden = self.first(functional.silu(x)) * (1 + gain) + shift
+    def forward(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        """(B, width, rows, columns), and gain and shift of each channel, (B, width, 1, 1) -> the features' shape."""
+        hidden = self.first(functional.silu(x)) * gain.to(x.dtype) + shift.to(x.dtype)
         out: Tensor = x + self.second(functional.silu(hidden))
         return out
 
@@ -209,10 +222,10 @@ class HalfResolution(nn.Module):
         self.block = ResidualBlock(inner)
         self.up = nn.Conv2d(inner, 4 * width, 1)
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """(B, width, rows, columns), and gain and shift (B, 2 * inner, 1, 1) -> the features' shape."""
+    def forward(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
+        """(B, width, rows, columns), and gain and shift, (B, inner, 1, 1) -> the features' shape."""
         rows, columns = x.shape[2:]
-        half = self.block(self.down(functional.silu(x)), modulation)
+        half = self.block(self.down(functional.silu(x)), gain, shift)
         out: Tensor = functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
         return x + out
 
@@ -234,8 +247,8 @@ class Corrector(nn.Module):
         with mixed(injected.device, self.training):  # the combination with the signals is always in float32
             x = self.inject(injected)
             x = x if features is None else features + x
-            for stage, modulation in zip(self.stages, modulations, strict=True):
-                x = stage(x, modulation)
+            for stage, gain, shift in zip(self.stages, modulations[::2], modulations[1::2], strict=True):
+                x = stage(x, gain, shift)
         return self.head(functional.silu(x.float())), x
 
 
@@ -283,20 +296,21 @@ class PosteriorNetwork(nn.Module):
         # Taken apart at once: the gradient of a slice is as large as the whole. Axes of length one stay, (G, K, 1, N):
         # what is said of a block's voxels is one of its channels.
         deviations = torch.split(spread[..., None] * torch.exp(left), 1, dim=2)
-        halves, shares = torch.split(0.5 * left, 1, dim=2), torch.split(share, 1, dim=2)
-        parts = zip(torch.split(gain, views, dim=2), halves, deviations, shares, strict=True)
-        noisy = None if noisy is None else noisy[:, :, None]
+        halves, parts = torch.split(0.5 * left, 1, dim=2), torch.split(gain, views, dim=2)
+        if noisy is not None:
+            shares, known = torch.split(share, 1, dim=2), torch.split((1 - share) * noisy[:, :, None], 1, dim=2)
 
         image = signals.y.new_zeros(*signals.noise.shape, 1, voxels)
         features, made, log_error = image, [], image
-        for k, (corrector, (gain_k, half_left, d, share_k)) in enumerate(zip(self.correctors, parts, strict=True)):
-            mean = image if noisy is None else noisy + share_k[..., None] * (image - noisy)
+        of_blocks = zip(self.correctors, parts, halves, deviations, strict=True)
+        for k, (corrector, gain_k, half_left, d) in enumerate(of_blocks):
+            mean = image if noisy is None else shares[k] * image + known[k]
             changed = changes(signals, mean, gain_k)
             shown = [mean, torch.asinh(changed / d), half_left]
             turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
             slices = grid[turn[0] - 1]
             injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *shape)
-            modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k)]
+            modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k) for _ in range(2)]
             flat = to_slices(features, turn) if k else None
             out, flat = corrector(to_slices(injected, turn), flat, modulated)
             features = from_slices(flat, turn, grid)
@@ -307,8 +321,8 @@ class PosteriorNetwork(nn.Module):
             if unsure:
                 log_error = torch.log(d) + UNSURE * torch.tanh(unsure[0] / UNSURE)
         # The image is not to pay for how its errors are spread.
-        known = functional.silu(features.detach().float()).flatten(2).mean(dim=2).reshape(*signals.noise.shape, -1)
-        return Estimate(made[-1], log_error.squeeze(2), self.tails(known), made[:-1])
+        pooled = functional.silu(features.detach().float()).flatten(2).mean(dim=2).reshape(*signals.noise.shape, -1)
+        return Estimate(made[-1], log_error.squeeze(2), self.tails(pooled), made[:-1])
 
     def _plan(self, signals: Signals, precision: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
         """What is known of frames before their images.
@@ -321,14 +335,12 @@ class PosteriorNetwork(nn.Module):
             Of what each block combines with the signals: the current image and x_t.
         modulations : list
             See `Conditioner`.
-        share : (G, K, blocks)
+        share : (G, K, blocks, 1)
             Of the current image in it.
         """
         widths = signals.noise.new_tensor(WIDTHS)
         white = gains(signals, widths.expand(*signals.noise.shape, -1))
-        means = ((white * signals.y[:, :, None]).flatten(1, 2) @ signals.basis.transpose(1, 2)).reshape(
-            *white.shape[:3], -1
-        )
+        means = spanned(white * signals.y[:, :, None], signals.basis)
         left = unseen(signals, white)
         precision = torch.zeros_like(signals.noise) if precision is None else precision
         spreads, modulations = self.conditioner(signals, left, precision)
@@ -337,7 +349,7 @@ class PosteriorNetwork(nn.Module):
         total = certainty + precision[..., None]
         # Means of wide priors are noisy, and deviations count by their square root.
         first = torch.cat([means * widths.rsqrt()[:, None], 0.5 * left], dim=2)
-        return first, total.rsqrt(), modulations, certainty / total
+        return first, total.rsqrt(), modulations, (certainty / total)[..., None]
 
 
 def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:
