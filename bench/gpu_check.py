@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 EVERYWHERE = {
     "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime", "h5py": "h5py", "threadpoolctl": "threadpoolctl",
     "typer": "typer", "rich": "rich", "scipy": "scipy", "numpy": "numpy", "pytest": "pytest",
-    "pytest_benchmark": "pytest-benchmark", "hypothesis": "hypothesis", "ml_dtypes": "ml-dtypes",
+    "pytest_benchmark": "pytest-benchmark", "hypothesis": "hypothesis", "onnxscript": "onnxscript",
     "cuda.core": "cuda-core", "cuda.bindings": "cuda-bindings",
 }  # fmt: skip
 ON_A_GPU = {"cupy": "cupy-cuda13x[ctk]"}
-OWN = ("mpi_fast.engines.torch_device", "mpi_fast.pipelines.device", "mpi_fast.pipelines.posterior_device")
+OWN = ("mpi_fast.pipelines.device",)
 
 
 def missing(modules: Mapping[str, str], find: Callable[[str], object] = importlib.import_module) -> list[str]:

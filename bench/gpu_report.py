@@ -1,8 +1,7 @@
 """Tables of what a GPU measured: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``, or of a folder.
 
-From pytest-benchmark's JSON to ``gpu-NAME.json``, ``gpu-NAME.md`` and, where matplotlib is installed, ``gpu-NAME.png``,
-named after the GPU, with date, versions, and the percentiles and ratios that a reader wants. Where every row is of a
-CPU it is a rehearsal: the heading says so, and the files are called ``rehearsal``.
+From pytest-benchmark's JSON to ``gpu-NAME.json`` and ``gpu-NAME.md``, named after the GPU, with date, versions, and the
+percentiles and ratios that a reader wants.
 """
 
 import argparse
@@ -16,16 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tradeoff
-
-from mpi_fast import plots
-from mpi_fast.errors import MPIFastError
-from mpi_fast.machine import processor
 
 PACKAGES = ("mpi-fast", "torch", "cupy-cuda13x", "cupy-cuda12x", "triton", "tensorrt", "tensorrt-rtx", "onnxruntime")
-PUBLISHED, OURS, COMPILER = "the published setting", "one CUDA graph", "torch.compile"
-RUNTIME = "ONNX Runtime's own CUDA graph"
-POSTERIOR = "posterior network: "
+OURS, OPPONENTS = "one CUDA graph", ("PyTorch", "torch.compile", "ONNX Runtime", "TensorRT")
 
 
 def main() -> None:
@@ -37,15 +29,12 @@ def main() -> None:
     rows = [summary(one) for file in files for one in content(file)]
     if not rows:
         sys.exit("nothing was measured, so there is no report")
-    rehearsal = all(row.get("device") == "cpu" for row in rows)
-    facts = versions(cpu() if rehearsal else gpu())
-    report = {"machine": facts, "rows": rows}
-    name = "rehearsal" if rehearsal else "gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["gpu"].lower()).strip("-")
+    report = {"machine": versions(gpu()), "rows": rows}
+    name = "gpu-" + re.sub(r"[^a-z0-9]+", "-", report["machine"]["gpu"].lower()).strip("-")
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     (options.output / f"{name}.md").write_text(markdown(report))
     print(markdown(report))
-    print(picture(rows, options.output / f"{name}.png"))
 
 
 def content(file: Path) -> list[dict[str, Any]]:
@@ -63,11 +52,6 @@ def gpu() -> dict[str, str]:
     return {"gpu": name, "driver": driver}
 
 
-def cpu() -> dict[str, str]:
-    """What stands in for a GPU in a rehearsal."""
-    return {"gpu": "no GPU: rehearsed on a CPU, nothing here is a GPU's figure", "processor": processor()}
-
-
 def versions(found: dict[str, str]) -> dict[str, str]:
     """What was found, today's date, and versions of what ran."""
     found = {**found, "date": datetime.now(UTC).date().isoformat()}
@@ -77,18 +61,6 @@ def versions(found: dict[str, str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def picture(rows: list[dict[str, Any]], file: Path) -> str:
-    """Draw quality over time, and say where, or why not."""
-    measured = [row for row in rows if row["group"] == tradeoff.GROUP]
-    if not measured:
-        return "SKIPPED: the picture of quality over time: no row of it was measured"
-    try:
-        plots.save(tradeoff.figure(measured), file)
-    except (ImportError, MPIFastError) as error:
-        return f"SKIPPED: the picture of quality over time: {error}"
-    return f"wrote {file}"
 
 
 def summary(benchmark: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +83,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [f"# {facts['gpu']}", "", ", ".join(f"{key} {value}" for key, value in facts.items() if key != "gpu"), ""]
     for group in dict.fromkeys(row["group"] for row in report["rows"]):
         rows = [row for row in report["rows"] if row["group"] == group]
-        lines += [f"## {group}", "", *(tradeoff.table(rows) if group == tradeoff.GROUP else [*table(rows), ""])]
+        lines += [f"## {group}", "", *table(rows), ""]
     return "\n".join([*lines, *verdicts(report["rows"])]) + "\n"
 
 
@@ -130,18 +102,16 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Ratios within this run, for each network."""
+    """Ratios within this run."""
     found = []
-    measured = {row["name"]: row["p50"] for row in rows if row["group"] == "latency of one frame"}
-    for network in (POSTERIOR, ""):
-        latency = {name.removeprefix(network): p50 for name, p50 in measured.items() if name.startswith(network)}
-        ours = [p50 for name, p50 in latency.items() if name.startswith(OURS)]
-        if ours:
-            best, title = min(ours), network or "score network: "
-            found.append(f"{title}best latency {best:.3f} ms (the scanner's own frame period: 0.653 ms).")
-            for opponent in (COMPILER, RUNTIME, PUBLISHED):
-                slower = [p50 for name, p50 in latency.items() if opponent in name and not name.startswith(POSTERIOR)]
-                found += [f"{opponent}: {p50 / best:.1f} times as long, in the same run." for p50 in slower]
+    latency = {row["name"]: row["p50"] for row in rows if row["group"] == "latency of one frame"}
+    ours = [p50 for name, p50 in latency.items() if name.startswith(OURS)]
+    if ours:
+        best = min(ours)
+        found.append(f"Best latency {best:.3f} ms (the scanner's own frame period: 0.653 ms).")
+        for name, p50 in latency.items():
+            if name.startswith(OPPONENTS):
+                found.append(f"{name}: {p50 / best:.1f} times as long, in the same run.")
     rates = [row["frames_per_second"] for row in rows if "frames_per_second" in row]
     return [*found, f"Best throughput: {max(rates):.0f} frames/s."] if rates else found
 

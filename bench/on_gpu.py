@@ -1,8 +1,8 @@
 """Everything that needs a GPU, in one go and without internet: ``make gpu``, or ``PYTHON bench/on_gpu.py [FOLDER]``.
 
 Into a Python that already has torch and CuPy: tests, benchmarks, and the kernels under compute-sanitizer; then one
-JSON, one Markdown table and one picture named after the GPU in FOLDER (default bench/results). Without a GPU it does
-what can be done, and says what it left out and why.
+JSON and one Markdown table named after the GPU in FOLDER (default bench/results). Without a GPU it does what can be
+done, and says what it left out and why.
 
 8 minutes at most. What must be measured comes first, and its limits add up to less than that: the kernels, right and
 timed, the latency of a frame and the throughput are reported however slow a step is. The others share what is left. A
@@ -66,59 +66,25 @@ def report(folder: str) -> Step:
     return Step("report", ("{python}", "bench/gpu_report.py", "{scratch}", "-o", folder), REPORT)
 
 
-KERNELS = ("tests/test_kernels_gpu.py", "tests/test_posterior_gpu.py")
+KERNELS = "tests/test_device_gpu.py"
 ON_GPU = (
-    checks("the kernels are right", 80, "-m", "gpu", *KERNELS, needed=True),
+    checks("the kernels are right", 80, "-m", "gpu", KERNELS, needed=True),
     benchmark("kernels", "kernels", 50, "-m", "gpu", "bench/test_kernels.py", needed=True),
-    benchmark(
-        "latency",
-        "latency",
-        90,
-        "-m",
-        "gpu",
-        "bench/test_posterior_gpu.py",
-        "bench/test_gpu.py",
-        "-k",
-        "latency and not compile",
-        needed=True,
-    ),
-    benchmark(
-        "throughput",
-        "throughput",
-        70,
-        "-m",
-        "gpu",
-        "bench/test_gpu.py",
-        "-k",
-        "throughput and not compile",
-        needed=True,
-    ),
-    checks("tests on the GPU", 90, "-m", "gpu", "tests", *(f"--ignore={file}" for file in KERNELS)),
-    benchmark("stages", "stages", 30, "-m", "gpu", "bench/test_gpu.py", "-k", "stage and not compile"),
-    benchmark("quality and time", "tradeoff", 100, "-m", "gpu", "bench/test_tradeoff.py"),
+    benchmark("latency", "latency", 90, "-m", "gpu", "bench/test_gpu.py", "-k", "latency and not compile", needed=True),
+    benchmark("throughput", "throughput", 70, "-m", "gpu", "bench/test_gpu.py", "-k", "throughput", needed=True),
+    checks("tests on the GPU", 90, "-m", "gpu", "tests", f"--ignore={KERNELS}"),
     Step("compute-sanitizer", ("bench/sanitize.sh",), 100),
-    benchmark(
-        "what torch compiles",
-        "compiled",
-        150,
-        "-m",
-        "gpu",
-        "bench/test_posterior_gpu.py",
-        "bench/test_gpu.py",
-        "-k",
-        "compile",
-    ),
+    benchmark("what compiles first", "compiled", 200, "-m", "gpu", "bench/test_gpu.py", "-k", "compile"),
 )
 WITHOUT = (
     checks("kernels compiled for every architecture", 200, "tests/test_kernel_compile.py"),
     checks("everything that runs on a GPU can be imported", 60, "--collect-only", "-m", "gpu", "tests", "bench"),
-    benchmark("quality and time, rehearsed on the CPU", "rehearsal", 200, "-m", "not gpu", "bench/test_tradeoff.py"),
 )
 
 
 def run(
     steps: Sequence[Step],
-    reporting: Step,
+    reporting: Step | None,
     execute: Execute,
     began: float,
     clock: Callable[[], float] = time.monotonic,
@@ -141,7 +107,7 @@ def run(
             fine = False
 
     for step in steps:
-        if not step.needed and not reported and any(other.needed for other in steps):
+        if reporting and not step.needed and not reported:
             one(reporting, REPORT)  # whatever comes after, this much is kept
             reported = True
         left = began + WHOLE - REPORT - 2 * GRACE - clock()
@@ -150,7 +116,8 @@ def run(
             say(f"\n== {step.title}\nSKIPPED: nothing is left of the {WHOLE / 60:.0f} minutes")
             continue
         one(step, limit)
-    one(reporting, REPORT)
+    if reporting:
+        one(reporting, REPORT)
     return fine
 
 
@@ -185,8 +152,8 @@ def main() -> int:
         print("== this machine", flush=True)
         found = filled(("{python}", "bench/gpu_check.py"), CHECK)
         if found.status == NO_GPU:
-            fine = run(WITHOUT, report(f"{scratch}/report"), filled, began, say=shown)
-            shown("\nSKIPPED: no GPU: tests, kernels, latency, throughput, stages, compute-sanitizer; nothing is kept")
+            fine = run(WITHOUT, None, filled, began, say=shown)
+            shown("\nSKIPPED: no GPU: tests, kernels, latency, throughput, compute-sanitizer; nothing is kept")
             return 0 if fine else 1
         if found.status:
             return 1

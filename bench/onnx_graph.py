@@ -1,4 +1,4 @@
-"""The frozen whole-frame graph on ONNX Runtime with a CUDA graph of its own: what its users get without this project.
+"""The frozen graph on ONNX Runtime with a CUDA graph of its own: what its users get without this project.
 
 ``python bench/onnx_graph.py`` says why it cannot run here, or nothing.
 """
@@ -32,8 +32,6 @@ class FixedGraph:
     ----------
     content : bytes
         The graph.
-    initial : (samples, N) float32, optional
-        Noise to start from, of a score network.
     place : str
         ``cuda`` for the first GPU, in a CUDA graph that ONNX Runtime captures; ``cpu`` for the same without one.
 
@@ -43,17 +41,15 @@ class FixedGraph:
         When ONNX Runtime has no CUDA.
     """
 
-    def __init__(self, content: bytes, initial: NDArray[np.float32] | None = None, place: str = "cuda") -> None:
+    def __init__(self, content: bytes, place: str = "cuda") -> None:
         import onnxruntime
 
         self._session = _session(content, place)
         self._binding = self._session.io_binding()
         self._inputs, self._outputs = {}, []
         for one in self._session.get_inputs():
-            value = np.zeros(_one(one.shape), np.float32)
-            if one.name == "initial" and initial is not None:
-                value = np.ascontiguousarray(initial)
-            self._inputs[one.name] = onnxruntime.OrtValue.ortvalue_from_numpy(value, place, 0)
+            zeros = np.zeros(_one(one.shape), np.float32)
+            self._inputs[one.name] = onnxruntime.OrtValue.ortvalue_from_numpy(zeros, place, 0)
             self._binding.bind_ortvalue_input(one.name, self._inputs[one.name])
         for one in self._session.get_outputs():
             array = onnxruntime.OrtValue.ortvalue_from_shape_and_type(_one(one.shape), np.float32, place, 0)

@@ -1,4 +1,4 @@
-"""What the posterior network's frame should take on a GPU: ``python bench/roofline_posterior.py``.
+"""What a frame should take on a GPU: ``python bench/roofline.py``.
 
 The launches are those of the loop that is really built, told by a device that only counts. Each takes at least what a
 node of a CUDA graph costs, and then as many rounds of blocks as the GPU's multiprocessors need, one block on each at a
@@ -6,29 +6,61 @@ time; a block takes its operations over its multiprocessor's share of the peak r
 multiprocessor takes in from the L2 cache, whichever is longer. Of the peaks a share is assumed, `TENSOR` and `SINGLE`:
 these kernels' products are short. A prediction, not a measurement.
 
-Beside it stands the floor of the same network launched operation by operation, as PyTorch does it today.
+Beside it stand what `test_kernels.py` measured, where there is such a file, and the floor of the same network launched
+operation by operation, as PyTorch does it.
 """
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from roofline import GPUS, L2_PER_CLOCK, LAUNCH, Gpu, launched
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.kernels.launch import Kernel
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.tiles import coarse_steps, fine_steps
 from mpi_fast.kernels.weights import Weights
+from mpi_fast.limits import EVALUATIONS
 from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
 
 TENSOR, SINGLE = 0.25, 0.5  # assumed shares of the peak rates, of tensor cores and of float32 (and float64)
 STEP = 2 * 16 * 8 * 16  # operations of one product by a warp
+LAUNCH = 1.3e-6  # s per kernel in a CUDA graph on an H100: Hazy Research, "Look Ma, No Bubbles!", 2025
+L2_PER_CLOCK = 48  # bytes that one multiprocessor takes in: NVIDIA A100 whitepaper, 5120 from the L2 for 108 of them
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peak rates of a data sheet, dense, in FLOP/s."""
+
+    name: str
+    tensor: float  # float16 in, float32 sums
+    single: float
+    double: float
+    multiprocessors: int
+    clock: float
+    source: str
+
+    @property
+    def model(self) -> str:
+        """As the driver's name of the GPU has it."""
+        return self.name.removesuffix(" SXM")
+
+
+GPUS = (
+    Gpu("RTX 4090", 165.2e12, 82.6e12, 1.29e12, 128, 2.52e9, "NVIDIA Ada GPU Architecture v2.02"),
+    Gpu("H100 SXM", 989.4e12, 66.9e12, 33.5e12, 132, 1.83e9, "NVIDIA H100 data sheet and Hopper whitepaper"),
+    Gpu("H200 SXM", 989.4e12, 66.9e12, 33.5e12, 132, 1.83e9, "NVIDIA H200 data sheet"),
+    Gpu("B200 SXM", 2250e12, 75e12, 37e12, 148, 1.86e9, "NVIDIA HGX B200 data sheet, an eighth of it"),
+)
 
 
 class Counting:
@@ -74,7 +106,6 @@ class Work:
 def work(kernel: Kernel, voxels: int, rank: int, rows: int) -> Work:
     """Of a block of a kernel; their head comments do this arithmetic in words."""
     basis = 4.0 * voxels * rank
-
     side = int(dict(kernel.defines).get("TILE", 0))
     if kernel.name == "reduce":
         return Work(double=4.0 * 4 * 8 * rows, bytes=16.0 * rows * 8 + 4 * 8 * rows)
@@ -94,13 +125,17 @@ def work(kernel: Kernel, voxels: int, rank: int, rows: int) -> Work:
     if kernel.name == "coarse":
         halo = min((2 * side + 9) ** 2, voxels)
         return Work(tensor=coarse_steps(side) * STEP, bytes=102e3 + 64 * halo + 192 * (2 * side) ** 2)
+    if kernel.name == "refine":
+        return Work(single=3.0 * voxels, bytes=12.0 * voxels)
     return Work(single=128 * 2 * 300, bytes=128 * 9 * 64)  # image
 
 
-def predict(gpu: Gpu, calibration: Calibration, weights: Weights, frames: int) -> dict[str, tuple[int, float]]:
+def predict(
+    gpu: Gpu, calibration: Calibration, weights: Weights, frames: int, evaluations: int = EVALUATIONS
+) -> dict[str, tuple[int, float]]:
     """Launches and seconds by kernel, copies between host and device as ``copy``."""
     device = Counting(gpu.multiprocessors)
-    loop = PosteriorLoop(device, calibration, weights, frames)  # type: ignore[arg-type]
+    loop = PosteriorLoop(device, calibration, weights, frames, evaluations=evaluations)  # type: ignore[arg-type]
     loop()
     found: dict[str, tuple[int, float]] = {"copy": (1 + len(loop.outputs), (1 + len(loop.outputs)) * LAUNCH)}
     for (kernel, (x, y)), times in Counter(device.launches).items():
@@ -127,12 +162,36 @@ def scanner(side: int, rank: int, rows: int) -> Calibration:
     )
 
 
+class Launches(TorchDispatchMode):
+    """Counts what PyTorch does but for views: on a GPU each is a kernel, if not more."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        places = {one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)}
+        self.count += isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in places
+        return made
+
+
 def launches_of_torch(network: PosteriorNetwork, calibration: Calibration) -> int:
-    """Kernels of one frame by PyTorch, operation by operation."""
+    """Kernels of one evaluation by PyTorch, operation by operation."""
     given = np.ones((1, 1, calibration.rank), np.float32), np.ones((1, 1), np.float32)
     scanner = calibration.singular_values[None], calibration.basis[None]
     signals = Signals.of(*(torch.from_numpy(one) for one in (*given, *scanner)))
-    return launched(network, (signals, (1, *calibration.grid)))
+    with torch.inference_mode(), Launches() as launches:
+        network(signals, (1, *calibration.grid))
+    return launches.count
+
+
+def measured(files: list[Path]) -> dict[tuple[str, str, int], float]:
+    """Median seconds of one launch by (GPU, stage, frames), from what ``make gpu`` left."""
+    found = {}
+    for file in files:
+        for info in json.loads(file.read_text(encoding="utf-8"))["rows"]:
+            if {"gpu", "stage", "frames", "seconds"} <= info.keys():
+                found[info["gpu"], info["stage"], int(info["frames"])] = float(info["seconds"])
+    return found
 
 
 def main() -> None:
@@ -142,25 +201,35 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=19)
     parser.add_argument("--rank", type=int, default=150)
     parser.add_argument("--rows", type=int, default=500)
+    parser.add_argument("--evaluations", type=int, default=EVALUATIONS)
     parser.add_argument("--blocks", type=int, default=PosteriorConfig().blocks)
     parser.add_argument("--coarse-every", type=int, default=PosteriorConfig().coarse_every)
+    parser.add_argument("--measured", type=Path, nargs="*", default=sorted(Path("bench/results").glob("gpu-*.json")))
     options = parser.parse_args()
     network = PosteriorNetwork(PosteriorConfig(options.blocks, coarse_every=options.coarse_every)).eval()
     calibration = scanner(options.side, options.rank, options.rows)
     parameters = {name: value.numpy() for name, value in network.state_dict().items()}
     weights = Weights.upload(parameters, SimpleNamespace(upload=np.asarray))  # type: ignore[arg-type]
+    times = measured(options.measured)
+    for gpu in GPUS:
+        print(f"{gpu.name}: {gpu.source}")
     for frames in options.frames:
-        found = [predict(gpu, calibration, weights, frames) for gpu in GPUS]
+        found = [predict(gpu, calibration, weights, frames, options.evaluations) for gpu in GPUS]
         nodes = sum(count for count, _ in found[0].values())
-        print(f"\n{frames} frames of {options.side} x {options.side} voxels, rank {options.rank}: {nodes} nodes")
-        print(f"{'predicted, us':<14}{'nodes':>7}" + "".join(f"{gpu.name:>12}" for gpu in GPUS))
-        for name in found[0]:
-            cells = "".join(f"{1e6 * one[name][1]:>12.1f}" for one in found)
-            print(f"{name:<14}{found[0][name][0]:>7}{cells}")
+        size = f"{options.side} x {options.side} voxels, rank {options.rank}, {options.evaluations} evaluations"
+        print(f"\n{frames} frames of {size}: {nodes} nodes")
+        print(f"{'predicted, us':<14}{'nodes':>7}" + "".join(f"{gpu.name:>20}" for gpu in GPUS))
+        for name, (count, _) in found[0].items():
+            cells = []
+            for gpu, one in zip(GPUS, found, strict=True):
+                known = [time for (card, *of), time in times.items() if gpu.model in card and of == [name, frames]]
+                beside = f" ({1e6 * count * known[0]:.1f})" if known else ""
+                cells.append(f"{1e6 * one[name][1]:.1f}{beside}")
+            print(f"{name:<14}{count:>7}" + "".join(f"{cell:>20}" for cell in cells))
         totals = [sum(seconds for _, seconds in one.values()) for one in found]
-        print(f"{'together':<14}{nodes:>7}" + "".join(f"{1e6 * total:>12.1f}" for total in totals))
-        print(f"{'frames/s':<21}" + "".join(f"{frames / total:>12.0f}" for total in totals))
-    launches = launches_of_torch(network, calibration)
+        print(f"{'together':<14}{nodes:>7}" + "".join(f"{1e6 * total:>20.1f}" for total in totals))
+        print(f"{'frames/s':<21}" + "".join(f"{frames / total:>20.0f}" for total in totals))
+    launches = options.evaluations * launches_of_torch(network, calibration)
     print(f"\nPyTorch launches {launches} kernels a frame: {1e6 * launches * LAUNCH:.0f} us at least, in a graph")
 
 

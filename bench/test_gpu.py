@@ -1,29 +1,38 @@
-"""The posterior network on a GPU, beside what else one could run there: latency and throughput, ``make gpu``.
+"""Latency and throughput on a GPU, beside what else one could run there: ``make gpu``.
 
-A round takes a frame, or a batch, from signals in the host's memory to images in the host's memory. The opponents are
-as strong as we can make them: PyTorch with channels last, fp16 and algorithms by timing, its compiler on one graph
-without a break, and ONNX Runtime.
+A round takes a frame, or a batch, from signals in the host's memory to images in the host's memory; all evaluate the
+network equally often. Each group is one comparison, made side by side; `gpu_report.py` makes tables of the JSON. The
+opponents are as strong as we can make them: the frozen graph of the scanner, its convolutions in float16, by PyTorch
+with channels last and algorithms by timing, by its compiler without a break, by ONNX Runtime with its own CUDA graph,
+and by TensorRT, where that is. What compiles for minutes has "compile" in its name, so that `on_gpu.py` runs it last.
 """
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mpi_fast.export.frame import scale_and_presence
-from mpi_fast.pipelines.posterior_device import PosteriorOnDevice
+from by_torch import trained
 from numpy.typing import NDArray
-from test_gpu import energy, graph_of
+from onnx_graph import FixedGraph, why_not
 from torch import Tensor, nn
 
-from mpi_fast.bundle import Bundle
+from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import MPIFastError
+from mpi_fast.errors import DeviceError, MPIFastError
+from mpi_fast.export.frame import Frame
+from mpi_fast.export.frozen import Frozen, frozen_graph
+from mpi_fast.export.half import half
+from mpi_fast.export.tensorrt import add_engines, choose
+from mpi_fast.frozen import fingerprint
 from mpi_fast.kernels.cupy_device import CupyDevice
+from mpi_fast.limits import EVALUATIONS
+from mpi_fast.pipelines.device import PosteriorOnDevice
+from mpi_fast.pipelines.tensorrt_frozen import TensorRTFrozen
 from mpi_fast.reconstructor import Reconstructor
-from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.posterior import Signals
 
 pytestmark = pytest.mark.gpu
 Rows = NDArray[np.complex64]
@@ -34,71 +43,78 @@ Run = Callable[[Rows], Any]
 def gpu() -> CupyDevice:
     try:
         return CupyDevice()
-    except MPIFastError as error:
+    except DeviceError as error:
         pytest.skip(str(error))
 
 
 def kernels(calibration: Calibration, batch: int = 1) -> Run:
     """Our own, as one graph, or it is an error."""
-    made = PosteriorOnDevice(calibration, Bundle.open("posterior"), CupyDevice, sorted({1, batch}))
+    made = PosteriorOnDevice(calibration, Bundle.open(), CupyDevice, sorted({1, batch}))
     assert made.graphs[1].captured, made.name
     return made
 
 
-class InTorch(nn.Module):
+def frozen(calibration: Calibration) -> nn.Module:
     """The same frame, signals to images, in PyTorch alone."""
-
-    def __init__(self, calibration: Calibration) -> None:
-        super().__init__()
-        from mpi_fast.export.frozen import Reduction
-
-        self.reduction, self.grid = Reduction(calibration), (1, *calibration.grid)
-        network = load_trained(Bundle.open("posterior").checkpoint()).network
-        self.network = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
-        for name, array in {"values": calibration.singular_values, "basis": calibration.basis}.items():
-            self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(array)))
-
-    def forward(self, real: Tensor, imag: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (F, M) to image and deviation (F, N)."""
-        y, noise, _ = self.reduction(real, imag)
-        scale, presence = scale_and_presence(y, noise[:, None], self.values)
-        given = (y / scale)[None], (noise[:, None] / scale)[:, 0][None], self.values[None], self.basis[None]
-        found = self.network(Signals.of(*given), self.grid)
-        return torch.clamp(found.image[0], min=0.0) * (presence * scale), torch.exp(found.log_error[0]) * scale
+    module = Frozen(half(Frame(trained())), calibration).eval()
+    return nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
 
 
 def in_torch(calibration: Calibration, mode: str | None = None) -> Run:
     torch.backends.cudnn.benchmark = True  # this process measures, and does nothing else
-    module: Any = InTorch(calibration).cuda().eval()
+    module: Any = frozen(calibration).cuda()
     if mode:
         module = torch.compile(module, mode=mode, dynamic=False, fullgraph=True)
 
     @torch.inference_mode()
     def run(rows: Rows) -> list[Tensor]:
         signals = torch.from_numpy(rows).pin_memory().cuda(non_blocking=True)
-        with torch.autocast("cuda", torch.float16):
-            found = module(signals.real.contiguous(), signals.imag.contiguous())
-        return [tensor.cpu() for tensor in found]
+        return [tensor.cpu() for tensor in module(signals.real.contiguous(), signals.imag.contiguous())]
 
     return run
 
 
-def by_onnx(calibration: Calibration) -> Run:
+def in_onnx_runtime(calibration: Calibration) -> Run:
+    """What its users get without this project."""
+    if reason := why_not():
+        pytest.skip(reason)
     try:
-        return Reconstructor(calibration, "posterior", device="cuda", engine="onnx")
+        return FixedGraph(frozen_graph(half(Frame(trained())), calibration).content)
+    except DeviceError as error:
+        pytest.skip(str(error))
+
+
+def in_tensorrt(calibration: Calibration) -> Run:
+    """An engine that is built here, in one CUDA graph."""
+    bundle, name = Bundle.open(), half_name(FROZEN)
+    try:
+        trt, capabilities = choose()
+        contents = {file: bundle.read(file) for file in bundle.manifest["files"]}
+        contents[name] = frozen_graph(half(Frame(trained())), calibration).content
+        facts = {"file": name, "scanner": fingerprint(calibration), "source": "bench", "evaluations": EVALUATIONS}
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = write_bundle(Path(folder) / "bundle", {**bundle.manifest, "frozen": [facts]}, contents)
+            bundle = add_engines(bundle, trt, capabilities, (1,), True, lambda *_: None)
+            return TensorRTFrozen(calibration, bundle, CupyDevice())
+    except MPIFastError as error:
+        pytest.skip(str(error))
+
+
+def by_reconstructor(calibration: Calibration, device: str) -> Run:
+    try:
+        return Reconstructor(calibration, device=device, engine="onnx", inspect=False)
     except MPIFastError as error:
         pytest.skip(str(error))
 
 
 LATENCY: dict[str, tuple[int, Callable[[Calibration], Run]]] = {
-    "posterior network: one CUDA graph of our kernels": (10_000, kernels),
-    "posterior network: PyTorch, eager, fp16": (300, in_torch),
-    "posterior network: ONNX Runtime on the GPU": (500, by_onnx),
-    "posterior network: ONNX Runtime on the host's CPU": (
-        200,
-        lambda c: Reconstructor(c, "posterior", device="cpu", inspect=False),
-    ),
-    "posterior network: torch.compile max-autotune, fp16": (2_000, lambda c: in_torch(c, "max-autotune")),
+    "one CUDA graph of our kernels": (10_000, kernels),
+    "PyTorch, eager, fp16": (300, in_torch),
+    "ONNX Runtime on the GPU, fp32": (500, lambda c: by_reconstructor(c, "cuda")),
+    "ONNX Runtime on the host's CPU": (200, lambda c: by_reconstructor(c, "cpu")),
+    "ONNX Runtime's own CUDA graph, fp16": (1_000, in_onnx_runtime),
+    "TensorRT's compiled engine, fp16": (2_000, in_tensorrt),
+    "torch.compile max-autotune, fp16": (2_000, lambda c: in_torch(c, "max-autotune")),
 }
 
 
@@ -109,11 +125,12 @@ def test_latency(benchmark: Any, measured: Any, name: str) -> None:
     rounds, make = LATENCY[name]
     run = make(calibration)
     frames = iter(np.tile(np.ascontiguousarray(rows)[:, None], (rounds // len(rows) + 2, 1, 1)))
-    benchmark.extra_info.update(graph_of(run))
     benchmark.pedantic(run, setup=lambda: ((next(frames),), {}), rounds=rounds, warmup_rounds=min(20, rounds))
+    if isinstance(run, PosteriorOnDevice | TensorRTFrozen):
+        benchmark.extra_info.update(run.graphs[1].to_dict())
 
 
-@pytest.mark.benchmark(group="throughput of the posterior network")
+@pytest.mark.benchmark(group="throughput")
 @pytest.mark.parametrize("frames", [1, 8, 64, 512, 4096])
 def test_throughput(benchmark: Any, measured: Any, frames: int) -> None:
     calibration, rows = measured
@@ -124,3 +141,14 @@ def test_throughput(benchmark: Any, measured: Any, frames: int) -> None:
     benchmark.extra_info["frames_per_second"] = frames / benchmark.stats.stats.median
     if before is not None:
         benchmark.extra_info["joules_per_frame"] = (energy() - before) / (33 * frames)
+
+
+def energy() -> Any:
+    """Joules since the driver was loaded, where NVML tells."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(0)) / 1e3
+    except Exception:  # no bindings, or a GPU or driver that does not count
+        return None

@@ -11,7 +11,7 @@
 // Why fast. Four voxels to a thread, as Philox serves them; noise costs no memory. Of 361 voxels 5.8 KB are read and
 // written: this kernel costs its launch.
 //
-// Checked by tests/test_network_kernels.py against samplers.py.
+// Checked by tests/test_device_samples.py against samplers.py.
 #include "device.cuh"
 
 constexpr int UPDATE_THREADS = 128;

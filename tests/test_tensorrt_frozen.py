@@ -44,7 +44,7 @@ def test_the_reconstructor_takes_the_engine_when_asked(install, exported, tmp_pa
     install(*PACKAGES[1])
     bundle = with_engines(exported, tmp_path, *PACKAGES[1])
     calibration, rows, _ = measured(FROZEN_GRID)
-    expected = Reconstructor(calibration, exported.path)(rows)
+    expected = Reconstructor(calibration, exported.path, device="cpu")(rows)
     for precision, tolerance in (("fp32", 1e-4), ("tf32", 1e-4), ("fp16", 1e-2)):
         reconstruct = Reconstructor(calibration, bundle.path, device="cuda", engine="tensorrt", precision=precision)
         out = reconstruct(rows)
