@@ -51,7 +51,7 @@ bootstrap over frames (95 %). Network: {steps} steps of training. {processor}, m
 {onnxruntime}, NumPy {numpy}, torch {torch}; seed of phantoms, noise and samplers {seed}. Made by `{command}`."""
 
 
-def usual(calibration: Calibration, evaluations: int = EVALUATIONS) -> Reconstructor:
+def default_reconstructor(calibration: Calibration, evaluations: int = EVALUATIONS) -> Reconstructor:
     """As it is by default, with one thread."""
     return Reconstructor(calibration, device="cpu", threads=1, evaluations=evaluations, inspect=False)
 
@@ -61,7 +61,7 @@ class Variant:
     """A row: what reconstructs, and what else is changed while it runs."""
 
     name: str
-    build: Callable[[Calibration], Method] = usual
+    build: Callable[[Calibration], Method] = default_reconstructor
     change: Change = lambda setup, snr: nullcontext()
     evaluations: int = EVALUATIONS
     default: bool = False
@@ -87,16 +87,16 @@ def scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
 # -- what is changed --------------------------------------------------------------------------------------------------
 
 
-def not_overruled(setup: Setup, snr: float) -> AbstractContextManager[Any]:
+def without_consistency(setup: Setup, snr: float) -> AbstractContextManager[Any]:
     """Images as the network makes them, whatever they leave of their signals."""
     return patch("mpi_fast.reconstructor.consistent", lambda calibration, rows, image, std: image)
 
 
-def taken_for_normal(calibration: Calibration) -> Method:
+def with_normal_intervals(calibration: Calibration) -> Method:
     """Intervals of normal errors, in place of the frame's own quantiles."""
 
     def reconstruct(signals: NDArray[Any]) -> Estimate:
-        found = usual(calibration)(signals)
+        found = default_reconstructor(calibration)(signals)
         return Estimate(found.image, found.std)
 
     return reconstruct
@@ -147,7 +147,9 @@ def groups() -> list[Group]:
     last = trained().config.blocks
     halves = [count for count in (1, 2, 4, 8, 12, 16, 20, 24) if count < last]
     blocks = tuple(Variant(f"{count} of {last}", partial(after_block, count), evaluations=1) for count in halves)
-    others = tuple(Variant(f"{count}", partial(usual, evaluations=count), evaluations=count) for count in (1, 3, 4))
+    others = tuple(
+        Variant(f"{count}", partial(default_reconstructor, evaluations=count), evaluations=count) for count in (1, 3, 4)
+    )
     times = (*others[:1], Variant(f"{EVALUATIONS}", default=True), *others[1:])
     each = Sampling.steps + 1  # the start costs one
     samples = tuple(
@@ -156,9 +158,9 @@ def groups() -> list[Group]:
     )
     heard = (
         Variant("overruled by signals that they do not explain", default=True),
-        Variant("never", change=not_overruled),
+        Variant("never", change=without_consistency),
     )
-    spread = (Variant("the frame's own quantiles", default=True), Variant("of normal errors", taken_for_normal))
+    spread = (Variant("the frame's own quantiles", default=True), Variant("of normal errors", with_normal_intervals))
     estimate = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
     seen = "Images that leave more of their signals than noise can; see `consistency`."
     wide = "How wide intervals are next to std; the image is the same."

@@ -33,7 +33,7 @@ BATCH = 100
 
 @contextmanager
 def limits(handler: Any = signal.SIG_DFL) -> Iterator[None]:
-    """At most 5 s, and 1 GB more than now; `handler` is told when the former is over, or the process ends."""
+    """Allow 5 s at most, and 1 GB more than now; `handler` is told when the former is over, or the process ends."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}

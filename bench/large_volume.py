@@ -35,7 +35,7 @@ SNR_DB = 20.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage: seconds by the clock and of processors, and GiB at the most."""
+    """What one stage costs: seconds by the clock and of processors, and GiB at the most."""
 
     stage: str
     wall_s: float

@@ -34,7 +34,7 @@ SERIES, BACKGROUND, CHUNK = 64, 16, 16
 SNRS, ALTERED_SNRS = (5.0, 25.0, 45.0), (25.0,)
 
 
-def altered(scanner: Scanner) -> dict[str, Scanner]:
+def altered_scanners(scanner: Scanner) -> dict[str, Scanner]:
     """The scanner, and those that are taken for it by mistake."""
     chain = scanner.receive
 
@@ -113,7 +113,7 @@ def judge(
             inspection, seen = Inspection(calibration, noise, meter=meter), []
             for start in range(0, SERIES, CHUNK):
                 part = chosen[start : start + CHUNK]
-                flags = inspection.after(frames.rows[part], frames.image[part], np.zeros(len(part), np.uint8))[1]
+                flags = inspection.check_images(frames.rows[part], frames.image[part], np.zeros(len(part), np.uint8))[1]
                 seen.append(flags & np.uint8(Flag.FOREIGN) > 0)
             hits.append(np.concatenate(seen))
         first = [int(hit.argmax()) + 1 for hit in hits if hit.any()]
@@ -123,7 +123,7 @@ def judge(
             alone = []
             for index in range(len(frames.rows)):
                 part = slice(index, index + 1)
-                flags = Inspection(calibration, noise, judge_images=False, meter=meter).after(
+                flags = Inspection(calibration, noise, judge_images=False, meter=meter).check_images(
                     frames.rows[part], frames.image[part], np.zeros(1, np.uint8)
                 )[1]
                 alone.append(bool(flags[0] & Flag.FOREIGN))
@@ -164,7 +164,7 @@ def main() -> None:
     for held in (one for one in SCANNERS if one.name[0] in options.scanners):
         calibration = held.measure_matrix().calibrate()
         rec, meter = Reconstructor(calibration, threads=1, device="cpu", inspect=False), MisfitMeter(calibration)
-        for name, scanner in altered(held.scanner).items():
+        for name, scanner in altered_scanners(held.scanner).items():
             for kind in NOISE_KINDS if name == "right" else ("white",):
                 for snr in SNRS if name == "right" else ALTERED_SNRS:
                     frames = measure(held, calibration, rec, scanner, kind, snr, options.frames)

@@ -151,7 +151,7 @@ class DDRM(Peer):
         self.eta, self.etab = eta, etab
 
     def sample(self, network: Network, likelihood: Likelihood) -> Tensor:
-        """From noise."""
+        """Draw a sample, from noise."""
         signals, physics = self.physics(likelihood, 1.0)
         levels = karras_sigmas(self.evaluations, *self.sigma_range)[:-1].tolist()
         return deepinv.sampling.DDRM(network, sigmas=levels, eta=self.eta, etab=self.etab)(signals, physics)

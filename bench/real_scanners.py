@@ -30,7 +30,7 @@ DPI, COLOURS = 80, 128
 EMPTY = 0, 10, 20
 
 
-def left(calibration: Calibration, images: Array, rows: NDArray[np.complex64]) -> NDArray[np.float64]:
+def relative_residual(calibration: Calibration, images: Array, rows: NDArray[np.complex64]) -> NDArray[np.float64]:
     """What is left of the signals of each frame, relative to them."""
     missing = images.reshape(len(images), -1) @ calibration.matrix.T - rows
     return np.asarray(np.linalg.norm(missing, axis=1) / np.linalg.norm(rows, axis=1))
@@ -57,9 +57,9 @@ def array_2026(folder: Path, output: Path) -> None:
         "Kaczmarz": create("art", calibration, **KACZMARZ)(frames).image,
         "NNLS": create("nnls", calibration, strength=EXACT)(frames).image,
     }
-    remains = {name: left(calibration, image, rows) for name, image in images.items()}
+    remains = {name: relative_residual(calibration, image, rows) for name, image in images.items()}
     theirs = create("art", finer, **KACZMARZ)(frames).image
-    remains["Kaczmarz, 15 x 15"] = left(finer, theirs, finer.rows(frames))
+    remains["Kaczmarz, 15 x 15"] = relative_residual(finer, theirs, finer.rows(frames))
     print("| left of the signals | b1 | b2 | b3 | b4 | b5 |\n|---|---|---|---|---|---|")
     for name, values in remains.items():
         print(f"| {name} | " + " | ".join(f"{value:.2%}" for value in values) + " |")

@@ -138,7 +138,7 @@ def running(tree: Path, matrix_file: Path) -> Iterator[Release]:
                 process.kill()
 
 
-def here(reconstruct: Reconstructor, rows: NDArray[np.complex64]) -> Images:
+def run_current(reconstruct: Reconstructor, rows: NDArray[np.complex64]) -> Images:
     """The same by the code that stands here."""
     wall, cpu = time.perf_counter(), time.process_time()
     found = reconstruct(rows)
@@ -179,11 +179,11 @@ def evaluate(
             write_measurement(measurement, spectra, acquisition=acquisition_of(matrix.scanner))
             rows = rows_of(measurement, calibration)
             ours, theirs = (
-                judged(one, truth, setup.covered()) for one in (here(reconstruct, rows), release(measurement))
+                judged(one, truth, setup.covered()) for one in (run_current(reconstruct, rows), release(measurement))
             )
             results.append({"scanner": setup.heldout.name, "snr_db": snr, **_row(ours, theirs)})
             report()
-        times = side_by_side(lambda: here(reconstruct, rows[:1]), lambda: release.time(measurement), rounds)
+        times = side_by_side(lambda: run_current(reconstruct, rows[:1]), lambda: release.time(measurement), rounds)
     return results, {"frames": setup.phantoms, "rank": calibration.rank, **times}
 
 

@@ -89,7 +89,7 @@ class Counting:
 
 @dataclass(frozen=True)
 class Work:
-    """Of one block of threads: operations by kind, and bytes from the L2 cache."""
+    """The work of one block of threads: operations by kind, and bytes from the L2 cache."""
 
     tensor: float = 0.0
     single: float = 0.0
@@ -97,14 +97,14 @@ class Work:
     bytes: float = 0.0
 
     def seconds(self, gpu: Gpu) -> float:
-        """On one multiprocessor."""
+        """The least time that it takes on one multiprocessor."""
         compute = self.tensor / (TENSOR * gpu.tensor) + self.single / (SINGLE * gpu.single)
         compute += self.double / (SINGLE * gpu.double)
         return max(compute * gpu.multiprocessors, self.bytes / (L2_PER_CLOCK * gpu.clock))
 
 
 def work(kernel: Kernel, voxels: int, rank: int, rows: int) -> Work:
-    """Of a block of a kernel; their head comments do this arithmetic in words."""
+    """The work of a block of a kernel; their head comments do this arithmetic in words."""
     basis = 4.0 * voxels * rank
     side = int(dict(kernel.defines).get("TILE", 0))
     if kernel.name == "reduce":
@@ -147,7 +147,7 @@ def predict(
 
 
 def scanner(side: int, rank: int, rows: int) -> Calibration:
-    """Of these sizes; its numbers do not matter."""
+    """A scanner of these sizes; its numbers do not matter."""
     voxels = side * side
     return Calibration(
         grid=(side, side),

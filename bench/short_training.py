@@ -46,19 +46,19 @@ OTHER_GRID = 26, 13
 USUAL = PosteriorConfig(19, 16, 48)  # of every kind: learns in minutes what the bundled size learns in hours
 
 
-def features_kept_apart() -> AbstractContextManager[Any]:
+def without_passed_features() -> AbstractContextManager[Any]:
     """Blocks hand no features on: each sees the image of the one before, and nothing else of it."""
     correct = Corrector.forward
 
-    def alone(
+    def forward_without_features(
         corrector: Corrector, injected: Tensor, features: Tensor | None, modulations: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         return correct(corrector, injected, None, modulations)
 
-    return patch.object(Corrector, "forward", alone)
+    return patch.object(Corrector, "forward", forward_without_features)
 
 
-def standard_alone(settings: list[Setting]) -> list[Setting]:
+def standard_grid_only(settings: list[Setting]) -> list[Setting]:
     """The scanners of 19 x 19 voxels, and of no other grid."""
     return settings[:1]
 
@@ -77,8 +77,8 @@ KINDS = {
     "usual": Variant("as usual"),
     "all-coarse": Variant("every block at half resolution, too", replace(USUAL, coarse_every=1)),
     "half-blocks": Variant("half of the blocks", replace(USUAL, blocks=USUAL.blocks // 2)),
-    "no-features": Variant("no features handed on", change=features_kept_apart),
-    "one-grid": Variant("trained on 19 x 19 voxels alone", learned_from=standard_alone),
+    "no-features": Variant("no features handed on", change=without_passed_features),
+    "one-grid": Variant("trained on 19 x 19 voxels alone", learned_from=standard_grid_only),
 }
 
 

@@ -22,7 +22,7 @@ from mpi_fast.machine import cores, machine
 PERIOD_MS = 21.5  # of the scanner
 
 
-def made_up(grid: tuple[int, ...], rank: int, rows: int) -> Calibration:
+def synthetic_calibration(grid: tuple[int, ...], rank: int, rows: int) -> Calibration:
     """A calibration of these sizes whose factors are orthonormal."""
     rng, voxels = np.random.default_rng(0), int(np.prod(grid))
     basis, _ = np.linalg.qr(rng.standard_normal((voxels, rank), dtype=np.float32))
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    calibration = made_up(parse_grid(options.grid), options.rank, options.rows)
+    calibration = synthetic_calibration(parse_grid(options.grid), options.rank, options.rows)
     rng = np.random.default_rng(1)
     image = rng.random((1, calibration.num_voxels), dtype=np.float32)
     y = (image @ calibration.basis) * calibration.singular_values

@@ -1,6 +1,11 @@
 """A method of your own beside the others: written in ten lines, tuned like them, on the same frames.
 
-Here it is Landweber's iteration, x <- max(x + t A^T (y - A x), 0), stopped after a number of steps.
+Here it is Landweber's iteration, x <- max(x + t A^T (y - A x), 0), stopped after some steps. This program adds it
+to the methods itself. A package does so for everybody who installs it, by these lines of its pyproject.toml, and
+`mpi-fast compare --methods "landweber art posterior"` knows it, too:
+
+    [project.entry-points."mpi_fast.methods"]
+    landweber = "their_package:LANDWEBER"
 """
 
 from pathlib import Path
@@ -12,7 +17,7 @@ from mpi_fast import plots
 from mpi_fast.calibration import Calibration
 from mpi_fast.comparison import Setup, compare, frames
 from mpi_fast.likelihood import Likelihood
-from mpi_fast.methods import REGISTRY, Entry
+from mpi_fast.methods import REGISTRY, Entry, get
 from mpi_fast.methods.base import ReducedMethod, check_count
 from mpi_fast.methods.tuning import Axis
 
@@ -36,18 +41,17 @@ class Landweber(ReducedMethod):
 
 
 # What is to be tuned, on frames that it is not judged by: from 10 to 1000 steps, and on as long as it gets better.
-REGISTRY["landweber"] = Entry(
-    "Landweber", Landweber, {"iterations": Axis((10, 100, 1000), low=1, high=3000, whole=True)}
-)
+LANDWEBER = Entry("Landweber", Landweber, {"iterations": Axis((10, 100, 1000), low=1, high=3000, whole=True)})
+REGISTRY["landweber"] = LANDWEBER  # not in a package whose pyproject.toml names it
 
 setup = Setup(phantoms=7)  # one of each held-out family; 64 for figures to publish
 outcomes = compare(setup, ["landweber", "tikhonov", "posterior"], snrs=[15.0])
 for (method, snr), outcome in outcomes.items():
     quality = outcome.merits["psnr"].mean()
-    print(f"{REGISTRY[method].title:10} at {snr:g} dB: PSNR {quality:.1f} dB {outcome.tuned.parameters or ''}")
+    print(f"{get(method).title:10} at {snr:g} dB: PSNR {quality:.1f} dB {outcome.tuned.parameters or ''}")
 
 _, truth = frames(setup, 15.0)
 images = np.stack([truth[0], *(outcome.image[0] for outcome in outcomes.values())])
-titles = ["truth", *(REGISTRY[method].title for method, _ in outcomes)]
+titles = ["truth", *(get(method).title for method, _ in outcomes)]
 figure = plots.reconstruction_figure(images, None, setup.heldout.scanner.field_of_view, titles=titles)
 plots.save(figure, Path("own_method.png"))

@@ -128,7 +128,7 @@ def example(grid: tuple[int, ...], rank: int, frames: int, seed: int) -> dict[st
 
 
 def random_cases(name: str) -> list[Case]:
-    """Of each of `GRIDS`, few and many components, one frame and several."""
+    """Cases of each of `GRIDS`, few and many components, one frame and several."""
     return [
         Case(
             f"random scanners of {shown(grid)} voxels",

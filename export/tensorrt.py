@@ -19,7 +19,7 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.errors import InputError, ModelError, MPIFastError
 from mpi_fast.export.preflight import builder, parse, preflight
-from mpi_fast.export.turing import sums_for_products
+from mpi_fast.export.turing import replace_matrix_products
 from mpi_fast.tensorrt import (
     LOG,
     EngineFacts,
@@ -188,7 +188,7 @@ def build_engine(
     if errors:
         raise ModelError(f"{name}: {trt.name} {trt.version} refuses it: {'; '.join(errors)}")
     if trt.portable and capability < AMPERE:
-        sums_for_products(trt.module, network)
+        replace_matrix_products(trt.module, network)
     file = _file(name, capability)
     config = _config(trt, maker, network, capability, batches, tf32)
     with _interrupts() as pending:

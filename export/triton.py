@@ -70,7 +70,7 @@ def config(model: onnx.ModelProto) -> str:
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """Of one frame."""
+    """The lengths of the axes of one frame."""
     return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)[1:]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-def sums_for_products(module: Any, network: Any) -> None:
+def replace_matrix_products(module: Any, network: Any) -> None:
     """Replace the float32 matrix products of a parsed network.
 
     Parameters

@@ -78,14 +78,14 @@ def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
     factors: list[Complex] = []
     done: list[str] = []
     doubts: list[str] = []
-    _agree("receiver bandwidth", " MHz", 1e-6, m.bandwidth, c.bandwidth, CLOCK_TOLERANCE)
-    _agree("base frequency", " MHz", 1e-6, m.base_frequency, c.base_frequency, CLOCK_TOLERANCE)
+    _check_agreement("receiver bandwidth", " MHz", 1e-6, m.bandwidth, c.bandwidth, CLOCK_TOLERANCE)
+    _check_agreement("base frequency", " MHz", 1e-6, m.base_frequency, c.base_frequency, CLOCK_TOLERANCE)
     _drive(m, c, periods)
     _gradient(m, c, periods, doubts)
     _phase(m, c, periods, factors, done, doubts)
     _offset(m, c, periods, doubts)
     _unit(m, c, factors, done, doubts)
-    _chain(measured, calibrated, factors, done)
+    _check_receive_chain(measured, calibrated, factors, done)
     if np.isnan(c.base_frequency):
         doubts.append(
             "the calibration was saved by an earlier release, which did not keep gradient, phase, base frequency and "
@@ -100,7 +100,7 @@ def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
 # -- numbers that must agree ----------------------------------------------------------------------------------------
 
 
-def _agree(
+def _check_agreement(
     called: str,
     unit: str,
     scale: float,
@@ -126,7 +126,7 @@ def _in(periods: range, number: int) -> str:
 
 
 def _in_use(values: NDArray[Any], periods: range) -> NDArray[Any]:
-    """Of what is stated once or for every period, (J, ...), the part in use."""
+    """The part in use of what is stated once or for every period, (J, ...)."""
     return values if len(values) == 1 else values[list(periods)]
 
 
@@ -143,13 +143,15 @@ def _tones(m: Acquisition, c: Acquisition) -> tuple[NDArray[np.bool_], NDArray[n
 
 def _drive(m: Acquisition, c: Acquisition, periods: range) -> None:
     tones_m, tones_c = _tones(m, c)
-    _agree("drive-field dividers", "", 1.0, m.divider.reshape(-1)[tones_m], c.divider.reshape(-1)[tones_c], 0.0)
+    _check_agreement(
+        "drive-field dividers", "", 1.0, m.divider.reshape(-1)[tones_m], c.divider.reshape(-1)[tones_c], 0.0
+    )
     expected = np.abs(c.strength[0].reshape(-1)[tones_c])
     negligible = NEGLIGIBLE_DRIVE * float(np.nan_to_num(expected).max(initial=0.0))
     for number, strength in enumerate(_in_use(m.strength, periods)):
         found = np.abs(strength.reshape(-1)[tones_m])
         where = _in(periods, number)
-        _agree("drive-field strength", " mT", 1e3, found, expected, FIELD_TOLERANCE, where, negligible)
+        _check_agreement("drive-field strength", " mT", 1e3, found, expected, FIELD_TOLERANCE, where, negligible)
     if m.waveform is not None and c.waveform is not None:
         a = [_waveform(text) for text in m.waveform.reshape(-1)[tones_m]]
         b = [_waveform(text) for text in c.waveform.reshape(-1)[tones_c]]
@@ -287,12 +289,12 @@ def _unit(m: Acquisition, c: Acquisition, factors: list[Complex], done: list[str
 
 
 def _plain_unit(unit: str | None) -> str:
-    """In ASCII, and the volt as V."""
+    """The unit in ASCII, and the volt as V."""
     plain = (unit or "").strip(" \0").replace("\u00b5", "u").replace("\u03bc", "u")
     return "V" if plain.lower() in ("v", "volt", "volts") else plain
 
 
-def _chain(measured: Side, calibrated: Side, factors: list[Complex], done: list[str]) -> None:
+def _check_receive_chain(measured: Side, calibrated: Side, factors: list[Complex], done: list[str]) -> None:
     """Transfer function and induction factor: signals are particles times both, unless they were divided by them."""
     m, c = measured.acquisition, calibrated.acquisition
     if measured.corrected and calibrated.corrected:

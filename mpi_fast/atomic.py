@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mpi_fast.errors import InputError, OutputError
-from mpi_fast.leftovers import claimed, hidden_name, sweep
+from mpi_fast.leftovers import hidden_name, locked_file, sweep
 
 NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
 
@@ -58,7 +58,7 @@ def temporary_beside(target: Path, suffix: str) -> Iterator[Path]:
     # the target's own name may already be as long as the file system allows.
     temporary = target.with_name(hidden_name(suffix))
     try:
-        with claimed(temporary):
+        with locked_file(temporary):
             yield temporary
     finally:
         temporary.unlink(missing_ok=True)

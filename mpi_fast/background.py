@@ -107,7 +107,7 @@ def shows_noise(frames: Complex) -> bool:
 
 @dataclass(frozen=True)
 class Summary:
-    """Of the background frames of a measurement.
+    """What the background frames of a measurement amount to.
 
     Attributes
     ----------

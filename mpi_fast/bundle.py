@@ -126,7 +126,7 @@ class Bundle:
         return cls(path, manifest)
 
     def __getstate__(self) -> dict[str, Any]:
-        """With a path that other processes find, wherever they run."""
+        """Pickle with a path that other processes find, wherever they run."""
         return {"path": self.path.resolve(), "manifest": self.manifest}
 
     @property

@@ -86,7 +86,7 @@ class _Whitener:
 def _of_rows(
     whitener: _Whitener, least: float, report: Report
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Float]:
-    """By the Gram matrix of the rows, where they are fewer."""
+    """Decompose by the Gram matrix of the rows, where they are fewer."""
     gram = np.zeros((whitener.rows, whitener.rows), order="F")
     for voxels in _parts(whitener.voxels, whitener.rows, "Gram matrix", report):
         _add_square(gram, whitener(voxels=voxels).T)
@@ -100,7 +100,7 @@ def _of_rows(
 def _of_voxels(
     whitener: _Whitener, least: float, report: Report
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Float]:
-    """By the Gram matrix of the voxels, where these are fewer."""
+    """Decompose by the Gram matrix of the voxels, where these are fewer."""
     gram = np.zeros((whitener.voxels, whitener.voxels), order="F")
     for rows in _parts(whitener.half, 2 * whitener.voxels, "Gram matrix", report):
         _add_square(gram, whitener(rows))

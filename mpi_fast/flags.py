@@ -15,7 +15,7 @@ CROWD = 8
 
 
 class Flag(IntFlag):
-    """Of one frame; `Reconstruction.flags` holds the sum."""
+    """What is found of one frame; `Reconstruction.flags` holds the sum."""
 
     BAD = 1
     """NaN, Inf or numbers too large to compute with: no image can be made, NaN stands for it."""

@@ -10,7 +10,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import MPIFastWarning
 from mpi_fast.flags import Flag, of_rows
 from mpi_fast.misfit import Misfit, MisfitMeter, RowNoise
-from mpi_fast.verdict import FRAMES, Verdict, foreign_alone
+from mpi_fast.verdict import FRAMES, Verdict, foreign_frames
 
 LARGEST = 1e15  # of reduced signals, in noise deviations or so: what is computed of their squares fits float32
 
@@ -51,14 +51,14 @@ class Inspection:
         """Another one for other frames of the same calibration."""
         return Inspection(self._calibration, noise, judge_images=self._judge_images, meter=self._meter)
 
-    def before(self, rows: NDArray[np.complex64]) -> NDArray[np.uint8]:
+    def check_signals(self, rows: NDArray[np.complex64]) -> NDArray[np.uint8]:
         """BAD and DEAD for rows (F, M); bad ones are set to zero there, so that nothing they hold goes anywhere."""
-        bad = beyond_computing(rows, self._calibration)
+        bad = unusable_frames(rows, self._calibration)
         rows[bad] = 0
         flags = np.where(bad, np.uint8(Flag.BAD), of_rows(rows, self._channel))
         return flags.astype(np.uint8)
 
-    def after(
+    def check_images(
         self, rows: NDArray[np.complex64], image: NDArray[np.floating[Any]], flags: NDArray[np.uint8]
     ) -> tuple[Misfit, NDArray[np.uint8]]:
         """Misfit, and the flags with EMPTY and FOREIGN, of frames that were reconstructed.
@@ -74,7 +74,7 @@ class Inspection:
         flags = flags.copy()
         readable = (flags & np.uint8(Flag.BAD)) == 0
         flags[readable & ~(image > 0).any(axis=1)] |= np.uint8(Flag.EMPTY)
-        foreign = readable & foreign_alone(misfit, self.verdict.noise)
+        foreign = readable & foreign_frames(misfit, self.verdict.noise)
         heard = np.flatnonzero(flags == 0)
         foreign[heard] |= self.verdict.add(misfit.of(heard))
         flags[foreign] |= np.uint8(Flag.FOREIGN)
@@ -105,7 +105,7 @@ class Inspection:
         return "they hold what neither noise nor particles explain"
 
 
-def beyond_computing(rows: NDArray[np.complex64], calibration: Calibration) -> NDArray[np.bool_]:
+def unusable_frames(rows: NDArray[np.complex64], calibration: Calibration) -> NDArray[np.bool_]:
     """Which frames of rows (F, M) hold NaN, Inf or numbers too large to compute with."""
     with np.errstate(over="ignore", invalid="ignore"):
         size = (np.abs(rows) * calibration.weights).max(axis=1, initial=0.0)

@@ -31,7 +31,7 @@ def hidden_name(suffix: str) -> str:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[None]:
+def locked_file(path: Path) -> Iterator[None]:
     """Create an empty file and hold a lock on it: others open it by its name and write."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -60,10 +60,10 @@ def sweep(folder: Path) -> None:
         for entry in os.scandir(folder):
             match = _NAME.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
             if match and match[1] == _host() and not _alive(int(match[2]), int(match[3])):
-                _remove_unclaimed(Path(entry.path))
+                _remove_unlocked(Path(entry.path))
 
 
-def _remove_unclaimed(path: Path) -> None:
+def _remove_unlocked(path: Path) -> None:
     if path.is_dir():  # which nobody can lock
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -54,12 +54,12 @@ class RowNoise:
 
     @classmethod
     def unknown(cls, rows: int) -> "RowNoise":
-        """Of which nothing is known."""
+        """Noise of which nothing is known."""
         return cls(np.zeros(rows), 0.0)
 
     @classmethod
     def of_background(cls, calibration: Calibration, energy: Array, frames: int) -> "RowNoise":
-        """From the rows' sums (M,) of squared magnitudes over background frames, less their mean.
+        """The noise from the rows' sums (M,) of squared magnitudes over background frames, less their mean.
 
         Fewer than two frames, or frames that are all the same, tell nothing.
         """
@@ -81,7 +81,7 @@ class RowNoise:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Of F frames; see the module's description.
+    """The misfit of F frames; see the module's description.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Misfit:
     rows: Array
 
     def of(self, frames: NDArray[np.integer[Any]]) -> "Misfit":
-        """Of some of the frames."""
+        """The misfit of some of the frames."""
         return Misfit(**{name: values[frames] for name, values in vars(self).items()})
 
 
@@ -148,12 +148,12 @@ class MisfitMeter:
         left = np.square(y - expected).sum(axis=1)
         allowed = calibration.rank * floor + self.image_leeway * np.square(y).sum(axis=1)
 
-        residual: Complex = rows * calibration.weights - self._within(y)
+        residual: Complex = rows * calibration.weights - self._whitened_fit(y)
         profile = noise.profile
         limit = SPIKE * np.sqrt(2 * floor[:, None] * profile)
         size = np.abs(residual)
         residual *= np.where(size > limit, limit / np.maximum(size, limit), 1.0)
-        fit = self._within(expected)
+        fit = self._whitened_fit(expected)
         energy, directions = self._left_by_receiver(residual, fit, profile)
         leeway = self.receiver_leeway * np.square(np.abs(fit)).sum(axis=1)
         # What a changed chain left is no noise: taken out of the noise level, at most half of it.
@@ -179,7 +179,7 @@ class MisfitMeter:
         """``U^T b`` of whitened signals (..., M)."""
         return np.asarray(((whitened / self._calibration.weights) @ self._calibration.projection.T).real)
 
-    def _within(self, y: Array) -> Complex:
+    def _whitened_fit(self, y: Array) -> Complex:
         """``U y``, whitened signals (..., M) within the range of A."""
         return np.asarray((y @ self._calibration.projection).conj() / self._calibration.weights)
 
@@ -201,8 +201,8 @@ class MisfitMeter:
         What the truncated directions of A hold: of most images it is less than this.
         """
         rows, y, expected = self._typical
-        fit = self._within(expected)
-        energy, _ = self._left_by_receiver(rows - self._within(y), fit, np.ones(rows.shape[1]))
+        fit = self._whitened_fit(expected)
+        energy, _ = self._left_by_receiver(rows - self._whitened_fit(y), fit, np.ones(rows.shape[1]))
         signal = np.square(np.abs(fit)).sum(axis=1)
         return float(np.quantile(energy / signal, MOST)) if len(signal) else 0.0
 
@@ -225,7 +225,7 @@ class MisfitMeter:
         change = fit[:, None] * self._changes
         length = np.linalg.norm(change, axis=2) * np.where(heard, 1.0, np.inf).repeat(2, axis=1)
         change = change / np.where(length > 0, length, np.inf)[..., None]
-        change -= self._within(self._reduced(change))
+        change -= self._whitened_fit(self._reduced(change))
         covariance = ((change * profile) @ change.conj().swapaxes(1, 2)).real
         energy = np.square((change @ residual.conj()[..., None])[..., 0].real).sum(axis=1)
         moments = [np.trace(np.linalg.matrix_power(covariance, n), axis1=1, axis2=2) for n in (1, 2, 3)]

@@ -71,7 +71,7 @@ def row_noise(background: Complex) -> NDArray[np.float64]:
     return np.asarray(np.sqrt(np.square(np.abs(difference), dtype=np.float64).mean(axis=1) / 4))
 
 
-def above_accident(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+def floor_deviations(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
     """Noise deviations (rows,), not all zero, kept above a tenth of their median.
 
     A few frames may agree by accident, and a row of no noise would be the only one that counts.
@@ -97,7 +97,7 @@ def row_snr(
         All the rows, as many at once as may be in memory.
     """
     noise = np.abs(background - background.mean(axis=1, keepdims=True)).mean(axis=1).astype(np.float64)
-    noise = above_accident(noise)
+    noise = floor_deviations(noise)
     peak = np.concatenate([np.abs(foreground(part)).max(axis=1) for part in parts])
     best = np.argsort(peak / noise)[::-1][:STRONG_ROWS]
     strong = (np.abs(foreground(best)) >= STRONG_VOXEL * peak[best, None]).any(axis=0)
@@ -217,7 +217,7 @@ class RowFilter:
 
 
 def best_rows(chosen: NDArray[np.bool_], merit: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """Of the chosen rows (C, K) bool, those ``count`` that have the highest merit (C, K)."""
+    """Those ``count`` of the chosen rows (C, K) bool that have the highest merit (C, K)."""
     order = np.argsort(-np.where(chosen, merit, -np.inf), axis=None, kind="stable")[:count]
     best = np.zeros_like(chosen)
     best.flat[order] = True

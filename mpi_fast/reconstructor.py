@@ -136,7 +136,7 @@ class Reconstructor:
 
     @property
     def graphs(self) -> dict[int, dict[str, Any]]:
-        """Of pipelines on a GPU: whether frames are one CUDA graph, by how many there are at once; see `Capture`."""
+        """Whether frames are one CUDA graph, by how many there are at once; of pipelines on a GPU, see `Capture`."""
         return {frames: state.to_dict() for frames, state in getattr(self._chosen()[0], "graphs", {}).items()}
 
     @property
@@ -251,7 +251,7 @@ class Reconstructor:
         signals = np.asarray(signals)
         rows = self.calibration.rows(signals) if self._strict else self.calibration.select(signals)
         rows = rows.copy() if rows is signals else rows
-        flags = self._inspection.before(rows)
+        flags = self._inspection.check_signals(rows)
         if signals.ndim == 3 and signals.dtype.kind in "fiu":
             flags |= of_samples(signals, np.asarray(self.calibration.selection.any(axis=1)))
         if known is not None:
@@ -267,7 +267,7 @@ class Reconstructor:
         """Images with NaN for the bad ones; misfit and flags."""
         misfit, bad = None, (flags & np.uint8(Flag.BAD)) != 0
         if self._inspect:
-            found, flags = self._inspection.after(rows, frames.image, flags)
+            found, flags = self._inspection.check_images(rows, frames.image, flags)
             misfit = np.stack([found.outside, found.receiver, found.image], axis=1).astype(np.float32)
             misfit[bad] = np.nan
         frames = frames._replace(image=consistent(self.calibration, rows, frames.image, frames.std))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpi_fast.background import shows_noise
 from mpi_fast.decomposition import Report, decompose, silent
 from mpi_fast.errors import InputError
-from mpi_fast.preprocessing import above_accident, row_noise
+from mpi_fast.preprocessing import floor_deviations, row_noise
 
 logger = logging.getLogger(__name__)
 Complex = NDArray[np.complexfloating[Any, Any]]
@@ -49,7 +49,7 @@ def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np
         Background frames in the order of acquisition.
     """
     if background is not None and background.shape[1] >= 3 and shows_noise(background):
-        return 1.0 / above_accident(row_noise(background)), True
+        return 1.0 / floor_deviations(row_noise(background)), True
     energy = [np.square(np.abs(row), dtype=np.float64).mean() for row in matrix]
     return np.full(len(matrix), 1.0 / max(float(np.sqrt(np.mean(energy))), np.finfo(np.float64).tiny)), False
 

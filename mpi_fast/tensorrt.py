@@ -191,12 +191,12 @@ class EngineFacts:
     layers: tuple[dict[str, int], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The entry of the manifest."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> "EngineFacts":
-        """Of the manifest; raises KeyError or TypeError for anything else."""
+        """Read an entry of the manifest; raises KeyError or TypeError for anything else."""
         known = {field.name: entry[field.name] for field in fields(cls)}
         lists = {name: tuple(int(n) for n in entry[name]) for name in ("batches", "workspace")}
         return cls(**{**known, **lists, "layers": tuple(dict(one) for one in entry["layers"])})

@@ -35,12 +35,12 @@ class Source(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Of all."""
+        """The number of all frames."""
         ...
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Of the frames that were yielded last."""
+        """The numbers of the frames that were yielded last."""
         ...
 
     @property

@@ -33,7 +33,7 @@ ENOUGH = 12
 
 @dataclass(frozen=True)
 class Bet:
-    """On a mean of squares that is at most ``usual`` if all is right, that it is ``times`` as large."""
+    """A bet on a mean of squares that is at most ``usual`` if all is right: that it is ``times`` as large."""
 
     usual: float
     times: float
@@ -50,7 +50,7 @@ IMAGE = Bet(usual=1.0, times=1.15, most=2.0)
 IMAGE_DIRECTIONS = 30.0  # as many as its spread over right frames is that of
 
 
-def foreign_alone(misfit: Misfit, noise: RowNoise) -> NDArray[np.bool_]:
+def foreign_frames(misfit: Misfit, noise: RowNoise) -> NDArray[np.bool_]:
     """Which frames are foreign beyond doubt, each for itself, (F,) bool."""
     k = np.maximum(misfit.directions, 1)
     chance = (1 - 2 / (9 * k) + DEVIATIONS * np.sqrt(2 / (9 * k))) ** 3  # Wilson and Hilferty's quantile

@@ -130,7 +130,7 @@ _pipeline: Pipeline | None = None
 
 
 def _begin(make: Make) -> None:
-    """In a worker: let the parent handle Ctrl+C, and end with it, however it ends."""
+    """Start a worker: let the parent handle Ctrl+C, and end with it, however it ends."""
     global _make
     _make = make
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -145,7 +145,7 @@ def _end_with_parent() -> None:
 
 
 def _compute(rows: Rows) -> Frames:
-    """In a worker; the pipeline is made with the first rows, so that its errors are those of a task."""
+    """Reconstruct in a worker; the pipeline is made with the first rows, so that its errors are those of a task."""
     global _pipeline
     if _pipeline is None:
         assert _make is not None

@@ -29,14 +29,14 @@ def of(title):
 def test_every_table_has_one_default_which_is_the_product():
     for group in ablations.groups():
         (usual,) = [one for one in group.variants if one.default]
-        assert usual.build is ablations.usual
+        assert usual.build is ablations.default_reconstructor
         assert usual.evaluations == EVALUATIONS
 
 
 def test_the_last_block_makes_about_the_image_and_the_first_a_worse_one():
     calibration = ablations.scanner("in")[1]
     signals, truth = frames(SETUP, 25.0)
-    image = ablations.usual(calibration)(signals).image
+    image = ablations.default_reconstructor(calibration)(signals).image
     blocks = ablations.trained().config.blocks
     first, last = (ablations.after_block(count, calibration)(signals).image for count in (1, blocks))
     assert psnr(last, truth).mean() == pytest.approx(psnr(image, truth).mean(), abs=1.5)
@@ -60,7 +60,9 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
 def test_intervals_of_normal_errors_differ_in_their_width_alone():
     calibration = ablations.scanner("in")[1]
     signals, _ = frames(SETUP, 15.0)
-    own, normal = (build(calibration)(signals) for build in (ablations.usual, ablations.taken_for_normal))
+    own, normal = (
+        build(calibration)(signals) for build in (ablations.default_reconstructor, ablations.with_normal_intervals)
+    )
     np.testing.assert_array_equal(own.image, normal.image)
     np.testing.assert_allclose(half_width(normal.std, normal.quantiles, 0.95), 1.96 * own.std, rtol=1e-3)
     assert normal.quantiles is None

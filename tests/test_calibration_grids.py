@@ -96,8 +96,8 @@ def test_frames_of_a_volume_are_inspected(volume):
     images = generate("tumours", 3, GRID, seed=1).reshape(3, -1)
     rows = (images @ volume.truth[calibration.selection].T).astype(np.complex64)
     inspection = Inspection(calibration)
-    flags = inspection.before(rows)
-    misfit, flags = inspection.after(rows, images, flags)
+    flags = inspection.check_signals(rows)
+    misfit, flags = inspection.check_images(rows, images, flags)
     assert not flags.any()
     assert np.isfinite(misfit.image).all()
     assert 0 < MisfitMeter(calibration).image_leeway < 0.1
@@ -116,7 +116,7 @@ def test_planes_of_any_shape(shape, tmp_path):
     assert Calibration.load(tmp_path / "scanner.h5").grid == shape
     rows = calibration.matrix.sum(axis=1)[None]
     image = np.ones((1, np.prod(shape)), np.float32)
-    misfit, _ = Inspection(calibration).after(rows, image, np.zeros(1, np.uint8))
+    misfit, _ = Inspection(calibration).check_images(rows, image, np.zeros(1, np.uint8))
     assert np.isfinite(misfit.image).all()
 
 

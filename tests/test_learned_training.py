@@ -15,7 +15,7 @@ from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.deq import DeqConfig, Equilibrium
 from mpi_fast.training.loop import command, train
 from mpi_fast.training.operators import make_operators
-from mpi_fast.training.posterior import Signals, changes, gains
+from mpi_fast.training.posterior import Signals, gains, signal_changes
 from mpi_fast.training.recipes import RECIPES
 
 METHODS = tuple(CONFIGS)
@@ -46,7 +46,7 @@ def test_the_untrained_dernet_is_the_posterior_mean(scanners, phantoms):
         image = network(frames.y, frames.noise, frames.singular_values, frames.basis)
     signals = Signals.of(frames.y, frames.noise, frames.singular_values, frames.basis)
     white = gains(signals, torch.ones_like(frames.noise)[..., None])
-    expected = changes(signals, torch.zeros_like(frames.image)[:, :, None], white)[:, :, 0]
+    expected = signal_changes(signals, torch.zeros_like(frames.image)[:, :, None], white)[:, :, 0]
     torch.testing.assert_close(image, expected, atol=1e-4, rtol=1e-3)
 
 

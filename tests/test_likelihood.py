@@ -76,13 +76,13 @@ def test_noise_is_no_signal_and_signals_are():
 
 def test_the_network_combines_alike():
     torch = pytest.importorskip("torch")
-    from mpi_fast.training.posterior import Signals, changes, gains
+    from mpi_fast.training.posterior import Signals, gains, signal_changes
 
     likelihood = random_likelihood(frames=4)
     mean = np.random.default_rng(2).standard_normal((4, 1, 30)).astype(np.float32)
     arrays = likelihood.y, likelihood.noise, likelihood.singular_values, likelihood.basis
     signals = Signals.of(*(torch.from_numpy(array)[None] for array in arrays))
-    changed = changes(signals, torch.from_numpy(mean)[None], gains(signals, torch.full((1, 4, 1), 0.6)))
+    changed = signal_changes(signals, torch.from_numpy(mean)[None], gains(signals, torch.full((1, 4, 1), 0.6)))
     np.testing.assert_allclose(mean + changed[0].numpy(), likelihood.combine(mean, 0.6), atol=1e-5)
 
 

@@ -502,7 +502,7 @@ def test_latency_percentiles(calibration):
     counters = Counters()
     nothing = np.zeros(1, np.float32)
     milliseconds = [*range(1, 1001), 1e9]
-    counters.made([LiveImage(0, 0, 0.0, nothing, nothing, 0.0, 0.0, None, 0, 1, ms) for ms in milliseconds])
+    counters.count_images([LiveImage(0, 0, 0.0, nothing, nothing, 0.0, 0.0, None, 0, 1, ms) for ms in milliseconds])
     found = counters.snapshot({}).latency_ms
     for name, expected in (("p50", 500), ("p90", 900), ("p99", 990), ("p99.9", 1000)):
         assert found[name] == pytest.approx(expected, rel=0.02)

@@ -96,7 +96,7 @@ def test_a_changed_receive_chain_is_seen_in_single_frames(calibration, scanner, 
         inspection = Inspection(calibration, noise, judge_images=False, meter=meter)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", MPIFastWarning)
-            _, flags = inspection.after(rows[part], image[part].reshape(1, -1), np.zeros(1, np.uint8))
+            _, flags = inspection.check_images(rows[part], image[part].reshape(1, -1), np.zeros(1, np.uint8))
         seen += bool(flags[0] & Flag.FOREIGN)
     assert seen >= 23
 

@@ -15,9 +15,9 @@ from mpi_fast.training.posterior import (
     PosteriorConfig,
     PosteriorNetwork,
     Signals,
-    changes,
     from_slices,
     gains,
+    signal_changes,
     to_slices,
     unseen,
 )
@@ -54,7 +54,7 @@ def test_the_combination_is_that_of_gaussians():
     mean, spread = torch.randn(2, 3, 20), 0.5 + torch.rand(2, 3, 2)
     gain = gains(given, spread)
     found, deviation = (
-        mean[:, :, None] + changes(given, mean[:, :, None], gain),
+        mean[:, :, None] + signal_changes(given, mean[:, :, None], gain),
         spread[..., None] * torch.exp(unseen(given, gain)),
     )
     for g, k, w in np.ndindex(2, 3, 2):

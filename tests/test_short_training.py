@@ -25,7 +25,7 @@ def settings():
 def test_networks_are_trained_assessed_and_listed(tmp_path, monkeypatch, capsys, settings):
     monkeypatch.setattr(short_training, "make_settings", lambda *arguments: settings)
     monkeypatch.setattr(short_training, "SNRS", (15.0,))
-    kind = short_training.Variant("on one grid", TINY, learned_from=short_training.standard_alone)
+    kind = short_training.Variant("on one grid", TINY, learned_from=short_training.standard_grid_only)
     monkeypatch.setitem(short_training.KINDS, "one-grid", kind)
     files = tmp_path / "networks.json", tmp_path / "networks.md"
     options = "--minutes", "0.02", "--device", "cpu", "--phantoms", "8", "--json", str(files[0])

@@ -20,7 +20,7 @@ from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name, write_bundle
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, ModelError, MPIFastError
 from mpi_fast.export.preflight import builder, parse, preflight
-from mpi_fast.export.turing import sums_for_products
+from mpi_fast.export.turing import replace_matrix_products
 from mpi_fast.limits import EVALUATIONS
 
 command = importlib.import_module("mpi_fast.export.__main__")
@@ -141,7 +141,7 @@ def test_tf32_is_a_flag_of_the_build(rtx, contents):
 
 def test_float32_products_for_turing(rtx, contents, monkeypatch):
     """TensorRT-RTX has none for compute capability 7.5; sums take their place, and only there."""
-    monkeypatch.setattr(build, "sums_for_products", quiet)
+    monkeypatch.setattr(build, "replace_matrix_products", quiet)
     arguments = rtx, FROZEN, contents[FROZEN]
     with pytest.raises(ModelError, match=r"frozen\.onnx, for compute capability 7\.5: .*FP32 GEMM is not supported"):
         build.build_engine(*arguments, 75, (1,), True, quiet)
@@ -439,7 +439,7 @@ def test_sums_have_the_shapes_of_products(rtx, left, right):
     second = network.add_matrix_multiply(first.get_output(0), plain, c, plain)
     last = network.add_activation(second.get_output(0), module.ActivationType.RELU)
     first.name, second.name = "first", "second"
-    sums_for_products(module, network)
+    replace_matrix_products(module, network)
     layers = {network.get_layer(index).name: network.get_layer(index) for index in range(network.num_layers)}
     assert tuple(layers["first.sum"].get_output(0).shape) == (2, 5, 6)
     assert last.get_input(0).name == layers["second.sum"].get_output(0).name

@@ -61,7 +61,7 @@ def test_frames_are_timed_by_the_clock_and_by_processors(tmp_path, monkeypatch, 
 
 
 def test_a_made_up_calibration_is_one():
-    calibration = volume_frame.made_up((5, 6, 7), 20, 40)
+    calibration = volume_frame.synthetic_calibration((5, 6, 7), 20, 40)
     y = calibration.singular_values[None] * 1.0
     rows = (y @ calibration.projection).conj().astype("complex64")
     assert calibration.reduce(rows).y == pytest.approx(y, rel=1e-4)

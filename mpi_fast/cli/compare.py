@@ -46,7 +46,7 @@ def compare(
         typer.Option(
             metavar="NAME NAME",
             show_default="all that take less than a second",
-            help="Names; an unknown one shows which there are.",
+            help="Names, also of methods that installed packages register; an unknown one shows which there are.",
         ),
     ] = None,
     phantoms: Annotated[int, typer.Option(min=2, max=100_000, help="Test frames.")] = 64,

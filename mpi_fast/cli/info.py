@@ -141,7 +141,7 @@ def _graph(entry: dict[str, Any]) -> str:
 
 
 def _cost(entry: dict[str, Any]) -> str:
-    """Of one image of a step network, or of one frame of the other graphs."""
+    """What one frame costs, in words."""
     of = f"of {entry['of']}: " if "of" in entry else ""
     return (
         f"{of}{entry['nodes']} operators ({entry['nodes_before']} before simplification), "

@@ -57,7 +57,7 @@ class Outlook:
         return self.resolved[SNRS_DB.index(SNR_DB)]
 
     def tables(self, title: str) -> Iterator[Table]:
-        """For the screen: a line for each SNR, and the map in numbers."""
+        """Tables for the screen: a line for each SNR, and the map in numbers."""
         phantoms = f"; PSNR of {self.expected[0].phantoms} simulated phantoms" if self.expected else ""
         caption = f"finest detail: how wide a point is seen where it is seen best{phantoms}"
         table = Table(title=f"limits of {title}", title_justify="left", caption=caption, caption_justify="left")

@@ -25,7 +25,7 @@ def with_std(path: Path, suffix: str) -> Path:
     return path.with_name(f"{path.name[: -len(suffix)]}.std{path.name[-len(suffix) :]}")
 
 
-def middles(grid: Grid, axis: str) -> NDArray[np.float64]:
+def voxel_centres(grid: Grid, axis: str) -> NDArray[np.float64]:
     """Where the middles of voxels lie along x, y or z, in mm."""
     number = "xyz".index(axis)
     count = grid.size[number]

@@ -78,7 +78,7 @@ def _header(series: Series, name: str, images: Images) -> Any:
 
 
 def affine(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """From voxel numbers (i, j, k) to the middles of voxels in mm, (4, 4)."""
+    """Matrix (4, 4) from voxel numbers (i, j, k) to the middles of voxels in mm."""
     # A slice whose thickness nobody states is taken to be as thick as voxels are wide: readers invert the matrix.
     size = np.asarray(grid.extent) / grid.size
     size[~(size > 0)] = min(size[size > 0])

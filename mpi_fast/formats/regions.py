@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.array_files import read_numpy
 from mpi_fast.errors import FileFormatError, InputError
-from mpi_fast.formats.common import middles, require_library
+from mpi_fast.formats.common import require_library, voxel_centres
 from mpi_fast.mdf import Grid
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
@@ -96,7 +96,7 @@ def _box(text: str, grid: Grid) -> Region:
     for axis, (low, high) in ends.items():
         if axis not in grid.axes:
             continue  # a plane lies where it lies
-        places = middles(grid, axis)
+        places = voxel_centres(grid, axis)
         inside = (low <= places) & (places <= high)
         if not inside.any():
             raise InputError(

@@ -102,7 +102,7 @@ class Series:
         cls, result: Reconstruction, grid: Grid, *, provenance: Mapping[str, Any] | None = None, **known: NDArray[Any]
     ) -> Series:
         """Images that a `Reconstructor` made, with what is ``known`` of them beside, such as ``frame`` and ``time``."""
-        return cls(grid, result.image, result.std, {**known, **found_of(result)}, provenance or {})
+        return cls(grid, result.image, result.std, {**known, **reconstruction_metadata(result)}, provenance or {})
 
     @classmethod
     @contextmanager
@@ -169,7 +169,7 @@ class Series:
         return float((times[-1] - times[0]) / (len(times) - 1))
 
 
-def found_of(result: Reconstruction) -> dict[str, NDArray[Any]]:
+def reconstruction_metadata(result: Reconstruction) -> dict[str, NDArray[Any]]:
     """What a `Reconstructor` found of each image, by the names in `NAMES`."""
     found = {name: getattr(result, name) for name in ("snr_db", "noise_floor", "misfit", "quantiles", "flags")}
     return {name: values for name, values in found.items() if values is not None}

@@ -14,7 +14,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.formats import mdf
 from mpi_fast.formats.regions import Region
 from mpi_fast.formats.registry import check, format_of, save
-from mpi_fast.formats.series import NAMES, Series, found_of
+from mpi_fast.formats.series import NAMES, Series, reconstruction_metadata
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionWriter
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Stored:
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
-        found = known_of(result, numbers, times)
+        found = image_metadata(result, numbers, times)
         stored = {name: found[plain] for name, plain in NAMES.items() if plain in found}
         self._writer.append(result.image, result.std, stored)
         self.length += len(result)
@@ -113,7 +113,7 @@ class Kept:
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
-        self._parts.append({"image": result.image, "std": result.std, **known_of(result, numbers, times)})
+        self._parts.append({"image": result.image, "std": result.std, **image_metadata(result, numbers, times)})
         self.length += len(result)
 
     def series(self) -> Series:
@@ -123,6 +123,6 @@ class Kept:
         return Series(header.grid, image, std, whole, header.provenance, regions=header.regions)
 
 
-def known_of(result: "Reconstruction", numbers: Numbers, times: Times | None) -> dict[str, NDArray[Any]]:
+def image_metadata(result: "Reconstruction", numbers: Numbers, times: Times | None) -> dict[str, NDArray[Any]]:
     """What is known of each image, by the names of `Series`."""
-    return {"frame": numbers, **({} if times is None else {"time": times}), **found_of(result)}
+    return {"frame": numbers, **({} if times is None else {"time": times}), **reconstruction_metadata(result)}

@@ -14,7 +14,7 @@ import numpy as np
 
 import mpi_fast
 from mpi_fast.atomic_folder import atomic_folder
-from mpi_fast.formats.common import middles, require_library
+from mpi_fast.formats.common import require_library, voxel_centres
 from mpi_fast.formats.series import Series
 
 CHUNK_BYTES = 1 << 22
@@ -70,7 +70,7 @@ def _dataset(series: Series, part: slice) -> Any:
     if series.times is not None:
         coordinates["time"] = along, series.times[part], {"units": "s"}
     for axis in "xyz":
-        places = middles(grid, axis)
+        places = voxel_centres(grid, axis)
         coordinates[axis] = (axis, places, {"units": "mm"}) if axis in grid.axes else ((), places[0], {"units": "mm"})
     made = {"made_by": f"mpi-fast {mpi_fast.__version__}", "provenance": json.dumps(dict(series.provenance))}
     return xarray.Dataset(values, coordinates, made)

@@ -23,9 +23,9 @@ class AsyncLive:
     def __init__(self, reconstruct: Reconstructs, **options: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._live = Live(reconstruct, changed=self._stir, **options)
+        self._live = Live(reconstruct, changed=self._notify_waiting, **options)
 
-    def _stir(self) -> None:
+    def _notify_waiting(self) -> None:
         """Let those who wait look again; called by any thread."""
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._wake)
@@ -35,7 +35,7 @@ class AsyncLive:
             if not one.done():
                 one.set_result(None)
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         """Wait until anything was put, taken or closed: no change is missed that comes after the last look."""
         one = self._loop.create_future()
         self._waiting.add(one)
@@ -58,7 +58,7 @@ class AsyncLive:
         with suppress(TimeoutError):  # `Live` says what is wrong
             async with asyncio.timeout(timeout):
                 while not self._live.has_room:
-                    await self._change()
+                    await self._wait_for_change()
         self._live.submit(signals, number, timestamp, empty=empty, flags=flags, timeout=0)
 
     async def get(self, timeout: float | None = None) -> LiveImage | None:
@@ -66,7 +66,7 @@ class AsyncLive:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while not self._live.has_image and not self._live.ended:
-                    await self._change()
+                    await self._wait_for_change()
         return self._live.get(timeout=0)
 
     async def __aiter__(self) -> AsyncIterator[LiveImage]:

@@ -20,7 +20,7 @@ DIGITS = 2  # of latencies that are told apart: to 1 %
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a stream since its start; every frame is in one of `frames_dropped`, `background`, `images` and `waiting`.
+    """Counts since a stream's start; every frame is in one of `frames_dropped`, `background`, `images` and `waiting`.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Counters:
         self.add(to=to)
         self._last_error = error
 
-    def arrive(self, number: int, timestamp: float) -> None:
+    def count_arrival(self, number: int, timestamp: float) -> None:
         """Count a frame that is taken in, and compare its number and time with those of the one before."""
         with self._lock:
             counts = self._counts
@@ -109,7 +109,7 @@ class Counters:
                 counts["missing"] = counts.get("missing", 0) + max(0, number - before - 1)
             self._last = number, timestamp
 
-    def made(self, images: Iterable[LiveImage]) -> None:
+    def count_images(self, images: Iterable[LiveImage]) -> None:
         """Count images."""
         with self._lock:
             for image in images:

@@ -18,7 +18,7 @@ class Reconstructs(Protocol):
 
     @property
     def calibration(self) -> Calibration:
-        """Of the scanner: which rows of a frame are used, and the grid of its images."""
+        """The calibration of the scanner: which rows of a frame are used, and the grid of its images."""
         ...
 
     def __call__(self, signals: NDArray[Any], flags: NDArray[np.uint8] | None = None, /) -> Reconstruction:

@@ -48,7 +48,7 @@ class Guard:
         elif self._token is None or self._knows(_bearer(headers)) or self._knows(_cookie(headers)):
             await self._app(scope, receive, send)
         elif scope["type"] == "http" and self._knows(_in_query(scope)):
-            await _welcome(self._token)(scope, receive, send)
+            await _login_response(self._token)(scope, receive, send)
         else:
             await _refuse(401, scope, receive, send)
 
@@ -63,7 +63,7 @@ class Guard:
         return self._token is not None and secrets.compare_digest(token.encode(), self._token.encode())
 
 
-def _welcome(token: str) -> Response:
+def _login_response(token: str) -> Response:
     """Set the cookie, and take the token out of the address, where it could be read over a shoulder."""
     response = RedirectResponse("/", 303, headers=HEADERS)
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict")

@@ -36,7 +36,7 @@ class Pictures:
         self._panels: tuple[Panel, ...] = Tile.of(grid.field_of_view, grid.axes, 1.0).panels
 
     def views(self) -> list[dict[str, Any]]:
-        """Of each map: the names of its vertical and horizontal axis, rows, columns, and size in mm along both."""
+        """The names of each map's vertical and horizontal axis, rows, columns, and size in mm along both."""
         empty = np.zeros(self._shape)
         return [
             {

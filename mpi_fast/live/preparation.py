@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.flags import Flag, of_samples
-from mpi_fast.inspection import beyond_computing
+from mpi_fast.inspection import unusable_frames
 from mpi_fast.live.frames import Frame, Ready
 from mpi_fast.live.running_background import RunningBackground
 from mpi_fast.live.sliding import SlidingMean
@@ -63,7 +63,7 @@ class Preparation:
             flags = np.zeros(len(rows), np.uint8)
             if signals.dtype.kind in "fiu":
                 flags |= of_samples(signals, self._used)
-            flags[beyond_computing(rows, self._calibration)] |= np.uint8(BAD)
+            flags[unusable_frames(rows, self._calibration)] |= np.uint8(BAD)
             periods = len(first)
             for index, frame in enumerate(frames[start:stop]):
                 part = slice(index * periods, (index + 1) * periods)
@@ -83,7 +83,7 @@ class Preparation:
 
 
 def _mean_of_periods(rows: Rows, flags: Flags) -> tuple[Rows, Flags]:
-    """Of rows (J, M): those that are not bad, with what is said of them; bad if all are."""
+    """The mean of those rows (J, M) that are not bad, with what is said of them; bad if all are."""
     good = (flags & BAD) == 0
     if not good.any():
         return rows[:1], flags[:1]

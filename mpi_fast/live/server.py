@@ -201,7 +201,7 @@ class Page:
         """Obey a client's commands: ``{"record": true}`` or ``false``. Anything else ends its connection."""
         with contextlib.suppress(WebSocketDisconnect):
             while True:
-                wanted = _wish(await websocket.receive_text())
+                wanted = _parse_command(await websocket.receive_text())
                 if wanted is None:
                     await websocket.close(POLICY, 'expected {"record": true} or {"record": false}')
                     return
@@ -212,7 +212,7 @@ class Page:
                     client.tell("error", json.dumps({"kind": "error", "error": str(error)}))
 
 
-def _wish(text: str) -> bool | None:
+def _parse_command(text: str) -> bool | None:
     try:
         wish = json.loads(text)
     except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ NEVER = np.iinfo(np.int64).min // 2
 
 
 class SlidingMean:
-    """Of the last ``count`` frames of ``rows`` complex numbers, by their numbers: those that are missing are left out.
+    """The mean of the last ``count`` frames of ``rows`` complex numbers, by their numbers; missing ones are left out.
 
     Nothing is subtracted from a running sum: a frame that has left the mean has left it without a trace.
     """

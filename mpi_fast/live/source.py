@@ -42,7 +42,7 @@ class Source(Protocol):
 
     @property
     def acquisition(self) -> Acquisition | None:
-        """Of the frames."""
+        """How the frames are acquired."""
         ...
 
     def frames(self, stopped: threading.Event) -> Iterator[Incoming | MPIFastError]:

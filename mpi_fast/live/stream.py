@@ -148,7 +148,7 @@ class Live:
         frame = self._arrived(signals, number, timestamp, empty, flags)
         if not self._frames.put(frame, timeout):
             raise self._refused()
-        self._counters.arrive(frame.number, frame.timestamp)
+        self._counters.count_arrival(frame.number, frame.timestamp)
 
     def _arrived(self, signals: Any, number: int | None, timestamp: float | None, empty: bool, flags: int) -> Frame:
         arrived = time.monotonic()
@@ -279,7 +279,7 @@ class Live:
             began = time.monotonic()
             images = self._images_of([ready for of_frame in batch for ready in of_frame])
             self._pace.learn(len(batch), time.monotonic() - began)
-            self._counters.made(images)
+            self._counters.count_images(images)
             for image in images:
                 if not self._images.put(image):
                     self._counters.add(to="images_dropped")

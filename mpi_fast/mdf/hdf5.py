@@ -190,10 +190,10 @@ class HDF5File:
             dataset = h5py.h5d.open(group.id, step, properties)
         return h5py.Dataset(dataset)
 
-    def most(self) -> int:
+    def largest_expansion(self) -> int:
         """Return how many bytes the file, and those it links to, can expand to."""
         own = max(_SMALL, _MOST_COMPRESSED * self._state[0])
-        return own + sum(linked.most() for linked in self._linked.values())
+        return own + sum(linked.largest_expansion() for linked in self._linked.values())
 
     def _stat(self) -> tuple[int, int]:
         with self.guard("the file"):
@@ -248,7 +248,7 @@ class Stored:
         declared = self.size * self.dtype.itemsize
         held = 0 if self.hole else _MOST_COMPRESSED * max(self._dataset.id.get_storage_size(), 1)
         if self._dataset.is_virtual:
-            held = self.file.most()
+            held = self.file.largest_expansion()
         elif self._dataset.external:
             held = declared  # and checked
         if declared > max(_SMALL, held):

@@ -14,7 +14,7 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MPIFastWarning
 from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
-from mpi_fast.mdf.signals import SignalFile, run_length, unusable
+from mpi_fast.mdf.signals import SignalFile, find_unusable, run_length
 from mpi_fast.mdf.types import ComplexArray, IntArray
 from mpi_fast.mdf.write import (
     GrowingDataset,
@@ -188,7 +188,7 @@ class MeasurementFile(SignalFile):
         empty = np.flatnonzero(~block.any(axis=(1, 2)))
         if empty.size:
             self.datasets.warn(_DATA, f"is exactly zero in {kind} {first + empty[0]}, maybe in others")
-        bad = unusable(block)
+        bad = find_unusable(block)
         if bad is None:
             return block
         bad &= np.isfinite(block)

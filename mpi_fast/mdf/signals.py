@@ -226,7 +226,7 @@ def items_per_block(size: int) -> int:
     return max(1, _BLOCK_BYTES // (16 * size))
 
 
-def unusable(spectra: ComplexArray) -> NDArray[np.bool_] | None:
+def find_unusable(spectra: ComplexArray) -> NDArray[np.bool_] | None:
     """Find numbers that nobody can compute with: NaN, Inf, and beyond `LARGEST`; None if there are none."""
     extremes = [end for part in (spectra.real, spectra.imag) for end in (part.min(initial=0), part.max(initial=0))]
     if max(map(abs, extremes)) <= LARGEST and not np.isnan(extremes).any():

@@ -13,7 +13,7 @@ from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
-from mpi_fast.mdf.signals import SignalFile, items_per_block, run_length, unusable
+from mpi_fast.mdf.signals import SignalFile, find_unusable, items_per_block, run_length
 from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.write import (
     Metadata,
@@ -212,7 +212,7 @@ class SystemMatrixFile(SignalFile):
         return out
 
     def _refuse_unusable(self, values: ComplexArray, frames: IntArray, channel: IntArray, point: IntArray) -> None:
-        bad = unusable(values)
+        bad = find_unusable(values)
         if bad is None:
             return
         row, column = np.argwhere(bad)[0]

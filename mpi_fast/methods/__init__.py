@@ -4,11 +4,10 @@
     method(signals).image          # (frames, *grid)
 
 `REGISTRY` names them: how to build one for a calibration, and which parameters `tuning.tune` may choose. A new method,
-classical or learned, is a class with the call of `base.Method` (most easily a `base.ReducedMethod`) and a line here.
+classical or learned, is a class with the call of `base.Method` (most easily a `base.ReducedMethod`) and a line here, or
+in the ``pyproject.toml`` of another package (`plugins`).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from mpi_fast.calibration import Calibration
@@ -18,50 +17,17 @@ from mpi_fast.methods.art import ROWS, Kaczmarz
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
+from mpi_fast.methods.entry import Entry
 from mpi_fast.methods.learned import model_file, model_grid, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
+from mpi_fast.methods.plugins import load, package, registered
 from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.methods.sparse import L1
 from mpi_fast.methods.tikhonov import RULES, Tikhonov
 from mpi_fast.methods.tuning import Axis, Space
 from mpi_fast.methods.variation import Nonconvex, TotalVariation
 from mpi_fast.reconstructor import Reconstructor
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One method.
-
-    Attributes
-    ----------
-    title : str
-        For tables and figures.
-    build : callable
-        ``build(calibration, **parameters)`` makes a `base.Method`.
-    space : mapping
-        The parameters to tune; empty for a method without any.
-    fixed : mapping
-        Parameters that make the entry what it is.
-    network : bool
-        Whether it evaluates the network of a bundle: takes ``model`` and ``threads``.
-    ours : bool
-        Whether it is this project's own method, and no opponent.
-    trained : bool
-        Whether it is a trained network of its own, see `learned.model_file`.
-    """
-
-    title: str
-    build: Callable[..., Method]
-    space: Space = field(default_factory=dict)
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    network: bool = False
-    ours: bool = False
-    trained: bool = False
-
-    def __call__(self, calibration: Calibration, **parameters: Any) -> Method:
-        """Build the method for a calibration."""
-        return self.build(calibration, **self.fixed, **parameters)
 
 
 def _samples(title: str, samples: int, **fixed: Any) -> Entry:
@@ -107,16 +73,24 @@ DEFAULT = (*_CLASSICAL, *_LEARNED, "posterior")
 
 
 def get(name: str) -> Entry:
-    """The method of this name.
+    """The method of this name: of `REGISTRY`, or of another package.
 
     Raises
     ------
     InputError
-        For an unknown name.
+        For an unknown name, one of `REGISTRY` that another package has registered, too, and as of `plugins.load`.
     """
-    if name not in REGISTRY:
-        raise InputError(f"method '{name}': expected one of {', '.join(REGISTRY)}")
-    return REGISTRY[name]
+    others = registered()
+    if name in REGISTRY:
+        if name in others:
+            raise InputError(
+                f"method '{name}': the package {package(others[name][0])} registers a method of this name, which "
+                f"is taken by one of mpi-fast; expected another name there"
+            )
+        return REGISTRY[name]
+    if name not in others:
+        raise InputError(f"method '{name}': expected one of {', '.join((*REGISTRY, *others))}")
+    return load(name)
 
 
 def check(name: str) -> None:
@@ -125,7 +99,7 @@ def check(name: str) -> None:
     Raises
     ------
     InputError
-        For an unknown name.
+        As of `get`.
     ModelError
         For a method whose model does not come with the package.
     """

@@ -127,7 +127,7 @@ def tune(
 
 
 class _Search:
-    """From the best place of the axes' coarse grid to the best place nearby; no place is tried twice."""
+    """A search from the best place of the axes' coarse grid to the best place nearby; no place is tried twice."""
 
     def __init__(
         self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], score: Callable[[dict[str, Any]], float]

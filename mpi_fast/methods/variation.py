@@ -143,7 +143,7 @@ def gradient_transposed(field: Array) -> Array:
 
 
 def _neighbours(dimensions: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Of images (F, *grid), along each axis of the grid: all voxels but the last ones, and all but the first ones."""
+    """Slices of images (F, *grid) along each axis of the grid: all voxels but the last ones, and all but the first."""
     for axis in range(1, dimensions):
         before = (slice(None),) * axis
         yield (*before, slice(None, -1)), (*before, slice(1, None))

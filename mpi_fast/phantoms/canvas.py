@@ -90,7 +90,7 @@ class Canvas:
         """(count, *shape) zeros."""
         return np.zeros((count, *self.shape), dtype=np.float32)
 
-    def each(self, values: ArrayLike) -> Array:
+    def per_image(self, values: ArrayLike) -> Array:
         """One number per image, (n,) to (n, 1, 1) or (n, 1, 1, 1), to broadcast against the canvas."""
         return np.asarray(values, dtype=np.float32).reshape(-1, *(1,) * self.dimensions)
 

@@ -4,12 +4,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.phantoms.canvas import Array, Canvas
-from mpi_fast.phantoms.shapes import box, cuboid, places, polyline, rotation, turned
+from mpi_fast.phantoms.shapes import box, cuboid, local_coordinates, polyline, random_points, rotation
 
 
 def openmpi_shape(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """Section along the axis of the shape phantom: a cone, 22 mm long, 10 degrees apex, 1 mm tip radius."""
-    cx, cy = places(rng, canvas, count, 0.1).T
+    cx, cy = random_points(rng, canvas, count, 0.1).T
     angle = rng.choice(np.arange(4) * np.pi / 2, count) + rng.uniform(-0.2, 0.2, count)
     direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     centre = np.stack([cx, cy], axis=1)
@@ -17,7 +17,7 @@ def openmpi_shape(rng: np.random.Generator, canvas: Canvas, count: int) -> Array
     tip = 1.0 / 19
     base = tip + 22.0 / 19 * np.tan(np.deg2rad(10))
     cone = polyline(canvas, points, np.tile([tip, base], (count, 1)))
-    u = turned(canvas, centre, rotation(angle))[0]
+    u = local_coordinates(canvas, centre, rotation(angle))[0]
     return canvas.cover(np.maximum(cone, u - np.float32(11.0 / 19)))
 
 
@@ -42,12 +42,12 @@ def openmpi_resolution(rng: np.random.Generator, canvas: Canvas, count: int) -> 
 def openmpi_concentration(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """Section through one layer of the concentration phantom: four 2 mm cubes, 12 mm apart, a dilution series."""
     image = canvas.blank(count)
-    cx, cy = places(rng, canvas, count, 0.1).T
+    cx, cy = random_points(rng, canvas, count, 0.1).T
     first, dilution = rng.permuted(np.tile(np.arange(4), (count, 1)), axis=1), 1 / 1.5
     half, side = np.full(count, 6.0 / 19), np.full(count, 1.0 / 19)
     for index, (sx, sy) in enumerate([(-1, -1), (1, -1), (-1, 1), (1, 1)]):
         cube = box(canvas, cx + sx * half, cy + sy * half, side, side, np.zeros(count))
-        np.maximum(image, canvas.cover(cube) * canvas.each(dilution ** first[:, index]), out=image)
+        np.maximum(image, canvas.cover(cube) * canvas.per_image(dilution ** first[:, index]), out=image)
     return image
 
 
@@ -66,11 +66,11 @@ def _about(rng: np.random.Generator, canvas: Canvas, count: int) -> NDArray[np.f
 
 def shape_volume(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """The shape phantom: a cone, 22 mm long, 10 degrees apex, 1 mm tip radius."""
-    frame, centre = _about(rng, canvas, count), places(rng, canvas, count, 0.1)
+    frame, centre = _about(rng, canvas, count), random_points(rng, canvas, count, 0.1)
     half, tip = 11.0 / 19, 1.0 / 19
     points = centre[:, None] + np.array([-half, half])[None, :, None] * frame[:, :1]
     cone = polyline(canvas, points, np.tile([tip, tip + 2 * half * np.tan(np.deg2rad(10))], (count, 1)))
-    return canvas.cover(np.maximum(cone, turned(canvas, centre, frame)[0] - np.float32(half)))
+    return canvas.cover(np.maximum(cone, local_coordinates(canvas, centre, frame)[0] - np.float32(half)))
 
 
 def resolution_volume(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
@@ -87,11 +87,11 @@ def resolution_volume(rng: np.random.Generator, canvas: Canvas, count: int) -> A
 
 def concentration_volume(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """The concentration phantom: eight 2 mm cubes, 12 mm apart in two layers 6 mm apart, a dilution series by 1.5."""
-    image, centre = canvas.blank(count), places(rng, canvas, count, 0.1)
+    image, centre = canvas.blank(count), random_points(rng, canvas, count, 0.1)
     first = rng.permuted(np.tile(np.arange(8), (count, 1)), axis=1)
     half, upright = np.full((count, 3), 1.0 / 19), np.tile(np.eye(3), (count, 1, 1))
     for index, corner in enumerate(np.ndindex(2, 2, 2)):
         place = centre + (2 * np.array(corner) - 1) * np.array([6.0, 6.0, 3.0]) / 19
         cube = cuboid(canvas, place, half, upright)
-        np.maximum(image, canvas.cover(cube) * canvas.each(1.5 ** -first[:, index].astype(float)), out=image)
+        np.maximum(image, canvas.cover(cube) * canvas.per_image(1.5 ** -first[:, index].astype(float)), out=image)
     return image

@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from mpi_fast.phantoms.canvas import Array, Canvas, Numbers
 
 
-def turned(canvas: Canvas, centre: Numbers, rotation: Numbers) -> list[Array]:
+def local_coordinates(canvas: Canvas, centre: Numbers, rotation: Numbers) -> list[Array]:
     """Coordinates in frames of their own: centre (n, d), rotation (n, d, d) whose rows are the frames' axes."""
-    offsets = [c - canvas.each(centre[:, axis]) for axis, c in enumerate(canvas.coordinates)]
+    offsets = [c - canvas.per_image(centre[:, axis]) for axis, c in enumerate(canvas.coordinates)]
     return [
-        reduce(np.add, [canvas.each(row[:, axis]) * offset for axis, offset in enumerate(offsets)])
+        reduce(np.add, [canvas.per_image(row[:, axis]) * offset for axis, offset in enumerate(offsets)])
         for row in rotation.swapaxes(0, 1)
     ]
 
 
 def ellipsoid(canvas: Canvas, centre: Numbers, half: Numbers, rotation: Numbers) -> Array:
     """Approximate signed distance to ellipsoids with half axes (n, d) (exact for spheres)."""
-    local = turned(canvas, centre, rotation)
-    squares = [(u / canvas.each(half[:, axis])) ** 2 for axis, u in enumerate(local)]
-    return np.asarray((np.sqrt(reduce(np.add, squares)) - 1) * canvas.each(half.min(axis=1)))
+    local = local_coordinates(canvas, centre, rotation)
+    squares = [(u / canvas.per_image(half[:, axis])) ** 2 for axis, u in enumerate(local)]
+    return np.asarray((np.sqrt(reduce(np.add, squares)) - 1) * canvas.per_image(half.min(axis=1)))
 
 
 def cuboid(canvas: Canvas, centre: Numbers, half: Numbers, rotation: Numbers) -> Array:
     """Signed distance (exact inside) to boxes with half sides (n, d)."""
-    local = turned(canvas, centre, rotation)
-    return np.asarray(reduce(np.maximum, [np.abs(u) - canvas.each(half[:, axis]) for axis, u in enumerate(local)]))
+    local = local_coordinates(canvas, centre, rotation)
+    return np.asarray(reduce(np.maximum, [np.abs(u) - canvas.per_image(half[:, axis]) for axis, u in enumerate(local)]))
 
 
 def polyline(canvas: Canvas, points: Numbers, radii: Numbers) -> Array:
@@ -70,12 +70,12 @@ def _lower(
     """`tube` on a part of the canvas."""
     step = end - start
     length = np.maximum((step**2).sum(axis=1), 1e-12)
-    offsets = [c - canvas.each(start[:, axis]) for axis, c in enumerate(coordinates)]
-    steps = [canvas.each(step[:, axis]) for axis in range(canvas.dimensions)]
+    offsets = [c - canvas.per_image(start[:, axis]) for axis, c in enumerate(coordinates)]
+    steps = [canvas.per_image(step[:, axis]) for axis in range(canvas.dimensions)]
     along = reduce(np.add, [u * s for u, s in zip(offsets, steps, strict=True)])
-    along = np.clip(along / canvas.each(length), 0.0, 1.0)
+    along = np.clip(along / canvas.per_image(length), 0.0, 1.0)
     distance = reduce(np.hypot, [u - along * s for u, s in zip(offsets, steps, strict=True)])
-    np.minimum(best, distance - (canvas.each(r0) + along * canvas.each(r1 - r0)), out=best)
+    np.minimum(best, distance - (canvas.per_image(r0) + along * canvas.per_image(r1 - r0)), out=best)
 
 
 def smooth_field(rng: np.random.Generator, canvas: Canvas, count: int, length: Numbers) -> Array:
@@ -85,7 +85,7 @@ def smooth_field(rng: np.random.Generator, canvas: Canvas, count: int, length: N
     frequencies[-1] = np.fft.rfftfreq(canvas.shape[-1], canvas.pixel)
     square = reduce(np.add, [k**2 for k in np.meshgrid(*frequencies, indexing="ij", sparse=True)][::-1])
     noise = np.fft.rfftn(rng.standard_normal((count, *canvas.shape)), axes=axes)
-    spectrum = noise * np.exp(-2 * (np.pi * canvas.each(length)) ** 2 * square)
+    spectrum = noise * np.exp(-2 * (np.pi * canvas.per_image(length)) ** 2 * square)
     smooth = np.fft.irfftn(spectrum, s=canvas.shape, axes=axes).astype(np.float32)
     return np.asarray(smooth / np.maximum(smooth.std(axis=axes, keepdims=True), np.float32(1e-6)))
 
@@ -94,7 +94,7 @@ def smooth_field(rng: np.random.Generator, canvas: Canvas, count: int, length: N
 
 
 def rotation(angle: Numbers) -> NDArray[np.float64]:
-    """(n,) angles to (n, 2, 2) rotations for `turned`."""
+    """(n,) angles to (n, 2, 2) rotations for `local_coordinates`."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([cos, sin], -1), np.stack([-sin, cos], -1)], axis=1)
 
@@ -117,12 +117,12 @@ def present(rng: np.random.Generator, count: int, index: int, most: int) -> NDAr
     return (rng.integers(1, most + 1, count) > index).astype(np.float64)
 
 
-def places(rng: np.random.Generator, canvas: Canvas, count: int, reach: float) -> NDArray[np.float64]:
+def random_points(rng: np.random.Generator, canvas: Canvas, count: int, reach: float) -> NDArray[np.float64]:
     """Random points (n, d), uniform within ``reach`` times the grid."""
     return np.stack([rng.uniform(-reach, reach, count) * extent for extent in canvas.extent], axis=-1)
 
 
-def turns(rng: np.random.Generator, canvas: Canvas, count: int) -> NDArray[np.float64]:
+def random_rotations(rng: np.random.Generator, canvas: Canvas, count: int) -> NDArray[np.float64]:
     """Random rotations (n, d, d), uniform."""
     if canvas.dimensions == 2:
         return rotation(rng.uniform(0, np.pi, count))

@@ -3,7 +3,15 @@
 import numpy as np
 
 from mpi_fast.phantoms.canvas import Array, Canvas
-from mpi_fast.phantoms.shapes import cuboid, ellipse, ellipsoid, places, polyline, turned, turns
+from mpi_fast.phantoms.shapes import (
+    cuboid,
+    ellipse,
+    ellipsoid,
+    local_coordinates,
+    polyline,
+    random_points,
+    random_rotations,
+)
 
 
 def rings(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
@@ -60,7 +68,7 @@ def crescents(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
 
 def helices(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """Two to three turns of a tube around an axis of any direction."""
-    frame, centre = turns(rng, canvas, count), places(rng, canvas, count, 0.15)
+    frame, centre = random_rotations(rng, canvas, count), random_points(rng, canvas, count, 0.15)
     t = np.linspace(-1, 1, 33)
     angle = rng.choice([-1.0, 1.0], count)[:, None] * rng.uniform(2.0, 3.0, count)[:, None] * np.pi * t
     radius, half = rng.uniform(0.25, 0.5, (count, 1)), rng.uniform(0.3, 0.7, (count, 1))
@@ -71,19 +79,19 @@ def helices(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
 
 def shells(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """The wall of an ellipsoid, whole or open at one side, with a dot in it: a heart's wall and a catheter's tip."""
-    frame, centre = turns(rng, canvas, count), places(rng, canvas, count, 0.15)
+    frame, centre = random_rotations(rng, canvas, count), random_points(rng, canvas, count, 0.15)
     half = rng.uniform(0.35, 0.65, (count, 3)) * canvas.size
-    wall = canvas.each(rng.uniform(0.05, 0.1, count))
+    wall = canvas.per_image(rng.uniform(0.05, 0.1, count))
     distance = np.abs(ellipsoid(canvas, centre, half, frame)) - wall
     opening = rng.uniform(0.3, 1.2, count) * half[:, 0]
-    shell = canvas.cover(np.maximum(distance, turned(canvas, centre, frame)[0] - canvas.each(opening)))
+    shell = canvas.cover(np.maximum(distance, local_coordinates(canvas, centre, frame)[0] - canvas.per_image(opening)))
     tip = canvas.cover(ellipsoid(canvas, centre, np.full((count, 3), 0.1), frame))
-    return np.asarray(np.maximum(shell, tip * canvas.each(rng.uniform(0.4, 1.0, count))))
+    return np.asarray(np.maximum(shell, tip * canvas.per_image(rng.uniform(0.4, 1.0, count))))
 
 
 def stenosis_volumes(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """A straight vessel that narrows somewhere, through a block of faint tissue."""
-    frame, centre = turns(rng, canvas, count), places(rng, canvas, count, 0.2)
+    frame, centre = random_rotations(rng, canvas, count), random_points(rng, canvas, count, 0.2)
     t = np.linspace(-0.75, 0.75, 21)
     where, depth = rng.uniform(-0.3, 0.3, (count, 1)), rng.uniform(0.3, 0.9, (count, 1))
     radii = rng.uniform(0.12, 0.2, (count, 1)) * (1 - depth * np.exp(-(((t - where) / 0.15) ** 2)))

@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.phantoms.canvas import Array, Canvas
-from mpi_fast.phantoms.shapes import cuboid, ellipsoid, places, polyline, present, smooth_field, tube, turns
+from mpi_fast.phantoms.shapes import (
+    cuboid,
+    ellipsoid,
+    polyline,
+    present,
+    random_points,
+    random_rotations,
+    smooth_field,
+    tube,
+)
 
 Points = NDArray[np.float64]
 GENERATIONS = {2: 5, 3: 4}  # of a tree's branches, by number of dimensions
@@ -23,7 +32,7 @@ def trees(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """Vessel trees: each branch forks into two thinner ones (Murray's law), some stop early; one uptake per image."""
     dimensions, generations = canvas.dimensions, GENERATIONS[canvas.dimensions]
     heading = _direction(rng, count, dimensions)
-    root = -heading * canvas.extent * rng.uniform(0.5, 0.9, (count, 1)) + places(rng, canvas, count, 0.15)
+    root = -heading * canvas.extent * rng.uniform(0.5, 0.9, (count, 1)) + random_points(rng, canvas, count, 0.15)
     radius = rng.uniform(0.03, 0.11, count) * WIDTH[dimensions]
     length = rng.uniform(0.35, 0.7, count)
     spread, shorter = rng.uniform(0.3, 0.9, count), rng.uniform(0.6, 0.85, count)
@@ -48,7 +57,7 @@ def trees(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
                 goes_on = alive & (rng.random(count) < 0.85)
                 following.append((end, turned, r * np.cbrt(part), reach * shorter, goes_on))
         branches = following
-    return canvas.cover(distance) * canvas.each(rng.uniform(0.4, 1.0, count))
+    return canvas.cover(distance) * canvas.per_image(rng.uniform(0.4, 1.0, count))
 
 
 def cells(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
@@ -59,21 +68,23 @@ def cells(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     nearest = np.full((count, *canvas.shape), np.inf, dtype=np.float32)
     image = canvas.blank(count)
     for index in range(24):
-        seed = places(rng, canvas, count, 1.0)
+        seed = random_points(rng, canvas, count, 1.0)
         value = rng.uniform(0.1, 1.0, count) * (rng.random(count) > empty)
         value = np.where(index == 0, np.maximum(value, 0.3), value)
         squares = [
-            ((c - canvas.each(seed[:, axis])) * canvas.each(stretch[:, axis])) ** 2
+            ((c - canvas.per_image(seed[:, axis])) * canvas.per_image(stretch[:, axis])) ** 2
             for axis, c in enumerate(canvas.coordinates)
         ]
-        square = reduce(np.add, squares) + canvas.each(np.where(index < most, 0.0, 1e3))
+        square = reduce(np.add, squares) + canvas.per_image(np.where(index < most, 0.0, 1e3))
         closer = square < nearest
         np.copyto(nearest, square, where=closer)
-        np.copyto(image, canvas.each(value), where=closer)
+        np.copyto(image, canvas.per_image(value), where=closer)
     half = canvas.extent * rng.uniform(0.4, 1.0, (count, canvas.dimensions))
-    window = canvas.cover(ellipsoid(canvas, places(rng, canvas, count, 0.3), half, turns(rng, canvas, count)))
+    window = canvas.cover(
+        ellipsoid(canvas, random_points(rng, canvas, count, 0.3), half, random_rotations(rng, canvas, count))
+    )
     whole = rng.random(count) < 0.3
-    return np.asarray(image * np.where(canvas.each(whole) > 0, np.float32(1), window))
+    return np.asarray(image * np.where(canvas.per_image(whole) > 0, np.float32(1), window))
 
 
 def blobs(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
@@ -82,11 +93,11 @@ def blobs(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     for index in range(8):
         width = np.exp(rng.uniform(np.log(0.04), np.log(0.3), (count, 1)))
         half = width * np.exp(rng.uniform(-0.5, 0.5, (count, canvas.dimensions)))
-        radius = ellipsoid(canvas, places(rng, canvas, count, 0.8), half, turns(rng, canvas, count))
-        radius = radius / canvas.each(half.min(axis=1)) + 1
-        image += canvas.each(rng.uniform(0.1, 1.0, count) * (index < most)) * np.exp(-0.5 * radius**2)
+        radius = ellipsoid(canvas, random_points(rng, canvas, count, 0.8), half, random_rotations(rng, canvas, count))
+        radius = radius / canvas.per_image(half.min(axis=1)) + 1
+        image += canvas.per_image(rng.uniform(0.1, 1.0, count) * (index < most)) * np.exp(-0.5 * radius**2)
     top = image.max(axis=tuple(range(1, image.ndim)), keepdims=True)
-    return np.asarray(image / np.maximum(top, np.float32(1e-6)) * canvas.each(rng.uniform(0.4, 1.0, count)))
+    return np.asarray(image / np.maximum(top, np.float32(1e-6)) * canvas.per_image(rng.uniform(0.4, 1.0, count)))
 
 
 def strands(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
@@ -95,22 +106,22 @@ def strands(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     t = np.linspace(0, 1, pieces)[None, :, None]
     thin, thick = np.log(np.array([0.015, 0.06]) * WIDTH[canvas.dimensions])
     for index in range(3):
-        points = places(rng, canvas, count, 0.2)[:, None]
+        points = random_points(rng, canvas, count, 0.2)[:, None]
         for wave in range(1, 6):  # a smooth random curve, as a sum of a few waves
             size = rng.standard_normal((count, 1, canvas.dimensions)) * canvas.extent * 0.6 / wave
             points = points + size * np.cos(np.pi * wave * t + rng.uniform(0, 2 * np.pi, size.shape))
         points = np.clip(points, -0.95 * canvas.extent, 0.95 * canvas.extent)
         radius = np.tile(np.exp(rng.uniform(thin, thick, (count, 1))), pieces)
         uptake = rng.uniform(0.3, 1.0, count) * (present(rng, count, index, 3) if index else 1.0)
-        np.maximum(image, canvas.cover(polyline(canvas, points, radius)) * canvas.each(uptake), out=image)
+        np.maximum(image, canvas.cover(polyline(canvas, points, radius)) * canvas.per_image(uptake), out=image)
     return image
 
 
 def textures(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     """A region filled with fine texture, two to six voxels fine: stripes, checks or grain."""
     half = rng.uniform(0.3, 0.9, (count, canvas.dimensions)) * canvas.extent
-    centre, frame = places(rng, canvas, count, 0.3), turns(rng, canvas, count)
-    square = canvas.each(rng.random(count) < 0.5) > 0
+    centre, frame = random_points(rng, canvas, count, 0.3), random_rotations(rng, canvas, count)
+    square = canvas.per_image(rng.random(count) < 0.5) > 0
     distance = np.where(square, cuboid(canvas, centre, half, frame), ellipsoid(canvas, centre, half, frame))
     voxel = canvas.pixel * float(np.mean(canvas.factors))
     length = voxel * rng.uniform(2.0, 6.0, count)
@@ -118,15 +129,17 @@ def textures(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     other = frame[:, 1] / length[:, None] * 2 * np.pi * (rng.random((count, 1)) < 0.5)  # none: stripes
     shift = rng.uniform(0, 2 * np.pi, (2, count))
     phases = [
-        reduce(np.add, [canvas.each(k[:, axis]) * c for axis, c in enumerate(canvas.coordinates)])
+        reduce(np.add, [canvas.per_image(k[:, axis]) * c for axis, c in enumerate(canvas.coordinates)])
         for k in (wave, other)
     ]
-    pattern = np.sin(phases[0] + canvas.each(shift[0])) * np.cos(phases[1] + canvas.each(shift[1] * other.any(axis=1)))
+    pattern = np.sin(phases[0] + canvas.per_image(shift[0])) * np.cos(
+        phases[1] + canvas.per_image(shift[1] * other.any(axis=1))
+    )
     grain = smooth_field(rng, canvas, count, length / 4)
-    pattern = np.where(canvas.each(rng.random(count) < 0.4) > 0, grain, 1.5 * pattern)
+    pattern = np.where(canvas.per_image(rng.random(count) < 0.4) > 0, grain, 1.5 * pattern)
     sharpness, contrast = np.exp(rng.uniform(-0.5, 1.5, count)), rng.uniform(0.2, 1.0, count)
-    value = 1 - canvas.each(contrast) * np.clip(0.5 + 0.5 * canvas.each(sharpness) * pattern, 0, 1)
-    return np.asarray(canvas.cover(distance) * value * canvas.each(rng.uniform(0.4, 1.0, count)))
+    value = 1 - canvas.per_image(contrast) * np.clip(0.5 + 0.5 * canvas.per_image(sharpness) * pattern, 0, 1)
+    return np.asarray(canvas.cover(distance) * value * canvas.per_image(rng.uniform(0.4, 1.0, count)))
 
 
 def points(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:

@@ -108,12 +108,12 @@ class WithFallback:
 
     @property
     def name(self) -> str:
-        """Of what runs at present."""
+        """The name of the pipeline that runs at present."""
         return self._pipeline.name
 
     @property
     def graphs(self) -> dict[int, Any]:
-        """Of what runs at present."""
+        """The graphs of the pipeline that runs at present."""
         return dict(getattr(self._pipeline, "graphs", {}))
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:

@@ -64,7 +64,7 @@ class TensorRTFrozen:
 
     @property
     def graphs(self) -> dict[int, Capture]:
-        """For each number of frames, whether it is one CUDA graph."""
+        """Whether frames are one CUDA graph, by how many there are at once."""
         return {frames: lane.state for frames, (lane, _) in self._bound.items()}
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:

@@ -88,7 +88,7 @@ def methods_figure(
 
 
 def _styles(strips: Sequence[Strip]) -> list[dict[str, Any]]:
-    """Of the curves: a colour for each opponent, and for ours black, solid for the last."""
+    """Styles of the curves: a colour for each opponent, and for ours black, solid for the last."""
     opponents = itertools.cycle(f"C{number}" for number in range(10))
     dashes = itertools.cycle((":", "--", "-."))
     styles: list[dict[str, Any]] = []

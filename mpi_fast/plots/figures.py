@@ -48,7 +48,7 @@ def reconstruction_figure(
         rows.append(Row("standard deviation", std, UNCERTAINTY, 0.0, top(std), f"std\n({unit})"))
     if images.ndim == 4:  # both ways of a quantity below each other, with one colour bar
         rows = [
-            replace(seen(row, way), label=row.label if way == "centre" else "", bar_rows=2)
+            replace(viewed_row(row, way), label=row.label if way == "centre" else "", bar_rows=2)
             for row in rows
             for way in WAYS
         ]
@@ -72,7 +72,7 @@ def resolution_figure(
     percent = 100 * maps
     row = Row("resolution", percent, RESOLUTION, 0.0, top(percent), "own value that comes back / %")
     if maps.ndim == 4:
-        row = seen(row, "centre")
+        row = viewed_row(row, "centre")
     size = tuple(map(abs, field_of_view))
     return panels([row], size, titles, axes, width=WIDTH[maps.ndim - 1])
 
@@ -107,7 +107,7 @@ def comparison_figure(
     ]
     volumes = error.ndim == 4
     if volumes:
-        rows = [seen(row, way) for way in WAYS for row in rows]
+        rows = [viewed_row(row, way) for way in WAYS for row in rows]
     return panels(
         rows, field_of_view, [column.title for column in columns], heading=title, width=2.0 if volumes else 1.3
     )
@@ -116,7 +116,7 @@ def comparison_figure(
 WAYS: tuple[Way, ...] = ("projection", "centre")
 
 
-def seen(row: Row, way: Way) -> Row:
+def viewed_row(row: Row, way: Way) -> Row:
     """The same row of volumes, seen one way, which its name says."""
     largest = "largest magnitudes" if row.low < 0 else "maximum projections"
     return replace(row, name=f"{row.name}\n{largest if way == 'projection' else 'central slices'}", way=way)

@@ -119,12 +119,12 @@ class ConsistencyNetwork(nn.Module):
         """``(z2 - y) / sigma`` from ``(s - y) / sigma``, ``y / sigma`` and ``ln(S / sigma)``, (B, R) each."""
         present = level > math.log(1e-6)
         radius = present.sum(dim=1, keepdim=True).float().sqrt()
-        near = _within(residual, radius)
+        near = _clip_norm(residual, radius)
         seen = torch.stack([near, torch.asinh(y), 0.25 * level], dim=1)
-        return _within((near + self.layers(seen)[:, 0]) * present, radius)
+        return _clip_norm((near + self.layers(seen)[:, 0]) * present, radius)
 
 
-def _within(vector: Tensor, radius: Tensor) -> Tensor:
+def _clip_norm(vector: Tensor, radius: Tensor) -> Tensor:
     """Vectors (B, R), shortened to the radius (B, 1) where they are longer."""
     length = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(1e-9)
     shortened: Tensor = vector * (radius / length).clamp_max(1.0)

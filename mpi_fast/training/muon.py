@@ -33,7 +33,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters of two or more axes.
+    """The optimiser Muon, for parameters of two or more axes.
 
     Parameters
     ----------

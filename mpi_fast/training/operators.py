@@ -57,7 +57,7 @@ class Operators:
     freedom: Tensor
 
     def to(self, device: torch.device) -> "Operators":
-        """On another device."""
+        """The same operators on another device."""
         return Operators(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def __len__(self) -> int:

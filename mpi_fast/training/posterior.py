@@ -86,7 +86,7 @@ class Signals(NamedTuple):
 
     @classmethod
     def of(cls, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> "Signals":
-        """From what a calibration and its frames hold."""
+        """Make them from what a calibration and its frames hold."""
         return cls(y, noise, singular_values, basis, basis * singular_values[:, None], basis.square())
 
 
@@ -99,13 +99,13 @@ def gains(signals: Signals, spread: Tensor) -> Tensor:
 
 def unseen(signals: Signals, gain: Tensor) -> Tensor:
     """Logarithm of what the signals leave of the standard deviation, for gains (G, K, W, R): (G, K, W, N)."""
-    explained = spanned(gain * signals.singular_values[:, None, None, :], signals.square)
+    explained = from_basis(gain * signals.singular_values[:, None, None, :], signals.square)
     return 0.5 * torch.log((1 - explained).clamp_min(1e-6))
 
 
-def changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
+def signal_changes(signals: Signals, mean: Tensor, gain: Tensor) -> Tensor:
     """What the signals change in a mean (G, K, 1, N), for gains (G, K, W, R): (G, K, W, N)."""
-    return spanned(gain * (signals.y[:, :, None] - projected(mean, signals.forward)), signals.basis)
+    return from_basis(gain * (signals.y[:, :, None] - projected(mean, signals.forward)), signals.basis)
 
 
 def projected(images: Tensor, basis: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def projected(images: Tensor, basis: Tensor) -> Tensor:
     return (images.flatten(1, 2) @ basis).reshape(*images.shape[:3], -1)
 
 
-def spanned(coefficients: Tensor, basis: Tensor) -> Tensor:
+def from_basis(coefficients: Tensor, basis: Tensor) -> Tensor:
     """What coefficients (G, K, W, R) make of the vectors of each scanner's basis (G, N, R): (G, K, W, N)."""
     if len(basis) == 1:
         return coefficients @ basis[0].T
@@ -305,7 +305,7 @@ class PosteriorNetwork(nn.Module):
         of_blocks = zip(self.correctors, parts, halves, deviations, strict=True)
         for k, (corrector, gain_k, half_left, d) in enumerate(of_blocks):
             mean = image if noisy is None else shares[k] * image + known[k]
-            changed = changes(signals, mean, gain_k)
+            changed = signal_changes(signals, mean, gain_k)
             shown = [mean, torch.asinh(changed / d), half_left]
             turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
             slices = grid[turn[0] - 1]
@@ -340,7 +340,7 @@ class PosteriorNetwork(nn.Module):
         """
         widths = signals.noise.new_tensor(WIDTHS)
         white = gains(signals, widths.expand(*signals.noise.shape, -1))
-        means = spanned(white * signals.y[:, :, None], signals.basis)
+        means = from_basis(white * signals.y[:, :, None], signals.basis)
         left = unseen(signals, white)
         precision = torch.zeros_like(signals.noise) if precision is None else precision
         spreads, modulations = self.conditioner(signals, left, precision)

@@ -57,7 +57,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     explain the signals; over hundreds of voxels the norms of their errors are nearly the same, and so are median and
     mean. The expected error has a likelihood of its own.
     """
-    batch = shown_own_images(network, batch)
+    batch = add_own_images(network, batch)
     image, log_error, log_quantiles, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
     squared = (image - batch.image).square()
     expected = torch.exp(2 * log_error.detach()).mean(dim=-1).clamp_min(1e-6)
@@ -66,7 +66,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     last = _norm(weight * squared.mean(dim=-1)).mean()
     others = (_norm(weight * (one - batch.image).square().mean(dim=-1)).mean() for one in earlier)
     before = sum(others, last.new_zeros(()))
-    surprise = (log_error + 0.5 * _tamed(squared.detach() * torch.exp(-2 * log_error))).mean()
+    surprise = (log_error + 0.5 * _compress_outliers(squared.detach() * torch.exp(-2 * log_error))).mean()
     served = (image.detach().clamp_min(0) - batch.image).abs()  # negative values are cut before anybody sees them
     misjudged = pinball(torch.log(served.clamp_min(1e-6)) - log_error.detach(), log_quantiles)
     loss: Tensor = last + EARLIER * before / max(len(earlier), 1) + UNCERTAINTY * (surprise + misjudged)
@@ -74,7 +74,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
 
 
 @torch.no_grad()
-def shown_own_images(network: nn.Module, batch: PosteriorBatch) -> PosteriorBatch:
+def add_own_images(network: nn.Module, batch: PosteriorBatch) -> PosteriorBatch:
     """A batch in which half of the frames without a noisy image get the network's own one, as noisy as it is unsure.
 
     So it learns to go on from there: self-conditioning (Chen, Zhang and Hinton, "Analog bits", ICLR 2023).
@@ -107,7 +107,7 @@ def _norm(square: Tensor) -> Tensor:
     return torch.sqrt(square + NEGLIGIBLE)
 
 
-def _tamed(ratio: Tensor) -> Tensor:
+def _compress_outliers(ratio: Tensor) -> Tensor:
     """The identity up to `SURPRISING`, growing with the logarithm beyond: one voxel must not outweigh a batch."""
     return torch.where(
         ratio < SURPRISING, ratio, SURPRISING * (1 + torch.log(ratio.clamp_min(SURPRISING) / SURPRISING))

@@ -1,0 +1,44 @@
+"""What is said of a method where it is registered: its title, how to build it, and what of it is tuned."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mpi_fast.calibration import Calibration
+from mpi_fast.methods.base import Method
+from mpi_fast.methods.tuning import Space
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method.
+
+    Attributes
+    ----------
+    title : str
+        For tables and figures.
+    build : callable
+        ``build(calibration, **parameters)`` makes a `base.Method`.
+    space : mapping
+        The parameters to tune; empty for a method without any.
+    fixed : mapping
+        Parameters that make the entry what it is.
+    network : bool
+        Whether it evaluates the network of a bundle: takes ``model`` and ``threads``.
+    ours : bool
+        Whether it is this project's own method, and no opponent.
+    trained : bool
+        Whether it is a trained network that this package can train, see `learned.model_file`.
+    """
+
+    title: str
+    build: Callable[..., Method]
+    space: Space = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    network: bool = False
+    ours: bool = False
+    trained: bool = False
+
+    def __call__(self, calibration: Calibration, **parameters: Any) -> Method:
+        """Build the method for a calibration."""
+        return self.build(calibration, **self.fixed, **parameters)
