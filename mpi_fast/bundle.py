@@ -42,7 +42,7 @@ import math
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
@@ -61,10 +61,11 @@ LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffer
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and its manifest."""
+    """An opened bundle: its folder and its manifest; of one in memory, its files as well."""
 
     path: Path
     manifest: dict[str, Any]
+    contents: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, model: str | Path = PACKAGED) -> "Bundle":
@@ -127,7 +128,11 @@ class Bundle:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle with a path that other processes find, wherever they run."""
-        return {"path": self.path.resolve(), "manifest": self.manifest}
+        return {"path": self.path.resolve(), "manifest": self.manifest, "contents": self.contents}
+
+    def in_memory(self) -> "Bundle":
+        """The same with its files, for machines that do not have its folder."""
+        return replace(self, contents={name: self.read(name) for name in self.manifest["files"]})
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -173,7 +178,9 @@ class Bundle:
         size = listed.get("bytes", LARGEST_FILE)
         if not isinstance(size, int) or not 0 <= size <= LARGEST_FILE:
             raise ModelError(f"{file}: the manifest says {size!r} bytes: expected 0 to {LARGEST_FILE}")
-        content = read_regular(file, size, "a file of the bundle", ModelError)
+        content = self.contents.get(name)
+        if content is None:
+            content = read_regular(file, size, "a file of the bundle", ModelError)
         if hashlib.sha256(content).hexdigest() != listed.get("sha256"):
             raise ModelError(f"{file}: its SHA-256 is not the manifest's: the file is damaged or was changed")
         return content

@@ -23,12 +23,15 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
+from mpi_fast.cluster import Cluster
 from mpi_fast.consistency import consistent
 from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag, is_strict, of_samples
 from mpi_fast.forks import renew_in_children
 from mpi_fast.inspection import Inspection
 from mpi_fast.limits import EVALUATIONS, MOST_EVALUATIONS
+from mpi_fast.machine import cores
+from mpi_fast.ordered import Ordered
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
 from mpi_fast.pipelines.choose import choose, close, is_on_gpu, on_device
 from mpi_fast.reconstruction import Reconstruction
@@ -100,7 +103,9 @@ class Reconstructor:
             raise InputError(f"evaluations {evaluations}: expected 1 to {MOST_EVALUATIONS}")
         bundle = Bundle.open(model)
         self.calibration, self.bundle, self.evaluations = calibration, bundle, evaluations
-        self._choose = partial(choose, calibration, bundle, device, engine, precision, threads, evaluations)
+        network: dict[str, Any] = {"bundle": bundle, "engine": engine, "precision": precision}
+        machine: dict[str, Any] = {"device": device, "threads": threads}
+        self._choose = partial(choose, calibration, **network, **machine, evaluations=evaluations)
         self._made: tuple[Pipeline, str] | None = self._choose()
         logger.info("reconstructs on %s", self.runs_on)
         renew_in_children(self)
@@ -276,7 +281,11 @@ class Reconstructor:
         return frames, misfit, flags
 
     def stream(
-        self, frames: Iterable[NDArray[Any]], verdict: Verdict | None = None, workers: int = 1
+        self,
+        frames: Iterable[NDArray[Any]],
+        verdict: Verdict | None = None,
+        workers: int = 1,
+        cluster: str | None = None,
     ) -> Iterator[Reconstruction]:
         """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
 
@@ -285,19 +294,35 @@ class Reconstructor:
         (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
 
         With several ``workers``, that many processes compute the images, each with the ``threads`` of this one; chunks
-        are then asked for before the images of earlier ones are yielded. What comes out is the same.
+        are then asked for before the images of earlier ones are yielded. What comes out is the same. So it is with a
+        ``cluster``, where actors of Ray do: the address of one, or ``auto``; see `cluster.Cluster`.
+
+        Raises
+        ------
+        InputError
+            For several workers and a cluster.
         """
+        if workers > 1 and cluster is not None:
+            raise InputError("workers and cluster: expected one of the two")
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
         if verdict is not None:
             self._inspection.verdict = verdict
         if workers > 1:
-            yield from self._stream_from(workers, frames)
+            yield from self._stream_from(Workers(self._choose, workers), frames)
+            return
+        if cluster is not None:
+            yield from self._stream_from(self._cluster(cluster), frames)
             return
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
 
-    def _stream_from(self, workers: int, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
-        """The images that other processes compute."""
+    def _cluster(self, address: str) -> Cluster:
+        options = self._choose.keywords
+        make = partial(self._choose, bundle=self.bundle.in_memory())
+        return Cluster(make, address, options["threads"] or cores(), options["device"])
+
+    def _stream_from(self, workers: Ordered, frames: Iterable[NDArray[Any]]) -> Iterator[Reconstruction]:
+        """The images that others compute."""
         waiting: deque[tuple[NDArray[np.complex64], NDArray[np.uint8]]] = deque()
 
         def prepared() -> Iterator[NDArray[np.complex64]]:
@@ -306,7 +331,7 @@ class Reconstructor:
                 yield waiting[-1][0]
 
         began = time.perf_counter()
-        with Workers(self._choose, workers) as pool:
+        with workers as pool:
             for images in pool.map(prepared()):
                 yield self._result(*self._judged(*waiting.popleft(), images), began)
                 began = time.perf_counter()

@@ -172,11 +172,13 @@ class Unfinished:
         """All that are done, in order."""
         return map(Chunk.unpack, self._journal)
 
-    def run(self, reconstruct: Reconstructor, source: Source, workers: int = 1) -> Iterator[Chunk]:
-        """Reconstruct what is not done yet, by that many processes, and yield it when it is kept."""
+    def run(
+        self, reconstruct: Reconstructor, source: Source, workers: int = 1, cluster: str | None = None
+    ) -> Iterator[Chunk]:
+        """Reconstruct what is not done yet, by that many processes or a cluster, and yield it when it is kept."""
         source.begin = self.done
         frames = _Noted(source)
-        for result in reconstruct.stream(frames, self._verdict, workers):
+        for result in reconstruct.stream(frames, self._verdict, workers, cluster):
             chunk = Chunk(result, *frames.notes.popleft(), reconstruct.verdict)
             self._journal.append(chunk.pack())
             self.done += len(chunk)

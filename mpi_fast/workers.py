@@ -5,26 +5,16 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mpi_fast.errors import DeviceError
+from mpi_fast.ordered import Make, Ordered, Rows, Task
 from mpi_fast.pipelines import Frames, Pipeline
 
-Rows = NDArray[np.complex64]
-Make = Callable[[], tuple[Pipeline, str]]
-AHEAD = 2  # chunks for each worker: one that is computed, one that waits
-LOSSES = 3  # of workers over one chunk, before the chunk is to blame
 
-
-class Workers:
+class Workers(Ordered):
     """Processes with a pipeline each.
 
     Parameters
@@ -36,7 +26,7 @@ class Workers:
     """
 
     def __init__(self, make: Make, count: int) -> None:
-        self._make, self._count = make, count
+        self._make, self.count = make, count
         self._pool = self._started()
 
     def __enter__(self) -> Self:
@@ -47,78 +37,33 @@ class Workers:
     ) -> None:
         self._pool.shutdown(wait=error is None, cancel_futures=True)
 
-    def map(self, chunks: Iterable[Rows]) -> Iterator[Frames]:
-        """Images of chunk after chunk of rows, in the order of the chunks.
-
-        A worker that is killed is replaced, and what was being computed is computed again.
-
-        Raises
-        ------
-        DeviceError
-            Workers die over one chunk again and again.
-        MPIFastError
-            Of a pipeline, or of whatever yields the chunks: then after the results of those before.
-        """
-        waiting: deque[_Task] = deque()
-        source: Iterator[Rows] | None = iter(chunks)
-        failure: Exception | None = None
+    def _first(self, waiting: deque[Task]) -> Frames:
+        first = waiting[0]
         while True:
-            while source is not None and len(waiting) < AHEAD * self._count:
-                try:
-                    waiting.append(_Task(next(source)))
-                except StopIteration:
-                    source = None
-                except Exception as error:
-                    source, failure = None, error
-                else:
-                    self._submit(waiting[-1])
-            if not waiting:
-                break
-            yield self._first(waiting)
-        if failure is not None:
-            raise failure
-
-    def _first(self, waiting: "deque[_Task]") -> Frames:
-        """The result of the first task, which leaves the queue."""
-        while True:
-            first = waiting[0]
             try:
-                if first.future is None:
-                    raise BrokenProcessPool
                 result: Frames = first.future.result()
             except BrokenProcessPool:
-                first.losses += 1
-                if first.losses > LOSSES:
-                    raise DeviceError(
-                        f"{LOSSES + 1} worker processes were killed one after the other: they may need more memory "
-                        f"than there is, of which fewer than {self._count} at a time need less"
-                    ) from None
+                less = f"they may need more memory than there is, of which fewer than {self.count} at a time need less"
+                first.lost("worker processes", less)
                 self._pool.shutdown(wait=True)
                 self._pool = self._started()
                 for task in waiting:
-                    if task.future is None or not _is_done(task.future):
+                    if not _is_done(task.future):
                         self._submit(task)
             else:
-                waiting.popleft()
                 return result
 
-    def _submit(self, task: "_Task") -> None:
+    def _submit(self, task: Task) -> None:
         try:
             task.future = self._pool.submit(_compute, task.rows)
-        except BrokenProcessPool:  # found out when its result is wanted
-            task.future = None
+        except BrokenProcessPool as error:  # found out when its result is wanted
+            task.future = Future()
+            task.future.set_exception(error)
 
     def _started(self) -> ProcessPoolExecutor:
         # Spawned: threads of networks and of BLAS do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._count, context, _begin, (self._make,))
-
-
-@dataclass
-class _Task:
-    rows: Rows
-    future: Future[Any] | None = None
-    losses: int = 0
+        return ProcessPoolExecutor(self.count, context, _begin, (self._make,))
 
 
 def _is_done(future: Future[Any]) -> bool:

@@ -99,6 +99,13 @@ def test_a_method_of_ones_own(run, tmp_path):
     assert picture(tmp_path, "own_method.png")
 
 
+def test_a_cluster(run):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    lines = run("cluster").splitlines()
+    assert [line.partition(", PSNR")[0] for line in lines] == ["8 images"] * 6  # and not a word of Ray's
+    assert min(numbers(r"PSNR (\S+) dB", "".join(lines))) > 20
+
+
 def test_onnx_without_mpi_fast(run, tmp_path):
     """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
     model = packaged() / PLANE

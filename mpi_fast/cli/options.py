@@ -46,6 +46,12 @@ Untrusted = Annotated[
 Workers = Annotated[
     int, typer.Option(min=1, max=1024, help="Processes that share the frames.", rich_help_panel=NETWORK)
 ]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster", metavar="auto|ADDRESS", help="Let a Ray cluster share the frames.", rich_help_panel=NETWORK
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=LIMITS["seed"], help="Seed of all random numbers.")]
 Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
 Region = Annotated[

@@ -17,6 +17,7 @@ from mpi_fast.cli.options import (
     External,
     JsonFile,
     Model,
+    OnCluster,
     Plane,
     Region,
     Threads,
@@ -83,6 +84,7 @@ def reconstruct(
     threads: Threads = None,
     evaluations: Evaluations = EVALUATIONS,
     workers: Workers = 1,
+    cluster: OnCluster = None,
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
@@ -104,14 +106,19 @@ def reconstruct(
         options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
         if on_bad_frame not in ("skip", "mark", "stop"):
             raise InputError(f"--on-bad-frame {on_bad_frame}: expected skip, mark or stop")
+        if workers > 1 and cluster is not None:
+            raise InputError("--workers, --cluster: expected one of the two")
         strictness = "stop" if on_bad_frame == "stop" else "mark"
         from mpi_fast.arrays import ArrayRows
         from mpi_fast.calibration import Calibration
+        from mpi_fast.cluster import import_ray
         from mpi_fast.mdf import MeasurementFile
         from mpi_fast.pairing import MeasuredRows, image_grid
         from mpi_fast.reconstructor import Reconstructor
         from mpi_fast.unfinished import Source, Unfinished
 
+        if cluster is not None:
+            import_ray()
         with ExitStack() as stack:
             rows = file = None
             with spinner("reading the calibration"):
@@ -129,7 +136,8 @@ def reconstruct(
                     rows = MeasuredRows(file, reduced, background=background, on_bad_frame=strictness, **selection)
             grid = image_grid(reduced)
             regions = formats.regions_of(region or (), grid)
-            threads = threads or (max(1, cores() // workers) if workers > 1 else None)
+            if cluster is not None or workers > 1:
+                threads = threads or (1 if cluster is not None else max(1, cores() // workers))
             options = {"threads": threads, "evaluations": evaluations, "engine": engine, "on_bad_frame": strictness}
             reconstructor = Reconstructor(reduced, model, device, **options)
             if rows is not None and file is not None:
@@ -142,7 +150,7 @@ def reconstruct(
             with Unfinished(check_target(outputs[0]), origin, resume=resume) as unfinished:
                 with progress_bar("frames") as bar:
                     task = bar.start_task_at("reconstructing", unfinished.done, source.num_frames)
-                    for chunk in unfinished.run(reconstructor, source, workers):
+                    for chunk in unfinished.run(reconstructor, source, workers, cluster):
                         bar.advance(task, len(chunk))
                 summary = Summary()
                 with formats.writing(outputs, header) as writer:
