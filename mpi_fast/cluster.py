@@ -119,7 +119,7 @@ class Cluster(Ordered):
         first = waiting[0]
         while not first.future.done():
             (ended,), _ = self._ray.wait(list(self._running), num_returns=1)
-            self._settle(ended)
+            self._take(ended)
             self._deal()
         result: Frames = first.future.result()
         return result
@@ -134,7 +134,7 @@ class Cluster(Ordered):
             actor, task = self._room.popleft(), self._todo.popleft()
             self._running[actor.compute.remote(task.rows)] = actor, task
 
-    def _settle(self, ended: Any) -> None:
+    def _take(self, ended: Any) -> None:
         """Take a result, or count the loss of its actor and have the chunk computed by another one."""
         actor, task = self._running.pop(ended)
         try:
