@@ -43,7 +43,7 @@ compare: $(VENV)/demo.stamp  ## every method, tuned, at every noise level: a fig
 	$(BIN)/mpi-fast compare -o compare.png --json compare.json --csv compare.csv
 
 grids: $(VENV)/dev.stamp  ## the same on planes of other grids and on volumes
-	$(BIN)/python bench/grids.py --json bench/results/grids.json --markdown bench/results/grids.md
+	$(BIN)/python bench/compare_grids.py --json bench/results/grids.json --markdown bench/results/grids.md
 
 peers: $(VENV)/peers.stamp  ## the network as a denoiser in deepinv's samplers, beside ours
 	$(BIN)/python bench/peers.py --snr 15 25 --json bench/results/peers.json --markdown bench/results/peers.md

@@ -38,7 +38,7 @@ from mpi_fast.methods.sampled import SampleMean
 from mpi_fast.pipelines import Sampling
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.reduction import ReducedFrames
-from mpi_fast.training.posterior import PosteriorNetwork
+from mpi_fast.training.network import PosteriorNetwork
 from mpi_fast.uncertainty import half_width
 
 SNRS = (5.0, 15.0, 25.0, 35.0)

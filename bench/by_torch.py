@@ -12,7 +12,7 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.export.frame import Frame
 from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.posterior import PosteriorNetwork
+from mpi_fast.training.network import PosteriorNetwork
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from heldout import measure, write_calibration_file
+from heldout_files import measure, write_calibration_file
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration

@@ -24,7 +24,7 @@ from typing import Any
 import deepinv
 import numpy as np
 import torch
-from heldout import measure, write_calibration_file
+from heldout_files import measure, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from heldout import measure, write_calibration_file
+from heldout_files import measure, write_calibration_file
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track

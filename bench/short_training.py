@@ -30,14 +30,14 @@ from torch import Tensor
 from mpi_fast.comparison import SCANNERS, VALIDATION, Setup, frames, measured
 from mpi_fast.console import write_json
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.statistics import count_flops
+from mpi_fast.export.graph_cost import count_flops
 from mpi_fast.grids import shown
 from mpi_fast.metrics import psnr
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.loop import train
 from mpi_fast.training.mixture import Mixture, Setting, make_settings, posterior_batches
-from mpi_fast.training.posterior import Corrector, PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwork
 
 SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (19, 32, 64))
 SNRS = (5.0, 15.0, 25.0, 35.0)

@@ -19,19 +19,19 @@ from by_torch import trained
 from mpi_fast.bundle import FROZEN
 from mpi_fast.calibration import Calibration
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.frozen import frozen_graph
+from mpi_fast.export.frozen_graph import frozen_graph
 from mpi_fast.simulation import Scanner
 
 ROWS = "rows.npy"
 BEFORE = f"""
 import sys, cupy, numpy as np, onnxruntime, tensorrt_rtx
 from pathlib import Path
-from mpi_fast import tensorrt
-from mpi_fast.engines.tensorrt import Plan, bind
+from mpi_fast import tensorrt_library
+from mpi_fast.engines.tensorrt_plan import Plan, bind
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.export import tensorrt as build
 folder = Path(sys.argv[1])
-trt, here = tensorrt.load("tensorrt_rtx"), tensorrt.device_capability()
+trt, here = tensorrt_library.load("tensorrt_rtx"), tensorrt_library.device_capability()
 content, silent = (folder / "{FROZEN}").read_bytes(), lambda *_: None
 nearest = max(one for one in trt.capabilities() if one <= here)
 def made(capability):

@@ -40,7 +40,7 @@ from mpi_fast.pairing import MeasuredRows
 from mpi_fast.pipelines.graph import Prior
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.training.checkpoint import FORMAT, load_trained
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 WEIGHTS = b"weights"  # whatever a bundle was made from
 GRID, CHANNELS, SAMPLES = (3, 4), 2, 32

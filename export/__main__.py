@@ -15,7 +15,7 @@ from rich.table import Table
 from mpi_fast.bundle import PACKAGED, Bundle
 from mpi_fast.console import check_outputs, console, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError, MPIFastError
-from mpi_fast.tensorrt import capability_name, listed
+from mpi_fast.tensorrt_library import capability_name, listed
 
 PRECISIONS = ("fp32", "fp16")
 

@@ -19,15 +19,15 @@ from mpi_fast.constants import constants
 from mpi_fast.errors import ModelError
 from mpi_fast.export.artefacts import Artefact, artefacts
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.onnx import Graph
+from mpi_fast.export.graph_cost import count_flops, statistics
 from mpi_fast.export.parity import compared, require
-from mpi_fast.export.statistics import count_flops, statistics
+from mpi_fast.export.torch_to_onnx import Graph
 from mpi_fast.export.triton import write_repository
 from mpi_fast.frozen import fingerprint
 from mpi_fast.limits import EVALUATIONS
-from mpi_fast.tensorrt import LOG, listed
+from mpi_fast.tensorrt_library import LOG, listed
 from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.posterior import PosteriorNetwork
+from mpi_fast.training.network import PosteriorNetwork
 
 FROZEN_FILES = FROZEN, half_name(FROZEN)
 PER_FILE = {"statistics": None, "parity": "artefact", "frozen": "file"}  # entries of the manifest, and where files are

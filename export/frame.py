@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.likelihood import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
-from mpi_fast.training.posterior import PosteriorNetwork, Signals
+from mpi_fast.training.network import PosteriorNetwork, Signals
 
 
 class Frame(nn.Module):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.export.frame import Frame
-from mpi_fast.training.posterior import Corrector, HalfResolution, ResidualBlock
+from mpi_fast.training.network import Corrector, HalfResolution, ResidualBlock
 
 SCALE = 2.0**-6  # a power of two: it rounds nothing
 

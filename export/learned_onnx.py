@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.errors import ModelError
-from mpi_fast.export.onnx import to_onnx
-from mpi_fast.methods.learned import KIND
+from mpi_fast.export.torch_to_onnx import to_onnx
+from mpi_fast.methods.learned_model import KIND
 from mpi_fast.training.checkpoint import Trained
 
 TOLERANCE = 1e-4  # relative to the largest value of the original's output
@@ -31,7 +31,7 @@ OUTPUTS = {
 
 
 class OneScanner(nn.Module):
-    """`training.dernet.Dernet`, or what else takes the same, for the frames of one scanner."""
+    """`training.dernet_network.Dernet`, or what else takes the same, for the frames of one scanner."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class OneScanner(nn.Module):
 
 
 class OneScannerStep(nn.Module):
-    """`training.deq.Equilibrium` for the frames of one scanner, with the three parts of its state apart."""
+    """`training.deq_network.Equilibrium` for the frames of one scanner, with the three parts of its state apart."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

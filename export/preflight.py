@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 
-from mpi_fast.tensorrt import TensorRT, tidy
+from mpi_fast.tensorrt_library import TensorRT, tidy
 
 # float64 is accepted by TensorRT's parser and computed in float32: a result that is not what the graph says.
 TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT32", "INT64", "INT8", "BOOL")}

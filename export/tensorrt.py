@@ -1,4 +1,4 @@
-"""ONNX -> TensorRT engines, by whichever of its two packages is here; see `mpi_fast.tensorrt`.
+"""ONNX -> TensorRT engines, by whichever of its two packages is here; see `mpi_fast.tensorrt_library`.
 
 Networks are strongly typed: the precision of every layer is what the ONNX graph says, and all that a flag changes is
 whether float32 products may be rounded to TF32.
@@ -20,7 +20,7 @@ from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.errors import InputError, ModelError, MPIFastError
 from mpi_fast.export.preflight import builder, parse, preflight
 from mpi_fast.export.turing import replace_matrix_products
-from mpi_fast.tensorrt import (
+from mpi_fast.tensorrt_library import (
     LOG,
     EngineFacts,
     TensorRT,
@@ -100,7 +100,7 @@ def add_engines(
     trt, capabilities : TensorRT, iterable of int
         See `choose`.
     batches : tuple of int
-        Of frames, see `tensorrt.EngineFacts`.
+        Of frames, see `tensorrt_library.EngineFacts`.
     tf32 : bool
         Whether float32 products may be rounded to TF32.
     watch : callable
@@ -167,7 +167,7 @@ def build_engine(
     name, content : str, bytes
         Of the ONNX file.
     capability, batches, tf32
-        See `tensorrt.EngineFacts`.
+        See `tensorrt_library.EngineFacts`.
     watch : callable
         Told of the progress.
 

@@ -57,7 +57,7 @@ class Weights:
 
     @classmethod
     def upload(cls, parameters: Parameters, device: Device) -> "Weights":
-        """From the parameters of a `training.posterior.PosteriorNetwork`, by their names there.
+        """From the parameters of a `training.network.PosteriorNetwork`, by their names there.
 
         Raises
         ------

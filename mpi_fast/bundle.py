@@ -5,7 +5,7 @@
     ``kind``            "mpi-fast model"
     ``sigma_range``     [smallest, largest] noise level of a sampler that the network was trained for
     ``parameters``      number of weights
-    ``network``         widths and depths, see `training.posterior.PosteriorConfig`
+    ``network``         widths and depths, see `training.network.PosteriorConfig`
     ``provenance``      how it was trained: command, seed, minutes, hardware
     ``checkpoint``      {"file", "sha256"}: what it was made from, relative to the bundle; not part of it
     ``frozen``          graphs of one calibration: [{"file", "rows", "rank", "source", "scanner", "evaluations"}], with
@@ -14,7 +14,7 @@
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
     ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
                         "psnr_change_db", "allowed", "passed"}]
-    ``engines``         TensorRT engines: [see `tensorrt.EngineFacts`]
+    ``engines``         TensorRT engines: [see `tensorrt_library.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
     ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
 ``plane.onnx``, ``volume.onnx``

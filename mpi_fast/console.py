@@ -28,7 +28,7 @@ from rich.table import Table
 from mpi_fast.atomic import atomic_path, check_target
 from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
 from mpi_fast.progress import ProgressBar
-from mpi_fast.signals import Terminated, ending_signals
+from mpi_fast.termination import Terminated, ending_signals
 
 
 class _Screen(Console):

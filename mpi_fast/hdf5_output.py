@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import h5py
 
-from mpi_fast.signals import ending_signals, raise_waiting, uninterrupted
+from mpi_fast.termination import ending_signals, raise_waiting, uninterrupted
 
 
 class OutputFile(h5py.File):  # type: ignore[misc]

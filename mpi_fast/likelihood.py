@@ -9,7 +9,7 @@ gives a Gaussian again, diagonal in V:
 Two uses, one formula, for images of root-mean-square one (a prior N(0, I)):
 
 * m = 0, r one of `WIDTHS`: what the signals say by themselves, and where this scanner sees at all. With it the network
-  begins (`training.posterior`), and r = 1 is where iterative methods start;
+  begins (`training.network`), and r = 1 is where iterative methods start;
 * m an image that something else made, r how far that is trusted: the proximal step ``argmin ||S V^T x - y||^2 / sigma^2
   + ||x - m||^2 / r^2``. Each block of the network takes it, and so does plug and play (`methods.plug_and_play`).
 """

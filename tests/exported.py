@@ -11,7 +11,7 @@ from mpi_fast.phantoms import generate
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import FORMAT
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 FROZEN_GRID = (9, 8)
 

@@ -9,7 +9,7 @@ from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.likelihood import signal_presence, signal_scale
 from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals
 
 
 def random_network(blocks, seed=0, **config):

@@ -1,7 +1,7 @@
 """DERnet and DEQ-MPI of a size that tests can afford, for one small grid."""
 
-from mpi_fast.training.deq import DeqConfig
-from mpi_fast.training.dernet import DernetConfig
+from mpi_fast.training.deq_network import DeqConfig
+from mpi_fast.training.dernet_network import DernetConfig
 
 GRID = (6, 7)
 CONFIGS = {

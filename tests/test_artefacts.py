@@ -29,10 +29,10 @@ from mpi_fast.errors import InputError, MismatchError, ModelError
 from mpi_fast.export import artefacts, frozen, triton
 from mpi_fast.export.artefacts import scanner, simulated
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.frozen import frozen_graph
+from mpi_fast.export.frozen_graph import frozen_graph
 from mpi_fast.export.half import Scaled
-from mpi_fast.export.onnx import Graph
 from mpi_fast.export.parity import PSNR_LOSS_DB, compared, require
+from mpi_fast.export.torch_to_onnx import Graph
 from mpi_fast.frozen import frozen_for
 from mpi_fast.pipelines.graph import PosteriorGraph
 from mpi_fast.reconstructor import Reconstructor

@@ -10,7 +10,7 @@ import torch
 
 from mpi_fast.errors import ModelError
 from mpi_fast.training.checkpoint import FORMAT, load_trained
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 from mpi_fast.training.recipes import RECIPES
 
 TINY = PosteriorConfig(blocks=1, width=4, inner=4, embedding=4)

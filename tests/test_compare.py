@@ -179,7 +179,7 @@ def test_processes_give_what_one_gives(setup, outcomes):
     ],
 )
 def test_bad_input_gives_one_line(options, message, monkeypatch, tmp_path):
-    monkeypatch.setattr("mpi_fast.methods.learned.packaged", lambda method: tmp_path / f"{method}.onnx")
+    monkeypatch.setattr("mpi_fast.methods.learned_model.packaged", lambda method: tmp_path / f"{method}.onnx")
     result = run("--phantoms", 7, *options)
     assert result.exit_code == 2
     assert message in result.stderr

@@ -15,8 +15,8 @@ from mpi_fast.errors import ModelError
 from mpi_fast.export import artefacts
 from mpi_fast.export.artefacts import random_cases
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.onnx import Graph
 from mpi_fast.export.parity import TOLERANCE, compared
+from mpi_fast.export.torch_to_onnx import Graph
 from mpi_fast.training.checkpoint import FORMAT, load_trained
 from mpi_fast.training.recipes import RECIPES
 

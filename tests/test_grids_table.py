@@ -1,4 +1,4 @@
-"""bench/grids.py: the table over grids, its means over planes, and what the file of it holds."""
+"""bench/compare_grids.py: the table over grids, its means over planes, and what the file of it holds."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from mpi_fast import comparison, experiment
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 
-import grids
+import compare_grids
 
 FRAMES = "--snrs", "15", "--workers", "1", "--frames", "7", "--volumes", "3"
 
@@ -36,9 +36,9 @@ def run(*options, files):
     arguments = *options, *FRAMES, "--json", str(files[0]), "--markdown", str(files[1])
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
-        patch.setattr("sys.argv", ["grids.py", *arguments])
-        patch.setattr(grids, "DISPLAY", Console(file=err, width=200))
-        grids.main()
+        patch.setattr("sys.argv", ["compare_grids.py", *arguments])
+        patch.setattr(compare_grids, "DISPLAY", Console(file=err, width=200))
+        compare_grids.main()
     return out.getvalue(), err.getvalue()
 
 
@@ -60,7 +60,7 @@ def test_every_grid_has_a_line_and_planes_a_mean(report):
         assert one["less_best"][0] == pytest.approx(psnr["posterior"] - psnr[one["best_other"]])
         assert one["less_best"][1] <= one["less_best"][0] <= one["less_best"][2]
         assert ("ssim" in one["methods"]["art"]) == (one["grid"] == [12, 11])
-        assert grids.get(one["best_other"]).title in row[4]
+        assert compare_grids.get(one["best_other"]).title in row[4]
         assert f"{psnr['posterior']:.1f}" in row[5]
     assert f"{np.mean([one['less_art'][0] for one in found[:2]]):+.1f}" == rows[3][6]
     assert lines[-1] == "Opponents: Tikhonov, L1, ART."
@@ -81,5 +81,7 @@ def test_a_run_adds_to_what_was_measured_on_the_same_frames(report, tmp_path):
 def test_other_frames_are_not_mixed_up(report):
     before = json.loads(report[0].read_text())
     setup = comparison.Setup(phantoms=7, grid=(8, 8), seed=1)
-    assert grids.added(setup, 15.0, {"art": {}}, before) == {"art": {}}
-    assert set(grids.added(comparison.Setup(phantoms=7, grid=(8, 8)), 15.0, {}, before)) == set(before[0]["methods"])
+    assert compare_grids.added(setup, 15.0, {"art": {}}, before) == {"art": {}}
+    assert set(compare_grids.added(comparison.Setup(phantoms=7, grid=(8, 8)), 15.0, {}, before)) == set(
+        before[0]["methods"]
+    )

@@ -25,7 +25,7 @@ from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import Trained
-from mpi_fast.training.deq import Equilibrium
+from mpi_fast.training.deq_network import Equilibrium
 from mpi_fast.training.recipes import RECIPES
 
 command, learned = (importlib.import_module(f"mpi_fast.export.{name}") for name in ("learned", "learned_onnx"))

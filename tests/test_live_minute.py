@@ -2,7 +2,7 @@
 
 import time
 
-import live as live_bench
+import live_stream
 
 from mpi_fast import Reconstructor
 from mpi_fast.live import Live
@@ -11,11 +11,11 @@ RATE, SECONDS = 1532, 60
 
 
 def test_a_minute_at_the_scanners_rate():
-    calibration, frames, empty = live_bench.simulated()
+    calibration, frames, empty = live_stream.simulated()
     reconstruct = Reconstructor(calibration, threads=1)
     with Live(reconstruct, average=4) as live:
         began = time.monotonic()
-        memory = live_bench.drive(live, frames, empty, RATE * SECONDS, RATE)
+        memory = live_stream.drive(live, frames, empty, RATE * SECONDS, RATE)
         assert time.monotonic() - began >= SECONDS - 1
         found = live.statistics()
     assert found.frames == RATE * SECONDS
@@ -23,5 +23,5 @@ def test_a_minute_at_the_scanners_rate():
     assert found.images == found.delivered + found.images_dropped
     assert (found.missing, found.failed, found.refused, found.waiting) == (0, 0, 0, 0)
     assert found.images >= 10  # of 92 000, where other work takes nearly all of the machine
-    assert 0 < found.background <= RATE * SECONDS // live_bench.EMPTY + 8
+    assert 0 < found.background <= RATE * SECONDS // live_stream.EMPTY + 8
     assert max(memory[20:]) < 1.05 * max(memory[10:20])

@@ -10,8 +10,7 @@ from mpi_fast.constants import PLANES
 from mpi_fast.training import mixture
 from mpi_fast.training.mixture import Mixture, draw_posterior, make_settings, random_plane
 from mpi_fast.training.muon import Muon, orthogonal
-from mpi_fast.training.operators import SKETCH, reduced_abstract
-from mpi_fast.training.posterior import (
+from mpi_fast.training.network import (
     PosteriorConfig,
     PosteriorNetwork,
     Signals,
@@ -21,6 +20,7 @@ from mpi_fast.training.posterior import (
     to_slices,
     unseen,
 )
+from mpi_fast.training.operators import SKETCH, reduced_abstract
 from mpi_fast.training.recipes import RECIPES, pinball, posterior_loss
 from mpi_fast.uncertainty import LEVELS
 

@@ -26,7 +26,7 @@ from mpi_fast.kernels.weights import Weights, pack
 from mpi_fast.likelihood import signal_scale
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.training.posterior import PosteriorConfig
+from mpi_fast.training.network import PosteriorConfig
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 

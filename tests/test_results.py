@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError
 from mpi_fast.mdf import Grid, MeasurementFile, ReconstructionWriter, read_reconstruction, validate, write_measurement
-from mpi_fast.mdf.reconstruction import PER_FRAME
+from mpi_fast.mdf.reconstruction_output import PER_FRAME
 
 GRID = Grid.regular((3, 4), (0.03, 0.04))
 STATED = {

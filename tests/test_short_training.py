@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mpi_fast.training.mixture import Mixture, make_settings
-from mpi_fast.training.posterior import Corrector, PosteriorConfig, PosteriorNetwork, Signals
+from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwork, Signals
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import short_training

@@ -15,7 +15,7 @@ from bindings import bindings, without_library
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from mpi_fast import tensorrt
+from mpi_fast import tensorrt_library
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name, write_bundle
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, ModelError, MPIFastError
@@ -41,7 +41,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def rtx():
     pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
-    return tensorrt.load("tensorrt_rtx")
+    return tensorrt_library.load("tensorrt_rtx")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_every_artefact_for_every_capability(rtx, contents, tmp_path, capability
     bundle = build.add_engines(
         bundle_of(tmp_path, contents), rtx, [capability], BATCHES, True, lambda *step: told.append(step)
     )
-    engines = {facts.file: facts for facts in tensorrt.listed(bundle)}
+    engines = {facts.file: facts for facts in tensorrt_library.listed(bundle)}
     assert engines.keys() == {f"{name}.sm{capability}.engine" for name in ("frozen", "frozen.fp16")}
     for file, facts in engines.items():
         model = onnx.load_from_string(contents[facts.onnx])
@@ -168,14 +168,14 @@ def test_nothing_is_built_twice(rtx, contents, tmp_path, monkeypatch, cache):
 def test_engines_for_other_gpus_stay_and_those_of_other_graphs_go(rtx, contents, tmp_path):
     bundle = build.add_engines(bundle_of(tmp_path, contents), rtx, [89], (1,), True, quiet)
     bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
-    assert {facts.capability for facts in tensorrt.listed(bundle)} == {89, 120}
+    assert {facts.capability for facts in tensorrt_library.listed(bundle)} == {89, 120}
     changed = {name: bundle.read(name) for name in bundle.manifest["files"]}
     model = onnx.load_from_string(changed[HALVED])
     model.doc_string = "another"
     changed[HALVED] = model.SerializeToString()
     bundle = bundle_of(tmp_path, changed, engines=bundle.manifest["engines"])
     bundle = build.add_engines(bundle, rtx, [120], (1,), True, quiet)
-    files = {facts.file for facts in tensorrt.listed(bundle)}
+    files = {facts.file for facts in tensorrt_library.listed(bundle)}
     assert files == {"frozen.sm89.engine", "frozen.sm120.engine", "frozen.fp16.sm120.engine"}
     assert "frozen.fp16.sm89.engine" not in bundle.manifest["files"]
 
@@ -261,11 +261,11 @@ def test_an_interrupt_ends_the_build(rtx, contents):
 @pytest.fixture
 def packages(monkeypatch):
     """Hide both packages, and look for them anew."""
-    for name in tensorrt.PACKAGES:
+    for name in tensorrt_library.PACKAGES:
         monkeypatch.setitem(sys.modules, name, None)
-    tensorrt.load.cache_clear()
+    tensorrt_library.load.cache_clear()
     yield monkeypatch
-    tensorrt.load.cache_clear()
+    tensorrt_library.load.cache_clear()
 
 
 def test_no_package(packages):
@@ -282,7 +282,7 @@ def test_a_package_without_its_library(packages, tmp_path):
     packages.delitem(sys.modules, "tensorrt")
     packages.syspath_prepend(tmp_path)
     with pytest.raises(MPIFastError, match=r"tensorrt is installed, but its library cannot be loaded \(libnvinfer\.so"):
-        tensorrt.load("tensorrt")
+        tensorrt_library.load("tensorrt")
 
 
 def test_a_package_too_old(packages, tmp_path):
@@ -290,15 +290,15 @@ def test_a_package_too_old(packages, tmp_path):
     packages.delitem(sys.modules, "tensorrt")
     packages.syspath_prepend(tmp_path)
     with pytest.raises(MPIFastError, match=r"tensorrt 10\.16\.1: expected 11 or newer"):
-        tensorrt.load("tensorrt")
+        tensorrt_library.load("tensorrt")
 
 
 BUILD = """
-from mpi_fast import tensorrt
+from mpi_fast import tensorrt_library
 from mpi_fast.errors import MPIFastError
 from mpi_fast.export.preflight import builder
 try:
-    builder(tensorrt.load("tensorrt"))
+    builder(tensorrt_library.load("tensorrt"))
 except MPIFastError as error:
     print(error)
 """
@@ -371,7 +371,7 @@ class Recording:
 def test_the_build_asks_for_nothing_that_the_data_centre_package_lacks(rtx, contents, tmp_path):
     """Every attribute that a build uses is in the other package's bindings, too, but for what it asks of RTX alone."""
     asked = set()
-    recording = tensorrt.TensorRT(rtx.name, rtx.version, Recording(rtx.module, asked), rtx.logger)
+    recording = tensorrt_library.TensorRT(rtx.name, rtx.version, Recording(rtx.module, asked), rtx.logger)
     build.build_engine(recording, FROZEN, contents[FROZEN], 89, (1,), True, quiet)
     preflight(recording, REFUSED["types that do not go together"][0])
     real = bindings("tensorrt", tmp_path)

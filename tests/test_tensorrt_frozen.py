@@ -11,7 +11,7 @@ from exported import FROZEN_GRID, measured
 from test_tensorrt_run import PACKAGES, cache, gpus, install, with_engines  # noqa: F401 (fixtures)
 from typer.testing import CliRunner
 
-from mpi_fast import tensorrt
+from mpi_fast import tensorrt_library
 from mpi_fast.bundle import PLANE, VOLUME, Bundle, write_bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError
 from mpi_fast.kernels.cupy_device import CupyDevice
@@ -108,7 +108,7 @@ def test_engines_are_added_to_a_bundle_and_kept(exported, tmp_path, monkeypatch)
         assert sum(one["layers"][0].values()) < len(onnx.load_from_string(contents[one["onnx"]]).graph.node)
     again = command.make_bundle(tmp_path / "small.pt", bundle.path, precision=("fp32", "fp16"), only_missing=True)
     assert again.manifest["files"] == bundle.manifest["files"]
-    assert [facts.file for facts in tensorrt.listed(again)] == [one["file"] for one in engines]
+    assert [facts.file for facts in tensorrt_library.listed(again)] == [one["file"] for one in engines]
 
 
 def test_engines_need_a_scanner(exported, tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from exported import FROZEN_GRID, measured, planes, relative
 
-from mpi_fast import tensorrt
+from mpi_fast import tensorrt_library
 from mpi_fast.bundle import FROZEN, write_bundle
-from mpi_fast.engines.tensorrt import Plan, bind, open_plan
+from mpi_fast.engines.tensorrt_plan import Plan, bind, open_plan
 from mpi_fast.errors import MismatchError, MPIFastError
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.reconstructor import Reconstructor
@@ -19,14 +19,14 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2}  # without TF32; relative to the large
 BATCHES = (1, 8, 32)
 
 
-@pytest.fixture(scope="module", params=tensorrt.PACKAGES)
+@pytest.fixture(scope="module", params=tensorrt_library.PACKAGES)
 def trt(request):
     """A package that works on the GPU at hand."""
-    capability = tensorrt.device_capability()
+    capability = tensorrt_library.device_capability()
     if capability is None:
         pytest.skip("no NVIDIA GPU, or no CuPy to use it")
     try:
-        found = tensorrt.load(request.param)
+        found = tensorrt_library.load(request.param)
     except MPIFastError as error:
         pytest.skip(str(error))
     if capability not in found.capabilities():
@@ -42,13 +42,13 @@ def bundle(trt, exported, tmp_path_factory):
     copy = write_bundle(folder / "bundle", exported.manifest, contents)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPI_FAST_CACHE", str(folder / "cache"))
-        return build.add_engines(copy, trt, [tensorrt.device_capability()], BATCHES, False, lambda *_: None)
+        return build.add_engines(copy, trt, [tensorrt_library.device_capability()], BATCHES, False, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)
 def only_this_package(trt, monkeypatch, tmp_path):
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
-    for module in ("mpi_fast.engines.tensorrt", "mpi_fast.export.tensorrt"):
+    for module in ("mpi_fast.engines.tensorrt_plan", "mpi_fast.export.tensorrt"):
         monkeypatch.setattr(f"{module}.available", lambda: [trt])
 
 
@@ -81,7 +81,7 @@ def test_a_replay_sees_what_the_buffers_hold_then(bundle):
 
 
 def test_what_this_gpu_cannot_run(trt, bundle):
-    facts = tensorrt.listed(bundle)[0]
+    facts = tensorrt_library.listed(bundle)[0]
     with pytest.raises(MPIFastError, match=r"frozen\..*\.engine: "):
         Plan(trt, b"garbage" * 1000, facts)
     if trt.portable:

@@ -14,12 +14,12 @@ from bindings import bindings, parameters
 from exported import FROZEN_GRID
 from fake_gpu import HEADER, fake_tensorrt
 
-from mpi_fast import tensorrt
+from mpi_fast import tensorrt_library
 from mpi_fast.bundle import FROZEN, half_name, write_bundle
-from mpi_fast.engines.tensorrt import Plan, bind, open_plan
+from mpi_fast.engines.tensorrt_plan import Plan, bind, open_plan
 from mpi_fast.errors import InputError, MismatchError, ModelError, MPIFastError
 from mpi_fast.kernels.cupy_device import CupyDevice
-from mpi_fast.tensorrt import EngineFacts, engine_key
+from mpi_fast.tensorrt_library import EngineFacts, engine_key
 
 BATCHES = (2, 16)
 PACKAGES = [("tensorrt", "11.4.0"), ("tensorrt_rtx", "1.7.1")]
@@ -28,9 +28,9 @@ PACKAGES = [("tensorrt", "11.4.0"), ("tensorrt_rtx", "1.7.1")]
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
-    tensorrt.load.cache_clear()
+    tensorrt_library.load.cache_clear()
     yield tmp_path / "cache"
-    tensorrt.load.cache_clear()
+    tensorrt_library.load.cache_clear()
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def install(monkeypatch, gpus):
 
     def put(name, version, **options):
         module = fake_tensorrt(name, version, portable=name == "tensorrt_rtx", **options)
-        for key, value in {**dict.fromkeys(tensorrt.PACKAGES), name: module}.items():
+        for key, value in {**dict.fromkeys(tensorrt_library.PACKAGES), name: module}.items():
             monkeypatch.setitem(sys.modules, key, value)
-        tensorrt.load.cache_clear()
+        tensorrt_library.load.cache_clear()
         return module
 
     return put
@@ -152,14 +152,14 @@ def test_not_enough_memory(install, exported, tmp_path):
 def test_damaged_engines(install, exported, tmp_path):
     install(*PACKAGES[0])
     bundle = with_engines(exported, tmp_path, *PACKAGES[0])
-    facts, trt = tensorrt.listed(bundle)[0], tensorrt.load("tensorrt")
+    facts, trt = tensorrt_library.listed(bundle)[0], tensorrt_library.load("tensorrt")
     with pytest.raises(ModelError, match=r"frozen\.sm89\.engine: tensorrt 11\.4\.0 failed: Serialization assertion"):
         Plan(trt, b"garbage", facts)
     (bundle.path / facts.file).write_bytes(b"garbage")
     with pytest.raises(ModelError, match=r"frozen\.sm89\.engine: its SHA-256"):
         open_plan(bundle, FROZEN)
     with pytest.raises(ModelError, match="list of engines is damaged"):
-        tensorrt.listed(replace(bundle, manifest={"engines": [{"file": "x"}]}))
+        tensorrt_library.listed(replace(bundle, manifest={"engines": [{"file": "x"}]}))
 
 
 def test_an_engine_of_another_onnx_file_is_not_used(install, exported, tmp_path):

@@ -104,7 +104,7 @@ def _packaged() -> dict[str, Any]:
 
 def _bundle(path: Path | str) -> dict[str, Any]:
     from mpi_fast.bundle import Bundle
-    from mpi_fast.tensorrt import listed
+    from mpi_fast.tensorrt_library import listed
 
     bundle = Bundle.open(path)
     sizes = {name: f"{len(bundle.read(name)) / 2**20:.2f} MiB, hash checked" for name in bundle.manifest["files"]}

@@ -7,7 +7,7 @@ import numpy as np
 
 from mpi_fast.formats.series import Images, Series
 from mpi_fast.plots import Film, record
-from mpi_fast.plots.film import Pixels
+from mpi_fast.plots.film_frames import Pixels
 from mpi_fast.plots.recording import require_film
 
 FRAMES = 240  # that a film has at most; of longer series, every second one is shown, or every third, ...

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mpi_fast.errors import InputError
-from mpi_fast.formats import arrays, film, mdf, nifti, picture, table, zarr
+from mpi_fast.formats import film, matlab_numpy, mdf, nifti, picture, table, zarr
 from mpi_fast.formats.series import Series
 
 
@@ -34,9 +34,9 @@ FORMATS: Mapping[str, Format] = {
     ".nii": nifti,
     ".nii.gz": nifti,
     ".zarr": zarr,
-    ".npy": arrays,
-    ".npz": arrays,
-    ".mat": arrays,
+    ".npy": matlab_numpy,
+    ".npz": matlab_numpy,
+    ".mat": matlab_numpy,
     ".csv": table,
     ".gif": film,
     ".mp4": film,

@@ -30,8 +30,8 @@ from mpi_fast.mdf.acquisition import Acquisition
 from mpi_fast.mdf.datasets import Datasets
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.measurement import MeasurementFile, write_measurement
-from mpi_fast.mdf.reconstruction import ReconstructionWriter, write_reconstruction
 from mpi_fast.mdf.reconstruction_file import PER_FRAME, ReconstructionFile, read_reconstruction
+from mpi_fast.mdf.reconstruction_output import ReconstructionWriter, write_reconstruction
 from mpi_fast.mdf.specification import validate
 from mpi_fast.mdf.system_matrix import SystemMatrixFile, write_system_matrix
 from mpi_fast.mdf.write import Metadata

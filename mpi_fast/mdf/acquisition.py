@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
+from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, TextArray
 
 NEGLIGIBLE_DRIVE = 1e-3  # of the strongest drive field: what amplifiers are set to that should be off
 

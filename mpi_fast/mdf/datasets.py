@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, TextArray, Triple
 from mpi_fast.mdf.hdf5 import HDF5File, Stored
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray, Triple
 
 # Names of the two parts of a complex number in the wild; h5py turns only the first into complex by itself.
 COMPLEX_FIELDS = (("r", "i"), ("real", "imag"), ("re", "im"))

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, TextArray
 from mpi_fast.mdf.datasets import Datasets, as_texts
-from mpi_fast.mdf.sampling import check_sampling
+from mpi_fast.mdf.period_length import check_sampling
 from mpi_fast.mdf.specification import TYPES
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, TextArray
 
 _DRIVE, _RECEIVER = "/acquisition/drivefield", "/acquisition/receiver"
 # The groups that say what was measured where, by whom and why.

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.mdf.array_types import FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.datasets import Datasets, shown
 from mpi_fast.mdf.grid import Grid
-from mpi_fast.mdf.types import FloatArray, IntArray, Plane, Triple
 
 Size = tuple[int, int, int]
 _OFF_GRID = 0.25  # of a voxel: how far a position may lie from the middle of its voxel

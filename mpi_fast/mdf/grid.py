@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mpi_fast.mdf.types import IntArray, Triple
+from mpi_fast.mdf.array_types import IntArray, Triple
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MPIFastWarning
 from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.array_types import ComplexArray, IntArray
 from mpi_fast.mdf.signals import SignalFile, find_unusable, run_length
-from mpi_fast.mdf.types import ComplexArray, IntArray
 from mpi_fast.mdf.write import (
     GrowingDataset,
     Metadata,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mpi_fast.mdf.array_types import FloatArray
 from mpi_fast.mdf.datasets import Datasets
-from mpi_fast.mdf.types import FloatArray
 
 _NAME = "/acquisition/receiver/dataConversionFactor"
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.array_types import ComplexArray, IntArray
 from mpi_fast.mdf.datasets import as_complex, is_complex
 from mpi_fast.mdf.facts import read_acquisition
 from mpi_fast.mdf.file import MDFFile
 from mpi_fast.mdf.hdf5 import Stored
 from mpi_fast.mdf.scale import read_scale
-from mpi_fast.mdf.types import ComplexArray, IntArray
 
 # Bytes of one read from disk, after conversion: large enough to stream, small beside any result.
 _BLOCK_BYTES = 8 << 20

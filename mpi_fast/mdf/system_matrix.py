@@ -11,10 +11,10 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.geometry import read_grid, read_size
 from mpi_fast.mdf.grid import Grid
 from mpi_fast.mdf.signals import SignalFile, find_unusable, items_per_block, run_length
-from mpi_fast.mdf.types import ComplexArray, FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.write import (
     Metadata,
     count_points,

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from mpi_fast.errors import InputError
 from mpi_fast.hdf5_output import OutputFile
 from mpi_fast.mdf.acquisition import Acquisition
+from mpi_fast.mdf.array_types import FloatArray, IntArray, Triple
 from mpi_fast.mdf.specification import TYPES
-from mpi_fast.mdf.types import FloatArray, IntArray, Triple
-from mpi_fast.signals import uninterrupted
+from mpi_fast.termination import uninterrupted
 
 _CHUNK_BYTES = 1 << 20
 _NUMPY = {"complex": "complex128"}  # types of the specification that NumPy calls otherwise

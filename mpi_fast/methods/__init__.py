@@ -18,7 +18,7 @@ from mpi_fast.methods.base import Method
 from mpi_fast.methods.deq import DeqMpi
 from mpi_fast.methods.dernet import Dernet
 from mpi_fast.methods.entry import Entry
-from mpi_fast.methods.learned import model_file, model_grid, packaged
+from mpi_fast.methods.learned_model import model_file, model_grid, packaged
 from mpi_fast.methods.nnls import NNLS
 from mpi_fast.methods.plug_and_play import SCHEMES, PlugAndPlay
 from mpi_fast.methods.plugins import load, package, registered

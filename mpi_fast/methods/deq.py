@@ -1,4 +1,4 @@
-"""DEQ-MPI: the fixed point of a learned iteration (Güngör et al. 2024); see `training.deq` for what is theirs.
+"""DEQ-MPI: the fixed point of a learned iteration (Güngör et al. 2024); see `training.deq_network` for what is theirs.
 
 The iteration is an ONNX model, what accelerates it is `anderson`. Its state is the image x, the multiplier d0 of its
 prior and d2 of its signals, side by side.
@@ -14,7 +14,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.anderson import fixed_point
 from mpi_fast.methods.base import ReducedMethod, check_count, check_positive, parts
-from mpi_fast.methods.learned import LearnedModel
+from mpi_fast.methods.learned_model import LearnedModel
 
 Array = NDArray[np.float32]
 PADDING = 3

@@ -1,4 +1,7 @@
-"""DERnet: one pass of a network from signals to image (Peng et al. 2023); see `training.dernet` for what is theirs."""
+"""DERnet: one pass of a network from signals to image (Peng et al. 2023).
+
+`training.dernet_network` says what of it is theirs.
+"""
 
 from pathlib import Path
 
@@ -8,7 +11,7 @@ from numpy.typing import NDArray
 from mpi_fast.calibration import Calibration
 from mpi_fast.likelihood import Likelihood
 from mpi_fast.methods.base import ReducedMethod, check_positive, parts
-from mpi_fast.methods.learned import LearnedModel
+from mpi_fast.methods.learned_model import LearnedModel
 
 
 class Dernet(ReducedMethod):

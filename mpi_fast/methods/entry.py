@@ -28,7 +28,7 @@ class Entry:
     ours : bool
         Whether it is this project's own method, and no opponent.
     trained : bool
-        Whether it is a trained network that this package can train, see `learned.model_file`.
+        Whether it is a trained network that this package can train, see `learned_model.model_file`.
     """
 
     title: str

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.engines.tensorrt import bind, open_plan
+from mpi_fast.engines.tensorrt_plan import bind, open_plan
 from mpi_fast.frozen import frozen_for
 from mpi_fast.kernels.capture import Capture, CapturedFrames
 from mpi_fast.kernels.launch import Array, Device
@@ -39,7 +39,7 @@ class TensorRTFrozen:
     Raises
     ------
     MismatchError, ModelError
-        As `frozen.frozen_for` and `engines.tensorrt.open_plan`.
+        As `frozen.frozen_for` and `engines.tensorrt_plan.open_plan`.
     """
 
     def __init__(

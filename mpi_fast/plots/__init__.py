@@ -16,7 +16,7 @@ Each module uses only those further down::
 
 from mpi_fast.plots.curves import Strip, methods_figure
 from mpi_fast.plots.figures import Column, comparison_figure, reconstruction_figure, resolution_figure
-from mpi_fast.plots.film import Film
+from mpi_fast.plots.film_frames import Film
 from mpi_fast.plots.recording import record
 from mpi_fast.plots.saving import FORMATS, require, save
 

@@ -3,7 +3,7 @@
 ``format``       version of this layout, 2
 ``method``       what kind of network, one of `recipes`
 ``grid``         [ny, nx] of an opponent; the network itself serves every grid
-``network``      the fields of its configuration, such as `posterior.PosteriorConfig`
+``network``      the fields of its configuration, such as `network.PosteriorConfig`
 ``sigma_range``  [smallest, largest] noise level of the noisy images in training
 ``state``        {name: float32 tensor}, the moving average of the weights
 ``provenance``   who trained it, on what, for how long

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from mpi_fast.training.deq import DeqConfig
-from mpi_fast.training.dernet import DernetConfig
+from mpi_fast.training.deq_network import DeqConfig
+from mpi_fast.training.dernet_network import DernetConfig
 from mpi_fast.training.mixture import Mixture
-from mpi_fast.training.posterior import PosteriorConfig
+from mpi_fast.training.network import PosteriorConfig
 
 
 @dataclass(frozen=True)

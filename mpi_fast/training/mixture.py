@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mpi_fast.phantoms import TRAINING_FAMILIES, TRAINING_VOLUMES, WIDE_FAMILIES, Array, generate
 from mpi_fast.training.data import draw_frames, turned_frames
+from mpi_fast.training.network import Signals
 from mpi_fast.training.operators import Operators, Reduced, reduced_abstract, reduced_scanner, stack, workers
-from mpi_fast.training.posterior import Signals
 
 VOXELS = 40 * 361  # of a batch, about
 GROUPS = 8  # scanners in a batch, at most

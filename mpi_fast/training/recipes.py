@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.data import Frames, frame_batches, training_phantoms
-from mpi_fast.training.deq import DEPTH, DeqConfig, Equilibrium
-from mpi_fast.training.dernet import Dernet, DernetConfig
+from mpi_fast.training.deq_network import DEPTH, DeqConfig, Equilibrium
+from mpi_fast.training.dernet_network import Dernet, DernetConfig
 from mpi_fast.training.mixture import PosteriorBatch, make_settings, posterior_batches
 from mpi_fast.training.muon import Muon
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
 from mpi_fast.training.operators import make_operators
-from mpi_fast.training.posterior import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
 from mpi_fast.uncertainty import LEVELS
 
 OUTLIER = 2.0  # an image this many times its expected root-mean-square counts less

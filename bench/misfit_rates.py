@@ -3,8 +3,8 @@
 Frames of the held-out scanners and phantoms at a noise that is the same in all of them, as a scanner's is, each scaled
 to the SNR that is stated; 16 background frames, whose mean is subtracted. Each condition has ``--frames`` different
 frames, and ``--series`` series of 64 are drawn from them (of drifting noise: consecutive ones, from a random place on).
-Altered scanners are those of the calibration but for one thing. PYTHONPATH=. python bench/misfit.py takes about an hour
-on one core.
+Altered scanners are those of the calibration but for one thing. ``PYTHONPATH=. python bench/misfit_rates.py`` takes
+about an hour on one core.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "# Foreign data: false alarms and detections",
         "",
         "Series of 64 frames that are called foreign, with 16 background frames and without; median number of frames",
-        "until then; and single frames with background frames, each for itself. See `bench/misfit.py`.",
+        "until then; and single frames with background frames, each for itself. See `bench/misfit_rates.py`.",
         "",
         "| scanner | measured | noise | SNR dB | series, with | without | frames until, with | without | single |",
         "|---|---|---|---|---|---|---|---|---|",

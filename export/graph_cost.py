@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mpi_fast.export.onnx import Graph, count
+from mpi_fast.export.torch_to_onnx import Graph, count
 
 
 def statistics(graph: Graph, flops: int, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
 from mpi_fast.kernels.launch import Array, Device
-from mpi_fast.tensorrt import (
+from mpi_fast.tensorrt_library import (
     FAILURES,
     EngineFacts,
     TensorRT,

@@ -10,7 +10,7 @@ from mpi_fast.bundle import LARGEST_FILE
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import ModelError
 from mpi_fast.export.frame import Frame, scale_and_presence, unit_and_level
-from mpi_fast.export.onnx import Graph, to_onnx
+from mpi_fast.export.torch_to_onnx import Graph, to_onnx
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.reduction import SNR_CEILING_DB
 

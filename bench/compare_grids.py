@@ -1,6 +1,6 @@
 """Image quality on grids of every shape, planes and volumes, beside every method that works there, tuned.
 
-    python bench/grids.py [--grids 8x8,19x19x19] [--snrs 15,25] [--frames 28] [--volumes 8] [--onto FILE]
+    python bench/compare_grids.py [--grids 8x8,19x19x19] [--snrs 15,25] [--frames 28] [--volumes 8] [--onto FILE]
                           [--methods art,tv] [--json FILE] [--markdown FILE]
 
 The scanner is held out, and has each grid over the same field of view; the phantoms are of families that training
