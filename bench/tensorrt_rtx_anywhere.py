@@ -19,7 +19,7 @@ from by_torch import trained
 from mpi_fast.bundle import FROZEN
 from mpi_fast.calibration import Calibration
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.frozen_graph import frozen_graph
+from mpi_fast.export.scanner_graph import frozen_graph
 from mpi_fast.simulation import Scanner
 
 ROWS = "rows.npy"

@@ -25,8 +25,8 @@ from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import DeviceError, MPIFastError
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.frozen_graph import Frozen, frozen_graph
 from mpi_fast.export.half import half
+from mpi_fast.export.scanner_graph import Frozen, frozen_graph
 from mpi_fast.export.tensorrt import add_engines, choose
 from mpi_fast.frozen import fingerprint
 from mpi_fast.kernels.cupy_device import CupyDevice

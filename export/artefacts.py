@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name
 from mpi_fast.calibration import Calibration
 from mpi_fast.export.frame import Frame
-from mpi_fast.export.frozen_graph import ROWS, Frozen, frozen_graph
 from mpi_fast.export.half import half
+from mpi_fast.export.scanner_graph import ROWS, Frozen, frozen_graph
 from mpi_fast.export.torch_to_onnx import Graph, to_onnx
 from mpi_fast.grids import shown
 from mpi_fast.noise import add_noise

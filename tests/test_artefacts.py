@@ -26,11 +26,12 @@ from mpi_fast import constants
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, Bundle, half_name, write_bundle
 from mpi_fast.cli import app
 from mpi_fast.errors import InputError, MismatchError, ModelError
-from mpi_fast.export import artefacts, frozen_graph, triton
+from mpi_fast.export import artefacts, scanner_graph, triton
 from mpi_fast.export.artefacts import scanner, simulated
 from mpi_fast.export.frame import Frame
 from mpi_fast.export.half import Scaled
 from mpi_fast.export.parity import PSNR_LOSS_DB, compared, require
+from mpi_fast.export.scanner_graph import frozen_graph
 from mpi_fast.export.torch_to_onnx import Graph
 from mpi_fast.frozen import frozen_for
 from mpi_fast.pipelines.graph import PosteriorGraph
@@ -89,7 +90,7 @@ def test_a_frozen_graph_needs_onnx_runtime_and_nothing_of_ours(exported, tmp_pat
 def test_a_frozen_volume_is_the_volume(exported):
     calibration, *_ = measured((5, 6, 7))
     rows = np.concatenate([measured((5, 6, 7), snr)[1] for snr in (5.0, 20.0, 35.0)])
-    content = frozen_graph.frozen_graph(frame_of(exported), calibration).content
+    content = frozen_graph(frame_of(exported), calibration).content
     found = onnxruntime.InferenceSession(content).run(None, planes(rows))
     expected = PosteriorGraph(calibration, exported)(rows)
     assert found[0].shape == (9, 5, 6, 7)
@@ -118,10 +119,10 @@ def test_a_frozen_graph_knows_its_rows_and_is_for_one_scanner(exported):
 
 
 def test_a_scanner_too_large_for_a_file_is_refused_before_the_work(exported, monkeypatch):
-    monkeypatch.setattr(frozen_graph, "LARGEST_SCANNER", 10**5)
-    monkeypatch.setattr(frozen_graph, "to_onnx", None)
+    monkeypatch.setattr(scanner_graph, "LARGEST_SCANNER", 10**5)
+    monkeypatch.setattr(scanner_graph, "to_onnx", None)
     with pytest.raises(ModelError, match=r"72 voxels, .* GiB as constants .* ends at 2 GiB: .*--max-rows.*plane\.onnx"):
-        frozen_graph.frozen_graph(frame_of(exported), measured(FROZEN_GRID)[0])
+        frozen_graph(frame_of(exported), measured(FROZEN_GRID)[0])
 
 
 def test_at_fixed_addresses_a_frozen_graph_gives_the_same_images_frame_after_frame(exported):
@@ -205,7 +206,7 @@ def test_half_precision_that_costs_quality_is_refused(exported):
             larger = 5.0 * numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(larger.astype(np.float32), tensor.name))
     case, _ = simulated(calibration)
-    original = frozen_graph.Frozen(frame_of(exported), calibration)
+    original = scanner_graph.Frozen(frame_of(exported), calibration)
     rows = compared(original, half_name(FROZEN), model.SerializeToString(), [case])
     assert rows[0]["psnr_change_db"] < -PSNR_LOSS_DB
     with pytest.raises(
@@ -218,7 +219,7 @@ def test_not_a_number_is_never_equal(exported):
     frame, calibration = frame_of(exported), measured(FROZEN_GRID)[0]
     case, _ = simulated(calibration)
     case.inputs[0]["real"][0] = np.nan
-    row = compared(frozen_graph.Frozen(frame, calibration), FROZEN, exported.read(FROZEN), [case])[0]
+    row = compared(scanner_graph.Frozen(frame, calibration), FROZEN, exported.read(FROZEN), [case])[0]
     assert np.isnan(row["relative"])
     assert not row["passed"]
 
