@@ -1,7 +1,7 @@
 """Many frames on a Ray cluster: the images of one process, made by every core or GPU of the cluster at once.
 
-``python cluster.py`` starts a cluster on this machine; where one runs, ``python cluster.py ADDRESS`` joins it. For
-files, ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS`` does the same.
+``python cluster.py`` starts a cluster on this machine, or joins the one that runs there; ``python cluster.py ADDRESS``
+joins another. Of files, ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS`` does the same.
 """
 
 import sys
@@ -24,7 +24,7 @@ phantoms = [generate("vessels", 8, calibration.grid, rng) for _ in range(6)]
 
 
 def chunks() -> Iterator[NDArray[np.complex64]]:
-    """Frames as they come, 8 at a time; 64 would be better. Few chunks are asked for before their images are taken."""
+    """Frames as they come, here 8 at a time; only few chunks are asked for before their images are taken."""
     for images in phantoms:
         yield receiver.frames(images)
 

@@ -7,7 +7,9 @@ one is begun, and its chunks go to whichever actor has room. One that has no pla
 import importlib
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from mpi_fast.ordered import AHEAD, Ordered, Rows, Task
 from mpi_fast.pipelines import Frames, Pipeline
 
 logger = logging.getLogger(__name__)
+TIMEOUT = 10.0  # s, for a cluster to answer at all
 
 
 class MakeOn(Protocol):
@@ -197,12 +200,15 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     handled = signal.getsignal(signal.SIGTERM)
     try:
         try:
+            if re.fullmatch(r"[^/]+:\d+", address):  # Ray would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host, int(port)), TIMEOUT).close()
             ray.init(address, **quiet)
-        except ConnectionError:
+        except ConnectionError:  # none runs here
             if address != "auto" or "RAY_ADDRESS" in os.environ:
                 raise
             ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise DeviceError(f"cluster '{address}': cannot be joined: {error}") from error
     finally:
         if threading.current_thread() is threading.main_thread():  # others cannot, and Ray has not

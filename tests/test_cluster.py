@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from functools import partial
 
@@ -110,6 +111,15 @@ def test_what_no_node_has_is_refused(ray):
         pass
     with pytest.raises(InputError, match="a cluster deals out its GPUs itself"):
         Cluster(counts, device="cuda:1")
+
+
+def test_a_cluster_that_is_not_there_is_one_line():
+    """In a process of its own, which has not joined one."""
+    pytest.importorskip("ray", reason="Ray is not installed")
+    program = "from mpi_fast.cluster import Cluster\nwith Cluster(print, '127.0.0.1:1'): pass"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "DeviceError: cluster '127.0.0.1:1': cannot be joined: " in ran.stderr.splitlines()[-1]
+    assert ran.stdout == ""
 
 
 # -- the command line ------------------------------------------------------------------------------------------------
