@@ -28,7 +28,6 @@ from mpi_fast.heldout import VOLUME, phantoms
 from mpi_fast.machine import machine
 
 MATRIX, MEASUREMENT, CALIBRATION = "system-matrix.mdf", "measurement.mdf", "scanner.h5"
-CHANNELS = 3
 SPARE = 1.2  # rows that are kept over those wanted: the three channels of a frequency are kept together
 SNR_DB = 20.0
 

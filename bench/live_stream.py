@@ -1,6 +1,6 @@
 """A live stream at the scanner's rate: what is dropped, how late images are, and whether memory grows.
 
-    python bench/live_stream.py [--frames 1000000] [--rate 1532] [--average 1] [--model posterior] [--json FILE]
+    python bench/live_stream.py [--frames 1000000] [--rate 1532] [--average 1] [--model BUNDLE] [--json FILE]
 
 Frames of samples, as a simulated scanner of 19 x 19 voxels delivers them, are offered at a fixed rate whatever becomes
 of them; one in 500 is marked empty, and some come with NaN, one by one and in bursts. One thread offers, one

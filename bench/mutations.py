@@ -208,10 +208,10 @@ TREE = st.one_of(
 ).map(list)
 
 
-def damage_tree(tree: Any, step: Step, steady: tuple[str, ...] = ()) -> None:
-    """Change one place in nested lists and dicts; of ``steady`` keys, what is under them stays together."""
+def damage_tree(tree: Any, step: Step) -> None:
+    """Change one place in nested lists and dicts."""
     kind, number, *rest = step
-    places = list(_places(tree, steady))
+    places = list(_places(tree))
     if not places:
         return
     holder, key = places[number % len(places)]
@@ -226,12 +226,11 @@ def damage_tree(tree: Any, step: Step, steady: tuple[str, ...] = ()) -> None:
         holder.append(value)
 
 
-def _places(tree: Any, steady: tuple[str, ...]) -> Any:
+def _places(tree: Any) -> Any:
     pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in list(pairs):
         yield tree, key
-        if key not in steady:
-            yield from _places(value, steady)
+        yield from _places(value)
 
 
 def damage_json(path: Path, step: Step, finish: Callable[[Any], Any]) -> None:

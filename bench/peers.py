@@ -131,7 +131,7 @@ class DiffPIR(Peer):
         """Start from the posterior mean under a white prior."""
         network.unit = self.peak
         signals, physics = self.physics(likelihood, self.peak)
-        start = likelihood.combine(np.zeros((1, 1, self.calibration.num_voxels), np.float32), 1.0) / self.peak
+        start = likelihood.combine(np.zeros((1, self.calibration.num_voxels), np.float32), 1.0) / self.peak
         sampler = deepinv.sampling.DiffPIR(
             network,
             deepinv.optim.data_fidelity.L2(),

@@ -61,7 +61,7 @@ class Images:
     cpu_ms: float
 
 
-def checked_out(folder: Path, commit: str = COMMIT, repository: Path = REPOSITORY) -> Path:
+def checked_out(folder: Path, repository: Path = REPOSITORY) -> Path:
     """The package as it was, and the networks that came with it, in a folder.
 
     Raises
@@ -71,14 +71,14 @@ def checked_out(folder: Path, commit: str = COMMIT, repository: Path = REPOSITOR
     """
     try:
         archive = subprocess.run(
-            ["git", "-C", str(repository), "archive", commit, "mpi_fast"], capture_output=True, check=True
+            ["git", "-C", str(repository), "archive", COMMIT, "mpi_fast"], capture_output=True, check=True
         ).stdout
     except FileNotFoundError as error:
         raise InputError(f"{NAME}: it comes out of git's history, and there is no git here") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip()
         raise InputError(
-            f"{NAME}: {repository} has no commit {commit[:7]}, expected a clone with its whole history "
+            f"{NAME}: {repository} has no commit {COMMIT[:7]}, expected a clone with its whole history "
             f"(git fetch --unshallow): {said}"
         ) from error
     with tarfile.open(fileobj=BytesIO(archive)) as tar:

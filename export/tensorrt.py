@@ -32,7 +32,6 @@ from mpi_fast.tensorrt_library import (
     listed,
 )
 
-BATCHES = (1, 8, 64)
 AMPERE = 80
 Watch = Callable[[str, int, int], None]  # what is being done, steps done, of how many
 _LAYER = re.compile(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mpi_fast.samplers import get_sampler
+from mpi_fast.samplers import LANGEVIN_SNR, get_sampler
 from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
 
@@ -113,7 +113,7 @@ def _euler_maruyama(sde: SDE, steps: int) -> Iterator[Evaluation]:
     yield sde.sigma(times[-1]), FINAL
 
 
-def _predictor_corrector(sde: SDE, steps: int, snr: float = 0.16) -> Iterator[Evaluation]:
+def _predictor_corrector(sde: SDE, steps: int) -> Iterator[Evaluation]:
     """`samplers.predictor_corrector` with one corrector step."""
     times = time_grid(sde, steps).tolist()
     draws = itertools.count(1)
@@ -121,7 +121,7 @@ def _predictor_corrector(sde: SDE, steps: int, snr: float = 0.16) -> Iterator[Ev
         a = sde.scale(t) / sde.scale(t_next)
         g2 = sde.scale(t) ** 2 * (sde.sigma(t) ** 2 - sde.sigma(t_next) ** 2)
         yield _chain(sde, t, t_next, 2.0 - a, g2, math.sqrt(g2), next(draws))
-        eps = 2.0 * a**2 * (snr * sde.scale(t_next) * sde.sigma(t_next)) ** 2
+        eps = 2.0 * a**2 * (LANGEVIN_SNR * sde.scale(t_next) * sde.sigma(t_next)) ** 2
         yield _chain(sde, t_next, t_next, 1.0, eps, math.sqrt(2.0 * eps), next(draws))
     yield sde.sigma(times[-1]), FINAL
 

@@ -23,7 +23,7 @@ struct Four {
 // Normals of voxels 4 block ... 4 block + 3: Philox4x32-10 and Box-Muller as mpi_fast/philox.py lays them down. Some 100
 // integer operations for four numbers, no memory, and the same number on every device whatever the batch.
 __device__ inline Four normals(unsigned long long seed, unsigned sample, unsigned draw, unsigned block) {
-    unsigned c0 = block, c1 = draw, c2 = sample, c3 = 0;  // every frame is sampled from the noise of frame 0
+    unsigned c0 = block, c1 = draw, c2 = sample, c3 = 0;
     unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
 #pragma unroll
     for (int round = 0; round < 10; ++round) {

@@ -1,4 +1,4 @@
-"""mpi-fast: real-time score-based image reconstruction for magnetic particle imaging.
+"""mpi-fast: real-time image reconstruction for magnetic particle imaging.
 
 Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> the network ->
 `Reconstruction` -> file, picture, stream. ``Calibration`` and ``Reconstructor`` are all that most users need.

@@ -29,6 +29,7 @@ from mpi_fast.mdf import Datasets
 from mpi_fast.preprocessing import RowFilter
 
 Numbers = NDArray[Any]
+CHUNK = 64  # frames that are reconstructed at once
 
 
 def read_array(path: str | Path, variable: str | None = None) -> Numbers:
@@ -256,18 +257,16 @@ class ArrayRows:
         As `frames_of` returns them.
     first : int
         Number of the first.
-    chunk : int
-        Frames in each array but the last.
     """
 
-    def __init__(self, frames: Numbers, first: int = 0, chunk: int = 64) -> None:
-        self._frames, self._first, self._chunk = frames, first, chunk
+    def __init__(self, frames: Numbers, first: int = 0) -> None:
+        self._frames, self._first = frames, first
         self.num_frames, self.begin = len(frames), 0
         self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
         self.times: NDArray[np.float64] | None = None
 
     def __iter__(self) -> Iterator[Numbers]:
-        for start in range(self.begin, self.num_frames, self._chunk):
-            part = self._frames[start : start + self._chunk]
+        for start in range(self.begin, self.num_frames, CHUNK):
+            part = self._frames[start : start + CHUNK]
             self.numbers = self._first + np.arange(start, start + len(part))
             yield part

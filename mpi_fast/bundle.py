@@ -3,7 +3,7 @@
 ``manifest.json``
     ``format``          version of this layout and of what its graphs compute, see `FORMAT`
     ``kind``            "mpi-fast model"
-    ``sigma_range``     [smallest, largest] noise level of a sampler that the network was trained for
+    ``sigma_range``     [smallest, largest] noise level of the noisy images that the network was trained for
     ``parameters``      number of weights
     ``network``         widths and depths, see `training.network.PosteriorConfig`
     ``provenance``      how it was trained: command, seed, minutes, hardware
@@ -20,7 +20,7 @@
 ``plane.onnx``, ``volume.onnx``
     the network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R), noisy (F, nz, ny, nx),
     precision (F,) -> image, std (F, nz, ny, nx), quantiles (F, 2), for frames, ranks and grids of any size; ``nz = 1``
-    for planes; noisy and precision are zero where no sampler asks
+    for planes; noisy and precision are zero for frames without a noisy image
 ``frozen.onnx``
     the same for one calibration, if exported: real (F, M), imag (F, M) -> image, std (F, *grid), quantiles (F, 2),
     snr_db (F,), noise_floor (F,); its metadata's ``selection`` lists the rows as [channel, frequency index]

@@ -1,12 +1,12 @@
 """Calibration: a system matrix, reduced once to what every frame needs.
 
 The selected rows of ``b = A x + noise`` are divided by their noise standard deviation and stacked, real over imaginary
-part; then ``A_r = U S V^T`` once, in float64. Per frame ``y = U^T b_r`` (R real numbers) is a
-sufficient statistic for x, and what of b lies outside the range of A is noise alone:
+part; then ``A_r = U S V^T`` once, in float64. Per frame ``y = U^T b_r`` (R real numbers) is a sufficient statistic for
+x, and what of b lies outside the range of A is noise alone:
 
     sigma^2 = ||b_r - U y||^2 / (2M - R)
 
-so neither M nor complex numbers nor any user's parameter reach the sampler.
+so neither M nor complex numbers nor any user's parameter reach the network.
 """
 
 import math

@@ -254,10 +254,10 @@ def _run(jobs: Sequence[tuple[Setup, str, float]], workers: int) -> Iterable[Out
 # -- statistics -----------------------------------------------------------------------------------------------------
 
 
-def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """Bootstrap interval of the mean over frames (F,), by percentiles."""
+def interval(values: Array) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over frames (F,), by percentiles."""
     chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[chosen].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values[chosen].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -36,7 +36,6 @@ def frozen_for(bundle: Bundle, calibration: Calibration, precision: str, evaluat
         Of the frames.
     precision : str
         ``fp16`` takes the graph with float16 inside where there is one; anything else the one in float32.
-
     evaluations : int
         Of the network, which a frozen graph has inside.
 

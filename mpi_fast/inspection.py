@@ -24,8 +24,8 @@ class Inspection:
     noise : RowNoise, optional
         What the measurement's background frames show.
     judge_images : bool
-        Let the images have a say in the verdict, which is meant for those that the default network makes with the
-        default method: others may leave more of the signals unexplained.
+        Let the images have a say in the verdict, which is meant for those that the packaged network makes: others may
+        leave more of the signals unexplained.
 
     Attributes
     ----------
@@ -68,7 +68,8 @@ class Inspection:
         rows : (F, M) complex64
         image : (F, N)
         flags : (F,) uint8
-            Of `before`, and of what else is known. Frames that are bad, clipped or dead have no say in the verdict.
+            Of `check_signals`, and of what else is known. Frames that are bad, clipped or dead have no say in the
+            verdict.
         """
         misfit = self._meter(rows, self._calibration.reduce(rows), image, self.verdict.noise)
         flags = flags.copy()

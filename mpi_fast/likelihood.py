@@ -122,13 +122,17 @@ class Likelihood:
 
         Parameters
         ----------
-        mean : (F, samples, N) float32
-            Image estimates; every sample of a frame is combined with that frame's signals.
+        mean : (F, N) float32
+            Image estimates.
         spread : float
             Their standard deviation, positive.
+
+        Returns
+        -------
+        (F, N) float32
         """
-        residual = self.y[:, None, :] - (mean @ self.basis) * self.singular_values
-        return np.asarray(mean + (residual * self.gain(spread)[:, None, :]) @ self.basis.T)
+        residual = self.y - (mean @ self.basis) * self.singular_values
+        return np.asarray(mean + (residual * self.gain(spread)) @ self.basis.T)
 
     def noise_floor(self, energy: Array) -> Array:
         """Root-mean-square over voxels of the noise in the mean of white images, (F,).

@@ -1,14 +1,14 @@
-"""Counter-based random numbers: the same seed gives the same image on CPU and GPU, whatever the batching.
+"""Counter-based random numbers: the same seed gives the same noise on CPU and GPU, whatever the batching.
 
 A sequential generator ties a number to the order in which numbers are drawn, so a result depends on how
-frames are batched. Philox4x32-10 (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+images are batched. Philox4x32-10 (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
 SC 2011) is a keyed bijection of 128-bit counters instead: the number of a voxel is a pure function of (seed,
-frame, sample, step, voxel), and any device computes any of them on its own.
+sample, step, voxel), and any device computes any of them on its own.
 
 The mapping, for whoever writes it again in CUDA (all integers are unsigned, 32 bits)::
 
     key     = (seed & 0xffffffff, seed >> 32)
-    counter = (voxel / 4, step, sample, frame)          one call serves the four voxels of a block
+    counter = (voxel / 4, step, sample, 0)              one call serves the four voxels of a block
     w       = philox4x32_10(counter, key)
     u1      = ((w[0] >> 8) + 1) * 2^-24                 in (0, 1], exact in float32
     u2      = (w[1] >> 8) * 2^-24                       in [0, 1), exact in float32
@@ -42,23 +42,18 @@ Uint64Array = npt.NDArray[np.uint64]
 Float32Array = npt.NDArray[np.float32]
 
 
-def standard_normal(
-    seed: int, frames: npt.ArrayLike, samples: int | npt.ArrayLike, step: int, voxels: int
-) -> Float32Array:
+def standard_normal(seed: int, samples: int, step: int, voxels: int) -> Float32Array:
     """Draw standard-normal noise images by Box-Muller from Philox4x32-10.
 
-    An element depends on its own (seed, frame, sample, step, voxel) alone: not on the other frames or samples
-    of the call, nor on the number of voxels. The module's head states the mapping.
+    An element depends on its own (seed, sample, step, voxel) alone: not on the other samples of the call, nor
+    on the number of voxels. The module's head states the mapping.
 
     Parameters
     ----------
     seed : int
         The key, 0 <= seed < 2**64.
-    frames : integer array (F,)
-        Frame numbers, not negative. They count modulo 2**32: frame 2**32 gets the noise of frame 0 (after 32
-        days at 1532 frames/s).
-    samples : int or integer array (S,)
-        A number S stands for the samples 0 ... S - 1; an array names the samples, each below 2**32.
+    samples : int
+        S: the samples 0 ... S - 1 are drawn, 0 <= S <= 2**32.
     step : int
         Number of the draw within a sample, 0 <= step < 2**32.
     voxels : int
@@ -66,7 +61,7 @@ def standard_normal(
 
     Returns
     -------
-    float32 array (F, S, N)
+    float32 array (S, N)
         No element exceeds sqrt(48 ln 2) = 5.77 in magnitude.
 
     Raises
@@ -75,16 +70,14 @@ def standard_normal(
         If an argument is out of its range, or not an integer.
     """
     key = _in_range("seed", seed, 0, 2**64 - 1)
-    frame_words = _indices("frames", frames) & np.uint64(_MASK)
-    sample_words = _sample_words(samples)
+    count = _in_range("samples", samples, 0, 2**32)
     blocks = -(-_in_range("voxels", voxels, 1, 2**32) // _LANES)
 
-    even = np.empty((2, len(frame_words), len(sample_words), blocks), np.uint64)
-    odd = np.empty_like(even)
+    even = np.empty((2, count, blocks), np.uint64)
+    odd = np.zeros_like(even)
     even[0] = np.arange(blocks, dtype=np.uint64)
     odd[0] = _in_range("step", step, 0, _MASK)
-    even[1] = sample_words[:, None]
-    odd[1] = frame_words[:, None, None]
+    even[1] = np.arange(count, dtype=np.uint64)[:, None]
 
     normal = _box_muller(*_encrypt(even, odd, (key & _MASK, key >> 32)))[..., :voxels]
     return np.ascontiguousarray(normal)
@@ -149,23 +142,3 @@ def _in_range(name: str, value: Any, low: int, high: int) -> int:
     if not low <= number <= high:
         raise InputError(f"standard_normal: {name} is {number}, expected {low} <= {name} <= {high}")
     return number
-
-
-def _indices(name: str, values: npt.ArrayLike) -> Uint64Array:
-    """Return a 1-D array of non-negative integers as uint64, or raise InputError."""
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InputError(f"standard_normal: {name} is {array.dtype} {array.shape}, expected integers, 1-D")
-    if array.size and array.min() < 0:
-        raise InputError(f"standard_normal: {name} contains {array.min()}, expected no negative number")
-    return array.astype(np.uint64)
-
-
-def _sample_words(samples: int | npt.ArrayLike) -> Uint64Array:
-    """Return the sample numbers (S,), each of which must be a 32-bit word."""
-    if np.ndim(samples) == 0:
-        return np.arange(_in_range("samples", samples, 0, 2**32), dtype=np.uint64)
-    words = _indices("samples", samples)
-    if words.size and words.max() > _MASK:
-        raise InputError(f"standard_normal: samples contains {words.max()}, expected at most 2**32 - 1")
-    return words

@@ -20,6 +20,7 @@ Complex = NDArray[np.complexfloating]
 STRONG_ROWS = 20  # rows that vote on which voxels are strong
 STRONG_VOXEL = 0.9  # of the row's maximum
 ROWS_OF_VOLUMES = 6000  # at most, unless somebody wants more: a Gram matrix of 1.2 GB, some minutes
+LARGEST_ORDER = 64  # of mixing: what no order up to this one reaches is not told apart
 
 
 def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
@@ -107,13 +108,11 @@ def row_snr(
     return np.asarray(signal / noise, dtype=np.float64)
 
 
-def mixing_orders(
-    drive_frequencies: Sequence[float], frequencies: NDArray[np.float64], largest: int = 64
-) -> NDArray[np.int64]:
+def mixing_orders(drive_frequencies: Sequence[float], frequencies: NDArray[np.float64]) -> NDArray[np.int64]:
     """Mixing order of every frequency of a Lissajous acquisition.
 
     A component sits at ``|sum_d m_d f_d|``; its order is the least ``sum |m_d|`` that reaches it (Rahmer et al. 2009).
-    Components that no order up to ``largest`` reaches get ``largest + 1``.
+    Components that no order up to `LARGEST_ORDER` reaches get one more.
 
     Parameters
     ----------
@@ -127,11 +126,11 @@ def mixing_orders(
     for step in steps:
         following: dict[int, int] = {}
         for base, order in reach.items():
-            for m in range(order - largest, largest - order + 1):
+            for m in range(order - LARGEST_ORDER, LARGEST_ORDER - order + 1):
                 total = base + m * step
-                following[total] = min(order + abs(m), following.get(total, largest + 1))
+                following[total] = min(order + abs(m), following.get(total, LARGEST_ORDER + 1))
         reach = following
-    orders = np.full(len(frequencies), largest + 1, dtype=np.int64)
+    orders = np.full(len(frequencies), LARGEST_ORDER + 1, dtype=np.int64)
     for total, order in reach.items():
         if abs(total) < len(orders):
             orders[abs(total)] = min(order, orders[abs(total)])

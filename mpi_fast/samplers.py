@@ -32,6 +32,9 @@ from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
+LANGEVIN_SNR: Final = 0.16
+"""Signal-to-noise ratio r of a Langevin step of the corrector, as published."""
+
 Denoiser = Callable[[FloatArray, float], FloatArray]
 """D(x, sigma): noisy images x (batch, N), unscaled, of noise level sigma, to denoised images (batch, N).
 
@@ -177,9 +180,7 @@ def euler_maruyama(denoise: Denoiser, noise: Noise, sde: SDE, steps: int) -> Flo
     return chain.denoised(times[-1])  # the last step: without noise, all the way
 
 
-def predictor_corrector(
-    denoise: Denoiser, noise: Noise, sde: SDE, steps: int, corrector_steps: int = 1, snr: float = 0.16
-) -> FloatArray:
+def predictor_corrector(denoise: Denoiser, noise: Noise, sde: SDE, steps: int, corrector_steps: int = 1) -> FloatArray:
     """Sample by a reverse-diffusion predictor and a Langevin corrector, with 1000 steps as published for MPI.
 
     Song et al. 2021, algorithms 2 (VE) and 3 (VP), written once: the forward transition from a time to a
@@ -207,8 +208,6 @@ def predictor_corrector(
         Noise levels, at least 1; the last one, at t_min, is where it denoises and stops.
     corrector_steps : int
         Langevin steps after each predictor step, M in the paper.
-    snr : float
-        Signal-to-noise ratio r of a Langevin step.
 
     Returns
     -------
@@ -218,11 +217,10 @@ def predictor_corrector(
     Raises
     ------
     InputError
-        If steps < 1, corrector_steps < 0 or snr <= 0, or the noise or the denoiser return something that does
-        not fit.
+        If steps < 1 or corrector_steps < 0, or the noise or the denoiser return something that does not fit.
     """
-    if corrector_steps < 0 or not 0.0 < snr < math.inf:
-        raise InputError(f"predictor_corrector: corrector_steps is {corrector_steps}, snr {snr}, expected >= 0 and > 0")
+    if corrector_steps < 0:
+        raise InputError(f"predictor_corrector: corrector_steps is {corrector_steps}, expected >= 0")
     times = time_grid(sde, steps).tolist()
     chain = _Chain(denoise, noise, sde, times[0])
     for t, t_next in itertools.pairwise(times):
@@ -232,7 +230,7 @@ def predictor_corrector(
         g2 = s**2 * (sigma**2 - sigma_next**2)
         # Predictor: x_i = (2 - a) x_(i+1) + G^2 score(x_(i+1), i + 1) + G z
         chain.update(t, keep=2.0 - a, pull=g2, jitter=math.sqrt(g2))
-        eps = 2.0 * a**2 * (snr * s_next * sigma_next) ** 2
+        eps = 2.0 * a**2 * (LANGEVIN_SNR * s_next * sigma_next) ** 2
         for _ in range(corrector_steps):
             # Corrector: x_i = x_i + eps score(x_i, i) + sqrt(2 eps) z
             chain.update(t_next, keep=1.0, pull=eps, jitter=math.sqrt(2.0 * eps))

@@ -22,7 +22,7 @@ about 1.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,8 @@ SIGMA_MIN: Final = 0.01
 SIGMA_MAX: Final = 10.0
 """Default highest noise level: ten times the image's standard deviation, so next to nothing of it is left."""
 
-FloatArray = npt.NDArray[np.floating[Any]]
+RHO: Final = 7.0
+"""Of the Karras grid: larger values put more levels at low noise; 1 spaces them evenly."""
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,7 @@ SDES: Final[dict[str, type[SDE]]] = {"ve": VE, "vp": VP, "sub-vp": SubVP}
 """The processes by the names a user writes."""
 
 
-def karras_sigmas(
-    steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = 7.0
-) -> npt.NDArray[np.float64]:
+def karras_sigmas(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX) -> npt.NDArray[np.float64]:
     """Lay out noise levels for few-step solvers (Karras et al. 2022, equation 5).
 
     Parameters
@@ -229,8 +228,6 @@ def karras_sigmas(
         Noise levels at which the network is evaluated, at least 1.
     sigma_min, sigma_max : float
         The lowest and highest of them, in network units. With one step there is only sigma_max.
-    rho : float
-        Larger values put more of them at low noise; 1 spaces them evenly.
 
     Returns
     -------
@@ -240,15 +237,13 @@ def karras_sigmas(
     Raises
     ------
     InputError
-        Unless steps >= 1, 0 < sigma_min < sigma_max < infinity and 0 < rho < infinity.
+        Unless steps >= 1 and 0 < sigma_min < sigma_max < infinity.
     """
     _check_steps(steps)
     _check_range(sigma_min, sigma_max)
-    if not 0.0 < rho < math.inf:
-        raise InputError(f"karras_sigmas: rho is {rho}, expected a positive number")
     ramp = np.linspace(0.0, 1.0, steps)
-    high, low = sigma_max ** (1.0 / rho), sigma_min ** (1.0 / rho)
-    sigmas = np.append((high + ramp * (low - high)) ** rho, 0.0)
+    high, low = sigma_max ** (1.0 / RHO), sigma_min ** (1.0 / RHO)
+    sigmas = np.append((high + ramp * (low - high)) ** RHO, 0.0)
     sigmas[0] = sigma_max  # the root and the power undo each other only up to rounding
     if steps > 1:
         sigmas[-2] = sigma_min

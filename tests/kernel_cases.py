@@ -181,7 +181,7 @@ def check_update(device, case):
     """Coefficients of every kind, and those that leave something out: it is not read, or not written."""
     rng, images = np.random.default_rng(case.seed + 5), case.frames * case.samples
     statistics = rng.uniform(0.5, 2.0, (len(prepare.STATISTICS), images)).astype(np.float32)
-    noise = standard_normal(11, [0], case.samples, 3, case.voxels)[0][(np.arange(images) + 2) % case.samples]
+    noise = standard_normal(11, case.samples, 3, case.voxels)[(np.arange(images) + 2) % case.samples]
     for change in (Update(0.5, -2.0, 0.3, 0.7, 1.5, 0.25, -0.5, 3), Update(noise=2.0, draw=3), Update(denoised=1.0)):
         shape = images, case.voxels
         denoised, x, saved = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))

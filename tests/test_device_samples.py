@@ -86,7 +86,7 @@ def by_torch(network, calibration, rows, sampling, sigma_range):
             return expected(network, calibration, np.repeat(row[None], count, axis=0), *given)[0] / scale
 
         def noise(draw, denoised=denoised):
-            drawn = standard_normal(sampling.seed, [0], count, draw, calibration.num_voxels)[0]
+            drawn = standard_normal(sampling.seed, count, draw, calibration.num_voxels)
             return drawn if draw else drawn + denoised(0 * drawn, np.inf) / np.float32(sde.sigma_max)
 
         images.append(scale * get_sampler(sampling.sampler)(denoised, noise, sde, sampling.steps) if scale else 0)

@@ -216,5 +216,5 @@ def test_exported_networks_explain_each_component_within_its_noise(measured):
         torch.zeros(1, len(rows), calibration.num_voxels),
     )
     start = Equilibrium(CONFIGS["deq"], GRID).start(frames)[0, :, : calibration.num_voxels]
-    expected = likelihood.combine(np.zeros((len(rows), 1, calibration.num_voxels), np.float32), 1.0)[:, 0]
+    expected = likelihood.combine(np.zeros((len(rows), calibration.num_voxels), np.float32), 1.0)
     np.testing.assert_allclose(start, expected, atol=1e-5 * np.abs(expected).max())

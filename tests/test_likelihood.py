@@ -25,20 +25,19 @@ def random_likelihood(frames=3, voxels=30, rank=12, seed=0) -> Likelihood:
 def test_proximal_step_is_the_dense_solution(spread, seed, rank):
     """argmin ||S V^T x - y||^2 / sigma^2 + ||x - m||^2 / r^2."""
     likelihood = random_likelihood(rank=rank, seed=seed)
-    mean = np.random.default_rng(seed).standard_normal((3, 2, 30)).astype(np.float32)
+    mean = np.random.default_rng(seed).standard_normal((3, 30)).astype(np.float32)
     combined = likelihood.combine(mean, spread)
     operator = (likelihood.singular_values[:, None] * likelihood.basis.T).astype(np.float64)
     for f in range(3):
         variance = float(likelihood.noise[f]) ** 2
         precision = operator.T @ operator / variance + np.eye(30) / spread**2
-        for sample in range(2):
-            right = operator.T @ likelihood.y[f].astype(np.float64) / variance + mean[f, sample] / spread**2
-            expected = np.linalg.solve(precision, right)
-            np.testing.assert_allclose(combined[f, sample], expected, atol=2e-5 * max(1, np.abs(expected).max()))
+        right = operator.T @ likelihood.y[f].astype(np.float64) / variance + mean[f] / spread**2
+        expected = np.linalg.solve(precision, right)
+        np.testing.assert_allclose(combined[f], expected, atol=2e-5 * max(1, np.abs(expected).max()))
 
 
 def test_nothing_measured_leaves_images_as_they_are():
-    images, zero = np.random.default_rng(0).standard_normal((2, 1, 9)).astype(np.float32), np.zeros((2, 1), np.float32)
+    images, zero = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32), np.zeros((2, 1), np.float32)
     nothing = Likelihood(zero, zero[0], np.zeros((9, 1), np.float32), np.ones(2, np.float32))
     np.testing.assert_array_equal(nothing.combine(images, 0.5), images)
 
@@ -79,11 +78,11 @@ def test_the_network_combines_alike():
     from mpi_fast.training.network import Signals, gains, signal_changes
 
     likelihood = random_likelihood(frames=4)
-    mean = np.random.default_rng(2).standard_normal((4, 1, 30)).astype(np.float32)
+    mean = np.random.default_rng(2).standard_normal((4, 30)).astype(np.float32)
     arrays = likelihood.y, likelihood.noise, likelihood.singular_values, likelihood.basis
     signals = Signals.of(*(torch.from_numpy(array)[None] for array in arrays))
-    changed = signal_changes(signals, torch.from_numpy(mean)[None], gains(signals, torch.full((1, 4, 1), 0.6)))
-    np.testing.assert_allclose(mean + changed[0].numpy(), likelihood.combine(mean, 0.6), atol=1e-5)
+    changed = signal_changes(signals, torch.from_numpy(mean)[None, :, None], gains(signals, torch.full((1, 4, 1), 0.6)))
+    np.testing.assert_allclose(mean + changed[0, :, 0].numpy(), likelihood.combine(mean, 0.6), atol=1e-5)
 
 
 def test_shapes_are_checked():

@@ -238,7 +238,8 @@ def test_every_fact_that_a_file_states(tmp_path):
     np.testing.assert_array_equal(found.strength[:, :, 0], [[0.012, 0.011], [0.010, 0.009]])
     np.testing.assert_array_equal(found.phase[:, :, 0], [[0.0, 0.1], [0.2, 0.3]])
     assert found.waveform.tolist() == [["sine"], ["triangle"]]
-    assert (found.unit, found.start_time, found.is_simulation) == ("A", "2018-04-19T09:49:08.814", True)
+    assert (found.unit, found.start_time) == ("A", "2018-04-19T09:49:08.814")
+    assert found.description["/experiment/isSimulation"] == 1
     np.testing.assert_array_equal(found.induction_factor, [1.5, 2.5])
     np.testing.assert_array_equal(found.transfer_function, transfer)
     assert found.description["/tracer/name"] == ["Perimag", "Synomag"]
@@ -255,4 +256,5 @@ def test_every_fact_that_a_file_states(tmp_path):
         found = file.acquisition
     for name in ("gradient", "gradients", "offset_field", "waveform", "unit", "induction_factor", "transfer_function"):
         assert getattr(found, name) is None, name
-    assert found.start_time is found.is_simulation is None
+    assert found.start_time is None
+    assert "/experiment/isSimulation" not in found.description

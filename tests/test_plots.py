@@ -15,7 +15,7 @@ def images(frames=2, shape=(5, 7)):
 
 def comparison():
     columns = [plots.Column(f"frame {index}", *images(4)) for index in range(2)]
-    return plots.comparison_figure(columns, SIZE, baseline="Kaczmarz", title="a title")
+    return plots.comparison_figure(columns, SIZE, title="a title")
 
 
 def texts(figure):
@@ -47,7 +47,7 @@ def test_one_colour_scale_for_all_frames_of_a_row():
 def test_the_comparison_has_a_row_for_each_image():
     figure = comparison()
     names = {text.split("\n")[0] for text in texts(figure)}
-    assert {"truth", "Kaczmarz", "mpi-fast", "error", "uncertainty", "frame 0", "frame 1"} <= names
+    assert {"truth", "ART", "mpi-fast", "error", "uncertainty", "frame 0", "frame 1"} <= names
 
 
 def test_empty_images_can_be_drawn(tmp_path):

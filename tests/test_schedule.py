@@ -111,9 +111,9 @@ def test_impossible_beta_is_refused(beta_min):
         VP(beta_min=beta_min)
 
 
-@given(st.integers(1, 200), st.floats(1e-4, 1.0), st.floats(1.5, 1e4), st.floats(1.0, 20.0))
-def test_karras_grid_decreases_to_zero(steps, sigma_min, ratio, rho):
-    sigmas = karras_sigmas(steps, sigma_min, sigma_min * ratio, rho)
+@given(st.integers(1, 200), st.floats(1e-4, 1.0), st.floats(1.5, 1e4))
+def test_karras_grid_decreases_to_zero(steps, sigma_min, ratio):
+    sigmas = karras_sigmas(steps, sigma_min, sigma_min * ratio)
     assert sigmas.shape == (steps + 1,)
     assert sigmas.dtype == np.float64
     assert sigmas[0] == sigma_min * ratio
@@ -127,7 +127,6 @@ def test_karras_grid_is_equation_5():
     i = np.arange(18)
     expected = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     np.testing.assert_allclose(sigmas[:-1], expected, rtol=1e-12)
-    np.testing.assert_allclose(karras_sigmas(4, 1.0, 4.0, rho=1.0), [4, 3, 2, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -137,8 +136,6 @@ def test_karras_grid_is_equation_5():
         ({"steps": 2.5}, "steps is 2.5"),
         ({"sigma_min": 0.0}, "sigma_min is 0.0"),
         ({"sigma_min": 11.0}, "sigma_min is 11.0"),
-        ({"rho": 0.0}, "rho is 0.0"),
-        ({"rho": math.nan}, "rho is nan"),
     ],
 )
 def test_karras_grid_refuses(arguments, message):

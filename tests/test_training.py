@@ -70,7 +70,7 @@ def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
     likelihood = Likelihood(y, s, v, np.full(500, 0.3, np.float32))
     signals = Signals.of(*(torch.from_numpy(array)[None] for array in (y, likelihood.noise, s, v)))
     deviation = torch.exp(unseen(signals, gains(signals, torch.ones(1, 500, 1))))[0, :, 0].numpy()
-    error = (likelihood.combine(np.zeros((500, 1, x.shape[1]), np.float32), 1.0)[:, 0] - x) / deviation
+    error = (likelihood.combine(np.zeros_like(x), 1.0) - x) / deviation
     assert error.std() == pytest.approx(1, abs=0.03)
     assert np.median(signal_scale(y, s, likelihood.noise)) == pytest.approx(0.5, rel=0.1)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def info(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, model.pt.")
+        list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, checkpoints.")
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Picture to write of what a calibration resolves.")] = None,
     quality: Annotated[
@@ -70,7 +70,7 @@ def info(
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Say what a file or folder is, and what is in it.
+    """Say what a file or folder is, a saved calibration excepted, and what is in it.
 
     Raises
     ------
@@ -81,13 +81,8 @@ def about(path: Path) -> dict[str, Any]:
         return _bundle(path)
     if path.is_file() and zipfile.is_zipfile(path):
         return _checkpoint(path)
-    from mpi_fast.calibration_file import is_calibration
     from mpi_fast.mdf import Datasets
 
-    if is_calibration(path):
-        from mpi_fast.calibration import Calibration
-
-        return _calibration(Calibration.load(path))
     with closing(Datasets(path)) as datasets:
         kind = next((name for name in _READERS if datasets.has(name)), None)
     if kind is None:
@@ -115,7 +110,6 @@ def _bundle(path: Path | str) -> dict[str, Any]:
     return {
         "kind": "model bundle",
         "path": str(bundle.path),
-        "grid": "any, planes and volumes",
         "noise levels": f"{bundle.sigma_range[0]:g} to {bundle.sigma_range[1]:g}",
         "TensorRT engines": "\n".join(str(one) for one in listed(bundle)) or "none",
         **sizes,
@@ -131,7 +125,7 @@ def _described(manifest: dict[str, Any]) -> dict[str, Any]:
         "precision": "fp32, fp16" if any(".fp16." in name for name in manifest["files"]) else "fp32",
         "frozen for one scanner": "\n".join(_graph(one) for one in manifest.get("frozen", ())) or "none",
         **{f"cost: {name}": _cost(one) for name, one in manifest.get("statistics", {}).items()},
-        **{f"difference from its checkpoint: {name}": _worst(parity, name) for name in _artefacts(parity)},
+        **{f"difference from its checkpoint: {name}": _worst(rows) for name, rows in _by_artefact(parity).items()},
         **{f"provenance: {name}": value for name, value in manifest.get("provenance", {}).items()},
     }
 
@@ -142,21 +136,22 @@ def _graph(entry: dict[str, Any]) -> str:
 
 def _cost(entry: dict[str, Any]) -> str:
     """What one frame costs, in words."""
-    of = f"of {entry['of']}: " if "of" in entry else ""
     return (
-        f"{of}{entry['nodes']} operators ({entry['nodes_before']} before simplification), "
+        f"of {entry['of']}: {entry['nodes']} operators ({entry['nodes_before']} before simplification), "
         f"{entry['parameters']} parameters, "
         f"{entry['flops'] / 1e6:.4g} MFLOP, {entry['activation_bytes'] / 2**20:.2f} MiB of activations"
     )
 
 
-def _artefacts(parity: Sequence[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(one.get("artefact", "all") for one in parity))
+def _by_artefact(parity: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for one in parity:
+        rows.setdefault(one["artefact"], []).append(one)
+    return rows
 
 
-def _worst(parity: Sequence[dict[str, Any]], artefact: str) -> str:
+def _worst(rows: Sequence[dict[str, Any]]) -> str:
     """Largest difference over all comparisons of one artefact, and what it does to images."""
-    rows = [one for one in parity if one.get("artefact", "all") == artefact]
     changes = [one["psnr_change_db"] for one in rows if one.get("psnr_change_db") is not None]
     images = f", images {min(changes):+.4f} dB PSNR" if changes else ""
     return f"{max(float(one['relative']) for one in rows):.2g} relative{images}"

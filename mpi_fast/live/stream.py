@@ -97,7 +97,7 @@ class Live:
         if periods not in ("mean", "each"):
             raise InputError(f"periods '{periods}': expected mean or each")
         self._reconstruct, self._calibration = reconstruct, reconstruct.calibration
-        self._newest, self._average, self._batch = newest, average, batch
+        self._newest, self._batch = newest, batch
         when_full: WhenFull = "newest" if newest else full
         self._frames: Line[Frame] = Line(waiting, when_full, changed)
         self._images: Line[LiveImage] = Line(waiting, "newest" if newest else "block", changed)

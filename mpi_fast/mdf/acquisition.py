@@ -112,9 +112,3 @@ class Acquisition:
     def drive_frequencies(self) -> tuple[float, ...]:
         """Frequencies in Hz of the tones that have any strength, of all drive channels."""
         return tuple(self.base_frequency / divider for divider in self.divider[self.driven].tolist())
-
-    @property
-    def is_simulation(self) -> bool | None:
-        """Whether the file says that nobody measured this."""
-        stated = self.description.get("/experiment/isSimulation")
-        return None if stated is None else bool(stated)

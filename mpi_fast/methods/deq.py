@@ -86,7 +86,7 @@ class DeqMpi(ReducedMethod):
             image, prior, signal = np.split(state, [voxels, 2 * voxels], axis=1)
             return self._model(image=image, prior=prior, signal=signal, **given)
 
-        image = told.combine(np.zeros((frames, 1, voxels), dtype=np.float32), 1.0)[:, 0]
+        image = told.combine(np.zeros((frames, voxels), dtype=np.float32), 1.0)
         multipliers = np.zeros((frames, voxels + told.y.shape[1]), dtype=np.float32)
         start = np.concatenate([image, multipliers], axis=1)
         state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)

@@ -94,10 +94,10 @@ class PlugAndPlay(ReducedMethod):
         frames, voxels = len(likelihood.y), self.calibration.num_voxels
         denoise = self._prior.of_frames(frames)
         dual = np.zeros((frames, voxels), dtype=np.float32)
-        image = likelihood.combine(dual[:, None], 1.0)[:, 0]
+        image = likelihood.combine(dual, 1.0)
         for level in self._levels:
             denoised = denoise(image + dual, level)
             if self._admm:
                 dual += image - denoised
-            image = likelihood.combine((denoised - dual)[:, None], self._strength * level)[:, 0]
+            image = likelihood.combine(denoised - dual, self._strength * level)
         return np.asarray(np.maximum(image, 0))

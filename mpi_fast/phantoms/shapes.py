@@ -130,10 +130,8 @@ def random_rotations(rng: np.random.Generator, canvas: Canvas, count: int) -> ND
     return np.asarray(frame * np.sign(np.diagonal(triangle, axis1=1, axis2=2))[:, None, :])
 
 
-def bezier(
-    rng: np.random.Generator, canvas: Canvas, count: int, points: int, reach: float = 0.8
-) -> NDArray[np.float64]:
+def bezier(rng: np.random.Generator, canvas: Canvas, count: int, points: int) -> NDArray[np.float64]:
     """Random quadratic Bezier curves as polylines (count, points, d)."""
-    control = rng.uniform(-reach, reach, (3, count, 1, canvas.dimensions)) * canvas.extent
+    control = rng.uniform(-0.8, 0.8, (3, count, 1, canvas.dimensions)) * canvas.extent
     t = np.linspace(0, 1, points)[None, :, None]
     return np.asarray((1 - t) ** 2 * control[0] + 2 * t * (1 - t) * control[1] + t**2 * control[2])

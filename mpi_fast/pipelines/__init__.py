@@ -34,7 +34,7 @@ class Frames(NamedTuple):
 
 
 class Pipeline(Protocol):
-    """Reconstructs frames of one calibration, and draws samples of their posterior; not two calls at a time."""
+    """Reconstructs frames of one calibration, not two calls at a time; some have `samples`, `graphs` or `close`."""
 
     @property
     def name(self) -> str:

@@ -124,7 +124,7 @@ class PosteriorGraph:
             denoise = Denoiser(buffers, reduced.y[index], reduced.noise[index], scales[index])
 
             def noise(draw: int, denoise: Denoiser = denoise) -> Array:
-                drawn = standard_normal(sampling.seed, [0], sampling.samples, draw, voxels)[0]
+                drawn = standard_normal(sampling.seed, sampling.samples, draw, voxels)
                 return np.asarray(drawn if draw else drawn + denoise(0 * drawn, np.inf) / np.float32(sde.sigma_max))
 
             images[index] = sampler(denoise, noise, sde, sampling.steps) * scales[index]

@@ -88,10 +88,8 @@ class Column:
     std: Array
 
 
-def comparison_figure(
-    columns: Sequence[Column], field_of_view: tuple[float, ...], *, baseline: str = "ART", title: str = ""
-) -> "Figure":
-    """Truth, a baseline, the reconstruction, its error and its uncertainty, one row each; a column for each frame.
+def comparison_figure(columns: Sequence[Column], field_of_view: tuple[float, ...], *, title: str = "") -> "Figure":
+    """Truth, ART, the reconstruction, its error and its uncertainty, one row each; a column for each frame.
 
     The first three rows share one colour scale, from zero to the largest true concentration; the others have one each.
     Of volumes, all five as the largest values along each axis, and then as the slices through the middle.
@@ -100,7 +98,7 @@ def comparison_figure(
     error, largest, spread = stack["image"] - stack["truth"], top(stack["truth"]), top(stack["std"])
     rows = [
         Row("truth", stack["truth"], CONCENTRATION, 0.0, largest),
-        Row(baseline, stack["baseline"], CONCENTRATION, 0.0, largest),
+        Row("ART", stack["baseline"], CONCENTRATION, 0.0, largest),
         Row("mpi-fast", stack["image"], CONCENTRATION, 0.0, largest, "concentration", bar_rows=3, extend="max"),
         Row("error", error, ERROR, -0.5 * largest, 0.5 * largest, "mpi-fast - truth", extend="both"),
         Row("uncertainty", stack["std"], UNCERTAINTY, 0.0, spread, "std", extend="max"),

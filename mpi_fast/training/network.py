@@ -1,7 +1,7 @@
 """The posterior mean D(x_t; sigma_t | y) of an image given its signals, with the scanner inside the network.
 
-A frame says ``y = S V^T x + sigma xi`` (see `calibration`); a sampler adds a noisy image ``x_t = x + sigma_t n``. The
-network is a sequence of blocks, each of which
+A frame says ``y = S V^T x + sigma xi`` (see `calibration`); a noisy image ``x_t = x + sigma_t n`` may stand beside it.
+The network is a sequence of blocks, each of which
 
 1. combines, exactly, the signals, the noisy image and the current image x_k, taken as certain to within a learned
    spread r_k, into a Gaussian: mean m and standard deviation d of each voxel;
