@@ -36,4 +36,4 @@ with stream:
         signals[:] = measured[number]  # once the frame before has been read
         reconstruct.enqueue(signals, out=out, stream=stream)
         images[number] = out.image[0]  # once this frame is written
-print(f"PSNR {psnr(images.get(stream=stream), phantoms).mean():.1f} dB")
+    print(f"PSNR {psnr(images.get(), phantoms).mean():.1f} dB")
