@@ -1,18 +1,21 @@
 """A CUDA device by CuPy.
 
-Three things that CuPy does not see to by itself. While a stream captures, ``ndarray.set`` and ``get`` refuse: copies go
+Four things that CuPy does not see to by itself. While a stream captures, ``ndarray.set`` and ``get`` refuse: copies go
 to the runtime directly. A stream that does not wait for the default one waits for no other either: arrays of a caller
-are adopted with an event. Memory, streams and launches belong to the current device: each call makes its own current.
+are adopted with an event. CuPy waits for the stream that an array's interface names: it is adopted without the name.
+Memory, streams and launches belong to the current device: each call makes its own current.
 """
 
 import contextlib
+import operator
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
 from mpi_fast.errors import DeviceError, InputError
-from mpi_fast.kernels.launch import SHARED_LIMIT, Array, Kernel, expect, fits
+from mpi_fast.kernels.launch import SHARED_LIMIT, Array, Event, Kernel, expect, fits, is_on_gpu
 
 
 class CupyDevice:
@@ -65,32 +68,35 @@ class CupyDevice:
         """See `Device`."""
         return int(array.data.ptr)
 
-    def adopt(self, foreign: Any) -> Array:
+    def adopt(self, foreign: Any, name: str = "signals", ordered: bool = False) -> Array:
         """See `Device`.
 
         With DLPack the producer sees to the order. For CuPy's own arrays it is an event on its current stream, and for
         libraries that have only the older interface on the stream that this names, or else on the default one.
         """
         cupy = self._cupy
+        if not is_on_gpu(foreign):
+            raise InputError(
+                f"{name}: {type(foreign).__name__} is not on a GPU: expected arrays of CuPy, PyTorch or others"
+            )
         place = self._place_of(foreign)
         if place != self._device.id:
             raise InputError(
-                f"signals are on cuda:{place}, but {self.name} reconstructs: expected them on cuda:{self._device.id}"
+                f"{name} are on cuda:{place}, but {self.name} reconstructs: expected them on cuda:{self._device.id}"
             )
         with self._device:
             if isinstance(foreign, cupy.ndarray):
-                producer = cupy.cuda.get_current_stream()
-            elif hasattr(foreign, "__dlpack__"):
+                if not ordered:
+                    self.after(cupy.cuda.get_current_stream())
+                return foreign
+            if hasattr(foreign, "__dlpack__"):
                 with self.stream:
                     return cupy.from_dlpack(foreign)
-            else:
-                named = foreign.__cuda_array_interface__.get("stream")
-                producer = cupy.cuda.ExternalStream(named) if named else cupy.cuda.Stream.null
-            event = cupy.cuda.Event(disable_timing=True)
-            producer.record(event)
-            self.stream.wait_event(event)
-            with self.stream:
-                return cupy.asarray(foreign)
+            interface = foreign.__cuda_array_interface__
+            if not ordered:
+                self.after(interface.get("stream") or 0)
+            unnamed = SimpleNamespace(__cuda_array_interface__={**interface, "stream": None}, owner=foreign)
+            return cupy.asarray(unnamed)
 
     def _place_of(self, foreign: Any) -> int:
         """Number of the device that holds an array."""
@@ -153,6 +159,27 @@ class CupyDevice:
                     runtime.graphDestroy(runtime.streamEndCapture(self.stream_address))
                 raise
             return CudaGraph(runtime, runtime.streamEndCapture(self.stream_address), self)
+
+    def after(self, stream: Any) -> None:
+        """See `Device`."""
+        self._order(_address_of(stream), self.stream_address)
+
+    def before(self, stream: Any) -> None:
+        """See `Device`."""
+        self._order(self.stream_address, _address_of(stream))
+
+    def _order(self, first: int, then: int) -> None:
+        with self._device:
+            event = self._cupy.cuda.Event(disable_timing=True)
+            self._cupy.cuda.runtime.eventRecord(event.ptr, first)
+            self._cupy.cuda.runtime.streamWaitEvent(then, event.ptr)
+
+    def mark(self) -> Event:
+        """See `Device`."""
+        with self._device:
+            event: Event = self._cupy.cuda.Event(disable_timing=True)
+            self.stream.record(event)
+            return event
 
     def wait(self) -> None:
         """See `Device`."""
@@ -223,3 +250,12 @@ def count_nodes(handle: int) -> int:
 def _itself(array: Array) -> tuple[Array, tuple[int, ...], Any]:
     """For `expect`: whatever shape and type it has, but contiguous."""
     return array, tuple(array.shape), array.dtype
+
+
+def _address_of(stream: Any) -> int:
+    """Of a stream of CuPy or PyTorch, or given as such."""
+    try:
+        return operator.index(getattr(stream, "ptr", getattr(stream, "cuda_stream", stream)))
+    except TypeError:
+        expected = "expected a CUDA stream of CuPy or PyTorch, or its address"
+        raise InputError(f"stream {stream!r}: {expected}") from None

@@ -13,6 +13,7 @@ from mpi_fast.errors import DeviceError, InputError
 Array = Any
 """An array of the device: `shape`, `dtype` and `flags` as in NumPy."""
 
+DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU; more must be asked for
 
 
@@ -34,6 +35,19 @@ class Graph(Protocol):
 
     def launch(self) -> None:
         """Enqueue all of it on the stream that it was recorded from."""
+        ...
+
+
+class Event(Protocol):
+    """A point of a stream."""
+
+    @property
+    def done(self) -> bool:
+        """Whether everything before it is done."""
+        ...
+
+    def synchronize(self) -> None:
+        """Return when it is."""
         ...
 
 
@@ -72,11 +86,24 @@ class Device(Protocol):
         """Of an array's first element, as other libraries take it."""
         ...
 
-    def adopt(self, foreign: Any) -> Array:
-        """An array of another library, its memory shared; whoever still writes it is waited for by this stream.
+    def adopt(self, foreign: Any, name: str = "signals", ordered: bool = False) -> Array:
+        """An array of another library, its memory shared, without waiting.
 
-        InputError for an array of another device.
+        Unless all that uses it is ``ordered`` already, what this library calls its current stream is waited for by this
+        stream. InputError, with its name, for an array of another device, and of none.
         """
+        ...
+
+    def after(self, stream: Any) -> None:
+        """What is enqueued here from now on begins after what is on that stream, of any library, by now."""
+        ...
+
+    def before(self, stream: Any) -> None:
+        """What is enqueued on that stream from now on begins after what is enqueued here by now."""
+        ...
+
+    def mark(self) -> Event:
+        """The end of what is enqueued by now."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -133,6 +160,13 @@ def expect(where: str, shape_of: dict[str, tuple[Array, tuple[int, ...], DTypeLi
                 f"{where}: {name} is {array.dtype} {tuple(array.shape)}{layout}, "
                 f"expected {np.dtype(dtype)} {shape}, C-contiguous"
             )
+
+
+def is_on_gpu(array: Any) -> bool:
+    """Whether an array of any library is in the memory of a CUDA device."""
+    if hasattr(array, "__cuda_array_interface__"):
+        return True
+    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA
 
 
 def fits(device: Device, kernel: Kernel, shared: int) -> None:

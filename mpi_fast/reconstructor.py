@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ from mpi_fast.errors import InputError
 from mpi_fast.flags import Flag, is_strict, of_samples
 from mpi_fast.forks import renew_in_children
 from mpi_fast.inspection import Inspection
+from mpi_fast.kernels.launch import is_on_gpu
 from mpi_fast.limits import EVALUATIONS, MOST_EVALUATIONS
 from mpi_fast.machine import cores
 from mpi_fast.ordered import Ordered
+from mpi_fast.pending import Pending
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
-from mpi_fast.pipelines.choose import choose, close, is_on_gpu, on_device
+from mpi_fast.pipelines.choose import choose, close, enqueue, warmup
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
@@ -71,10 +74,6 @@ class Reconstructor:
         frame is foreign.
     on_bad_frame : str
         ``mark``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
-
-    Attributes
-    ----------
-    evaluations : int
 
     Raises
     ------
@@ -135,8 +134,7 @@ class Reconstructor:
         return {**vars(self), "_made": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._lock = threading.Lock()
+        vars(self).update(state, _lock=threading.Lock())
         renew_in_children(self)
 
     @property
@@ -157,7 +155,7 @@ class Reconstructor:
         signals : (F, C, V) real volts, (F, C, K) complex spectra, or (F, M) complex selected rows
             Background-corrected, see `Calibration.select`. Of NumPy; or of CuPy, PyTorch and others that keep them on
             the GPU that reconstructs: then the images stay there, as CuPy arrays, NaN comes out as NaN, and nobody
-            looks for bad frames.
+            looks for bad frames. To go on without waiting for them, see `enqueue`.
         flags : (F,) uint8, optional
             What is known of the frames already; see `flags.Flag`.
 
@@ -168,15 +166,40 @@ class Reconstructor:
         DeviceError
             When the GPU fails and was asked for.
         """
+        if is_on_gpu(signals):
+            return replace(self.enqueue(signals).wait(), flags=flags)
         began = time.perf_counter()
         with self._lock:
-            pipeline, _ = self._chosen()
-            if is_on_gpu(signals):
-                frames, misfit = on_device(pipeline, signals), None
-            else:
-                rows, flags = self._prepared(signals, flags)
-                frames, misfit, flags = self._judged(rows, flags, pipeline(rows))
-        return self._result(frames, misfit, flags, began)
+            rows, flags = self._prepared(signals, flags)
+            frames, misfit, flags = self._judged(rows, flags, self._chosen()[0](rows))
+        return frames.on(self.calibration.grid, began, misfit, flags)
+
+    def enqueue(self, signals: Any, *, out: Reconstruction | None = None, stream: Any = None) -> Pending:
+        """Begin to reconstruct frames that are on the GPU, by its own kernels, and return.
+
+        Calls are done in their order. The first of a number of frames waits, see `warmup`. Selected rows as complex64
+        and ``out`` need no memory.
+
+        Parameters
+        ----------
+        signals : array
+            As for `__call__`, on the GPU.
+        out : Reconstruction, optional
+            Written instead of new arrays: of an earlier call, or made of your own, float32 and C-contiguous.
+        stream : optional
+            CUDA stream of CuPy or PyTorch, or its address. Work begins after what is on it; what is enqueued on it from
+            then on, such as the next signals, begins when the images are there. Without it, what is on the current
+            stream of the signals' library is waited for, and signals must stay as they are until `Pending.done`.
+
+        Raises
+        ------
+        InputError, MismatchError, DeviceError
+            As `__call__`; also for arrays that are not on the GPU, and where no kernels of its own run.
+        """
+        began = time.perf_counter()
+        with self._lock:
+            frames, event = enqueue(self._chosen()[0], signals, out, stream)
+        return Pending(frames.on(self.calibration.grid, began) if out is None else out, event, signals, began)
 
     def warmup(self, *frames: int) -> None:
         """Reconstruct so many empty frames at once, for each number, so that no later call waits for a first one.
@@ -185,7 +208,7 @@ class Reconstructor:
         """
         for count in frames:
             with self._lock:
-                self._chosen()[0](np.zeros((count, self.calibration.num_rows), np.complex64))
+                warmup(self._chosen()[0], np.zeros((count, self.calibration.num_rows), np.complex64))
 
     def close(self) -> None:
         """Give back the GPU's memory. A later call begins anew."""
@@ -193,14 +216,6 @@ class Reconstructor:
             made, self._made = self._made, None
             if made is not None:
                 close(made[0])
-
-    def _result(
-        self, frames: Frames, misfit: Array | None, flags: NDArray[np.uint8] | None, began: float
-    ) -> Reconstruction:
-        count, grid = len(frames.image), self.calibration.grid
-        image, std = (array.reshape(count, *grid) for array in (frames.image, frames.std))
-        elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
-        return Reconstruction(image, std, frames.snr_db, frames.noise_floor, elapsed, misfit, flags, frames.quantiles)
 
     def samples(
         self,
@@ -240,8 +255,7 @@ class Reconstructor:
         InputError, MismatchError
             For options out of range, and signals that do not fit or are not finite.
         """
-        pipeline, _ = self._chosen()
-        draw = getattr(pipeline, "samples", None)
+        draw = getattr(pipeline := self._chosen()[0], "samples", None)
         if draw is None:
             raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
         sampling = Sampling(count, steps, seed, sampler, sde)
@@ -307,11 +321,9 @@ class Reconstructor:
         self._inspection = self._inspection.restarted(getattr(frames, "noise", None))
         if verdict is not None:
             self._inspection.verdict = verdict
-        if workers > 1:
-            yield from self._stream_from(Workers(self._choose, workers), frames)
-            return
-        if cluster is not None:
-            yield from self._stream_from(self._cluster(cluster), frames)
+        if workers > 1 or cluster is not None:
+            pool = Workers(self._choose, workers) if cluster is None else self._cluster(cluster)
+            yield from self._stream_from(pool, frames)
             return
         for signals in frames:
             yield self(signals, getattr(frames, "flags", None))
@@ -333,5 +345,6 @@ class Reconstructor:
         began = time.perf_counter()
         with workers as pool:
             for images in pool.map(prepared()):
-                yield self._result(*self._judged(*waiting.popleft(), images), began)
+                judged, misfit, flags = self._judged(*waiting.popleft(), images)
+                yield judged.on(self.calibration.grid, began, misfit, flags)
                 began = time.perf_counter()

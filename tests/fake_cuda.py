@@ -98,6 +98,8 @@ class Array(np.ndarray):
         return fresh(self.gpu, found)
 
     def astype(self, dtype, **options):
+        if self.dtype == dtype and not options.get("copy", True):
+            return self
         self._now([self])
         return fresh(self.gpu, self.view(np.ndarray).astype(dtype, **options))
 
@@ -199,11 +201,19 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         for node in gpu.graphs[handle]:
             gpu.of(pointer).enqueue(*node)
 
+    def of(pointer):
+        return gpu.of(pointer or gpu.default[gpu.device].pointer)
+
     def asarray(array):
         if isinstance(array, Array):
             return array
         if hasattr(array, "__cuda_array_interface__"):
-            return array.array
+            told = array.__cuda_array_interface__
+            if told.get("stream") is not None:  # CuPy waits for it
+                gpu.of(told["stream"]).synchronize()
+            dtype = np.dtype(told["typestr"])
+            whole = memory_at(told["data"][0], int(np.prod(told["shape"])) * dtype.itemsize)
+            return whole.view(dtype).reshape(told["shape"]).view(Array)
         return fresh(gpu, np.asarray(array))
 
     runtime = SimpleNamespace(
@@ -212,6 +222,8 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         getDevice=lambda: gpu.device,
         pointerGetAttributes=lambda address: SimpleNamespace(device=gpu.memory(address).device),
         memcpyAsync=copy,
+        eventRecord=lambda event, pointer: of(pointer).record(Event.known[event]),
+        streamWaitEvent=lambda pointer, event: of(pointer).wait_event(Event.known[event]),
         memcpyHostToDevice=TO_DEVICE,
         memcpyDeviceToHost=TO_HOST,
         streamBeginCapture=begin,
@@ -231,7 +243,6 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         is_available=lambda: True,
         Device=lambda index=None: Device(gpu, capability, index),
         Stream=new_stream,
-        ExternalStream=gpu.of,
         Event=Event,
         get_current_stream=lambda: gpu.stream,
         runtime=runtime,

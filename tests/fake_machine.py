@@ -10,6 +10,8 @@
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -153,8 +155,22 @@ class Stream:
 
 
 class Event:
+    known: ClassVar = WeakValueDictionary()  # by what the runtime calls them
+
     def __init__(self, block=False, disable_timing=False):
-        self.stream, self.clock = None, {}
+        self.stream, self.clock, self.ptr = None, {}, id(self)
+        self.known[self.ptr] = self
 
     def record(self, stream):
         stream.record(self)
+
+    @property
+    def done(self):
+        ran = self.stream.clock[self.stream.pointer] - len(self.stream.queue)
+        return ran >= self.clock.get(self.stream.pointer, 0)
+
+    def synchronize(self):
+        self.stream.refuse_in_capture("waiting")
+        self.stream.drain(self.clock.get(self.stream.pointer, 0))
+        for who, when in self.clock.items():
+            self.stream.gpu.clock[who] = max(self.stream.gpu.clock[who], when)

@@ -179,7 +179,7 @@ def test_the_stand_in_finds_signals_that_nobody_waits_for(gpu):
     work = Reduction(device := CupyDevice())
     made = ByInterface(gpu, work.rows(7))
     with device.active(), pytest.raises(fake_cuda.RaceError, match="may not have written yet"):
-        work.signals[:] = gpu.cupy.asarray(made)
+        work.signals[:] = made.array
 
 
 def test_the_stand_in_finds_a_buffer_of_the_default_stream(gpu):

@@ -62,16 +62,16 @@ def test_arrays_of_the_device_in_any_form(make, calibration, rows, wanted):
     spectra = np.full((len(rows), *calibration.selection.shape), 0j, np.complex64)
     spectra[:, calibration.selection] = rows
     for signals in (rows, spectra, np.fft.irfft(spectra, axis=-1)):
-        agree(pipeline.on_device(signals), wanted, 2e-3)
+        agree(pipeline.enqueue(signals)[0], wanted, 2e-3)
     with pytest.raises(MismatchError, match="on the GPU"):
-        pipeline.on_device(rows[:, 1:])
+        pipeline.enqueue(rows[:, 1:])
 
 
 @needs_compiler
 def test_nan_on_the_device_is_not_hidden(make, rows):
     broken = rows[:2].copy()
     broken[1, 3] = np.nan
-    found = make().on_device(broken)
+    found, _ = make().enqueue(broken)
     assert np.isfinite(found.image[0]).all()
     assert np.isnan(found.image[1]).all()
 
@@ -168,5 +168,5 @@ class OnGpu:
 
 
 def test_arrays_of_a_gpu_need_one(calibration):
-    with pytest.raises(InputError, match="signals are on a GPU"):
+    with pytest.raises(InputError, match="arrays that are on a GPU are not for ONNX Runtime on the CPU"):
         Reconstructor(calibration, device="cpu")(OnGpu())

@@ -11,14 +11,14 @@ from kernel_cases import Case, check_network, check_prepare, check_reduce, check
 from network_cases import expected, loop_of, random_network, trained_network
 from shim import GUARD, POISON
 
-from mpi_fast import Reconstructor
+from mpi_fast import Reconstruction, Reconstructor
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
-from mpi_fast.pipelines import Sampling
+from mpi_fast.pipelines import Frames, Sampling
 from mpi_fast.pipelines.device import PosteriorOnDevice
 
 pytestmark = pytest.mark.gpu
@@ -188,6 +188,42 @@ def test_arrays_that_are_on_the_gpu_stay_there(device, calibration, pipeline, ro
         out = reconstruct(make_signals())
         assert isinstance(out.image, cupy.ndarray)
         np.testing.assert_array_equal(out.image.get().reshape(wanted.shape), wanted)
+
+
+def test_a_loop_on_a_stream_of_its_own_neither_waits_nor_allocates(device, calibration, pipeline, rows):
+    """Signals and results are written again for every frame, by CuPy and by PyTorch, behind work that takes a while."""
+    import cupy
+    import torch
+
+    reconstruct = Reconstructor(calibration, device="cuda")
+    wanted = np.concatenate([pipeline(row[None]).image for row in rows]).reshape(COUNT, *calibration.grid)
+    reconstruct.warmup(1)
+    measured, signals = cupy.asarray(rows), cupy.zeros((1, rows.shape[1]), np.complex64)
+    images, busy = cupy.empty(wanted.shape, np.float32), cupy.ones((4096, 4096), np.float32)
+    out, pool = reconstruct.enqueue(signals).wait(), cupy.get_default_memory_pool()
+    by_torch = torch.cuda.Stream()
+    for stream in (cupy.cuda.Stream(non_blocking=True), by_torch, by_torch.cuda_stream):
+        address = getattr(stream, "ptr", by_torch.cuda_stream)
+        cupy.cuda.get_current_stream().synchronize()
+        with cupy.cuda.ExternalStream(address) as own:
+            for _ in range(20):
+                cupy.matmul(busy, busy, out=cupy.empty_like(busy))
+            used = pool.total_bytes()
+            for number in range(COUNT):
+                signals[:] = measured[number]
+                pending = reconstruct.enqueue(signals, out=out, stream=stream)
+                images[number] = out.image[0]
+            signals.fill(np.nan)
+            assert not pending.done
+            assert pool.total_bytes() == used
+            own.synchronize()
+        assert pending.done
+        np.testing.assert_array_equal(images.get(), wanted)
+        images.fill(0)
+    tensors = {name: torch.empty(getattr(out, name).shape, device="cuda") for name in Frames._fields}
+    given = Reconstruction(**tensors, elapsed_ms=0.0)
+    found = reconstruct.enqueue(torch.from_numpy(rows[:1]).cuda(), out=given).wait()
+    np.testing.assert_array_equal(found.image.cpu().numpy(), wanted[:1])
 
 
 def test_a_full_gpu_gives_one_message(device, calibration, rows):

@@ -102,7 +102,8 @@ def test_batches_padded_whole_and_by_turns_and_arrays_of_the_device(monkeypatch,
     signals = gpu.cupy.empty(rows.shape, np.complex64)
     stream.enqueue(lambda: signals.view(np.ndarray).__setitem__(..., rows), (), [signals.ctypes.data])
     with stream:  # the caller's, which is still writing
-        found = pipeline.on_device(signals)
+        found, event = pipeline.enqueue(signals)
+    event.synchronize()
     np.testing.assert_array_equal(found.image.view(np.ndarray), one_by_one)
 
 

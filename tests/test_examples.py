@@ -106,6 +106,12 @@ def test_a_cluster(run):
     assert min(numbers(r"PSNR (\S+) dB", "".join(lines))) > 20
 
 
+def test_arrays_on_the_gpu(run):
+    """Where there is none; on a stand-in for one: test_programs.py."""
+    found = run("gpu_arrays")
+    assert found == "There is no GPU here, or no CuPy.\n" or numbers(r"PSNR (\S+) dB", found)[0] > 20
+
+
 def test_onnx_without_mpi_fast(run, tmp_path):
     """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
     model = packaged() / PLANE

@@ -6,6 +6,7 @@
 ``choose``  which of them, for a machine and what the caller asks for
 """
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 from mpi_fast.limits import LIMITS
+from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.samplers import SAMPLERS
 from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
@@ -31,6 +33,19 @@ class Frames(NamedTuple):
     snr_db: Array
     noise_floor: Array
     quantiles: Array
+
+    def on(
+        self,
+        grid: tuple[int, ...],
+        began: float,
+        misfit: Array | None = None,
+        flags: NDArray[np.uint8] | None = None,
+    ) -> Reconstruction:
+        """Images of voxels in their places, and the time since ``began``."""
+        count = len(self.image)
+        image, std = (array.reshape(count, *grid) for array in (self.image, self.std))
+        elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
+        return Reconstruction(image, std, self.snr_db, self.noise_floor, elapsed, misfit, flags, self.quantiles)
 
 
 class Pipeline(Protocol):

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import DeviceError, InputError, ModelError, MPIFastError
+from mpi_fast.kernels.launch import Event
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.pipelines import Array, Frames, Pipeline, Sampling
 from mpi_fast.pipelines.graph import PosteriorGraph
+from mpi_fast.reconstruction import Reconstruction
 
 ENGINES = "auto", "onnx", "tensorrt"
 PRECISIONS = "fp16", "tf32", "fp32"  # of TensorRT's engines
-DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 
 
 def choose(
@@ -138,9 +139,20 @@ class WithFallback:
             self._pipeline, _ = self._on_cpu()
             return work(self._pipeline)
 
-    def on_device(self, signals: Any) -> Frames:
-        """See `PosteriorOnDevice.on_device`; nothing falls back, since the caller wants the images on the GPU."""
-        return on_device(self._pipeline, signals)
+    def warmup(self, rows: NDArray[np.complex64]) -> None:
+        """See `warmup`."""
+        self._try(lambda pipeline: warmup(pipeline, rows))
+
+    def enqueue(self, signals: Any, out: Reconstruction | None = None, stream: Any = None) -> tuple[Frames, Event]:
+        """See `PosteriorOnDevice.enqueue`; nothing falls back, since the caller wants the images on the GPU."""
+        return enqueue(self._pipeline, signals, out, stream)
+
+
+def warmup(pipeline: Pipeline, rows: NDArray[np.complex64]) -> None:
+    """Reconstruct rows, from the host and where that can be from the GPU, to have done so once."""
+    pipeline(rows)
+    if hasattr(pipeline, "warmup"):
+        pipeline.warmup(rows)
 
 
 def close(pipeline: Pipeline) -> None:
@@ -149,19 +161,16 @@ def close(pipeline: Pipeline) -> None:
         pipeline.close()
 
 
-def on_device(pipeline: Pipeline, signals: Any) -> Frames:
+def enqueue(
+    pipeline: Pipeline, signals: Any, out: Reconstruction | None = None, stream: Any = None
+) -> tuple[Frames, Event]:
     """Frames from and to arrays of a GPU; InputError for pipelines that do not run on one."""
-    if not hasattr(pipeline, "on_device"):
-        raise InputError(f"the signals are on a GPU, but {pipeline.name} reconstructs: expected NumPy arrays")
-    frames: Frames = pipeline.on_device(signals)
-    return frames
-
-
-def is_on_gpu(array: Any) -> bool:
-    """Whether an array of any library is in the memory of a CUDA device."""
-    if hasattr(array, "__cuda_array_interface__"):
-        return True
-    return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA
+    if not hasattr(pipeline, "enqueue"):
+        raise InputError(
+            f"arrays that are on a GPU are not for {pipeline.name}: expected device='cuda' and a plane, or NumPy arrays"
+        )
+    enqueued: tuple[Frames, Event] = pipeline.enqueue(signals, out, stream)
+    return enqueued
 
 
 def _no_gpu() -> str | None:

@@ -8,6 +8,7 @@ the other's work.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import network_parameters
 from mpi_fast.errors import MismatchError
 from mpi_fast.kernels.capture import Capture, CapturedFrames
-from mpi_fast.kernels.launch import Array, Device
+from mpi_fast.kernels.launch import Array, Device, Event, expect
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.sampling import PosteriorSampler
@@ -26,6 +27,7 @@ from mpi_fast.kernels.weights import Weights
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.pipelines import Frames, Sampling
 from mpi_fast.pipelines.failures import device_errors
+from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
 
@@ -113,36 +115,62 @@ class PosteriorOnDevice:
                 self._collect(out, *busy.popleft())
         return out
 
-    def on_device(self, signals: Array) -> Frames:
+    def enqueue(self, signals: Array, out: Reconstruction | None = None, stream: Any = None) -> tuple[Frames, Event]:
         """From and to arrays of the device; nobody looks at them on the way, so NaN comes out as NaN.
+
+        What is allocated belongs to one stream, that of `_device`, which every lane follows and which follows every
+        lane: so memory that goes back is never written by the next call while a lane of this one still reads it.
 
         Parameters
         ----------
         signals : as `Calibration.rows` takes them, on the device
-            They may still be in the making on their library's current stream; what this returns is done.
+        out : Reconstruction, optional
+            Arrays of the device to write instead of new ones.
+        stream : optional
+            See `Reconstructor.enqueue`. Without it, signals may still be in the making on their library's current one.
+
+        Returns
+        -------
+        Frames
+            Of what is written once the event is done.
+        Event
 
         Raises
         ------
         MismatchError
             For channels, samples, frequencies or rows other than the calibration's.
         InputError
-            For signals on another device.
+            For arrays on another device or none, and ``out`` of other shapes or types.
         """
+        device = self._device
         with device_errors():
-            adopted = self._device.adopt(signals)
-            with self._device.active():
+            if stream is not None:
+                device.after(stream)
+            adopted = device.adopt(signals, ordered=stream is not None)
+            with device.active():
                 rows = self._select(adopted)
-            out = self._results(len(rows), lambda shape: self._device.empty(shape, np.float32))
-            self._device.wait()
+            if out is None:
+                frames = self._results(len(rows), lambda shape: device.empty(shape, np.float32))
+            else:
+                frames = self._adopted(out, len(rows), stream is not None)
             for start in range(0, len(rows), self.batch):
                 part = slice(start, min(start + self.batch, len(rows)))
                 lane, loop = self._lane(part.stop - part.start, 0)
                 with loop.device.active(), loop.device.span(f"{part.stop - part.start} frames on the device"):
+                    loop.device.after(device.stream_address)
                     loop.signals[: len(rows[part])], loop.signals[len(rows[part]) :] = rows[part], 0
                     lane.between()
-                    _take(out, loop.outputs, part)
-                loop.device.wait()
-        return out
+                    _take(frames, loop.outputs, part)
+                    loop.device.before(device.stream_address)
+            if stream is not None:
+                device.before(stream)
+            return frames, device.mark()
+
+    def warmup(self, rows: NDArray[np.complex64]) -> None:
+        """Capture and compile what `enqueue` needs for so many rows."""
+        with device_errors():
+            _, event = self.enqueue(self._device.upload(rows))
+            event.synchronize()
 
     def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> NDArray[np.float32]:
         """See `graph.PosteriorGraph.samples`: (F, samples, N), many at once, whatever frame they are of."""
@@ -162,6 +190,7 @@ class PosteriorOnDevice:
         with device_errors():
             for _, loop in self._lanes.values():
                 loop.device.wait()
+            self._device.wait()
             self._lanes.clear()
             self._samplers.clear()
             self._device.release()
@@ -173,6 +202,15 @@ class PosteriorOnDevice:
     def _results(self, frames: int, empty: Callable[[tuple[int, ...]], Array]) -> Frames:
         image, alone = (frames, self._calibration.num_voxels), (frames,)
         return Frames(*map(empty, (image, image, alone, alone, (frames, len(LEVELS)))))
+
+    def _adopted(self, out: Reconstruction, frames: int, ordered: bool) -> Frames:
+        """The arrays of a caller, if they are what is written."""
+        image = frames, *self._calibration.grid
+        shapes = {"image": image, "std": image, "quantiles": (frames, len(LEVELS))}
+        given = {name: self._device.adopt(getattr(out, name), f"out: {name}", ordered) for name in Frames._fields}
+        expect("out", {name: (array, shapes.get(name, (frames,)), np.float32) for name, array in given.items()})
+        with self._device.active():
+            return Frames(**given | {name: given[name].reshape(frames, -1) for name in ("image", "std")})
 
     def _select(self, signals: Array) -> Array:
         """Selected rows (F, M), as `Calibration.rows` does."""
@@ -186,7 +224,7 @@ class PosteriorOnDevice:
                 f"signals {signals.dtype} {signals.shape} on the GPU: the calibration has (channels, frequencies) "
                 f"{calibration.selection.shape} and {calibration.num_rows} selected rows"
             )
-        return signals.astype(np.complex64)
+        return signals.astype(np.complex64, copy=False)
 
     def _lane(self, frames: int, turn: int) -> Lane:
         """The lane of the smallest batch that holds so many frames, and what it runs."""
