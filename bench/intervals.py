@@ -1,6 +1,6 @@
 """How wide 95 % intervals must be, on validation frames of scanners that training never saw: one factor per checkpoint.
 
-    python bench/intervals.py [--write mpi_fast/models/default.pt]
+    python bench/intervals.py [--model BUNDLE] [--write mpi_fast/models/default.pt]
 
 In training the network learns what 95 % of its errors do not exceed. On other scanners and phantoms than those of the
 training its errors are larger than it thinks. By how much, is measured on the frames on which `mpi_fast.comparison`
@@ -25,12 +25,12 @@ SCANNERS, SNRS_DB = ("in", "fine"), (5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 35.0)
 LEVEL = 0.95
 
 
-def ratios(scanner: str, snr_db: float) -> NDArray[np.float32]:
+def ratios(model: str, scanner: str, snr_db: float) -> NDArray[np.float32]:
     """Error over half width of every voxel within the trajectory's field of view."""
     setup = Setup(scanner)
     _, calibration = measured(setup.heldout)
     signals, truth = frames(setup, snr_db, VALIDATION)
-    found = Reconstructor(calibration, device="cpu", threads=1)(signals)
+    found = Reconstructor(calibration, model, device="cpu", threads=1)(signals)
     width = found.half_width(LEVEL)[:, setup.covered()]
     return np.asarray(np.abs(found.image - truth)[:, setup.covered()] / np.maximum(width, np.finfo(np.float32).tiny))
 
@@ -47,12 +47,13 @@ def widen(checkpoint: Path, factor: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="default")
     parser.add_argument("--write", type=Path, metavar="CHECKPOINT")
     arguments = parser.parse_args()
     found = []
     for scanner in SCANNERS:
         for snr_db in SNRS_DB:
-            found.append(ratios(scanner, snr_db))
+            found.append(ratios(arguments.model, scanner, snr_db))
             print(f"{scanner}, {snr_db:g} dB: 95 % intervals hold {(found[-1] <= 1).mean():.1%}")
     factor = float(np.quantile(np.concatenate([one.ravel() for one in found]), LEVEL))
     print(f"95 % of all errors are at most {factor:.3f} half widths")
