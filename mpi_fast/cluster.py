@@ -52,8 +52,8 @@ class Cluster(Ordered):
     make : callable
         Makes the pipeline on a device; it is pickled, and put into the cluster's memory once.
     address : str
-        Of the cluster; ``auto`` joins the one that runs here or that RAY_ADDRESS names, else starts one on this machine
-        for as long as the block lasts. A program that has called ``ray.init`` uses what it has joined.
+        Of the cluster; ``auto`` joins the one that RAY_ADDRESS names, or that ``ray start`` began here, else starts one
+        on this machine for as long as the block lasts. A program that has called ``ray.init`` uses what it has joined.
     threads : int
         Cores of each actor.
     device : str
@@ -199,15 +199,12 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     ray._private.worker._worker_logs_enabled = False  # of lost actors it tells all the same
     handled = signal.getsignal(signal.SIGTERM)
     try:
-        try:
-            if re.fullmatch(r"[^/]+:\d+", address):  # Ray would try for minutes
-                host, _, port = address.rpartition(":")
-                socket.create_connection((host, int(port)), TIMEOUT).close()
-            ray.init(address, **quiet)
-        except ConnectionError:  # none runs here
-            if address != "auto" or "RAY_ADDRESS" in os.environ:
-                raise
+        if address == "auto" and "RAY_ADDRESS" not in os.environ and not _runs_here(ray):
             ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
+        else:
+            if re.fullmatch(r"[^/]+:\d+", address):
+                _knock(address)
+            ray.init(None if address == "auto" else address, **quiet)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise DeviceError(f"cluster '{address}': cannot be joined: {error}") from error
     finally:
@@ -218,3 +215,19 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     finally:
         ray.shutdown()
         ray._private.worker._worker_logs_enabled = True
+
+
+def _runs_here(ray: Any) -> bool:
+    """Whether ``ray start`` began a cluster here that lives; not one of another program, which would end with it."""
+    address = ray._private.utils.read_ray_address()
+    try:
+        return bool(address) and _knock(address)
+    except (OSError, OverflowError, ValueError):
+        return False
+
+
+def _knock(address: str) -> bool:
+    """True, or OSError where nothing listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), TIMEOUT).close()
+    return True
