@@ -216,7 +216,7 @@ class Calibration:
 
     @classmethod
     def from_scan(cls, scan: CalibrationScan, rows: RowFilter, report: Report = silent) -> "Calibration":
-        """Correct candidates for background, keep those of enough SNR, whiten and reduce them; raises as `from_arrays`."""
+        """Correct candidates for background, keep those of enough SNR, whiten, reduce; raises as `from_arrays`."""
         if not scan.candidates.any():
             rows.select(scan.candidates, None)
         scan = scan.cleaned().with_snr()
@@ -342,7 +342,7 @@ class Calibration:
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> "Calibration":
-        """Load a saved calibration, with which options are an InputError; or calibrate from an MDF file, as `from_mdf`."""
+        """Load a saved calibration, for which options are an InputError, or calibrate from MDF, see `from_mdf`."""
         if not is_calibration(path):
             return cls.from_mdf(path, **options)
         if any(value is not None for value in options.values()):
