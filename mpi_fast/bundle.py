@@ -61,7 +61,17 @@ LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffer
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle: its folder and its manifest; of one in memory, its files as well."""
+    """An opened bundle.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    manifest : dict
+        As the head of this module says.
+    contents : dict of str to bytes
+        Its files, of a bundle in memory; empty for one that is read from its folder.
+    """
 
     path: Path
     manifest: dict[str, Any]

@@ -216,7 +216,7 @@ class Calibration:
 
     @classmethod
     def from_scan(cls, scan: CalibrationScan, rows: RowFilter, report: Report = silent) -> "Calibration":
-        """Correct the candidate rows for background, keep those of enough SNR, whiten them and reduce."""
+        """Correct candidates for background, keep those of enough SNR, whiten, reduce; raises as `from_arrays`."""
         if not scan.candidates.any():
             rows.select(scan.candidates, None)
         scan = scan.cleaned().with_snr()
@@ -254,7 +254,7 @@ class Calibration:
         )
 
     def rows(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
-        """Select the rows of frames, all of which must be finite; see `select`.
+        """Select the rows of frames, all of which must be finite: signals as `select` takes them, to (F, M) complex64.
 
         Raises
         ------
@@ -342,7 +342,7 @@ class Calibration:
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> "Calibration":
-        """Load a saved calibration, or calibrate from an MDF file with the options of `from_mdf`."""
+        """Load a saved calibration, for which options are an InputError, or calibrate from MDF, see `from_mdf`."""
         if not is_calibration(path):
             return cls.from_mdf(path, **options)
         if any(value is not None for value in options.values()):

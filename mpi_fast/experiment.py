@@ -85,7 +85,7 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
     ----------
     scanner : Scanner
     snr_db : float
-        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz.
+        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz; InputError if it is no number.
     rng : numpy Generator
     """
     if not np.isfinite(snr_db):
@@ -172,7 +172,8 @@ class Receiver:
     selection : (C, K') bool
         The rows over which the SNR is meant: those of a calibration.
     snr_db : float
-        ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame (in a typical one if ``steady``).
+        ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame (in a typical one if ``steady``);
+        InputError if it is no number.
     rng : numpy Generator
     kind : str
         See `noise.complex_noise`. ``drift`` wanders within each call of `frames`.
@@ -220,7 +221,7 @@ class Receiver:
         return np.asarray(signals + scale[:, None, None] * noise + self._empty, dtype=np.complex64)
 
     def background(self, count: int) -> Spectra:
-        """Measure nothing, with the noise of a typical frame: (count, C, K') complex64; call `frames` first."""
+        """Measure nothing, with a typical frame's noise: (count, C, K') complex64; InputError before any `frames`."""
         if self._empty is None:
             raise InputError("background: measure frames first, whose noise level it takes")
         noise = complex_noise((count, *self._selection.shape), self._rng, self._kind, self._profile)

@@ -167,6 +167,11 @@ def coverage(
 
     half_width is in the shape and unit of the images; ``inside`` (*grid) says which voxels count, such as those that
     the trajectory covers.
+
+    Raises
+    ------
+    InputError
+        For a half_width of another shape.
     """
     image, truth = _pair(image, truth)
     if half_width.shape != image.shape:

@@ -185,7 +185,7 @@ class Scanner:
 
     @cached_property
     def frequencies(self) -> NDArray[np.float64]:
-        """The K = V/2 + 1 frequencies of a spectrum in Hz."""
+        """The frequencies of a spectrum in Hz, (K,) float64, K = V/2 + 1."""
         return np.asarray(np.fft.rfftfreq(self.num_samples, 1.0 / self.base_frequency), dtype=np.float64)
 
     def positions(self, axis: int) -> NDArray[np.float64]:
@@ -219,7 +219,13 @@ class Scanner:
         return result
 
     def blocks(self, frequency_index: NDArray[np.integer]) -> Iterator[tuple[slice, NDArray[np.complex64]]]:
-        """The system matrix a few frequencies at a time: which of the wanted ones, and their signals (C, k, N)."""
+        """The system matrix a few frequencies at a time: which of the wanted ones, and their signals (C, k, N) in V.
+
+        Raises
+        ------
+        InputError
+            For a frequency_index beyond the scanner's K frequencies.
+        """
         wanted = np.asarray(frequency_index)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self.frequencies):
             raise InputError(f"frequency_index: expected numbers from 0 to {len(self.frequencies) - 1}")

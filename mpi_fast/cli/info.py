@@ -70,7 +70,7 @@ def info(
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Say what a file or folder is, a saved calibration excepted, and what is in it.
+    """Say what a file or folder is, and what is in it.
 
     Raises
     ------
@@ -81,8 +81,13 @@ def about(path: Path) -> dict[str, Any]:
         return _bundle(path)
     if path.is_file() and zipfile.is_zipfile(path):
         return _checkpoint(path)
+    from mpi_fast.calibration_file import is_calibration
     from mpi_fast.mdf import Datasets
 
+    if is_calibration(path):
+        from mpi_fast.calibration import Calibration
+
+        return _calibration(Calibration.load(path))
     with closing(Datasets(path)) as datasets:
         kind = next((name for name in _READERS if datasets.has(name)), None)
     if kind is None:

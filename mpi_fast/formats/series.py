@@ -129,7 +129,7 @@ class Series:
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Number of each image's frame; where nobody knows, they are counted."""
+        """Number of each image's frame, (F,) int64; where nobody knows, they are counted."""
         return np.asarray(self.found.get("frame", np.arange(len(self))), np.int64)
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -156,7 +156,7 @@ class Series:
 
     @property
     def times(self) -> NDArray[np.float64] | None:
-        """When each image began, in s; None where nobody knows."""
+        """When each image began, (F,) float64 in s; None where nobody knows."""
         times = self.found.get("time")
         return None if times is None else np.asarray(times, np.float64)
 

@@ -53,6 +53,13 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
     name beside the first output. Every other format is made from that at the end, when number and range of the images
     are known. Images of arrays, all of which are in memory anyway, are kept there.
 
+    Parameters
+    ----------
+    outputs : sequence of Path
+        Files to write, each in the format that its suffix asks for.
+    header : Header
+        What is known of all images.
+
     Raises
     ------
     InputError, MPIFastError

@@ -115,5 +115,11 @@ def refusal(name: str, grid: tuple[int, ...]) -> str | None:
 
 
 def create(name: str, calibration: Calibration, **parameters: Any) -> Method:
-    """Build the method of this name for a calibration."""
+    """Build the method of this name for a calibration.
+
+    Raises
+    ------
+    InputError, ModelError
+        As of `get`, and of the method for parameters out of range and a model that is missing.
+    """
     return get(name)(calibration, **parameters)

@@ -60,7 +60,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """The result of a method that gives an image, and perhaps how uncertain it is; see `Result`."""
+    """The result of a method: ``image``, and perhaps how uncertain it is, ``std`` and ``quantiles``, as of `Result`."""
 
     image: Array
     std: Array | None = None
@@ -115,7 +115,13 @@ def parts(likelihood: Likelihood, size: int = BATCH) -> Iterator[Likelihood]:
 
 
 def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFrames) -> ReducedFrames:
-    """Reduce signals, as `Calibration.rows` takes them, unless they are."""
+    """Reduce signals, as `Calibration.rows` takes them, unless they are reduced.
+
+    Raises
+    ------
+    InputError, MismatchError
+        As `Calibration.rows`, and for reduced frames of another rank.
+    """
     if not isinstance(signals, ReducedFrames):
         return calibration.reduce(calibration.rows(signals))
     if signals.y.ndim != 2 or signals.y.shape[1] != calibration.rank:
@@ -144,14 +150,14 @@ def once_per_calibration(compute: Callable[[Calibration], Computed]) -> Callable
 
 
 def check_positive(**parameters: float) -> None:
-    """Refuse parameters that are not positive, finite numbers."""
+    """Refuse parameters that are not positive, finite numbers: InputError."""
     for name, value in parameters.items():
         if not (value > 0 and np.isfinite(value)):
             raise InputError(f"{name} {value}: expected a positive number")
 
 
 def check_count(**parameters: int) -> None:
-    """Refuse parameters that are not whole numbers of at least one."""
+    """Refuse parameters that are not whole numbers of at least one: InputError."""
     for name, value in parameters.items():
         if not isinstance(value, Integral) or value < 1:
             raise InputError(f"{name} {value}: expected a whole number, at least 1")
