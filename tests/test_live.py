@@ -128,12 +128,11 @@ def test_newest_wins_where_the_processor_is_slow(calibration, frame):
         gate.set()
         live.finish()
         images = list(live)
-    assert shown(images)[0] == 0
-    assert shown(images)[-1] == 10
-    assert [image.number for image in images] == sorted(image.number for image in images)
+    # Of four that wait for the consumer the newest win, too: where it is late, the first image is lost to them.
+    assert shown(images) in ([0, 7, 8, 9, 10], [7, 8, 9, 10])
     found = live.statistics()
     assert found.frames == 11
-    assert found.frames_dropped == 11 - len(images) >= 6
+    assert found.frames_dropped == 6
     assert accounted(found)
 
 

@@ -210,7 +210,7 @@ def test_a_failure_late_in_writing_leaves_nothing(path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    for module in ("system_matrix", "reconstruction"):
+    for module in ("system_matrix", "reconstruction_output"):
         monkeypatch.setattr(f"mpi_fast.mdf.{module}.put_grid", fail)
     with pytest.raises(OSError, match="disk full"):
         system_matrix(path)

@@ -57,7 +57,11 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
         As `initializers`, and for a dense layer without weight.
     """
     found = initializers(content, where)
-    named = {name.removeprefix("network."): array for name, array in found.items() if name.startswith("network.")}
+    named = {
+        name.removeprefix("network."): array
+        for name, array in found.items()
+        if name.startswith("network.") and name.endswith((".weight", ".bias"))
+    }
     factors = _factors_before(content)
     for name in [name for name in named if name.endswith(".bias")]:
         weight = name.removesuffix("bias") + "weight"
