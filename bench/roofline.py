@@ -29,7 +29,8 @@ from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.tiles import coarse_steps, fine_steps
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.limits import EVALUATIONS
-from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals
+from mpi_fast.training.combination import Signals
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 TENSOR, SINGLE = 0.25, 0.5  # assumed shares of the peak rates, of tensor cores and of float32 (and float64)
 STEP = 2 * 16 * 8 * 16  # operations of one product by a warp

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mpi_fast.likelihood import CERTAIN, DETECTION, EMPTY, SIGNAL_PER_IMAGE
-from mpi_fast.training.network import PosteriorNetwork, Signals
+from mpi_fast.training.combination import Signals
+from mpi_fast.training.network import PosteriorNetwork
 
 
 class Frame(nn.Module):

@@ -9,7 +9,8 @@ from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.likelihood import signal_presence, signal_scale
 from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals
+from mpi_fast.training.combination import Signals
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 
 def random_network(blocks, seed=0, **config):

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from mpi_fast.cli import app
 from mpi_fast.training import data
 from mpi_fast.training.checkpoint import load_trained
+from mpi_fast.training.combination import Signals, gains, signal_changes
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.deq_network import DeqConfig, Equilibrium
 from mpi_fast.training.loop import command, train
-from mpi_fast.training.network import Signals, gains, signal_changes
 from mpi_fast.training.operators import make_operators
 from mpi_fast.training.recipes import RECIPES
 

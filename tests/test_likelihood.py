@@ -75,7 +75,7 @@ def test_noise_is_no_signal_and_signals_are():
 
 def test_the_network_combines_alike():
     torch = pytest.importorskip("torch")
-    from mpi_fast.training.network import Signals, gains, signal_changes
+    from mpi_fast.training.combination import Signals, gains, signal_changes
 
     likelihood = random_likelihood(frames=4)
     mean = np.random.default_rng(2).standard_normal((4, 30)).astype(np.float32)

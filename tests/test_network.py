@@ -8,18 +8,10 @@ import torch
 
 from mpi_fast.constants import PLANES
 from mpi_fast.training import mixture
+from mpi_fast.training.combination import Signals, gains, signal_changes, unseen
 from mpi_fast.training.mixture import Mixture, draw_posterior, make_settings, random_plane
 from mpi_fast.training.muon import Muon, orthogonal
-from mpi_fast.training.network import (
-    PosteriorConfig,
-    PosteriorNetwork,
-    Signals,
-    from_slices,
-    gains,
-    signal_changes,
-    to_slices,
-    unseen,
-)
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, from_slices, to_slices
 from mpi_fast.training.operators import SKETCH, reduced_abstract
 from mpi_fast.training.recipes import RECIPES, pinball, posterior_loss
 from mpi_fast.uncertainty import LEVELS

@@ -15,7 +15,7 @@ from mpi_fast.phantoms import generate
 from mpi_fast.pipelines.graph import Prior
 from mpi_fast.simulation import Scanner
 from mpi_fast.training.checkpoint import load_trained
-from mpi_fast.training.network import Signals
+from mpi_fast.training.combination import Signals
 
 PLANE, VOLUME = (13, 11), (4, 6, 5)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mpi_fast.training.combination import Signals
 from mpi_fast.training.mixture import Mixture, make_settings
-from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwork, Signals
+from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwork
 
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import short_training

@@ -12,10 +12,11 @@ from mpi_fast.errors import InputError, ModelError
 from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.training import data, mixture
 from mpi_fast.training.checkpoint import FORMAT, load_trained
+from mpi_fast.training.combination import Signals, gains, unseen
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.loop import learning_rate, open_ended_rate, train
 from mpi_fast.training.mixture import Mixture, make_settings, posterior_batches
-from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 from mpi_fast.training.operators import make_operators
 from mpi_fast.training.recipes import RECIPES
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mpi_fast.phantoms import TRAINING_FAMILIES, TRAINING_VOLUMES, WIDE_FAMILIES, Array, generate
+from mpi_fast.training.combination import Signals
 from mpi_fast.training.data import draw_frames, turned_frames
-from mpi_fast.training.network import Signals
 from mpi_fast.training.operators import Operators, Reduced, reduced_abstract, reduced_scanner, stack, workers
 
 VOXELS = 40 * 361  # of a batch, about

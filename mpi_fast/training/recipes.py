@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mpi_fast.training.combination import Signals, gains, unseen
 from mpi_fast.training.config import TrainingConfig
 from mpi_fast.training.data import Frames, frame_batches, training_phantoms
 from mpi_fast.training.deq_network import DEPTH, DeqConfig, Equilibrium
 from mpi_fast.training.dernet_network import Dernet, DernetConfig
 from mpi_fast.training.mixture import PosteriorBatch, make_settings, posterior_batches
 from mpi_fast.training.muon import Muon
-from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork, Signals, gains, unseen
+from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 from mpi_fast.training.operators import make_operators
 from mpi_fast.uncertainty import LEVELS
 
