@@ -36,7 +36,7 @@ except ImportError as error:
 logger = logging.getLogger(__name__)
 PAGE = {
     "/": ("index.html", "text/html"),
-    "/live.js": ("live.js", "text/javascript"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("colours", "region", "live")},
     "/live.css": ("live.css", "text/css"),
 }
 STATUS_S = 0.5  # between two messages of how the stream is doing

@@ -2,13 +2,6 @@
 // the browser wants to draw, so that a slow screen costs no picture of the time course.
 "use strict";
 
-const MAPS = {
-  inferno: "000004 110a30 320a5e 57106e 781c6d 9a2865 bc3754 d84c3e ed6925 f98e09 fbb61a f4df53 fcffa4",
-  viridis: "440154 481f70 443983 3b528b 31688e 287c8e 21918c 20a486 35b779 5ec962 90d743 c8e020 fde725",
-  gray: "000000 ffffff",
-  hot: "0b0000 420000 790000 b30000 ea0000 ff2200 ff5c00 ff9300 ffca00 ffff07 ffff5a ffffac ffffff",
-};
-const NOTHING = [96, 96, 96]; // the colour of voxels without a number
 const KEPT = 1000; // pictures that the time course shows
 const WIDTH = 370; // pixels of an image
 const RETRY_MS = 1000;
@@ -19,32 +12,6 @@ const state = {
   region: null, peak: 0, peakStd: 0, skipped: 0, received: 0, times: [],
 };
 const panes = { image: [], std: [] };
-
-// -- colours ----------------------------------------------------------------------------------------------------------
-
-function table(name) {
-  const stops = MAPS[name].split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
-  return Array.from({ length: 256 }, (_, index) => {
-    const place = (index / 255) * (stops.length - 1), low = Math.min(Math.floor(place), stops.length - 2);
-    return stops[low].map((value, k) => Math.round(value + (place - low) * (stops[low + 1][k] - value)));
-  });
-}
-const tables = Object.fromEntries(Object.keys(MAPS).map((name) => [name, table(name)]));
-
-function paint(canvas, values, rows, columns, low, high, colours) {
-  const context = canvas.getContext("2d"), pixels = context.createImageData(columns, rows);
-  const scale = high > low ? 255 / (high - low) : 0;
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const value = values[row * columns + column];
-      const level = Math.max(0, Math.min(255, Math.round((value - low) * scale)));
-      const colour = Number.isNaN(value) ? NOTHING : colours[level];
-      const at = 4 * ((rows - 1 - row) * columns + column); // vertical axes point up
-      pixels.data.set([...colour, 255], at);
-    }
-  }
-  context.putImageData(pixels, 0, 0);
-}
 
 // -- what comes -------------------------------------------------------------------------------------------------------
 
@@ -179,108 +146,6 @@ function bar(kind, low, high, colours) {
   paint(canvas, ramp, 1, 256, 0, 255, colours);
   $(`${kind}-low`).textContent = short(low);
   $(`${kind}-high`).textContent = short(high);
-}
-
-// -- the region -------------------------------------------------------------------------------------------------------
-
-function draggable(canvas, view, { rows, columns }) {
-  let from = null;
-  const voxel = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const inside = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value * count)));
-    const x = inside((event.clientX - box.left) / box.width, columns);
-    return [x, inside(1 - (event.clientY - box.top) / box.height, rows)];
-  };
-  const drag = (event) => {
-    if (!from) return;
-    const to = voxel(event);
-    const [x, y] = [0, 1].map((k) => Math.min(from[k], to[k]));
-    choose({ view, x, y, width: Math.abs(to[0] - from[0]) + 1, height: Math.abs(to[1] - from[1]) + 1 });
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    from = voxel(event);
-    drag(event);
-  });
-  canvas.addEventListener("pointermove", drag);
-  canvas.addEventListener("pointerup", () => { from = null; });
-  canvas.addEventListener("pointercancel", () => { from = null; });
-  canvas.addEventListener("keydown", (event) => {
-    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
-    if (!step) return;
-    event.preventDefault();
-    const now = state.region.view === view ? state.region : { ...state.region, view, x: 0, y: 0, width: 3, height: 3 };
-    const [x, y] = event.shiftKey ? [0, 0] : step, [wider, higher] = event.shiftKey ? step : [0, 0];
-    choose({ view, x: now.x + x, y: now.y + y, width: now.width + wider, height: now.height + higher });
-  });
-}
-
-function choose(wanted) {
-  const { rows, columns, axes, size_mm } = state.hello.views[wanted.view];
-  const inside = (value, low, high) => Math.max(low, Math.min(high, value));
-  const width = inside(wanted.width, 1, columns), height = inside(wanted.height, 1, rows);
-  const region = { view: wanted.view, width, height };
-  region.x = inside(wanted.x, 0, columns - width);
-  region.y = inside(wanted.y, 0, rows - height);
-  state.region = region;
-  const span = (start, count, all, mm) => `${short((start / all - 0.5) * mm)} to ${short(((start + count) / all - 0.5) * mm)} mm`;
-  $("region").textContent =
-    `${axes[1]} ${span(region.x, width, columns, size_mm[1])}, ${axes[0]} ${span(region.y, height, rows, size_mm[0])}`;
-  panes.image.forEach(({ frame }, index) => {
-    const context = frame.getContext("2d");
-    context.clearRect(0, 0, frame.width, frame.height);
-    if (index !== region.view) return;
-    const [w, h] = [frame.width / columns, frame.height / rows];
-    context.strokeStyle = "#6cb6ff";
-    context.lineWidth = 2;
-    context.strokeRect(region.x * w, (rows - region.y - height) * h, width * w, height * h);
-  });
-  state.dirty = true;
-}
-
-function meanOf(picture) {
-  const { view, x, y, width, height } = state.region, { columns } = state.hello.views[view];
-  let sum = 0;
-  for (let row = y; row < y + height; row++) {
-    for (let column = x; column < x + width; column++) sum += picture.image[view][row * columns + column];
-  }
-  return sum / (width * height);
-}
-
-function course() {
-  const canvas = $("course"), context = canvas.getContext("2d");
-  const upTo = state.paused ? state.kept.indexOf(state.shown) + 1 : state.kept.length;
-  const pictures = state.kept.slice(0, upTo), means = pictures.map(meanOf);
-  const slots = Math.max(means.length, 100);
-  const highest = means.reduce((most, value) => (value > most ? value : most), 0) || 1;
-  const [left, bottom] = [64, 20], [right, top] = [canvas.width - 8, 8];
-  const height = canvas.height - bottom - top;
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  context.fillStyle = context.strokeStyle = "#a8a8a8";
-  context.font = "12px system-ui, sans-serif";
-  context.strokeRect(left, top, right - left, height);
-  context.textAlign = "right";
-  context.fillText(short(highest), left - 6, top + 10);
-  context.fillText("0", left - 6, top + height);
-  if (pictures.length) {
-    const end = left + ((means.length - 1) / (slots - 1)) * (right - left);
-    context.fillText(`frame ${pictures[pictures.length - 1].number}`, Math.max(end, left + 160), canvas.height - 5);
-    context.textAlign = "left";
-    context.fillText(`frame ${pictures[0].number}`, left, canvas.height - 5);
-  }
-  context.strokeStyle = "#6cb6ff";
-  context.lineWidth = 1.5;
-  context.beginPath();
-  let drawing = false;
-  means.forEach((value, index) => {
-    const px = left + (index / (slots - 1)) * (right - left);
-    const py = top + height * (1 - value / highest);
-    if (Number.isNaN(value)) drawing = false; // a gap where there is no image
-    else if (drawing) context.lineTo(px, py);
-    else { context.moveTo(px, py); drawing = true; }
-  });
-  context.stroke();
-  $("mean").textContent = means.length ? short(means[means.length - 1]) : "";
 }
 
 // -- numbers ----------------------------------------------------------------------------------------------------------
