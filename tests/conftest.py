@@ -1,10 +1,12 @@
-"""A measured scanner that several test modules share; settings for machines that have other work, too."""
+"""What several test modules share: a measured scanner, files, exports; settings for machines that have other work."""
 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other in busy loops: read when it loads
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +63,60 @@ def calibration(measured: Measured) -> Calibration:
 def true_rows(measured: Measured, calibration: Calibration) -> NDArray[np.complex64]:
     """The selected rows of the noise-free matrix, (M, N)."""
     return measured.truth[calibration.selection]
+
+
+@pytest.fixture
+def frame(calibration):
+    """A frame of selected rows, all of one value."""
+    return lambda value: np.full(calibration.num_rows, value, np.complex64)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Simulated files, and a calibration saved from them; tests must not change them."""
+    from command_line import succeed
+
+    folder = tmp_path_factory.mktemp("simulated")
+    succeed("simulate", folder, "--frames", 3, "--background-frames", 4, "--snr", 30, "--phantoms", "tumours,shape")
+    succeed("calibrate", folder / "system-matrix.mdf", "-o", folder / "scanner.h5", "--json", folder / "calibrate.json")
+    return folder
+
+
+@pytest.fixture
+def files(made, tmp_path):
+    """A copy of them to damage."""
+    return Path(shutil.copytree(made, tmp_path / "files"))
+
+
+@pytest.fixture(scope="module")
+def volts():
+    """Signals (C, V, N + 3): frames 0, 5 and 13 without a sample."""
+    from array_signals import CHANNELS, EMPTY, SAMPLES
+
+    rng = np.random.default_rng(0)
+    found = rng.standard_normal((CHANNELS, SAMPLES, 15))
+    found[..., EMPTY] *= 0.01
+    return found
+
+
+@pytest.fixture(scope="module")
+def spectra(volts):
+    return np.fft.rfft(volts, axis=1)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder of its own for the engines that a test builds."""
+    monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
+    from mpi_fast import tensorrt_library
+
+    return tensorrt_library.load("tensorrt_rtx")
 
 
 @pytest.fixture(scope="session")

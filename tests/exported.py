@@ -5,6 +5,7 @@ from math import prod
 import numpy as np
 import torch
 
+from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name
 from mpi_fast.calibration import Calibration
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
@@ -14,6 +15,7 @@ from mpi_fast.training.checkpoint import FORMAT
 from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 FROZEN_GRID = (9, 8)
+EVERYTHING = {one for name in (PLANE, VOLUME, FROZEN) for one in (name, half_name(name))}
 
 
 def checkpoint(path, std=0.05, made="by a test"):

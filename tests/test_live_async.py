@@ -4,17 +4,11 @@ import asyncio
 import threading
 import time
 
-import numpy as np
 import pytest
-from test_live import Echo, accounted, shown
+from live_echo import Echo, accounted, shown
 
 from mpi_fast.errors import LiveError
 from mpi_fast.live import AsyncLive
-
-
-@pytest.fixture
-def frame(calibration):
-    return lambda value: np.full(calibration.num_rows, value, np.complex64)
 
 
 def test_images_come_in_order_while_frames_go_in(calibration, frame):

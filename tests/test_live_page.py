@@ -6,9 +6,9 @@ import struct
 
 import numpy as np
 import pytest
+from live_echo import Echo
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from test_live import Echo
 
 from mpi_fast.errors import InputError
 from mpi_fast.live.frames import LiveImage

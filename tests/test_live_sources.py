@@ -6,7 +6,7 @@ import time
 import h5py
 import numpy as np
 import pytest
-from test_live import Echo
+from live_echo import Echo
 
 from mpi_fast import Reconstructor
 from mpi_fast.errors import InputError, MismatchError

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RUN = "README.md", "docs/index.md"  # every command and program of these, in this order, in one folder each
 READ = {  # their commands are not run here, but their options are read as the program reads them
-    "demo": "takes longest; tests/test_cli.py runs it",
+    "demo": "takes longest; tests/test_cli_commands.py runs it",
     "compare": "minutes",
     "train": "hours",
     "2.mdf": "a download of gigabytes",

@@ -2,87 +2,27 @@
 
 import itertools
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from gaussian_problems import (
+    EIGENVALUES,
+    MEAN,
+    ODE,
+    PROBLEMS,
+    SIGMA_MAX,
+    Gaussian,
+    N,
+    each_ode,
+    each_problem,
+    each_sampler,
+    each_sde,
+    philox_noise,
+    sample,
+)
 
-from mpi_fast.errors import InputError
-from mpi_fast.philox import standard_normal
-from mpi_fast.samplers import SAMPLERS, dpm_solver_2m, euler_maruyama, get_sampler, heun, predictor_corrector
-from mpi_fast.schedule import VE, VP, SubVP, karras_sigmas
-
-N = 6
-SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
-EIGENVALUES = np.array([0.05, 0.2, 0.5, 1.0, 1.5, 2.0])
-MEAN = np.array([0.5, -0.3, 0.2, 0.8, 0.0, 1.0])
-ODE = {"dpm": dpm_solver_2m, "heun": heun}
-each_ode = pytest.mark.parametrize("solver", ODE.values(), ids=ODE)
-each_sampler = pytest.mark.parametrize("name", SAMPLERS)
-each_sde = pytest.mark.parametrize("sde", [VE(), VP(), SubVP()], ids=["ve", "vp", "sub-vp"])
-
-
-class Gaussian:
-    """The prior N(mean, covariance), and its denoiser D(x; sigma) = m + C (C + sigma^2 I)^-1 (x - m)."""
-
-    def __init__(self, mean, covariance):
-        self.mean, self.covariance = mean, covariance
-        self.eigenvalues, self.basis = np.linalg.eigh(covariance)
-
-    def posterior(self, A, y, noise):
-        """What a measurement y = A x + N(0, noise^2) leaves of it."""
-        precision = np.linalg.inv(self.covariance)
-        covariance = np.linalg.inv(precision + A.T @ A / noise**2)
-        return Gaussian(covariance @ (precision @ self.mean + A.T @ y / noise**2), covariance)
-
-    def _in_basis(self, gains, x):
-        return self.mean + ((x - self.mean) @ self.basis * gains) @ self.basis.T
-
-    def denoise(self, x, sigma):
-        gains = self.eigenvalues / (self.eigenvalues + sigma**2)
-        return self._in_basis(gains, x.astype(np.float64)).astype(x.dtype)
-
-    def flow(self, x):
-        """The probability-flow ODE from sigma_max to sigma_min, solved exactly, and D at its end."""
-        v = self.eigenvalues
-        ode = np.sqrt((v + SIGMA_MIN**2) / (v + SIGMA_MAX**2))
-        return self._in_basis(v / (v + SIGMA_MIN**2) * ode, x)
-
-
-def correlated_prior():
-    rotation, _ = np.linalg.qr(np.random.default_rng(3).standard_normal((N, N)))
-    return Gaussian(MEAN, rotation * EIGENVALUES @ rotation.T)
-
-
-def measured_posterior():
-    """Two informative rows, one poor one: as in MPI, the measurement leaves most dimensions to the prior."""
-    rng = np.random.default_rng(4)
-    A = rng.standard_normal((3, N)) * [[1.0], [1.0], [0.05]]
-    return correlated_prior().posterior(A, A @ rng.standard_normal(N), noise=0.2)
-
-
-PROBLEMS = {
-    "diagonal": Gaussian(MEAN, np.diag(EIGENVALUES)),
-    "correlated": correlated_prior(),
-    "posterior": measured_posterior(),
-}
-each_problem = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
-
-
-def philox_noise(samples, seed=0, voxels=N, dtype=np.float32):
-    return lambda k: standard_normal(seed, samples, k, voxels).astype(dtype)
-
-
-def denoise_voxels(x, sigma):
-    """A non-linear denoiser (a two-point prior at +-1) that is bitwise independent of the batch."""
-    return np.tanh(x / sigma**2).astype(x.dtype)
-
-
-def sample(name, denoise, noise, steps, sde=VE()):  # noqa: B008 (frozen)
-    """Images (batch, N) by the sampler of this name."""
-    return get_sampler(name)(denoise, noise, sde, steps)
+from mpi_fast.samplers import dpm_solver_2m, euler_maruyama, heun, predictor_corrector
+from mpi_fast.schedule import VE, karras_sigmas
 
 
 def rms(error):
@@ -232,188 +172,3 @@ def test_corrector_alone_samples_the_level_it_corrects():
     _, variance = exact_moments(lambda d, n: predictor_corrector(d, n, sde, 2, corrector_steps=400), problem, draws)
     # x has the variance v = 1.25 at sigma = 0.5, D divides it by v^2; the finite step adds eps / (2 v) < 1 %.
     np.testing.assert_allclose(variance, 1 / 1.25, rtol=0.01)
-
-
-# ---------------------------------------------------------------- contracts
-
-
-@each_sampler
-@pytest.mark.parametrize("steps", [1, 2, 7])
-def test_evaluations_are_counted_and_draws_are_used_once(name, steps):
-    draws, sigmas, source = [], [], philox_noise(3)
-
-    def denoise(x, sigma):
-        assert type(sigma) is float
-        sigmas.append(sigma)
-        return denoise_voxels(x, sigma)
-
-    def noise(k):
-        draws.append(k)
-        return source(k)
-
-    sample(name, denoise, noise, steps)
-    assert len(sigmas) == (2 * steps - 1 if name in ("heun", "predictor-corrector") else steps)
-    assert draws == list(range(1 if name in ODE else len(sigmas)))
-    assert sigmas[0] == pytest.approx(SIGMA_MAX)
-    assert sigmas[-1] == pytest.approx(SIGMA_MIN if steps > 1 else SIGMA_MAX)
-
-
-@each_sampler
-@each_sde
-def test_batching_does_not_matter(name, sde):
-    noise, parts = philox_noise(5), (slice(2), slice(2, 3), slice(3, 5))
-    whole = sample(name, denoise_voxels, noise, 6, sde)
-    parts = [sample(name, denoise_voxels, lambda k, part=part: noise(k)[part], 6, sde) for part in parts]
-    np.testing.assert_array_equal(whole, np.concatenate(parts))
-
-
-@each_sampler
-@each_sde
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dtype_is_that_of_the_noise_and_runs_repeat(name, sde, dtype):
-    noise = philox_noise(4, dtype=dtype)
-    first = sample(name, denoise_voxels, noise, 5, sde)
-    assert first.dtype == dtype
-    assert first.shape == (4, N)
-    np.testing.assert_array_equal(first, sample(name, denoise_voxels, noise, 5, sde))
-    promoted = sample(name, lambda x, sigma: denoise_voxels(x, sigma).astype(np.float64), noise, 5, sde)
-    assert promoted.dtype == dtype
-
-
-@each_sampler
-@each_sde
-def test_single_precision_suffices(name, sde):
-    exact = sample(name, PROBLEMS["correlated"].denoise, philox_noise(8, dtype=np.float64), 20, sde)
-    single = sample(name, PROBLEMS["correlated"].denoise, philox_noise(8), 20, sde)
-    np.testing.assert_allclose(single, exact, rtol=0, atol=2e-5)
-
-
-@each_sampler
-def test_arrays_of_others_are_neither_written_nor_kept(name):
-    """Read-only arrays cannot be written; reused, poisoned buffers betray a reference kept across calls."""
-    shape, source = (3, N), philox_noise(3)
-    denoised_buffer, noise_buffer = np.empty(shape, np.float32), np.empty(shape, np.float32)
-
-    def read_only(x):
-        view = x.view()
-        view.flags.writeable = False
-        return view
-
-    def denoise(x, sigma):
-        noise_buffer[...] = np.nan
-        denoised_buffer[...] = denoise_voxels(x, sigma)
-        return read_only(denoised_buffer)
-
-    def noise(k):
-        denoised_buffer[...] = np.nan
-        noise_buffer[...] = source(k)
-        return read_only(noise_buffer)
-
-    result = sample(name, denoise, noise, 6)
-    np.testing.assert_array_equal(result, sample(name, denoise_voxels, source, 6))
-    assert not np.shares_memory(result, denoised_buffer)
-    assert not np.shares_memory(result, noise_buffer)
-
-
-@each_sampler
-def test_a_denoiser_may_return_its_argument(name):
-    noise = philox_noise(3)
-    expected = sample(name, lambda x, sigma: x.copy(), noise, 5)
-    np.testing.assert_array_equal(sample(name, lambda x, sigma: x, noise, 5), expected)
-
-
-@each_sampler
-def test_workspace_is_constant(name):
-    """At most four arrays, however many steps."""
-    draw = np.ones((8, 5000), np.float32)
-    buffer = np.empty_like(draw)
-
-    def peak(steps):
-        tracemalloc.start()
-        sample(name, lambda x, sigma: np.multiply(x, 0.5, out=buffer), lambda k: draw, steps)
-        _, high = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return high
-
-    assert peak(3) < 4.2 * draw.nbytes
-    assert peak(30) < 4.2 * draw.nbytes
-
-
-@settings(max_examples=25)
-@given(st.sampled_from(list(SAMPLERS)), st.integers(1, 30), st.integers(1, 4), st.integers(1, 9))
-def test_results_are_finite_for_any_size(name, steps, batch, voxels):
-    x = sample(name, denoise_voxels, philox_noise(batch, voxels=voxels), steps)
-    assert x.shape == (batch, voxels)
-    assert np.all(np.abs(x) <= 1)
-
-
-# ---------------------------------------------------------------- registry and refusals
-
-
-def test_names():
-    assert set(SAMPLERS) == {"dpm", "heun", "euler-maruyama", "predictor-corrector"}
-    with pytest.raises(InputError, match="sampler is 'ddim', expected one of dpm, heun"):
-        get_sampler("ddim")
-
-
-def test_registry_takes_the_noise_range_from_the_sde():
-    levels = []
-
-    def denoise(x, sigma):
-        levels.append(sigma)
-        return x
-
-    sample("dpm", denoise, philox_noise(1), 4, VP(0.05, 3.0))
-    np.testing.assert_allclose(levels, karras_sigmas(4, 0.05, 3.0)[:-1])
-
-
-@each_ode
-@pytest.mark.parametrize(
-    "sigmas",
-    [
-        [1.0, 0.5],
-        [0.0],
-        [1.0, 1.0, 0.0],
-        [1.0, 2.0, 0.0],
-        [[1.0, 0.0]],
-        [math.inf, 1.0, 0.0],
-        [math.nan, 0.0],
-    ],
-)
-def test_grids_that_do_not_decrease_to_zero_are_refused(solver, sigmas):
-    with pytest.raises(InputError, match="expected at least two finite, decreasing numbers"):
-        solver(denoise_voxels, philox_noise(1), sigmas)
-
-
-@each_sampler
-def test_misfits_of_noise_and_denoiser_are_refused(name):
-    with pytest.raises(InputError, match=r"noise\(0\) is float32 \(6,\)"):
-        sample(name, denoise_voxels, lambda k: np.zeros(N, np.float32), 3)
-    with pytest.raises(InputError, match=r"noise\(0\) is int64"):
-        sample(name, denoise_voxels, lambda k: np.zeros((1, N), np.int64), 3)
-    with pytest.raises(InputError, match=r"the denoised batch has shape \(6,\), expected \(2, 6\)"):
-        sample(name, lambda x, sigma: x[0], philox_noise(2), 3)
-    source = philox_noise(2)
-    if name not in ODE:
-        with pytest.raises(InputError, match=r"noise\(1\) has shape \(1, 6\), expected \(2, 6\)"):
-            sample(name, denoise_voxels, lambda k: source(k)[: 2 if k == 0 else 1], 3)
-    with pytest.raises(InputError, match="steps is 0"):
-        sample(name, denoise_voxels, philox_noise(1), 0)
-
-
-def test_predictor_corrector_refuses_a_negative_number_of_steps():
-    with pytest.raises(InputError, match="predictor_corrector: corrector_steps is"):
-        predictor_corrector(denoise_voxels, philox_noise(1), VE(), 3, corrector_steps=-1)
-
-
-def test_no_corrector_leaves_the_predictor():
-    """For VE the reverse-diffusion predictor is algorithm 2's line; compare with it written out."""
-    sde, noise, denoise = VE(), philox_noise(2, dtype=np.float64), PROBLEMS["diagonal"].denoise
-    levels = [sde.sigma(t) for t in np.linspace(1.0, 0.0, 5)]
-    x = levels[0] * noise(0)
-    for k, (sigma, sigma_next) in enumerate(itertools.pairwise(levels)):
-        score = (denoise(x, sigma) - x) / sigma**2
-        gap = sigma**2 - sigma_next**2
-        x = x + gap * score + math.sqrt(gap) * noise(k + 1)
-    result = predictor_corrector(denoise, noise, sde, 5, corrector_steps=0)
-    np.testing.assert_allclose(result, denoise(x, levels[-1]), rtol=1e-9)

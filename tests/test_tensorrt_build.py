@@ -1,62 +1,37 @@
-"""Building TensorRT engines without a GPU: every artefact for every RTX capability, its facts, all that may fail."""
+"""Building TensorRT engines without a GPU: every artefact for every RTX capability, its facts, nothing twice."""
 
 import importlib
 import json
 import re
 import signal
-import subprocess
-import sys
 import types
 
 import onnx
 import pytest
 import typer
-from bindings import bindings, without_library
-from onnx import TensorProto, helper
+from bindings import bindings
+from tensorrt_graphs import REFUSED, build, bundle_of, quiet
 from typer.testing import CliRunner
 
 from mpi_fast import tensorrt_library
-from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name, write_bundle
+from mpi_fast.bundle import FROZEN, half_name
 from mpi_fast.cli import app
-from mpi_fast.errors import InputError, ModelError, MPIFastError
+from mpi_fast.errors import ModelError
 from mpi_fast.export.preflight import builder, parse, preflight
-from mpi_fast.export.turing import replace_matrix_products
 from mpi_fast.limits import EVALUATIONS
 
+pytestmark = pytest.mark.usefixtures("cache")
 command = importlib.import_module("mpi_fast.export.__main__")
-build = importlib.import_module("mpi_fast.export.tensorrt")
 BATCHES = (1, 4)
 HALVED = half_name(FROZEN)
 BLOCKS = 3  # of the network in `exported`
 CAPABILITIES = (75, 80, 86, 89, 120)
-FLOAT, HALF, DOUBLE = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def rtx():
-    pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
-    return tensorrt_library.load("tensorrt_rtx")
 
 
 @pytest.fixture(scope="module")
 def contents(exported):
     """Every graph that engines are built of, of a small network and scanner."""
     return {name: exported.read(name) for name in (FROZEN, HALVED)}
-
-
-def bundle_of(folder, contents, **more):
-    others = dict.fromkeys((PLANE, VOLUME), b"no engine is built of this")
-    return write_bundle(folder / "bundle", {"sigma_range": [0.02, 10.0], **more}, {**others, **contents})
-
-
-def quiet(*_):
-    """No one watches."""
 
 
 def profiles(log, name):
@@ -180,70 +155,8 @@ def test_engines_for_other_gpus_stay_and_those_of_other_graphs_go(rtx, contents,
     assert "frozen.fp16.sm89.engine" not in bundle.manifest["files"]
 
 
-def graph(nodes, inputs, outputs, opset=20, domain=None):
-    def values(given):
-        return [helper.make_tensor_value_info(*one) for one in given]
-
-    imports = [helper.make_opsetid("", opset), *([helper.make_opsetid(domain, 1)] if domain else [])]
-    made = [helper.make_node(kind, given, [out], name=name, **options) for kind, given, out, name, options in nodes]
-    model = helper.make_model(
-        helper.make_graph(made, "graph", values(inputs), values(outputs)), opset_imports=imports, ir_version=10
-    )
-    return model.SerializeToString()
-
-
-X, Z = ("x", FLOAT, ["batch", 3]), ("z", FLOAT, ["batch", 3])
-REFUSED = {
-    "types that do not go together": (
-        graph([("Add", ["x", "y"], "z", "adder", {})], [X, ("y", HALF, ["batch", 3])], [Z]),
-        r"node adder \(Add\): .*must have same input types. But they are of types Float and Half",
-    ),
-    "an operator of one runtime": (
-        graph([("Gelu", ["x"], "z", "gelu", {"domain": "com.microsoft"})], [X], [Z], domain="com.microsoft"),
-        r"node gelu: operator com\.microsoft\.Gelu is not plain ONNX",
-    ),
-    "an operator that TensorRT lacks": (
-        graph([("Det", ["x"], "z", "deter", {})], [("x", FLOAT, ["batch", 3, 3])], [("z", FLOAT, ["batch"])]),
-        r"node deter: TensorRT has no operator Det",
-    ),
-    "float64": (
-        graph(
-            [
-                ("Cast", ["x"], "wide", "up", {"to": DOUBLE}),
-                ("Sqrt", ["wide"], "root", "root", {}),
-                ("Cast", ["root"], "z", "down", {"to": FLOAT}),
-            ],
-            [X],
-            [Z],
-        ),
-        r"tensor wide: DOUBLE, which TensorRT does not compute in.*tensor root: DOUBLE",
-    ),
-    "an unknown opset": (graph([("Sqrt", ["x"], "z", "root", {})], [X], [Z], opset=99), r"opset 99: expected 9 to"),
-    "a second free axis": (
-        graph([("Sqrt", ["x"], "z", "root", {})], [("x", FLOAT, ["b", "n"])], [("z", FLOAT, ["b", "n"])]),
-        r"input x: axis 1 is not fixed",
-    ),
-    "garbage": (b"garbage", "not an ONNX graph"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_preflight(rtx, tmp_path, what):
-    content, said = REFUSED[what]
-    assert re.search(said, "; ".join(preflight(rtx, content)))
-    bundle = bundle_of(tmp_path, {FROZEN: content})
-    with pytest.raises(ModelError, match=rf"(?s)would refuse it: frozen\.onnx: .*{said}"):
-        build.add_engines(bundle, rtx, [89], (1,), True, quiet)
-    assert not (tmp_path / "cache").exists()
-
-
 def test_nothing_is_refused_of_ours(rtx, contents):
     assert all(preflight(rtx, content) == [] for content in contents.values())
-
-
-def test_parser_errors_name_the_node(rtx):
-    with pytest.raises(ModelError, match=r"bad\.onnx: tensorrt_rtx .* refuses it: node adder \(Add\): "):
-        build.build_engine(rtx, "bad.onnx", REFUSED["types that do not go together"][0], 89, (1,), True, quiet)
 
 
 def test_an_interrupt_ends_the_build(rtx, contents):
@@ -256,86 +169,6 @@ def test_an_interrupt_ends_the_build(rtx, contents):
     with pytest.raises(KeyboardInterrupt):
         build.build_engine(rtx, FROZEN, contents[FROZEN], 89, (1,), True, interrupt)
     assert signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.fixture
-def packages(monkeypatch):
-    """Hide both packages, and look for them anew."""
-    for name in tensorrt_library.PACKAGES:
-        monkeypatch.setitem(sys.modules, name, None)
-    tensorrt_library.load.cache_clear()
-    yield monkeypatch
-    tensorrt_library.load.cache_clear()
-
-
-def test_no_package(packages):
-    with pytest.raises(
-        MPIFastError, match=r"no TensorRT: tensorrt is not installed: pip install .*\[tensorrt\].*"
-    ) as said:
-        build.choose((89,))
-    assert "tensorrt_rtx is not installed: pip install 'mpi-fast[tensorrt-rtx]'" in str(said.value)
-
-
-def test_a_package_without_its_library(packages, tmp_path):
-    missing = "libnvinfer.so.11: cannot open shared object file: No such file or directory"
-    (tmp_path / "tensorrt.py").write_text(f"raise ImportError({missing!r})")
-    packages.delitem(sys.modules, "tensorrt")
-    packages.syspath_prepend(tmp_path)
-    with pytest.raises(MPIFastError, match=r"tensorrt is installed, but its library cannot be loaded \(libnvinfer\.so"):
-        tensorrt_library.load("tensorrt")
-
-
-def test_a_package_too_old(packages, tmp_path):
-    (tmp_path / "tensorrt.py").write_text("__version__ = '10.16.1'")
-    packages.delitem(sys.modules, "tensorrt")
-    packages.syspath_prepend(tmp_path)
-    with pytest.raises(MPIFastError, match=r"tensorrt 10\.16\.1: expected 11 or newer"):
-        tensorrt_library.load("tensorrt")
-
-
-BUILD = """
-from mpi_fast import tensorrt_library
-from mpi_fast.errors import MPIFastError
-from mpi_fast.export.preflight import builder
-try:
-    builder(tensorrt_library.load("tensorrt"))
-except MPIFastError as error:
-    print(error)
-"""
-
-
-def test_the_data_centre_package_without_a_gpu(tmp_path):
-    """Its builder is then a null pointer; so is that of a library without anything in it."""
-    ran = subprocess.run(
-        [sys.executable, "-c", BUILD], env=without_library(tmp_path), capture_output=True, text=True, check=True
-    )
-    assert ran.stdout.startswith(
-        "no engine can be built on this machine (is there a GPU and its driver?): tensorrt 11."
-    )
-
-
-def test_capabilities_that_nothing_here_builds_for(rtx, monkeypatch):
-    with pytest.raises(InputError, match=r"9\.0: .*tensorrt_rtx .* builds here for 7\.5, .*H100 and H200 \(9\.0\)"):
-        build.choose((89, 90))
-    monkeypatch.setattr(build, "device_capability", lambda: None)
-    with pytest.raises(InputError, match=r"no GPU is at hand .* --sm 89,120"):
-        build.choose()
-    monkeypatch.setattr(build, "device_capability", lambda: 90)
-    with pytest.raises(InputError, match=r"compute capability 9\.0: "):
-        build.choose()
-    monkeypatch.setattr(build, "device_capability", lambda: 120)
-    assert build.choose()[1] == (120,)
-
-
-def test_not_enough_memory(rtx):
-    rtx.listen().append(
-        ("ERROR", "[x.cpp::alloc::1] Error Code 2: OutOfMemory (cudaError 2: out of memory) In f at /a.cpp:1")
-    )
-    error = rtx.failure("frozen.onnx")
-    assert re.fullmatch(
-        r"frozen\.onnx: not enough memory on the GPU: .*smaller batches need less \(--batch\)", str(error)
-    )
-    assert ".cpp" not in str(error)
 
 
 class Recording:
@@ -424,23 +257,3 @@ def test_options_that_make_no_sense(rtx, contents, tmp_path, wrong):
     before = sorted(file.name for file in bundle.path.iterdir())
     assert CliRunner().invoke(export, [str(bundle.path), "--tensorrt", *wrong]).exit_code == 2
     assert sorted(file.name for file in bundle.path.iterdir()) == before
-
-
-@pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("right", [False, True])
-def test_sums_have_the_shapes_of_products(rtx, left, right):
-    """(2, 5, 4) times (2, 4, 6), either operand stored transposed, and the result times (2, 6, 3)."""
-    module, network = rtx.module, builder(rtx).create_network()
-    plain, transposed = module.MatrixOperation.NONE, module.MatrixOperation.TRANSPOSE
-    a = network.add_input("a", module.float32, (2, 4, 5) if left else (2, 5, 4))
-    b = network.add_input("b", module.float32, (2, 6, 4) if right else (2, 4, 6))
-    c = network.add_input("c", module.float32, (2, 6, 3))
-    first = network.add_matrix_multiply(a, transposed if left else plain, b, transposed if right else plain)
-    second = network.add_matrix_multiply(first.get_output(0), plain, c, plain)
-    last = network.add_activation(second.get_output(0), module.ActivationType.RELU)
-    first.name, second.name = "first", "second"
-    replace_matrix_products(module, network)
-    layers = {network.get_layer(index).name: network.get_layer(index) for index in range(network.num_layers)}
-    assert tuple(layers["first.sum"].get_output(0).shape) == (2, 5, 6)
-    assert last.get_input(0).name == layers["second.sum"].get_output(0).name
-    assert tuple(last.get_input(0).shape) == (2, 5, 3)
