@@ -61,12 +61,12 @@ roofline: $(VENV)/dev.stamp  ## what a frame should take on four GPUs
 	$(BIN)/python bench/roofline.py
 
 train: $(VENV)/dev.stamp  ## a new network, by default for as long as the bundled one took
-	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),444) --finish $(or $(FINISH),69) --output mpi_fast/models/default.pt
+	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),546) --finish $(or $(FINISH),40) --output mpi_fast/models/default.pt
 
 model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
 	$(BIN)/python -m mpi_fast.export mpi_fast/models/default.pt --output mpi_fast/models/default
 
-opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, for as long as those that come with the package took
+opponents: $(VENV)/dev.stamp  ## DERnet and DEQ-MPI, MINUTES each in one run; 187 unless told otherwise
 	$(BIN)/mpi-fast train --method dernet --minutes $(or $(MINUTES),187) --output dernet.pt
 	$(BIN)/mpi-fast train --method deq --minutes $(or $(MINUTES),187) --output deq.pt
 	$(BIN)/python -m mpi_fast.export.learned dernet.pt --output mpi_fast/models/dernet.onnx
