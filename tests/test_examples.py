@@ -2,22 +2,25 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from exported import FROZEN_GRID, measured
 
 from mpi_fast import Calibration, Reconstructor
-from mpi_fast.bundle import PLANE, packaged
+from mpi_fast.bundle import FROZEN, PLANE, packaged
 from mpi_fast.experiment import Receiver, measure_matrix
 from mpi_fast.mdf import read_reconstruction
 from mpi_fast.phantoms import generate
+from mpi_fast.pipelines.graph import PosteriorGraph
 from mpi_fast.simulation import Scanner
 
 ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".cpp"))
 
 
 @pytest.fixture
@@ -134,6 +137,39 @@ def test_onnx_without_mpi_fast(run, tmp_path):
     np.testing.assert_allclose(found["std"][:, 0], expected.std, atol=1e-4 * peak)
     assert (found["lower"] <= found["image"]).all()
     assert (found["upper"] >= found["image"]).all()
+
+
+def test_a_frozen_network_in_cpp(exported, tmp_path):
+    """Built as the docs say, from a bundle's ONNX file and raw numbers: image and half widths of ONNX Runtime."""
+    helpers = pytest.importorskip("openvino.utils", reason="OpenVINO, which has a C++ interface, is not installed")
+    for tool in ("cmake", "g++"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+
+    def command(*arguments):
+        return subprocess.run(list(map(str, arguments)), capture_output=True, text=True, cwd=tmp_path)
+
+    where = f"-DOpenVINO_DIR={helpers.get_cmake_path()}"
+    for arguments in (["-S", ROOT / "examples", "-B", "build", where], ["--build", "build"]):
+        done = command("cmake", *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stdout + done.stderr
+    calibration, signals, _ = measured(FROZEN_GRID)
+    signals.tofile(tmp_path / "rows.bin")
+    expected = PosteriorGraph(calibration, exported)(signals)
+    wanted = np.stack([expected.image, expected.quantiles[:, 1:] * expected.std], axis=1)
+    network, peak = exported.path / FROZEN, np.abs(wanted).max(axis=(0, 2), keepdims=True)
+    for precision, close in (([], 1e-4), (["bf16"], 0.05)):
+        done = command("build/frozen", network, "rows.bin", "images.bin", *precision)
+        assert (done.returncode, done.stdout) == (0, f"wrote images.bin: {len(signals)} frames\n"), done.stderr
+        found = np.fromfile(tmp_path / "images.bin", np.float32).reshape(wanted.shape)
+        np.testing.assert_allclose(found / peak, wanted / peak, atol=close)
+    refused = command("build/frozen", network, "nothing.bin", "images.bin")
+    assert (refused.returncode, refused.stderr) == (1, "nothing.bin: cannot be read\n")
+    (tmp_path / "short.bin").write_bytes(bytes(12))
+    refused = command("build/frozen", network, "short.bin", "images.bin")
+    assert refused.stderr == f"short.bin: expected frames of {signals.shape[1]} complex64 rows\n"
+    assert command("build/frozen").returncode == 2
 
 
 def test_there_are_few_and_they_are_short():

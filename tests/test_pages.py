@@ -30,7 +30,7 @@ READ = {  # their commands are not run here, but their options are read as the p
     "bundle": "made by such an export",
     "live": "a server that runs until it is stopped",
 }
-OTHERS = "curl", "git", "cd", "export", ".venv/bin/pre-commit", "OMP_NUM_THREADS=1", "docker"
+OTHERS = "curl", "git", "cd", "export", ".venv/bin/pre-commit", "OMP_NUM_THREADS=1", "docker", "cmake"
 
 
 def blocks(page: Path, language: str) -> list[str]:
