@@ -5,7 +5,7 @@
 //
 // rows.bin: complex64 (frames, rows), of each frame the rows that the file's metadata list, see docs/consoles.md.
 // images.bin: float32 (frames, 2, *grid), of each frame the image and the half widths of its 95 % intervals.
-// With bf16, processors that compute with bfloat16 do: faster, and off by some thousandths of the largest voxel.
+// With bf16, processors that can compute with bfloat16 do: faster, and off by about a hundredth of the largest voxel.
 #include <cstddef>
 #include <exception>
 #include <fstream>
