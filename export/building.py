@@ -15,7 +15,6 @@ import torch
 
 from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.constants import constants
 from mpi_fast.errors import ModelError
 from mpi_fast.export.artefacts import Artefact, artefacts
 from mpi_fast.export.frame import Frame
@@ -95,7 +94,6 @@ def _build(request: Request) -> Bundle:
         "sigma_range": list(trained.sigma_range),
         "parameters": sum(value.numel() for value in network.parameters()),
         "network": network.config.to_dict(),
-        "constants": constants(),
         "provenance": trained.provenance,
         "checkpoint": {"file": os.path.relpath(request.checkpoint_file, request.output), "sha256": sha256},
         "statistics": {},

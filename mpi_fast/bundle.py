@@ -16,7 +16,7 @@
                         "psnr_change_db", "allowed", "passed"}]
     ``engines``         TensorRT engines: [see `tensorrt_library.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
-    ``seal``            SHA-256 of the other entries, see `sealed`; a manifest without one is read as well
+    ``seal``            SHA-256 of the other entries, see `sealed`
 ``plane.onnx``, ``volume.onnx``
     the network: y (F, R), noise (F,), singular_values (R,), basis (nz, ny, nx, R), noisy (F, nz, ny, nx),
     precision (F,) -> image, std (F, nz, ny, nx), quantiles (F, 2), for frames, ranks and grids of any size; ``nz = 1``
@@ -29,8 +29,8 @@
 ``NAME.smCC.engine``, ``NAME.smCC.engine.log``
     TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
 
-All tensors are float32 at the edges. Of the manifest only the first three entries and ``files`` are needed to open a
-bundle; readers of this format ignore entries that they do not know.
+All tensors are float32 at the edges. To open a bundle takes the first three entries of its manifest, ``constants``,
+``files`` and ``seal``; readers of this format ignore entries that they do not know.
 
 Every file is checked against its size and hash when it is read, and nothing in a bundle is ever unpickled or executed.
 Files have plain names: no folders, nothing outside. Only the checkpoint may also lie beside the bundle.
@@ -103,8 +103,6 @@ class Bundle:
             if manifest["kind"] != KIND:
                 raise KeyError("kind")
             version = int(manifest["format"])
-            if "seal" in manifest and manifest != sealed(manifest):
-                raise ModelError(f"{file}: its seal is not that of its entries: the manifest is damaged or was changed")
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{file}: not the manifest of a model bundle ({type(error).__name__}: {error})") from error
         if version > FORMAT:
@@ -113,8 +111,11 @@ class Bundle:
             raise ModelError(
                 f"{file}: bundle format {version}, this version reads {FORMAT}: export its checkpoint again"
             )
+        if manifest != sealed(manifest):
+            raise ModelError(f"{file}: its seal is not that of its entries: the manifest is damaged or was changed")
         try:
             low, high = (float(s) for s in manifest["sigma_range"])
+            made_with = dict(manifest["constants"])
             files_listed = dict(manifest["files"])
             for name in REQUIRED:
                 str.encode(files_listed[name]["sha256"])
@@ -124,12 +125,10 @@ class Bundle:
             raise ModelError(
                 f"{file}: noise levels {manifest['sigma_range']}: expected two positive numbers, the larger one last"
             )
-        made_with = manifest.get("constants", constants())
-        if not isinstance(made_with, dict) or made_with != constants():
-            what = differences(made_with) if isinstance(made_with, dict) else f"{made_with!r}"
+        if made_with != constants():
             raise ModelError(
-                f"{path}: its graphs were made with other constants than this version's: {what}: export its checkpoint "
-                "again: python -m mpi_fast.export CHECKPOINT"
+                f"{path}: its graphs were made with other constants than this version's: {differences(made_with)}: "
+                "export its checkpoint again: python -m mpi_fast.export CHECKPOINT"
             )
         outside = [name for name in files_listed if not _is_plain(name)]
         if outside:
@@ -234,7 +233,7 @@ def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str,
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
-    full = sealed({"format": FORMAT, "kind": KIND, **manifest, "files": listed})
+    full = sealed({"format": FORMAT, "kind": KIND, "constants": constants(), **manifest, "files": listed})
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         temporary.mkdir()

@@ -82,6 +82,8 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
         ({"sigma_range": [0.02, 1e999]}, "expected two positive"),
         ({"sigma_range": [0.02]}, "incomplete"),
         ({"sigma_range": None}, "incomplete"),
+        ({"constants": None}, "incomplete"),
+        ({"constants": {}}, "other constants than this version's"),
         ({"files": {}}, "incomplete"),
         ({"files": [1]}, "incomplete"),
         ({"files": {**FILES, "../elsewhere.onnx": {}}}, "plain names"),
@@ -92,6 +94,16 @@ def test_what_onnx_runtime_cannot_load_is_refused(tmp_path):
 def test_manifests_that_make_no_sense(copy, changes, message):
     edit(copy, **changes)
     with pytest.raises(ModelError, match=message):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("entry", ["seal", "constants"])
+def test_a_manifest_without_what_protects_it_is_refused(copy, entry):
+    file = copy / "manifest.json"
+    manifest = json.loads(file.read_text())
+    del manifest[entry]
+    file.write_text(json.dumps(sealed(manifest) if entry == "constants" else manifest))
+    with pytest.raises(ModelError, match="its seal is not that" if entry == "seal" else "incomplete manifest"):
         Bundle.open(copy)
 
 
