@@ -42,7 +42,7 @@ def expected(network, calibration, rows, noisy=None, precision=None):
     signals = Signals.of(*(torch.from_numpy(np.ascontiguousarray(one, np.float32))[None] for one in given))
     guide = [] if noisy is None else [torch.from_numpy(noisy / unit[:, None])[None], torch.from_numpy(precision)[None]]
     with torch.inference_mode():
-        found = network(signals, (1, *calibration.grid), *guide)
+        found = network(signals, (*(1,) * (3 - len(calibration.grid)), *calibration.grid), *guide)
     image = np.maximum(found.image[0].numpy(), 0) * (presence * scale)[:, None]
     return image, np.exp(found.log_error[0].numpy()) * scale[:, None], np.exp(found.log_quantiles[0].numpy())
 

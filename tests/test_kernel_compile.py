@@ -10,6 +10,7 @@ from mpi_fast.kernels import prepare, reduce
 from mpi_fast.kernels.compile import cached, compile_kernel
 from mpi_fast.kernels.launch import Kernel
 from mpi_fast.kernels.tiles import COARSE, FINE
+from mpi_fast.kernels.volumes import TOGETHER
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
 
@@ -17,12 +18,16 @@ ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"
 REGISTERS = 65536  # of a multiprocessor, on all of these
 THREADS = {"reduce": 256, "prepare": 768, "plan": 512, "project": 256, "fine": 256, "coarse": 256}
 THREADS |= {"image": 128, "update": 128, "refine": 256}
+THREADS |= {"white": 256, "variances": 256, "current": 128, "residual": 256, "changes": 256, "tails": 32}
 BLOCKS = {"reduce": 3, "prepare": 1, "plan": 1, "project": 4, "fine": 4, "coarse": 2}  # at once on one, at least
-BLOCKS |= {"image": 8, "update": 8, "refine": 6}
+BLOCKS |= {"image": 7, "update": 8, "refine": 6}
+BLOCKS |= {"white": 3, "variances": 2, "current": 8, "residual": 2, "changes": 4, "tails": 16}
 
 SIGNALS = reduce.KERNEL, prepare.KERNEL
 TILES = [Kernel(name, (("TILE", str(side)),)) for name, sides in (("fine", FINE), ("coarse", COARSE)) for side in sides]
-OTHERS = [Kernel(name) for name in ("plan", "project", "image", "update", "refine")]
+SHARED = [Kernel(name, (("FRAMES", str(frames)),)) for name in ("residual", "changes") for frames in TOGETHER]
+OTHERS = [Kernel(name) for name in ("plan", "project", "image", "update", "refine", "variances", "current", "tails")]
+OTHERS += [prepare.WHITE, *SHARED]
 CASES = [
     *itertools.product(SIGNALS, ARCHITECTURES),
     *itertools.product([*OTHERS, *TILES], ("sm_75", "sm_90")),
