@@ -26,7 +26,7 @@
 #endif
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 4)  // left to itself, the compiler squeezes in a fifth, and spills
+#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 3)  // as many as its shared memory holds; squeezing in more would spill
 #else
 #define FINE_BOUNDS __launch_bounds__(FINE_THREADS)
 #endif
@@ -65,9 +65,9 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
     const Slices slices = {rows, columns, apart, per_row, per_column};
     const Tile tile = tile_of(blockIdx.x, TILE, rows, columns, apart);
     const int top = tile.top, left = tile.left, frame = blockIdx.y, thread = threadIdx.x;
-    const size_t image = (size_t)frame * voxels;
+    const size_t slice = (size_t)frame * voxels + tile.first;
     const float* gain = modulation + (size_t)frame * pitch + offset;
-    const auto at = [&](int row, int column) { return image + tile.first + slices.offset(row, column); };
+    const auto at = [&](int row, int column) { return slice + slices.offset(row, column); };
 
     const float noise = statistics[frame], r = spread[(size_t)frame * blocks + block];
     for (int j = thread; j < rank; j += FINE_THREADS) {
@@ -92,7 +92,7 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
             }
             if (changes)
                 for (int v = 0; v < VIEWS; ++v) changed[v] = changes[((size_t)frame * VIEWS + v) * voxels + n];
-            const float m = mean[image + n], d = deviation[((size_t)frame * blocks + block) * voxels + n];
+            const float m = mean[at(row, column)], d = deviation[((size_t)frame * blocks + block) * voxels + n];
             to[0] = pair_of(m, asinhf(changed[0] / d));
             to[1] = pair_of(asinhf(changed[1] / d), 0.5f * logf(d / r));
             if (block == 0) {  // five means, and the logarithms of five deviations
@@ -105,7 +105,7 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
                 for (int i = 0; i < CONDITION / 2; ++i) to[2 + i] = pair_of(shown[2 * i], shown[2 * i + 1]);
             }
             const bool mine = row >= top && row < top + TILE && column >= left && column < left + TILE;
-            if (mine) base[image + n] = m + changed[0];
+            if (mine) base[at(row, column)] = m + changed[0];
         }
     }
     __syncthreads();

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mpi_fast.calibration import Calibration
+from mpi_fast.grids import is_plane
 from mpi_fast.kernels.buffers import Buffers
 from mpi_fast.kernels.combination import Combination
 from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
 from mpi_fast.kernels.planes import PlaneCombination
 from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.reduce import Projection, reduce
-from mpi_fast.kernels.slices import Slices, is_plane
+from mpi_fast.kernels.slices import Slices
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
 from mpi_fast.kernels.volumes import VolumeCombination
 from mpi_fast.kernels.weights import WIDTH, Block, Convolutions, Weights

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mpi_fast.constants import orientation
+from mpi_fast.grids import is_plane
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,6 @@ class Slices:
     def arguments(self) -> tuple[np.int32, ...]:
         """As kernels take them: rows, columns, and the three strides."""
         return tuple(map(np.int32, (self.rows, self.columns, *self.strides)))
-
-
-def is_plane(grid: tuple[int, ...]) -> bool:
-    """Whether the network sees images of this grid as planes: (ny, nx), or a volume of one slice."""
-    return len(grid) == 2 or grid[0] == 1
 
 
 def slices(grid: tuple[int, ...], block: int) -> Slices:
