@@ -68,7 +68,9 @@ class Gpu:
 
 GPUS = (
     Gpu("RTX 4090", 165.2e12, 82.6e12, 1.29e12, 128, 2.52e9, 1.008e12, 72e6, "NVIDIA Ada GPU Architecture v2.02"),
-    Gpu("H100 SXM", 989.4e12, 66.9e12, 33.5e12, 132, 1.83e9, 3.35e12, 50e6, "NVIDIA H100 data sheet and Hopper whitepaper"),
+    Gpu(
+        "H100 SXM", 989.4e12, 66.9e12, 33.5e12, 132, 1.83e9, 3.35e12, 50e6, "NVIDIA H100 data sheet, Hopper whitepaper"
+    ),
     Gpu("H200 SXM", 989.4e12, 66.9e12, 33.5e12, 132, 1.83e9, 4.8e12, 50e6, "NVIDIA H200 data sheet"),
     Gpu("B200 SXM", 2250e12, 75e12, 37e12, 148, 1.86e9, 7.7e12, 126e6, "NVIDIA HGX B200 data sheet, an eighth of it"),
 )
@@ -123,7 +125,9 @@ def work(kernel: Kernel, calibration: Calibration) -> Work:
     if kernel.name == "reduce":
         return Work(double=4.0 * 4 * 8 * rows, bytes=16.0 * rows * 8 + 4 * 8 * rows)
     if kernel.name == "prepare":
-        return Work(single=2.0 * 10 * voxels * rank, bytes=basis) if planar else Work(single=40.0 * rank, bytes=52.0 * rank)
+        if not planar:
+            return Work(single=40.0 * rank, bytes=52.0 * rank)
+        return Work(single=2.0 * 10 * voxels * rank, bytes=basis)
     if kernel.name == "plan":
         embedding = 4 * 64 * (64 + 100)
         if not planar:
@@ -157,7 +161,7 @@ def work(kernel: Kernel, calibration: Calibration) -> Work:
 
 
 def streamed(kernel: Kernel, groups: int, calibration: Calibration, gpu: Gpu) -> float:
-    """Bytes that a launch reads from memory, once for each group of frames: of a matrix that the cache does not hold."""
+    """Bytes that a launch reads from memory, for each group of frames: of a matrix that the cache does not hold."""
     voxels, rank, rows = _sizes(calibration)
     matrix = 16.0 * rows * rank if kernel.name == "reduce" else 4.0 * voxels * rank
     reads = kernel.name in ("reduce", "residual", *SUMS) and matrix > gpu.cache / 2
@@ -223,13 +227,13 @@ def launches_of_torch(network: PosteriorNetwork, calibration: Calibration) -> in
     return launches.count
 
 
-def measured(files: list[Path]) -> dict[tuple[str, str, int], float]:
-    """Median seconds of one launch by (GPU, stage, frames), from what ``make gpu`` left."""
+def measured(files: list[Path]) -> dict[tuple[str, str, str, int], float]:
+    """Median seconds of one launch by (GPU, grid, stage, frames), from what ``make gpu`` left."""
     found = {}
     for file in files:
         for info in json.loads(file.read_text(encoding="utf-8"))["rows"]:
-            if {"gpu", "stage", "frames", "seconds"} <= info.keys():
-                found[info["gpu"], info["stage"], int(info["frames"])] = float(info["seconds"])
+            if {"gpu", "grid", "stage", "frames", "seconds"} <= info.keys():
+                found[info["gpu"], info["grid"], info["stage"], int(info["frames"])] = float(info["seconds"])
     return found
 
 
@@ -261,7 +265,8 @@ def main() -> None:
         for name, (count, _) in found[0].items():
             cells = []
             for gpu, one in zip(GPUS, found, strict=True):
-                known = [time for (card, *of), time in times.items() if gpu.model in card and of == [name, frames]]
+                this = [shown(calibration.grid), name, frames]
+                known = [time for (card, *of), time in times.items() if gpu.model in card and of == this]
                 beside = f" ({1e6 * count * known[0]:.1f})" if known else ""
                 cells.append(f"{1e6 * one[name][1]:.1f}{beside}")
             print(f"{name:<14}{count:>7}" + "".join(f"{cell:>20}" for cell in cells))

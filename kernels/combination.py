@@ -1,8 +1,8 @@
 """How blocks of the network combine an image with the signals: what planes and volumes need different launches for.
 
-V of a plane is small: one block of threads reads it in a microsecond or two, so that whatever needs it reads it once more
-rather than wait for another launch. V of a volume is a hundred times larger. It is read by all multiprocessors together,
-once for each thing that is made of it, and those have launches of their own.
+V of a plane is small: one block of threads reads it in a microsecond or two, so that whatever needs it reads it once
+more rather than wait for another launch. V of a volume is a hundred times larger. It is read by all multiprocessors
+together, once for each thing that is made of it, and those have launches of their own.
 """
 
 from abc import ABC, abstractmethod
@@ -56,7 +56,10 @@ class Combination(ABC):
 
     @abstractmethod
     def combine(self, block: int, noisy: Array) -> None:
-        """Enqueue what a block is given: the image before it, with ``noisy`` (F, N) float32 or `NOTHING`, and signals."""
+        """Enqueue what a block is given: the image so far, and what the signals say of it.
+
+        ``noisy`` (F, N) float32 are images in the unit of the calibration, or `NOTHING`.
+        """
 
     @abstractmethod
     def finish(self) -> None:

@@ -4,9 +4,9 @@
     reduce -> prepare, white -> plan, variances
            -> [current, residual, changes -> fine (-> coarse)] for each block -> image, tails               volumes
 
-With 28 blocks, ten of which correct at half resolution, too, these are 70 launches of a plane: a convolution has no launch
-of its own, nor has anything around one. What a volume needs otherwise is all in `combination.Combination`. A further
-evaluation, of what `refine` makes of the image, begins at plan.
+With 28 blocks, ten of which correct at half resolution, too, these are 70 launches of a plane: a convolution has no
+launch of its own, nor has anything around one. What volumes need otherwise is all in `combination.Combination`. A
+further evaluation, of what `refine` makes of the image, begins at plan.
 """
 
 from typing import NamedTuple

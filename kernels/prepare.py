@@ -1,4 +1,4 @@
-"""Launcher of prepare.cu and white.cu, and their reference: each frame's noise, scale and presence, and what its signals alone say."""
+"""Launcher of prepare.cu and white.cu, and their reference: noise, scale and presence, and what signals alone say."""
 
 from dataclasses import dataclass
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""Slices of images, which are what a block's convolutions see: a plane is one, a volume is cut along one of its axes."""
+"""Slices of images, which a block's convolutions see: a plane is one, a volume is cut along one of its axes."""
 
 from dataclasses import dataclass
 

@@ -16,7 +16,7 @@ PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a 
 
 
 def orientation(block: int) -> tuple[int, int, int]:
-    """How a block of the network cuts volumes into slices, one of `PLANES`: it turns, and every third block turns, too."""
+    """How a block of the network cuts volumes, one of `PLANES`: that turns, and every third block turns, too."""
     return PLANES[(block + block // 3) % 3]
 
 

@@ -9,5 +9,5 @@ def shown(grid: Iterable[int]) -> str:
 
 
 def is_plane(grid: tuple[int, ...]) -> bool:
-    """Whether the network sees images of this grid, (ny, nx) or (nz, ny, nx), as planes: a volume of one slice is one."""
+    """Whether the network sees images of this grid, (ny, nx) or (nz, ny, nx), as planes, as it does one slice."""
     return len(grid) == 2 or grid[0] == 1

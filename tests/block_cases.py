@@ -20,7 +20,7 @@ def agree(found, wanted, tolerance):
 
 
 def check_block(device, grid, number):
-    """Its convolutions with the same roundings: what is left is the order of sums, and a rounding that falls otherwise."""
+    """With the same roundings: what is left is the order of sums, and now and then a rounding that falls otherwise."""
     voxels, frames = int(np.prod(grid)), 2
     calibration = of_grid(grid, min(6, voxels))
     network, rng = random_network(number + 1), np.random.default_rng(1)  # so that the block has a coarse part

@@ -13,7 +13,6 @@ from block_cases import agree, check_block
 from network_cases import expected, loop_of, of_grid, parameters, random_network, rows_of, trained_network
 from shim import COMPILER, ShimDevice
 
-from mpi_fast.calibration import Calibration
 from mpi_fast.errors import ModelError
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.combination import plan_shared

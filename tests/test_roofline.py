@@ -64,6 +64,7 @@ def test_pytorch_launches_an_operation_at_a_time(scanner):
 
 def test_what_make_gpu_left_is_read(tmp_path):
     file = tmp_path / "gpu-some-card.json"
-    rows = [{"gpu": "Some Card", "stage": "reduce", "frames": 8, "seconds": 2e-6}, {"name": "latency"}]
+    one = {"gpu": "Some Card", "grid": "19 x 19", "stage": "reduce", "frames": 8, "seconds": 2e-6}
+    rows = [one, {"name": "latency"}]
     file.write_text(json.dumps({"machine": {}, "rows": rows}))
-    assert roofline.measured([file]) == {("Some Card", "reduce", 8): 2e-6}
+    assert roofline.measured([file]) == {("Some Card", "19 x 19", "reduce", 8): 2e-6}

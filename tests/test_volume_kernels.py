@@ -1,4 +1,4 @@
-"""Volumes by the network's kernels, built by g++, against PyTorch: cut into slices along every axis, none as long as another.
+"""Volumes by the network's kernels, built by g++, against PyTorch: cut along every axis, none as long as another.
 
 Tolerances are those of planes, see test_network_kernels.py.
 """
@@ -212,7 +212,6 @@ class Sizes:
         assert threads <= 1024
         self.most[kernel.name] = max(shared, self.most.get(kernel.name, 0))
 
-
     def basis(self, calibration, _):
         """Of zeros that take no memory, in the place of `Basis.upload`."""
         (voxels, rank), few = (calibration.num_voxels, calibration.rank), self.empty((5,), np.float32)
@@ -221,9 +220,7 @@ class Sizes:
 
 
 @pytest.mark.parametrize(("side", "rank", "frames"), [(19, 2000, 512), (37, 3000, 1), (37, 3000, 64)])
-def test_no_launch_of_a_large_volume_asks_for_more_shared_memory_than_every_block_gets(
-    monkeypatch, side, rank, frames
-):
+def test_no_launch_of_a_large_volume_asks_for_more_shared_memory_than_every_block_gets(monkeypatch, side, rank, frames):
     calibration, device = roofline.scanner((side,) * 3, rank, 40), Sizes()
     monkeypatch.setattr(Basis, "upload", device.basis)
     weights = Weights.upload(parameters(random_network(28)), device)
