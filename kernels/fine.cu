@@ -14,8 +14,9 @@
 //
 // Why fast. 19 x 19 pixels are four tiles, each 13 + 9 + 7 fragments of 16 pixels in nine steps: 1.1 M multiply-adds on
 // tensor cores, so that a single image costs launch and latency; 14 KB of weights stay in the L1 cache, and of V a tile
-// of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock. Of a volume 19 x 19 x 19 voxels are
-// 76 tiles of 10 x 10, one for each of 132 multiprocessors, whose changes come from changes.cu, which says why.
+// of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock. Of a volume, 19 x 19 x 19
+// voxels are 76 tiles of 10 x 10, one round of an H100's multiprocessors; their changes come from changes.cu, which says
+// why.
 //
 // Checked by tests/test_network_kernels.py against PyTorch.
 #include "convolution.cuh"
