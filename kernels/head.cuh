@@ -8,6 +8,7 @@ __device__ inline float head(const float* __restrict__ active, const float* __re
     const Pixel centre = slices.pixel(voxel);
     const int first = voxel - slices.offset(centre.row, centre.column);
     float sum = bias;
+#pragma unroll 3
     for (int tap = 0; tap < 9; ++tap) {
         const int row = centre.row + tap / 3 - 1, column = centre.column + tap % 3 - 1;
         if (!slices.holds(row, column)) continue;

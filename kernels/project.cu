@@ -19,7 +19,7 @@
 constexpr int COLUMNS = 8, PROJECT_THREADS = 256, SHARES = PROJECT_THREADS / COLUMNS, WIDTH = 16;
 
 // grid (ceil(R / COLUMNS), frames), shared memory N + PROJECT_THREADS floats
-extern "C" __global__ void __launch_bounds__(PROJECT_THREADS)
+extern "C" __global__ void __launch_bounds__(PROJECT_THREADS, 4)
 project(const float* __restrict__ statistics,  // (5, frames): the scale is the second
         const float* __restrict__ y,           // (frames, R)
         const float* __restrict__ singular,    // (R,)
