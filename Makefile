@@ -57,8 +57,9 @@ gpu:  ## tests, sanitizers and benchmarks on a GPU, in a PYTHON that has torch a
 fuzz: $(VENV)/dev.stamp  ## 10 000 damaged files: only the package's errors, no crash, no hang; half an hour
 	$(BIN)/python bench/fuzz.py --files $(or $(FILES),10000)
 
-roofline: $(VENV)/dev.stamp  ## what a frame should take on four GPUs
+roofline: $(VENV)/dev.stamp  ## what a frame should take on four GPUs, of a plane and of a volume
 	$(BIN)/python bench/roofline.py
+	$(BIN)/python bench/roofline.py --grid 19x19x19 --rank 1000 --rows 3000 --frames 1 8 64
 
 train: $(VENV)/dev.stamp  ## a new network, by default for as long as the bundled one took
 	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),546) --finish $(or $(FINISH),40) --output mpi_fast/models/default.pt

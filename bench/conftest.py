@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from heldout_files import measure, write_calibration_file
 from numpy.typing import NDArray
+from volume_frame import signals_of, synthetic_calibration
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.heldout import SCANNERS, phantoms
 
 FRAMES = 64
+VOLUME = (19, 19, 19), 1000, 3000  # grid, rank and rows of one of OpenMPI's scanner
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,10 @@ def measured(
     calibration, truth = scanner
     file = Path(tmp_path_factory.mktemp("frames")) / "m.mdf"
     return calibration, measure(SCANNERS[0], truth, calibration, phantoms(FRAMES, 5), 25.0, file)
+
+
+@pytest.fixture(scope="session")
+def volume() -> tuple[Calibration, NDArray[np.complex64]]:
+    """A calibration of a volume, of random numbers, and the selected rows of a frame."""
+    calibration = synthetic_calibration(*VOLUME)
+    return calibration, signals_of(calibration)

@@ -69,11 +69,11 @@ def report(folder: str) -> Step:
 KERNELS = "tests/test_device_gpu.py"
 ON_GPU = (
     checks("the kernels are right", 80, "-m", "gpu", KERNELS, needed=True),
-    benchmark("kernels", "kernels", 50, "-m", "gpu", "bench/test_kernels.py", needed=True),
+    benchmark("kernels", "kernels", 60, "-m", "gpu", "bench/test_kernels.py", needed=True),
     benchmark(
         "latency",
         "latency",
-        90,
+        105,
         "-m",
         "gpu",
         "bench/test_gpu.py",

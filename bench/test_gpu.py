@@ -140,6 +140,20 @@ def test_latency(benchmark: Any, measured: Any, name: str) -> None:
         benchmark.extra_info.update(run.graphs[1].to_dict())
 
 
+OF_A_VOLUME = {name: LATENCY[name] for name in ("one CUDA graph of our kernels", "ONNX Runtime on the GPU, fp32")}
+
+
+@pytest.mark.benchmark(group="latency of one volume of 19 x 19 x 19 voxels")
+@pytest.mark.parametrize("name", OF_A_VOLUME)
+def test_latency_of_a_volume(benchmark: Any, volume: Any, name: str) -> None:
+    calibration, rows = volume
+    rounds, make = OF_A_VOLUME[name]
+    run = make(calibration)
+    benchmark.pedantic(run, (rows,), rounds=rounds // 10, warmup_rounds=5)
+    if isinstance(run, PosteriorOnDevice):
+        benchmark.extra_info.update(run.graphs[1].to_dict())
+
+
 @pytest.mark.benchmark(group="throughput")
 @pytest.mark.parametrize("frames", [1, 8, 64, 512, 4096])
 def test_throughput(benchmark: Any, measured: Any, frames: int) -> None:

@@ -13,6 +13,7 @@ from roofline import GPUS, predict
 from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.engines.initializers import network_parameters
 from mpi_fast.errors import MPIFastError
+from mpi_fast.grids import shown
 from mpi_fast.kernels.capture import Recorded
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.posterior import PosteriorLoop
@@ -21,6 +22,7 @@ from mpi_fast.limits import EVALUATIONS
 
 REPEAT = 100
 STAGES = "reduce", "prepare", "plan", "project", "fine", "coarse", "refine", "image"
+OF_VOLUMES = "white", "plan", "variances", "current", "residual", "changes", "fine", "coarse", "image", "tails"
 pytestmark = pytest.mark.gpu
 
 
@@ -49,6 +51,17 @@ def device() -> Remembering:
 @pytest.mark.parametrize("frames", [1, 8, 64])
 @pytest.mark.parametrize("stage", STAGES)
 def test_kernel(benchmark: Any, device: Remembering, measured: Any, stage: str, frames: int) -> None:
+    measure(benchmark, device, measured, stage, frames)
+
+
+@pytest.mark.benchmark(group="kernels of a volume, 19 x 19 x 19 voxels, rank 1000: 100 launches in a graph")
+@pytest.mark.parametrize("stage", OF_VOLUMES)
+def test_kernel_of_a_volume(benchmark: Any, device: Remembering, volume: Any, stage: str) -> None:
+    measure(benchmark, device, volume, stage, 1)
+
+
+def measure(benchmark: Any, device: Remembering, measured: Any, stage: str, frames: int) -> None:
+    """Time one kernel of the frames' loop."""
     calibration, rows = measured
     weights = Weights.upload(network_parameters(Bundle.open().read(PLANE), PLANE), device)
     loop = PosteriorLoop(device, calibration, weights, frames, evaluations=EVALUATIONS)
@@ -69,7 +82,8 @@ def test_kernel(benchmark: Any, device: Remembering, measured: Any, stage: str, 
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=5)
     seconds = benchmark.stats.stats.median / REPEAT
-    benchmark.extra_info.update(gpu=device.name, stage=stage, frames=frames, seconds=seconds)
+    grid = shown(calibration.grid)
+    benchmark.extra_info.update(gpu=device.name, stage=stage, grid=grid, frames=frames, seconds=seconds)
     for gpu in GPUS:
         if gpu.model in device.name:
             launches, expected = predict(gpu, calibration, weights, frames)[stage]

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mpi_fast import Calibration, Reconstructor
 from mpi_fast.cli.options import parse_grid
@@ -40,6 +41,15 @@ def synthetic_calibration(grid: tuple[int, ...], rank: int, rows: int) -> Calibr
     )
 
 
+def signals_of(calibration: Calibration) -> NDArray[np.complex64]:
+    """Selected rows (1, M) of a random image, with noise."""
+    rng = np.random.default_rng(1)
+    image = rng.random((1, calibration.num_voxels), dtype=np.float32)
+    y = (image @ calibration.basis) * calibration.singular_values
+    rows = (y @ calibration.projection).conj() + rng.standard_normal((1, calibration.num_rows))
+    return rows.astype(np.complex64)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid", default="19x19x19")
@@ -50,10 +60,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     calibration = synthetic_calibration(parse_grid(options.grid), options.rank, options.rows)
-    rng = np.random.default_rng(1)
-    image = rng.random((1, calibration.num_voxels), dtype=np.float32)
-    y = (image @ calibration.basis) * calibration.singular_values
-    rows = (y @ calibration.projection).conj() + rng.standard_normal((1, options.rows))
+    rows = signals_of(calibration)
     reconstruct = Reconstructor(calibration, threads=options.threads, inspect=False)
     reconstruct(rows)  # to warm up
     wall, cpu = [], []

@@ -14,6 +14,7 @@
 //
 // Checked by tests/test_network_kernels.py against PyTorch.
 #include "convolution.cuh"
+#include "slices.cuh"
 
 #ifndef TILE
 #define TILE 5
@@ -22,13 +23,14 @@
 constexpr int WIDTH = 16, INNER = 48, PITCH = 12, WIDE = 28, COARSE_THREADS = 256;
 constexpr int DOWN = 9 * 6 * 32, INSIDE = 27 * 6 * 32;  // weights of the convolutions before the next
 
-// grid (tiles, frames), shared memory: see `tiles.coarse_shared`
+// grid (slices * tiles, frames), shared memory: see `tiles.coarse_shared`
 extern "C" __global__ void __launch_bounds__(COARSE_THREADS)
 coarse(const float* __restrict__ features,    // (frames, N, 16)
        const uint2* __restrict__ weights,     // down, first, second, up
        const float* __restrict__ bias,        // (3 * 48 + 64,)
        const float* __restrict__ modulation,  // (frames, pitch): gain and shift of this block from `offset` on
-       int pitch, int offset, int rows, int columns,
+       int pitch, int offset, int voxels,
+       int rows, int columns, int apart, int per_row, int per_column,  // slices
        float* __restrict__ out,               // (frames, N, 16)
        float* __restrict__ active)            // (frames, N, 16)
 {
@@ -37,9 +39,11 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
     unsigned* given = reinterpret_cast<unsigned*>(shared);      // (IN, IN, PITCH); later h (H, H, WIDE)
     unsigned* half = given + IN * IN * PITCH;                   // (HALF, HALF, WIDE); later what goes up
     float* kept = reinterpret_cast<float*>(half + HALF * HALF * WIDE);  // (TILE, TILE, INNER)
-    const int down = (rows + 1) / 2, along = (columns + 1) / 2, across = (along + TILE - 1) / TILE;
-    const int top = blockIdx.x / across * TILE, left = blockIdx.x % across * TILE;
-    const size_t image = (size_t)blockIdx.y * rows * columns;
+    const Slices slices = {rows, columns, apart, per_row, per_column};
+    const int down = (rows + 1) / 2, along = (columns + 1) / 2;
+    const Tile tile = tile_of(blockIdx.x, TILE, down, along, apart);
+    const int top = tile.top, left = tile.left;
+    const size_t slice = (size_t)blockIdx.y * voxels + tile.first;
     const float* gain = modulation + (size_t)blockIdx.y * pitch + offset;
     const auto inside = [&](int row, int column) { return row >= 0 && row < down && column >= 0 && column < along; };
 
@@ -47,8 +51,8 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
         const int pixel = i / (WIDTH / 2), pair = i % (WIDTH / 2);
         const int row = 2 * (top - 2) - 1 + pixel / IN, column = 2 * (left - 2) - 1 + pixel % IN;
         unsigned value = 0;
-        if (row >= 0 && row < rows && column >= 0 && column < columns) {
-            const float* from = features + (image + (size_t)row * columns + column) * WIDTH + 2 * pair;
+        if (slices.holds(row, column)) {
+            const float* from = features + (slice + slices.offset(row, column)) * WIDTH + 2 * pair;
             value = pair_of(silu(from[0]), silu(from[1]));
         }
         given[pixel * PITCH + pair] = value;
@@ -94,7 +98,7 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
         const int row = 2 * (top + r) + channel % 4 / 2, column = 2 * (left + c);
         for (int dx = 0; dx < 2; ++dx) {
             if (row >= rows || column + dx >= columns) continue;
-            const size_t where = (image + (size_t)row * columns + column + dx) * WIDTH + channel / 4;
+            const size_t where = (slice + slices.offset(row, column + dx)) * WIDTH + channel / 4;
             const float value = features[where] + (dx ? v1 : v0) + bias[channel + dx];
             out[where] = value;
             active[where] = silu(value);

@@ -1,6 +1,6 @@
 // fine: what the signals change in an image, and a block's convolutions at full resolution, in one launch.
 //
-//     changes  = V g residual,   g = S r^2 / (S^2 r^2 + sigma^2)      for r = r_k and 4 r_k
+//     changes  = V g residual,   g = S r^2 / (S^2 r^2 + sigma^2)      for r = r_k and 4 r_k, or as changes.cu leaves them
 //     base     = mean + changes for r_k
 //     injected = mean, asinh(changes / d), log(d / r) / 2; for the first block what the signals alone say, too
 //     x        = inject(injected) + features                          features: of the block before
@@ -14,26 +14,30 @@
 //
 // Why fast. 19 x 19 pixels are four tiles, each 13 + 9 + 7 fragments of 16 pixels in nine steps: 1.1 M multiply-adds on
 // tensor cores, so that a single image costs launch and latency; 14 KB of weights stay in the L1 cache, and of V a tile
-// of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock.
+// of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock. Of a volume, 19 x 19 x 19
+// voxels are 76 tiles of 10 x 10, one round of an H100's multiprocessors; their changes come from changes.cu, which says
+// why.
 //
 // Checked by tests/test_network_kernels.py against PyTorch.
 #include "convolution.cuh"
+#include "slices.cuh"
 
 #ifndef TILE
 #define TILE 10
 #endif
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 4)  // left to itself, the compiler squeezes in a fifth, and spills
+#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 3)  // as many as its shared memory holds; squeezing in more would spill
 #else
 #define FINE_BOUNDS __launch_bounds__(FINE_THREADS)
 #endif
 
 constexpr int WIDTH = 16, PITCH = 12, FINE_THREADS = 256, VIEWS = 2, CONDITION = 10;
 
-// grid (tiles, frames), shared memory: see `tiles.fine_shared`
+// grid (slices * tiles, frames), shared memory: see `tiles.fine_shared`
 extern "C" __global__ void FINE_BOUNDS
 fine(const float* __restrict__ statistics,    // (5, frames): the noise first
+     const float* __restrict__ changes,       // (frames, VIEWS, N), or null: to be made of the next three
      const float* __restrict__ residual,      // (frames, R)
      const float* __restrict__ singular,      // (R,)
      const float* __restrict__ basis_t,       // (R, N)
@@ -46,7 +50,8 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
      const uint2* __restrict__ weights,       // of three convolutions, 9 x 2 x 32 each
      const float* __restrict__ bias,          // (3, 16)
      const float* __restrict__ modulation,    // (frames, pitch): gain and shift of this block from `offset` on
-     int pitch, int offset, int block, int blocks, int rank, int rows, int columns,
+     int pitch, int offset, int block, int blocks, int rank, int voxels,  // rank 0 where changes are given
+     int rows, int columns, int apart, int per_row, int per_column,       // slices
      float* __restrict__ base,                // (frames, N)
      float* __restrict__ out,                 // (frames, N, 16)
      float* __restrict__ active)              // (frames, N, 16), or null
@@ -58,12 +63,12 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
     unsigned* x = given + PIXELS * PITCH;                            // (X, X, PITCH)
     float* kept = reinterpret_cast<float*>(x + X * X * PITCH);       // (TILE, TILE, WIDTH)
     Row<VIEWS>* gained = reinterpret_cast<Row<VIEWS>*>(kept + TILE * TILE * WIDTH);  // (R,)
-    const int across = (columns + TILE - 1) / TILE, top = blockIdx.x / across * TILE, left = blockIdx.x % across * TILE;
-    const int voxels = rows * columns, frame = blockIdx.y, thread = threadIdx.x;
-    const size_t image = (size_t)frame * voxels;
+    const Slices slices = {rows, columns, apart, per_row, per_column};
+    const Tile tile = tile_of(blockIdx.x, TILE, rows, columns, apart);
+    const int top = tile.top, left = tile.left, frame = blockIdx.y, thread = threadIdx.x;
+    const size_t slice = (size_t)frame * voxels + tile.first;
     const float* gain = modulation + (size_t)frame * pitch + offset;
-    const auto inside = [&](int row, int column) { return row >= 0 && row < rows && column >= 0 && column < columns; };
-    const auto at = [&](int row, int column) { return image + (size_t)row * columns + column; };
+    const auto at = [&](int row, int column) { return slice + slices.offset(row, column); };
 
     const float noise = statistics[frame], r = spread[(size_t)frame * blocks + block];
     for (int j = thread; j < rank; j += FINE_THREADS) {
@@ -78,15 +83,17 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
         const int row = top - 3 + thread / IN, column = left - 3 + thread % IN;
         unsigned* to = given + thread * PITCH;
         for (int i = 0; i < WIDTH / 2; ++i) to[i] = 0;
-        if (inside(row, column)) {
-            const int n = row * columns + column;
+        if (slices.holds(row, column)) {
+            const int n = tile.first + slices.offset(row, column);
             float changed[VIEWS] = {};
 #pragma unroll 8
             for (int j = 0; j < rank; ++j) {
                 const float element = basis_t[(size_t)j * voxels + n];
                 for (int v = 0; v < VIEWS; ++v) changed[v] += element * gained[j].value[v];
             }
-            const float m = mean[image + n], d = deviation[((size_t)frame * blocks + block) * voxels + n];
+            if (changes)
+                for (int v = 0; v < VIEWS; ++v) changed[v] = changes[((size_t)frame * VIEWS + v) * voxels + n];
+            const float m = mean[at(row, column)], d = deviation[((size_t)frame * blocks + block) * voxels + n];
             to[0] = pair_of(m, asinhf(changed[0] / d));
             to[1] = pair_of(asinhf(changed[1] / d), 0.5f * logf(d / r));
             if (block == 0) {  // five means, and the logarithms of five deviations
@@ -99,14 +106,14 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
                 for (int i = 0; i < CONDITION / 2; ++i) to[2 + i] = pair_of(shown[2 * i], shown[2 * i + 1]);
             }
             const bool mine = row >= top && row < top + TILE && column >= left && column < left + TILE;
-            if (mine) base[image + n] = m + changed[0];
+            if (mine) base[at(row, column)] = m + changed[0];
         }
     }
     __syncthreads();
     convolve<1, 2, 2, 3, 1>(given, PITCH, IN, X, X, weights, [&](int r, int c, int channel, float v0, float v1) {
         const int row = top - 2 + r, column = left - 2 + c;
         unsigned pair = 0;
-        if (inside(row, column)) {
+        if (slices.holds(row, column)) {
             v0 += bias[channel], v1 += bias[channel + 1];
             if (block) {
                 const float* before = features + at(row, column) * WIDTH + channel;
@@ -124,7 +131,7 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
     unsigned* h = given;
     convolve<1, 2, 2, 3, 1>(x, PITCH, X, H, H, weights + 576, [&](int r, int c, int channel, float v0, float v1) {
         unsigned pair = 0;
-        if (inside(top - 1 + r, left - 1 + c)) {
+        if (slices.holds(top - 1 + r, left - 1 + c)) {
             v0 = (v0 + bias[WIDTH + channel]) * (1.0f + gain[channel]) + gain[WIDTH + channel];
             v1 = (v1 + bias[WIDTH + channel + 1]) * (1.0f + gain[channel + 1]) + gain[WIDTH + channel + 1];
             pair = pair_of(silu(v0), silu(v1));
@@ -134,7 +141,7 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
     __syncthreads();
     weights += 1152;
     convolve<1, 2, 2, 3, 1>(h, PITCH, H, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
-        if (!inside(top + r, left + c)) return;
+        if (!slices.holds(top + r, left + c)) return;
         const float* mine = kept + (r * TILE + c) * WIDTH + channel;
         const size_t where = at(top + r, left + c) * WIDTH + channel;
         v0 += mine[0] + bias[2 * WIDTH + channel], v1 += mine[1] + bias[2 * WIDTH + channel + 1];

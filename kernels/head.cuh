@@ -1,14 +1,18 @@
 // The last convolution of a block, in float32: 16 channels to one output of one pixel.
 #pragma once
+#include "slices.cuh"
 
-// `active` (N, 16) and `weights` (9, 16) of one image and output; zero outside of the image.
+// `active` (N, 16) and `weights` (9, 16) of one image and output; zero outside of the slice that the voxel is in.
 __device__ inline float head(const float* __restrict__ active, const float* __restrict__ weights, float bias, int voxel,
-                             int rows, int columns) {
+                             const Slices& slices) {
+    const Pixel centre = slices.pixel(voxel);
+    const int first = voxel - slices.offset(centre.row, centre.column);
     float sum = bias;
+#pragma unroll 3
     for (int tap = 0; tap < 9; ++tap) {
-        const int row = voxel / columns + tap / 3 - 1, column = voxel % columns + tap % 3 - 1;
-        if (row < 0 || row >= rows || column < 0 || column >= columns) continue;
-        const float4* pixel = reinterpret_cast<const float4*>(active + (row * columns + column) * 16);
+        const int row = centre.row + tap / 3 - 1, column = centre.column + tap % 3 - 1;
+        if (!slices.holds(row, column)) continue;
+        const float4* pixel = reinterpret_cast<const float4*>(active + (first + slices.offset(row, column)) * 16);
         const float4* weight = reinterpret_cast<const float4*>(weights + tap * 16);
         for (int i = 0; i < 4; ++i) {
             const float4 p = pixel[i], w = weight[i];

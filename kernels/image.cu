@@ -4,14 +4,17 @@
 //     deviation = d exp(4 tanh(head_1(active) / 4)) * scale
 //     quantiles = exp(T mean(active))                     of the errors next to the deviation, one pair for each frame
 //
+// Of a volume every block of threads sums up the features of its own voxels, and tails.cu makes the quantiles of that.
+//
 // Why fast. A thread owns a voxel, and those of a frame's first block average its features; 23 KB are read a frame, 3 KB
 // written: this kernel costs its launch.
 //
 // Checked by tests/test_network_kernels.py against PyTorch.
 #include "device.cuh"
 #include "head.cuh"
+#include "tails.cuh"
 
-constexpr int IMAGE_THREADS = 128, WIDTH = 16, LEVELS = 2;
+constexpr int IMAGE_THREADS = 128, WIDTH = 16;
 
 // grid (ceil(N / IMAGE_THREADS), frames), shared memory IMAGE_THREADS + WIDTH floats
 extern "C" __global__ void __launch_bounds__(IMAGE_THREADS)
@@ -23,40 +26,41 @@ image(const float* __restrict__ statistics,  // (5, frames), see prepare.cu
       const float* __restrict__ bias,        // (2,)
       const float* __restrict__ tails,       // (2, 16)
       const float* __restrict__ tails_bias,  // (2,)
-      int blocks, int rows, int columns,
+      int blocks, int voxels, int rows, int columns, int apart, int per_row, int per_column,  // slices of the last block
       float* __restrict__ mean,              // (frames, N)
       float* __restrict__ std,               // (frames, N)
-      float* __restrict__ quantiles)         // (frames, 2)
+      float* __restrict__ quantiles,         // (frames, 2); not written where features are pooled
+      float* __restrict__ pooled)            // (frames, blocks of threads, 16), or null
 {
     extern __shared__ float4 shared[];
     float* part = reinterpret_cast<float*>(shared);  // (IMAGE_THREADS,)
     float* average = part + IMAGE_THREADS;           // (WIDTH,)
-    const int voxels = rows * columns, frame = blockIdx.y, frames = gridDim.y, thread = threadIdx.x;
-    const int n = blockIdx.x * IMAGE_THREADS + thread;
+    const int frame = blockIdx.y, frames = gridDim.y, thread = threadIdx.x, first = blockIdx.x * IMAGE_THREADS;
+    const int n = first + thread;
+    const Slices slices = {rows, columns, apart, per_row, per_column};
     active += (size_t)frame * voxels * WIDTH;
     if (n < voxels) {
         const float scale = statistics[frames + frame], presence = statistics[2 * frames + frame];
         const float d = deviation[((size_t)frame * blocks + blocks - 1) * voxels + n];
         const size_t at = (size_t)frame * voxels + n;
-        const float value = base[at] + d * head(active, weights, bias[0], n, rows, columns);
-        const float error = head(active, weights + 9 * WIDTH, bias[1], n, rows, columns);
+        const float value = base[at] + d * head(active, weights, bias[0], n, slices);
+        const float error = head(active, weights + 9 * WIDTH, bias[1], n, slices);
         mean[at] = (value < 0.0f ? 0.0f : value) * (presence * scale);  // unlike fmaxf, keeps a NaN
         std[at] = d * expf(4.0f * tanhf(0.25f * error)) * scale;
     }
-    if (blockIdx.x) return;
+    if (blockIdx.x && !pooled) return;
+    const int last = pooled ? min(first + IMAGE_THREADS, voxels) : voxels;
     float sum = 0.0f;
-    for (int i = thread; i < voxels * WIDTH; i += IMAGE_THREADS) sum += active[i];  // always the same channel
+    for (int i = first * WIDTH + thread; i < last * WIDTH; i += IMAGE_THREADS) sum += active[i];  // always the same channel
     part[thread] = sum;
     __syncthreads();
     if (thread < WIDTH) {
         sum = 0.0f;
         for (int other = thread; other < IMAGE_THREADS; other += WIDTH) sum += part[other];
         average[thread] = sum / voxels;
+        if (pooled) pooled[((size_t)frame * gridDim.x + blockIdx.x) * WIDTH + thread] = sum;
     }
+    if (pooled) return;
     __syncthreads();
-    if (thread < LEVELS) {
-        sum = tails_bias[thread];
-        for (int c = 0; c < WIDTH; ++c) sum += tails[thread * WIDTH + c] * average[c];
-        quantiles[frame * LEVELS + thread] = expf(sum);
-    }
+    if (thread < LEVELS) quantiles[frame * LEVELS + thread] = quantile(tails, tails_bias, average, WIDTH, thread);
 }

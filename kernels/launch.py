@@ -13,6 +13,9 @@ from mpi_fast.errors import DeviceError, InputError
 Array = Any
 """An array of the device: `shape`, `dtype` and `flags` as in NumPy."""
 
+NOTHING = np.uintp(0)
+"""What a kernel is given instead of an array that it is not to read, or not to write."""
+
 DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
 SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU; more must be asked for
 

@@ -8,6 +8,8 @@
 //     d          = r_k sqrt(1 - sum_r V^2 S g)         deviation of each voxel once the signals have spoken
 //     modulation = M hidden                            gain and shift of every residual block
 //
+// Of a volume the deviations are left to variances.cu, which is given S g.
+//
 // Everything of a frame that does not depend on its image, for all blocks of the network side by side: a block of threads
 // for each block of the network and frame, so that none of it is left for the sequence that follows.
 //
@@ -18,6 +20,7 @@
 #include "device.cuh"
 
 constexpr int WIDTHS = 5, KNOWN = 2 + WIDTHS, HIDDEN = 64, PLAN_THREADS = 512;
+constexpr int GROUP = 28;  // blocks of the network in a row of what variances.cu reads
 
 // One row of a dense layer.
 __device__ inline float dense(const float* __restrict__ weights, float bias, const float* in, int count) {
@@ -43,7 +46,8 @@ plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
      float* __restrict__ spread,             // (frames, K)
      float* __restrict__ share,              // (frames, K)
      float* __restrict__ deviation,          // (frames, K, N)
-     float* __restrict__ modulation)         // (frames, C)
+     float* __restrict__ modulation,         // (frames, C)
+     float* __restrict__ left_to_others)     // S g, (frames, ceil(K / GROUP), R, GROUP), or null: deviations are made here
 {
     extern __shared__ float4 shared[];
     double* scratch = reinterpret_cast<double*>(shared);           // (PLAN_THREADS,)
@@ -82,10 +86,19 @@ plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
         spread[(size_t)frame * blocks + block] = r;
         share[(size_t)frame * blocks + block] = certainty / (certainty + precise);
     }
-    for (int j = thread; j < rank; j += PLAN_THREADS) {
+    const auto explains = [&](int j) {
         const float strength = r * singular[j];
-        explained[j] = strength * strength / (strength * strength + noise * noise);
+        return strength * strength / (strength * strength + noise * noise);
+    };
+    if (left_to_others) {
+        const int groups = (blocks + GROUP - 1) / GROUP, column = block % GROUP;
+        float* row = left_to_others + ((size_t)frame * groups + block / GROUP) * rank * GROUP;
+        const int end = block == blocks - 1 ? GROUP : column + 1;  // the last block fills up its group
+        for (int j = thread; j < rank; j += PLAN_THREADS)
+            for (int c = column; c < end; ++c) row[(size_t)j * GROUP + c] = c == column ? explains(j) : 0.0f;
+        return;
     }
+    for (int j = thread; j < rank; j += PLAN_THREADS) explained[j] = explains(j);
     __syncthreads();
     deviation += ((size_t)frame * blocks + block) * voxels;
     for (int n = thread; n < voxels; n += PLAN_THREADS) {

@@ -1,27 +1,33 @@
-"""The network on a device: signals to image and uncertainty of planes, fit for one CUDA graph.
+"""The network on a device: signals to images and their uncertainty, of planes and volumes, fit for one CUDA graph.
 
-    reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image
+    reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image                      planes
+    reduce -> prepare, white -> plan, variances
+           -> [current, residual, changes -> fine (-> coarse)] for each block -> image, tails               volumes
 
-With 28 blocks, ten of which correct at half resolution, too, these are 70 launches: a convolution has no launch of its
-own, nor has anything around one. A further evaluation, of what `refine` makes of the image, begins at plan.
+With 28 blocks, ten of which correct at half resolution, too, these are 70 launches of a plane: a convolution has no
+launch of its own, nor has anything around one. What volumes need otherwise is all in `combination.Combination`. A
+further evaluation, of what `refine` makes of the image, begins at plan.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
-from mpi_fast.kernels.launch import Array, Device, Kernel
-from mpi_fast.kernels.prepare import CONDITION_CHANNELS, STATISTICS, Basis, prepare
+from mpi_fast.grids import is_plane
+from mpi_fast.kernels.buffers import Buffers
+from mpi_fast.kernels.combination import Combination
+from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
+from mpi_fast.kernels.planes import PlaneCombination
+from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.reduce import Projection, reduce
+from mpi_fast.kernels.slices import Slices
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
-from mpi_fast.kernels.weights import EMBEDDING, WIDTH, Block, Convolutions, Weights
-from mpi_fast.uncertainty import LEVELS
+from mpi_fast.kernels.volumes import VolumeCombination
+from mpi_fast.kernels.weights import WIDTH, Block, Convolutions, Weights
 
-PLAN_THREADS = 512  # of a block, as in plan.cu
-PROJECT_THREADS, PROJECT_COLUMNS = 256, 8  # of a block, as in project.cu
 REFINE_THREADS = 256  # of a block, as in refine.cu
-TILE_THREADS, IMAGE_THREADS = 256, 128  # as in fine.cu and coarse.cu, and in image.cu
-NOTHING = np.uintp(0)
+TILE_THREADS = 256  # as in fine.cu and coarse.cu
 
 
 class PosteriorLoop:
@@ -34,7 +40,7 @@ class PosteriorLoop:
     device : Device
         Where.
     calibration : Calibration
-        Of a plane.
+        Of a plane or a volume.
     weights : Weights
         Of the network, there.
     frames : int
@@ -46,8 +52,8 @@ class PosteriorLoop:
 
     Raises
     ------
-    InputError
-        For the calibration of a volume.
+    DeviceError
+        At the first call, where a block of threads would need more shared memory than the device has.
 
     Attributes
     ----------
@@ -73,38 +79,22 @@ class PosteriorLoop:
         guided: bool = False,
         evaluations: int = 1,
     ) -> None:
-        if len(calibration.grid) != 2:
-            raise InputError(f"grid {calibration.grid}: the GPU's kernels are for planes")
         self.device, self._weights, self._frames = device, weights, frames
         self._guided, self._evaluations = guided, evaluations
-        self._rows, self._columns = calibration.grid
-        sized = frames, device.multiprocessors
-        half = -(-self._rows // 2), -(-self._columns // 2)
-        self._fine_tiles = tiling({side: fine_steps(side) for side in FINE}, calibration.grid, *sized)
-        self._coarse_tiles = tiling({side: coarse_steps(side) for side in COARSE}, half, *sized)
-        voxels, rank, blocks = calibration.num_voxels, calibration.rank, len(weights.blocks)
+        rank, voxels = calibration.rank, calibration.num_voxels
         self._projection = Projection.upload(calibration, device)
-        self._basis = Basis.upload(calibration, device)
+        basis = Basis.upload(calibration, device)
         self.signals = device.empty((frames, calibration.num_rows), np.complex64)
         self._reduced = device.empty((frames, rank), np.float64)
         self._energy = device.empty((frames,), np.float64)
-        self._y = device.empty((frames, rank), np.float32)
-        self.statistics = device.empty((len(STATISTICS), frames), np.float32)
-        self._condition = device.empty((frames, CONDITION_CHANNELS, voxels), np.float32)
-        self._modulations = int(weights.embedding[7].shape[0])
-        self._spread = device.empty((frames, blocks), np.float32)
-        self._share = device.empty((frames, blocks), np.float32)
-        self._deviation = device.empty((frames, blocks, voxels), np.float32)
-        self._modulation = device.empty((frames, self._modulations), np.float32)
-        self._base = device.empty((frames, voxels), np.float32)
-        self._mean = device.empty((frames, voxels), np.float32)
-        self._residual = device.empty((frames, rank), np.float32)
-        # Tiles read their neighbours' pixels, so nothing is written where it is read.
-        self._features = tuple(device.empty((frames, voxels, WIDTH), np.float32) for _ in range(2))
-        self._active = device.empty((frames, voxels, WIDTH), np.float32)
-        self.image = device.empty((frames, voxels), np.float32)
-        self.std = device.empty((frames, voxels), np.float32)
-        self.quantiles = device.empty((frames, len(LEVELS)), np.float32)
+        self._buffers = buffers = Buffers(device, basis, weights, frames)
+        kind = PlaneCombination if is_plane(calibration.grid) else VolumeCombination
+        self._combination: Combination = kind(device, calibration, basis, weights, buffers)
+        self._widths = basis.widths
+        self._slices = self._combination.slices
+        self._tiles = [self._tilings(cut) for cut in self._slices]
+        self.image, self.std, self.quantiles = buffers.image, buffers.std, buffers.quantiles
+        self.statistics = buffers.statistics
         shown = guided or evaluations > 1
         self.noisy = device.empty((frames, voxels), np.float32) if shown else None
         self.precision = device.empty((frames,), np.float32) if shown else None
@@ -124,145 +114,82 @@ class PosteriorLoop:
 
     def begin(self) -> None:
         """Enqueue what `signals` say by themselves."""
-        device, basis = self.device, self._basis
-        reduce(device, self._projection, self.signals, self._reduced, self._energy)
-        prepare(device, basis, self._reduced, self._energy, self._y, self.statistics, self._condition)
+        reduce(self.device, self._projection, self.signals, self._reduced, self._energy)
+        self._combination.prepare(self._reduced, self._energy)
 
     def evaluate(self, shown: bool) -> None:
         """Enqueue one evaluation of the network, of what `begin` left and, if ``shown``, of `noisy` and `precision`."""
         noisy, precision = (self.noisy, self.precision) if shown else (NOTHING, NOTHING)
-        self._plan(precision)
-        before, after = self._features
+        self._combination.plan(precision)
+        before, after = self._buffers.features
         for number, block in enumerate(self._weights.blocks):
-            self._project(number, noisy)
+            self._combination.combine(number, noisy)
             self._fine(number, block, before, after)
             before, after = after, before
             if block.coarse is not None:
-                self._coarse(block, block.coarse, before, after)
+                self._coarse(number, block, block.coarse, before, after)
                 before, after = after, before
-        self._finish()
+        self._combination.finish()
 
     def _refine(self) -> None:
-        arrays = self.statistics, self.image, self.std, np.int32(self._basis.shape[0]), self.noisy, self.precision
+        arrays = self.statistics, self.image, self.std, np.int32(self._combination.voxels), self.noisy, self.precision
         self.device.launch(Kernel("refine"), (self._frames, 1), REFINE_THREADS, 8 * REFINE_THREADS, arrays)
 
-    def _plan(self, precision: Array) -> None:
-        weights, basis, (voxels, rank) = self._weights, self._basis, self._basis.shape
-        arguments = (
-            self.statistics,
-            self._condition,
-            basis.widths,
-            precision,
-            basis.singular_values,
-            basis.transposed,
-            *weights.embedding,
-            weights.offsets,
-            np.float64(basis.power),
-            np.int32(rank),
-            np.int32(voxels),
-            self._spread,
-            self._share,
-            self._deviation,
-            self._modulation,
-        )
-        grid = len(weights.blocks), self._frames
-        self.device.launch(Kernel("plan"), grid, PLAN_THREADS, plan_shared(rank), arguments)
-
-    def _project(self, number: int, noisy: Array) -> None:
-        basis, (voxels, rank) = self._basis, self._basis.shape
-        head = self._weights.blocks[max(number - 1, 0)].head
-        arguments = (
-            self.statistics,
-            self._y,
-            basis.singular_values,
-            basis.basis,
-            self._deviation,
-            self._active,
-            head.weights,
-            head.bias,
-            self._share,
-            noisy,
-            self._base,
-            np.int32(number),
-            np.int32(len(self._weights.blocks)),
-            np.int32(rank),
-            np.int32(self._rows),
-            np.int32(self._columns),
-            self._mean,
-            self._residual,
-        )
-        grid = -(-rank // PROJECT_COLUMNS), self._frames
-        self.device.launch(Kernel("project"), grid, PROJECT_THREADS, 4 * (voxels + PROJECT_THREADS), arguments)
-
     def _fine(self, number: int, block: Block, before: Array, after: Array) -> None:
-        basis, (_, rank) = self._basis, self._basis.shape
+        combination, buffers = self._combination, self._buffers
         arguments = (
-            self.statistics,
-            self._residual,
-            basis.singular_values,
-            basis.transposed,
-            self._spread,
-            self._deviation,
-            self._condition,
-            basis.widths,
-            self._mean,
+            buffers.statistics,
+            *combination.changes,
+            buffers.spread,
+            buffers.deviation,
+            buffers.condition,
+            self._widths,
+            buffers.mean,
             before,
             block.fine.weights,
             block.fine.bias,
-            self._modulation,
-            np.int32(self._modulations),
+            buffers.modulation,
+            np.int32(self._weights.modulations),
             np.int32(block.offset),
             np.int32(number),
             np.int32(len(self._weights.blocks)),
-            np.int32(rank),
-            np.int32(self._rows),
-            np.int32(self._columns),
-            self._base,
+            np.int32(combination.fine_rank),
+            np.int32(combination.voxels),
+            *self._slices[number].arguments,
+            buffers.base,
             after,
-            NOTHING if block.coarse else self._active,
+            NOTHING if block.coarse else buffers.active,
         )
-        side, tiles = self._fine_tiles
-        kernel = Kernel("fine", (("TILE", str(side)),))
-        self.device.launch(kernel, (tiles, self._frames), TILE_THREADS, fine_shared(side, rank), arguments)
+        side, tiles = self._tiles[number].fine
+        kernel, shared = Kernel("fine", (("TILE", str(side)),)), fine_shared(side, combination.fine_rank)
+        self.device.launch(kernel, (tiles, self._frames), TILE_THREADS, shared, arguments)
 
-    def _coarse(self, block: Block, convolutions: Convolutions, before: Array, after: Array) -> None:
+    def _coarse(self, number: int, block: Block, convolutions: Convolutions, before: Array, after: Array) -> None:
         arguments = (
             before,
             convolutions.weights,
             convolutions.bias,
-            self._modulation,
-            np.int32(self._modulations),
+            self._buffers.modulation,
+            np.int32(self._weights.modulations),
             np.int32(block.offset + 2 * WIDTH),
-            np.int32(self._rows),
-            np.int32(self._columns),
+            np.int32(self._combination.voxels),
+            *self._slices[number].arguments,
             after,
-            self._active,
+            self._buffers.active,
         )
-        side, tiles = self._coarse_tiles
+        side, tiles = self._tiles[number].coarse
         kernel = Kernel("coarse", (("TILE", str(side)),))
         self.device.launch(kernel, (tiles, self._frames), TILE_THREADS, coarse_shared(side), arguments)
 
-    def _finish(self) -> None:
-        voxels, head = self._basis.shape[0], self._weights.blocks[-1].head
-        arguments = (
-            self.statistics,
-            self._deviation,
-            self._base,
-            self._active,
-            head.weights,
-            head.bias,
-            *self._weights.tails,
-            np.int32(len(self._weights.blocks)),
-            np.int32(self._rows),
-            np.int32(self._columns),
-            self.image,
-            self.std,
-            self.quantiles,
-        )
-        grid = -(-voxels // IMAGE_THREADS), self._frames
-        self.device.launch(Kernel("image"), grid, IMAGE_THREADS, 4 * (IMAGE_THREADS + WIDTH), arguments)
+    def _tilings(self, cut: Slices) -> "Tilings":
+        """Of a block's slices."""
+        sized = self._frames, self.device.multiprocessors
+        fine = tiling({side: fine_steps(side) for side in FINE}, cut.grid, cut.count, *sized)
+        return Tilings(fine, tiling({side: coarse_steps(side) for side in COARSE}, cut.half, cut.count, *sized))
 
 
-def plan_shared(rank: int) -> int:
-    """Shared memory of a block of plan.cu, in bytes."""
-    return 8 * PLAN_THREADS + 4 * (8 + 2 * EMBEDDING + rank)
+class Tilings(NamedTuple):
+    """Sides of tiles at full and at half resolution, and how many cover all slices of an image."""
+
+    fine: tuple[int, int]
+    coarse: tuple[int, int]

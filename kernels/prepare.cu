@@ -8,6 +8,8 @@
 //
 // The condition is the posterior mean of the image under white priors, and its deviation per voxel.
 //
+// Of a volume the condition is left to white.cu, which is given g y and S g.
+//
 // Why fast. One block per frame: the numbers of a frame never leave its shared memory, and V is read once, 217 KB of
 // L2 for 361 voxels and R = 150. A multiprocessor takes in some 48 bytes per clock (an A100's share of its L2), so the
 // floor is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. 1.4 MFLOP a frame.
@@ -68,7 +70,8 @@ __device__ inline void product(const float* __restrict__ matrix, int rows, int c
     }
 }
 
-// grid (frames,), shared memory: PREPARE_THREADS double, SUMS R float, `prepare.partial_floats`
+// grid (frames,), shared memory: PREPARE_THREADS double and, unless the condition is left to others, SUMS R float and
+// `prepare.partial_floats`
 extern "C" __global__ void __launch_bounds__(PREPARE_THREADS, 1)
 prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.cu leaves it
         const double* __restrict__ energy,         // (frames,)
@@ -81,7 +84,8 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         int num_rows, int rank, int voxels,
         float* __restrict__ y,           // (frames, R), for images of root-mean-square one
         float* __restrict__ statistics,  // (5, frames): prepare.STATISTICS
-        float* __restrict__ condition)   // (frames, SUMS, N)
+        float* __restrict__ condition,   // (frames, SUMS, N)
+        float* __restrict__ factors)     // (frames, R, SUMS): g y and S g for white.cu, or null: the condition is made here
 {
     extern __shared__ float4 shared[];
     double* scratch = reinterpret_cast<double*>(shared);
@@ -115,8 +119,13 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         y[j] = scaled;
         for (int i = 0; i < WIDTHS; ++i) {
             const float signal = widths[i] * s, gain = widths[i] * signal / (signal * signal + noise * noise);
-            gained[j].value[i] = gain * scaled;
-            explained[j * WIDTHS + i] = s * gain;
+            if (factors) {
+                float* row = factors + ((size_t)frame * rank + j) * SUMS;
+                row[i] = gain * scaled, row[WIDTHS + i] = s * gain;
+            } else {
+                gained[j].value[i] = gain * scaled;
+                explained[j * WIDTHS + i] = s * gain;
+            }
         }
         floor2 += (double)(own_gain * noise) * (own_gain * noise) * mean_explained[j];
     }
@@ -131,6 +140,7 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         statistics[4 * frames + frame] = (float)sqrt(floor2) * scale;
     }
 
+    if (factors) return;
     condition += (size_t)frame * SUMS * voxels;
     const auto write = [&](int voxel, const Row<SUMS>& sum) {
         for (int i = 0; i < WIDTHS; ++i) {

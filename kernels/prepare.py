@@ -1,4 +1,4 @@
-"""Launcher of prepare.cu and its reference: each frame's noise, scale and presence, and what its signals alone say."""
+"""Launcher of prepare.cu and white.cu, and their reference: noise, scale and presence, and what signals alone say."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.kernels.launch import Array, Device, Kernel, expect
+from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel, expect
+from mpi_fast.kernels.voxel_sums import launch_sums
 from mpi_fast.likelihood import (
     CERTAIN,
     DETECTION,
@@ -20,7 +21,7 @@ from mpi_fast.likelihood import (
 )
 from mpi_fast.reduction import SNR_CEILING_DB
 
-KERNEL = Kernel("prepare", (("WIDTHS", str(len(WIDTHS))),))
+KERNEL, WHITE = (Kernel(name, (("WIDTHS", str(len(WIDTHS))),)) for name in ("prepare", "white"))
 THREADS = 768  # of a block, as in prepare.cu
 CONDITION_CHANNELS = 2 * len(WIDTHS)  # of each the posterior mean, then of each its deviation
 STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor")
@@ -34,8 +35,8 @@ class Basis:
     Attributes
     ----------
     singular_values : (R,) float32
-    basis, transposed : (N, R), (R, N) float32
-        V and its transpose: each is read along its rows by one of the two products.
+    transposed : (R, N) float32
+        V^T, which nearly every kernel reads along its rows.
     mean_explained : (R,) float32
         Mean of V^2 over the voxels.
     widths : (W,) float32
@@ -49,7 +50,6 @@ class Basis:
     """
 
     singular_values: Array
-    basis: Array
     transposed: Array
     mean_explained: Array
     widths: Array
@@ -65,7 +65,6 @@ class Basis:
         limits = DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest
         return cls(
             device.upload(np.asarray(calibration.singular_values, dtype=np.float32)),
-            device.upload(basis),
             device.upload(np.ascontiguousarray(basis.T)),
             device.upload(np.square(basis).mean(axis=0)),
             device.upload(np.array(WIDTHS, dtype=np.float32)),
@@ -77,7 +76,7 @@ class Basis:
     @property
     def shape(self) -> tuple[int, int]:
         """(N, R)."""
-        voxels, rank = self.basis.shape
+        rank, voxels = self.transposed.shape
         return int(voxels), int(rank)
 
 
@@ -89,6 +88,7 @@ def prepare(
     y: Array,
     statistics: Array,
     condition: Array,
+    factors: Array | None = None,
 ) -> None:
     """Enqueue the preparation of frames.
 
@@ -104,6 +104,9 @@ def prepare(
         Written: see `STATISTICS`.
     condition : (F, CONDITION_CHANNELS, N) float32
         Written: what the signals alone say under white priors of each of `WIDTHS`, means, then deviations.
+    factors : (F, R, CONDITION_CHANNELS) float32, optional
+        Written, where given: what V is multiplied by. Then all multiprocessors make the condition of that, in a launch
+        of its own, and not one for each frame: for images that one would be busy with for too long.
 
     Raises
     ------
@@ -121,11 +124,14 @@ def prepare(
             "condition": (condition, (frames, CONDITION_CHANNELS, voxels), np.float32),
         },
     )
+    alone = factors is None
+    if factors is not None:
+        expect("prepare", {"factors": (factors, (frames, rank, CONDITION_CHANNELS), np.float32)})
     device.launch(
         KERNEL,
         (frames, 1),
         THREADS,
-        8 * THREADS + 4 * (CONDITION_CHANNELS * rank + partial_floats(voxels)),
+        8 * THREADS + (4 * (CONDITION_CHANNELS * rank + partial_floats(voxels)) if alone else 0),
         (
             reduced,
             energy,
@@ -140,9 +146,13 @@ def prepare(
             np.int32(voxels),
             y,
             statistics,
-            condition,
+            condition if alone else NOTHING,
+            NOTHING if alone else factors,
         ),
     )
+    if not alone:
+        arguments = basis.transposed, factors, basis.widths, np.int32(rank), np.int32(voxels), condition
+        launch_sums(device, WHITE, voxels, (1, frames), CONDITION_CHANNELS, arguments)
 
 
 def partial_floats(voxels: int) -> int:

@@ -1,4 +1,4 @@
-// project: the image so far, and what the signals say that it does not.
+// project: the image of a plane so far, and what the signals say that it does not.
 //
 //     image    = base + d_before * head(active)                      of the block before; nothing before the first
 //     image    = x_t + share (image - x_t)                            where there is a noisy image x_t
@@ -6,6 +6,8 @@
 //
 // A block of threads makes COLUMNS of the residual, and for that the whole image again: 144 multiply-adds a voxel, less
 // than to wait for somebody else's.
+//
+// Volumes, whose image no block of threads could make again, have current.cu and residual.cu instead.
 //
 // Why fast. V is read once, by as many multiprocessors as it has COLUMNS: 12 KB for each at 361 voxels, 0.1 us. This
 // kernel costs its launch and the latency of two sums.
@@ -17,7 +19,7 @@
 constexpr int COLUMNS = 8, PROJECT_THREADS = 256, SHARES = PROJECT_THREADS / COLUMNS, WIDTH = 16;
 
 // grid (ceil(R / COLUMNS), frames), shared memory N + PROJECT_THREADS floats
-extern "C" __global__ void __launch_bounds__(PROJECT_THREADS)
+extern "C" __global__ void __launch_bounds__(PROJECT_THREADS, 4)
 project(const float* __restrict__ statistics,  // (5, frames): the scale is the second
         const float* __restrict__ y,           // (frames, R)
         const float* __restrict__ singular,    // (R,)
@@ -35,6 +37,7 @@ project(const float* __restrict__ statistics,  // (5, frames): the scale is the 
 {
     extern __shared__ float4 shared[];
     const int voxels = rows * columns, frame = blockIdx.y, thread = threadIdx.x;
+    const Slices plane = {rows, columns, 0, columns, 1};
     float* image = reinterpret_cast<float*>(shared);  // (N,)
     float* partial = image + voxels;                  // (SHARES, COLUMNS)
     const float* d = deviation + ((size_t)frame * blocks + block) * voxels;
@@ -43,7 +46,7 @@ project(const float* __restrict__ statistics,  // (5, frames): the scale is the 
     active += (size_t)frame * voxels * WIDTH;
     base += (size_t)frame * voxels;
     for (int n = thread; n < voxels; n += PROJECT_THREADS) {
-        float value = block ? base[n] + d[n - voxels] * head(active, weights, bias[0], n, rows, columns) : 0.0f;
+        float value = block ? base[n] + d[n - voxels] * head(active, weights, bias[0], n, plane) : 0.0f;
         if (noisy) {
             const float x = noisy[(size_t)frame * voxels + n] / unit;
             value = x + part * (value - x);

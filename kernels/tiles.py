@@ -1,4 +1,4 @@
-"""Tiles of a plane, one for each block of threads: how large, what they cost, and what they need."""
+"""Tiles of slices, one for each block of threads: how large, what they cost, and what they need."""
 
 from mpi_fast.kernels.weights import INNER, WIDTH
 
@@ -27,17 +27,23 @@ def coarse_shared(side: int) -> int:
     return 4 * ((2 * side + 9) ** 2 * PITCH + (side + 4) ** 2 * WIDE + side**2 * INNER)
 
 
-def tiling(steps: dict[int, int], grid: tuple[int, int], frames: int, multiprocessors: int) -> tuple[int, int]:
-    """Side of the tiles, and how many cover the grid: those whose rounds of blocks make the fewest products.
+def tiling(
+    steps: dict[int, int], grid: tuple[int, int], slices: int, frames: int, multiprocessors: int
+) -> tuple[int, int]:
+    """Side of the tiles, and how many cover an image: those whose rounds of blocks make the fewest products.
 
     Parameters
     ----------
     steps : dict
         Products of a block, by its side.
     grid : (rows, columns)
-        That are to be covered.
+        Of a slice.
+    slices, frames : int
+        Of each image; how many there are at once.
+    multiprocessors : int
+        Of the GPU.
     """
-    counts = {side: -(-grid[0] // side) * -(-grid[1] // side) for side in steps}
+    counts = {side: slices * -(-grid[0] // side) * -(-grid[1] // side) for side in steps}
     side = min(steps, key=lambda side: -(-counts[side] * frames // multiprocessors) * steps[side])
     return side, counts[side]
 

@@ -55,6 +55,11 @@ class Weights:
     tails: tuple[Array, ...]
     offsets: Array
 
+    @property
+    def modulations(self) -> int:
+        """Gains and shifts of all blocks."""
+        return int(self.embedding[7].shape[0])
+
     @classmethod
     def upload(cls, parameters: Parameters, device: Device) -> "Weights":
         """From the parameters of a `training.network.PosteriorNetwork`, by their names there.

@@ -15,6 +15,11 @@ UNSURE = 4.0  # the size of the error is within a factor exp(4) of the deviation
 PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a volume [., z, y, x]: xy, xz, yz
 
 
+def orientation(block: int) -> tuple[int, int, int]:
+    """How a block of the network cuts volumes, one of `PLANES`: that turns, and every third block turns, too."""
+    return PLANES[(block + block // 3) % 3]
+
+
 def constants() -> dict[str, Any]:
     """Those of this version, by name, as JSON has them."""
     values = {

@@ -1,4 +1,4 @@
-"""Grids as people read them."""
+"""Grids: as people read them, and what the network takes them for."""
 
 from collections.abc import Iterable
 
@@ -6,3 +6,8 @@ from collections.abc import Iterable
 def shown(grid: Iterable[int]) -> str:
     """(13, 26) -> "13 x 26"."""
     return " x ".join(map(str, grid))
+
+
+def is_plane(grid: tuple[int, ...]) -> bool:
+    """Whether the network sees images of this grid, (ny, nx) or (nz, ny, nx), as planes, as it does one slice."""
+    return len(grid) == 2 or grid[0] == 1

@@ -64,8 +64,8 @@ class Reconstructor:
         some tenths of a decibel and doubles the time; see `refinement`.
     engine : str
         ``auto``; ``onnx``, ONNX Runtime on CPU or GPU; or, on a GPU, ``tensorrt``, an engine with the scanner inside,
-        which the bundle must have for this calibration. On a GPU ``auto`` takes the network's own CUDA kernels for
-        planes, and ONNX Runtime for volumes.
+        which the bundle must have for this calibration. On a GPU ``auto`` takes the network's own CUDA kernels,
+        and ONNX Runtime where those are not to be had.
     precision : str
         Of TensorRT's engine: ``fp16``, ``tf32`` or ``fp32``.
     inspect : bool

@@ -28,14 +28,14 @@ class Case:
 
     frames: int = 3
     samples: int = 4
-    grid: tuple[int, int] = (19, 19)
+    grid: tuple[int, ...] = (19, 19)
     rank: int = 150
     rows: int = 500
     seed: int = 0
 
     @property
     def voxels(self):
-        return self.grid[0] * self.grid[1]
+        return int(np.prod(self.grid))
 
     def calibration(self):
         """Random singular vectors, and singular values over six orders of magnitude, as real scanners have them."""
@@ -47,7 +47,7 @@ class Case:
         weights = np.exp(rng.standard_normal(self.rows))
         return Calibration(
             grid=self.grid,
-            field_of_view=(1.0, 1.0),
+            field_of_view=(1.0,) * len(self.grid),
             selection=np.ones((1, self.rows), dtype=bool),
             frequencies=np.arange(self.rows, dtype=np.float64),
             matrix=np.zeros((self.rows, self.voxels), dtype=np.complex64),
@@ -110,13 +110,19 @@ def check_reduce(device, case):
 
 
 def check_prepare(device, case):
+    """By one block of threads for each frame, as for planes, and by all multiprocessors, as for volumes."""
     calibration = case.calibration()
     reduced, energy = case.reduced(calibration)
     expected = prepare.reference(calibration, reduced, energy)
-    y, statistics, condition = (device.empty(a.shape, np.float32) for a in expected)
     basis = prepare.Basis.upload(calibration, device)
-    prepare.prepare(device, basis, filled(device, reduced), filled(device, energy), y, statistics, condition)
+    for factors in (None, device.empty((case.frames, calibration.rank, prepare.CONDITION_CHANNELS), np.float32)):
+        y, statistics, condition = found = [device.empty(a.shape, np.float32) for a in expected]
+        prepare.prepare(device, basis, filled(device, reduced), filled(device, energy), *found, factors)
+        compare_prepared(y, statistics, condition, expected)
 
+
+def compare_prepared(y, statistics, condition, expected):
+    """With what `prepare.reference` says."""
     close(host(y), expected[0], 1e-6)
     noise, scale, presence, snr_db, floor = host(statistics)
     np.testing.assert_allclose([noise, scale, floor], expected[1][[0, 1, 4]], rtol=2e-5)
@@ -225,7 +231,8 @@ def main():
         check_reduce(device, case)
         check_prepare(device, case)
         check_update(device, case)
-    check_network(device, Case(2, 1, (7, 13), 41, 48))
+    for grid in ((7, 13), (5, 7, 6)):
+        check_network(device, Case(2, 1, grid, 41, 48))
     print("all kernels agree with their references")
 
 

@@ -5,9 +5,11 @@ import torch
 from kernel_cases import random_parameters
 
 from mpi_fast.bundle import Bundle
+from mpi_fast.calibration import Calibration
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.likelihood import signal_presence, signal_scale
+from mpi_fast.noise import add_noise
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.combination import Signals
 from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
@@ -42,9 +44,24 @@ def expected(network, calibration, rows, noisy=None, precision=None):
     signals = Signals.of(*(torch.from_numpy(np.ascontiguousarray(one, np.float32))[None] for one in given))
     guide = [] if noisy is None else [torch.from_numpy(noisy / unit[:, None])[None], torch.from_numpy(precision)[None]]
     with torch.inference_mode():
-        found = network(signals, (1, *calibration.grid), *guide)
+        found = network(signals, (*(1,) * (3 - len(calibration.grid)), *calibration.grid), *guide)
     image = np.maximum(found.image[0].numpy(), 0) * (presence * scale)[:, None]
     return image, np.exp(found.log_error[0].numpy()) * scale[:, None], np.exp(found.log_quantiles[0].numpy())
+
+
+def of_grid(grid, rank, seed=0):
+    """A scanner of planes or volumes with random singular vectors."""
+    rng = np.random.default_rng(seed)
+    voxels, rows = int(np.prod(grid)), rank + 20
+    matrix = rng.standard_normal((1, rows, voxels)) + 1j * rng.standard_normal((1, rows, voxels))
+    smooth = np.exp(-np.linspace(0, 4, rows))[None, :, None]
+    return Calibration.from_arrays(matrix * smooth, None, grid, (1.0,) * len(grid))
+
+
+def rows_of(calibration, frames, snr=20.0):
+    """Noisy signals of random images."""
+    images = np.random.default_rng(3).uniform(size=(frames, calibration.num_voxels))
+    return add_noise(images @ calibration.matrix.T, snr, np.random.default_rng(4)).astype(np.complex64)
 
 
 def loop_of(device, calibration, network, rows, noisy=None, precision=None, evaluations=1):

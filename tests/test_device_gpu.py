@@ -8,7 +8,7 @@ import uuid
 import numpy as np
 import pytest
 from kernel_cases import Case, check_network, check_prepare, check_reduce, check_update, host
-from network_cases import expected, loop_of, random_network, trained_network
+from network_cases import expected, loop_of, of_grid, random_network, rows_of, trained_network
 from shim import GUARD, POISON
 
 from mpi_fast import Reconstruction, Reconstructor
@@ -16,10 +16,12 @@ from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError
 from mpi_fast.kernels.capture import CapturedFrames
 from mpi_fast.kernels.cupy_device import CupyDevice
+from mpi_fast.likelihood import signal_scale
 from mpi_fast.noise import add_noise
 from mpi_fast.phantoms import generate
 from mpi_fast.pipelines import Frames, Sampling
 from mpi_fast.pipelines.device import PosteriorOnDevice
+from mpi_fast.refinement import own_precision
 
 pytestmark = pytest.mark.gpu
 COUNT = 12
@@ -31,6 +33,7 @@ SHAPES = [
     Case(3, 5, (7, 13), 40, 33, SEED),
     Case(2, 3, (28, 30), 200, 700, SEED),
     Case(1, 1, (1, 1), 1, 5, SEED),
+    Case(5, 2, (9, 13, 7), 300, 400, SEED),
 ]
 
 
@@ -95,7 +98,7 @@ def test_what_is_around_the_network_agrees_with_its_references(device, case):
         check(device, case)
 
 
-@pytest.mark.parametrize("grid", [(7, 13), (28, 30)])
+@pytest.mark.parametrize("grid", [(7, 13), (28, 30), (5, 13, 9)])
 def test_results_do_not_depend_on_tiles(device, grid):
     check_network(device, Case(2, 1, grid, 41, 48, SEED))
 
@@ -107,6 +110,24 @@ def test_random_weights_give_the_images_of_torch(device, calibration, rows, bloc
     loop()
     for found, wanted in zip((loop.image, loop.std, loop.quantiles), expected(network, calibration, rows), strict=True):
         agree(device, found, wanted, 1e-3)
+
+
+@pytest.mark.parametrize(("grid", "rank"), [((5, 7, 6), 100), ((11, 9, 13), 300)])
+@pytest.mark.parametrize("evaluations", [1, 2])
+def test_volumes_are_those_of_torch(device, grid, rank, evaluations):
+    volume, network = of_grid(grid, rank), random_network(5)
+    rows = rows_of(volume, 5)
+    loop = loop_of(device, volume, network, rows, evaluations=evaluations)
+    loop()
+    found = [loop.image, loop.std, loop.quantiles]
+    wanted = expected(network, volume, rows)
+    if evaluations == 2:
+        reduced = volume.reduce(rows)
+        scale = signal_scale(reduced.y, volume.singular_values, reduced.noise)
+        guide = wanted[0].astype(np.float32), own_precision(wanted[1], scale).astype(np.float32)
+        wanted = expected(network, volume, rows, *guide)
+    for one, other in zip(found, wanted, strict=True):
+        agree(device, one, other, 1e-3 * evaluations)
 
 
 def test_the_trained_network_and_a_noisy_image(device, calibration, rows):
@@ -144,6 +165,33 @@ def test_batches_do_not_matter(pipeline, rows):
     assert all(graph.captured for graph in pipeline.graphs.values()), pipeline.graphs
     alone = np.concatenate([pipeline(rows[index : index + 1]).image for index in range(COUNT)])
     np.testing.assert_array_equal(whole.image, alone)
+
+
+def test_a_volume_is_one_graph_whatever_its_batch_and_in_every_run(device):
+    volume = of_grid((11, 9, 13), 300)
+    rows = rows_of(volume, 5)
+    pipeline = PosteriorOnDevice(volume, Bundle.open(), CupyDevice, (1, 8))
+    whole = pipeline(rows)
+    assert all(graph.captured for graph in pipeline.graphs.values()), pipeline.graphs
+    for _ in range(3):
+        alone = np.concatenate([pipeline(row[None]).image for row in rows])
+        np.testing.assert_array_equal(whole.image, alone)
+    wanted = Reconstructor(volume, device="cpu")(rows)
+    agree(device, whole.image.reshape(wanted.image.shape), wanted.image, 5e-3)
+    sampling = Sampling(2, 4, 7, "dpm", "ve")
+    drawn = pipeline.samples(rows[:2], sampling)
+    wanted = Reconstructor(volume, device="cpu").samples(rows[:2], 2, steps=4, seed=7, sampler="dpm", sde="ve")
+    assert np.abs(drawn - wanted.reshape(drawn.shape)).max() <= 0.02 * wanted.max()
+
+
+def test_a_volume_of_the_sizes_of_a_scanner(device):
+    """37 x 37 x 37 voxels; for ranks there is a test that counts shared memory, test_volume_kernels.py."""
+    side, rank = 37, 100
+    volume = Case(1, 1, (side,) * 3, rank, rank + 50, SEED).calibration()
+    loop = loop_of(device, volume, random_network(2), np.ones((1, volume.num_rows), np.complex64), evaluations=2)
+    loop()
+    device.wait()
+    assert np.isfinite(host(loop.image)).all()
 
 
 def test_memory_stays_flat_over_many_frames(pipeline, rows):

@@ -1,7 +1,6 @@
 """The pipeline on a GPU, on the stand-in for CUDA: what a caller sees."""
 
 import gc
-import re
 import sys
 import warnings
 import weakref
@@ -10,14 +9,13 @@ from types import SimpleNamespace
 import fake_cuda
 import numpy as np
 import pytest
-from network_cases import parameters, random_network, trained_network
+from network_cases import of_grid, parameters, random_network, rows_of, trained_network
 from shim import COMPILER
 
 from mpi_fast import Reconstructor
 from mpi_fast.bundle import PLANE, Bundle
-from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import initializers, network_parameters
-from mpi_fast.engines.onnx import BoundSession, session
+from mpi_fast.engines.onnx import BoundSession
 from mpi_fast.errors import DeviceError, ModelError
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.noise import add_noise
@@ -188,23 +186,37 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(monkeypatch, tmp_path, c
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
-def test_a_volume_on_a_gpu_is_onnx_runtimes_and_says_why(monkeypatch, small):
-    """With ONNX Runtime on the CPU in the place of the one with CUDA."""
-    opened = []
+def test_a_volume_is_that_of_the_cpu_by_one_graph(monkeypatch, tmp_path):
+    """By the network of the package, of two evaluations, from an array and from the device."""
+    gpu = fake_cuda.install(monkeypatch, tmp_path)
+    volume = of_grid((4, 6, 5), 60)
+    rows = rows_of(volume, 1)
+    reconstruct = Reconstructor(volume, device="cuda")
+    assert "kernels" in reconstruct.runs_on
+    assert reconstruct.graphs == {1: {"captured": True, "nodes": len(gpu.captured[0]), "why_not": ""}}
+    expected = Reconstructor(volume, device="cpu")(rows)
+    found = reconstruct(rows)
+    assert found.image.shape == (1, *volume.grid)
+    assert largest_difference(found.image, expected.image) < 5e-3
+    assert largest_difference(found.std, expected.std) < 2e-2
+    assert largest_difference(found.quantiles, expected.quantiles) < 1e-2
+    np.testing.assert_allclose(found.noise_floor, expected.noise_floor, rtol=1e-4)
+    on_device = reconstruct.enqueue(gpu.cupy.asarray(rows)).wait()
+    np.testing.assert_array_equal(on_device.image.view(np.ndarray), found.image)
 
-    def on_cpu(content, title, threads, gpu=None):
-        opened.append(gpu)
-        return session(content, title, threads)
 
-    monkeypatch.setattr("mpi_fast.pipelines.graph.session", on_cpu)
-    rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((1, 40, 60)) + 1j * rng.standard_normal((1, 40, 60))
-    volume = Calibration.from_arrays(matrix, None, (3, 4, 5), (1.0, 1.0, 1.0))
-    reconstruct = Reconstructor(volume)
-    assert opened == [0]
-    assert re.search(r"cuda:0.*not its own kernels: grid \(3, 4, 5\): .* are for planes", reconstruct.runs_on)
-    signals = (rng.uniform(size=(1, 60)) @ volume.matrix.T).astype(np.complex64)
-    assert np.isfinite(reconstruct(signals).image).all()
+@pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
+def test_volumes_that_would_fill_the_memory_come_in_smaller_batches(monkeypatch, small):
+    volume = of_grid((4, 6, 5), 40)
+    monkeypatch.setattr(device, "VOXELS", 2 * volume.num_voxels)
+    from mpi_fast.kernels.cupy_device import CupyDevice
+
+    pipeline = device.PosteriorOnDevice(volume, Bundle.open(), CupyDevice, (1, 2, 8), 1)
+    rows = rows_of(volume, 3)
+    images = pipeline(rows).image
+    assert pipeline.batch == 2
+    np.testing.assert_array_equal(images, np.concatenate([pipeline(row[None]).image for row in rows]))
+    assert {frames: graph.captured for frames, graph in pipeline.graphs.items()} == {1: True, 2: True}
 
 
 def test_onnx_runtime_on_a_gpu_that_fails_is_a_device_error():

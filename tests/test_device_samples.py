@@ -4,7 +4,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from kernel_cases import Case, check_update
-from network_cases import expected, parameters, random_network
+from network_cases import expected, of_grid, parameters, random_network, rows_of
 from shim import COMPILER, ShimDevice
 
 from mpi_fast.bundle import Bundle
@@ -110,5 +110,22 @@ def test_samples_are_those_of_the_cpu(monkeypatch, tmp_path, calibration, rows, 
     for found, wanted in zip(drawn, by_torch(network, calibration, rows, sampling, bundle.sigma_range), strict=True):
         assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()
     assert not drawn[1].any()
+    assert np.abs(drawn[0, 0] - drawn[0, 1]).max() > 0.01 * drawn[0].max()
+    np.testing.assert_array_equal(pipeline.samples(rows[2:], sampling)[0], drawn[2])
+
+
+@needs_compiler
+@pytest.mark.parametrize(("sampler", "sde", "steps"), [("dpm", "ve", 3), ("predictor-corrector", "vp", 2)])
+def test_samples_of_volumes_are_those_of_the_cpu(monkeypatch, tmp_path, sampler, sde, steps):
+    gpu = fake_cuda.install(monkeypatch, tmp_path)
+    network, bundle, volume = random_network(2), Bundle.open(), of_grid((5, 7, 6), 40)
+    monkeypatch.setattr(device, "network_parameters", lambda content, where: parameters(network))
+    pipeline = device.PosteriorOnDevice(volume, bundle, CupyDevice, (1, 4), 1)
+    sampling, rows = Sampling(2, steps, 7, sampler, sde), rows_of(volume, 3)
+    drawn = pipeline.samples(rows, sampling)
+    block = ["current", "residual", "changes", "fine"]
+    assert gpu.captured[-1] == ["plan", "variances", *block, *block, "coarse", "image", "tails"]
+    for found, wanted in zip(drawn, by_torch(network, volume, rows, sampling, bundle.sigma_range), strict=True):
+        assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()
     assert np.abs(drawn[0, 0] - drawn[0, 1]).max() > 0.01 * drawn[0].max()
     np.testing.assert_array_equal(pipeline.samples(rows[2:], sampling)[0], drawn[2])

@@ -18,6 +18,8 @@ MEASURED = [
     benchmark(LATENCY, "one CUDA graph of our kernels", 0.5, captured=True, nodes=144),
     benchmark(LATENCY, "PyTorch, eager, fp16", 20.0),
     benchmark(LATENCY, "ONNX Runtime on the GPU, fp32", 1.5),
+    benchmark("latency of one volume of some voxels", "one CUDA graph of our kernels", 2.0),
+    benchmark("latency of one volume of some voxels", "ONNX Runtime on the GPU, fp32", 5.0),
     benchmark("throughput", "64", 2.0, frames_per_second=32_000.0),
 ]
 
@@ -47,6 +49,8 @@ def test_files_have_the_name_of_the_gpu_and_say_who_takes_how_much_longer(report
     assert "Best latency 0.500 ms" in text
     assert "PyTorch, eager, fp16: 40.0 times as long, in the same run." in text
     assert "ONNX Runtime on the GPU, fp32: 3.0 times as long, in the same run." in text
+    assert "Best latency of a volume 2.000 ms (the scanner's own frame period: 21.5 ms)." in text
+    assert "ONNX Runtime on the GPU, fp32: 2.5 times as long, in the same run." in text
     assert text.endswith("Best throughput: 32000 frames/s.\n")
     assert json.loads(files["gpu-some-card-1.json"])["rows"][0]["captured"]
     assert "SKIPPED: none.json: nothing was measured" in capsys.readouterr().out

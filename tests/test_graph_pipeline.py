@@ -18,7 +18,7 @@ from mpi_fast.pipelines.graph import VOXELS, PosteriorGraph
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.training.checkpoint import load_trained
 
-GRIDS = [(8, 8), (13, 26), (31, 10), (4, 64), (5, 6, 7), (9, 4, 4)]
+GRIDS = [(8, 8), (13, 26), (31, 10), (4, 64), (5, 6, 7), (9, 4, 4), (1, 9, 11)]
 
 
 @pytest.fixture(scope="module")

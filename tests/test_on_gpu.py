@@ -73,7 +73,7 @@ def test_what_does_not_fit_any_more_is_said():
     fine, said = Machine([step.command for step in ON_GPU]).run()
     assert not fine
     assert "== what takes minutes to make\nSKIPPED: nothing is left of the 8 minutes" in said
-    assert "== latency\nINTERRUPTED after 90 s\nFAILED: latency" in said
+    assert "== latency\nINTERRUPTED after 105 s\nFAILED: latency" in said
 
 
 def test_a_command_that_ignores_the_interruption_is_killed():

@@ -1,7 +1,7 @@
 """Pipelines: from the selected rows of frames to their images. One interface, several ways to compute the same.
 
 ``graph``   the network as an ONNX graph, on the CPU or by ONNX Runtime on a GPU, for planes and volumes of every grid
-``device``  the network by CUDA kernels of its own, one CUDA graph for a whole frame, for planes
+``device``  the network by CUDA kernels of its own, one CUDA graph for a whole frame, likewise
 ``tensorrt_frozen``  the network with its scanner inside, as one TensorRT engine
 ``choose``  which of them, for a machine and what the caller asks for
 """

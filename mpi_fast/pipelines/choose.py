@@ -93,7 +93,7 @@ def _on_gpu(
         try:
             kernels = PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(index), evaluations=evaluations)
             return kernels, "the first choice"
-        except (DeviceError, ModelError, InputError) as error:  # InputError: of a volume
+        except (DeviceError, ModelError) as error:
             reasons.append(f"not its own kernels: {error}")
     try:
         return PosteriorGraph(calibration, bundle, evaluations, gpu=index), "; ".join(reasons) or "as asked for"
@@ -167,7 +167,7 @@ def enqueue(
     """Frames from and to arrays of a GPU; InputError for pipelines that do not run on one."""
     if not hasattr(pipeline, "enqueue"):
         raise InputError(
-            f"arrays that are on a GPU are not for {pipeline.name}: expected device='cuda' and a plane, or NumPy arrays"
+            f"arrays that are on a GPU are not for {pipeline.name}: expected device='cuda', or NumPy arrays"
         )
     enqueued: tuple[Frames, Event] = pipeline.enqueue(signals, out, stream)
     return enqueued

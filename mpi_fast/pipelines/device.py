@@ -1,4 +1,4 @@
-"""Frames on a GPU, by the network's own kernels: signals into pinned memory, one graph launch, image out; for planes.
+"""Frames on a GPU, by the network's own kernels: signals into pinned memory, one graph launch, images out.
 
 Each number of frames that is reconstructed at once has a lane of its own, `CapturedFrames`: buffers allocated once, a
 stream, and everything between host signals and host images captured into one CUDA graph. Batches of other sizes are
@@ -32,6 +32,7 @@ from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
 
 BATCHES = (1, 8, 64, 512)
+VOXELS = 1 << 22  # of all images of a batch, at most: buffers take some 370 bytes for each, 1.6 GB together
 Lane = tuple[CapturedFrames, PosteriorLoop]
 """Captured frames, and what they run."""
 
@@ -42,13 +43,13 @@ class PosteriorOnDevice:
     Parameters
     ----------
     calibration : Calibration
-        Of a plane.
+        Of a plane or a volume.
     bundle : Bundle
         With the network.
     open_device : callable
         A device with a stream of its own, for each lane.
     batches : sequence of int
-        Numbers of frames to keep a lane for.
+        Numbers of frames to keep a lane for; those whose images have more than `VOXELS` together are left out.
     evaluations : int
         Of the network for each frame, see `PosteriorLoop`.
 
@@ -56,8 +57,6 @@ class PosteriorOnDevice:
     ------
     DeviceError
         When the GPU, its memory or a library fails, here or in a call.
-    InputError
-        For the calibration of a volume.
     ModelError
         For a network that the kernels are not written for.
     """
@@ -72,7 +71,9 @@ class PosteriorOnDevice:
     ) -> None:
         self._calibration, self._open_device, self._evaluations = calibration, open_device, evaluations
         self._parameters = network_parameters(bundle.read(PLANE), f"{bundle.path}/{PLANE}")
-        self._sigma_range, self._batches = bundle.sigma_range, sorted(batches)
+        self._sigma_range = bundle.sigma_range
+        smallest, *others = sorted(batches)
+        self._batches = [smallest, *(size for size in others if size * calibration.num_voxels <= VOXELS)]
         self._lanes: dict[tuple[int, int], Lane] = {}
         self._samplers: dict[int, PosteriorSampler] = {}
         with device_errors():

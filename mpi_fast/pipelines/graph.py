@@ -17,6 +17,7 @@ from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import PLANE, VOLUME, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.onnx import BoundSession, session
+from mpi_fast.grids import is_plane
 from mpi_fast.likelihood import Likelihood, signal_scale
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import cores
@@ -67,7 +68,7 @@ class PosteriorGraph:
         times = "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
         self.name = f"ONNX Runtime on {'the CPU' if gpu is None else f'cuda:{gpu}'}, {times} a frame"
         self._evaluations = evaluations
-        threads, planar = cores() if threads is None else threads, len(calibration.grid) == 2
+        threads, planar = cores() if threads is None else threads, is_plane(calibration.grid)
         self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
         self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
         self._calibration = calibration
@@ -167,7 +168,7 @@ class Prior:
     """
 
     def __init__(self, bundle: Bundle, grid: tuple[int, ...], threads: int | None = None) -> None:
-        self._session = _opened(bundle, len(grid) == 2, cores() if threads is None else threads)
+        self._session = _opened(bundle, is_plane(grid), cores() if threads is None else threads)
         self._grid = (1,) * (3 - len(grid)) + grid
 
     def of_frames(self, frames: int) -> Denoiser:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mpi_fast.constants import PLANES, UNSURE, VIEWS
+from mpi_fast.constants import PLANES, UNSURE, VIEWS, orientation
 from mpi_fast.likelihood import WIDTHS
 from mpi_fast.training.combination import Signals, from_basis, gains, signal_changes, unseen
 from mpi_fast.training.mixed import mixed
@@ -257,7 +257,7 @@ class PosteriorNetwork(nn.Module):
             mean = image if noisy is None else shares[k] * image + known[k]
             changed = signal_changes(signals, mean, gain_k)
             shown = [mean, torch.asinh(changed / d), half_left]
-            turn = PLANES[(k + k // 3) % 3] if grid[0] > 1 else PLANES[0]  # every third block turns, too
+            turn = orientation(k) if grid[0] > 1 else PLANES[0]
             slices = grid[turn[0] - 1]
             injected = torch.cat(shown if k else [*shown, first], dim=2).reshape(frames, -1, *shape)
             modulated = [of_slices(next(modulations), slices) for _ in self.config.residual_blocks(k) for _ in range(2)]
