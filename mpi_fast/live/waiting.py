@@ -73,7 +73,7 @@ class Line(Generic[Item]):
         return True
 
     def take(self, most: int | None = None, timeout: float | None = None) -> list[Item]:
-        """Wait for an item, and take up to ``most`` or all; none after a timeout, or if the queue is closed and empty."""
+        """Wait for an item, and take up to ``most`` or all; none after a timeout, or if closed and empty."""
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closed, timeout)
             count = len(self._items) if most is None else min(most, len(self._items))
