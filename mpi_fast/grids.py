@@ -1,4 +1,4 @@
-"""Grids as people read them."""
+"""Grids as texts."""
 
 from collections.abc import Iterable
 
