@@ -204,7 +204,7 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
             ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
         else:
             if re.fullmatch(r"[^/]+:\d+", address):
-                _knock(address)
+                _check_reachable(address)
             ray.init(None if address == "auto" else address, **quiet)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise DeviceError(f"cluster '{address}': cannot be joined: {error}") from error
@@ -222,12 +222,12 @@ def _runs_here(ray: Any) -> bool:
     """Whether a cluster begun by ``ray start`` runs here, rather than one that ends with another program."""
     address = ray._private.utils.read_ray_address()
     try:
-        return bool(address) and _knock(address)
+        return bool(address) and _check_reachable(address)
     except (OSError, OverflowError, ValueError):
         return False
 
 
-def _knock(address: str) -> bool:
+def _check_reachable(address: str) -> bool:
     """Return True, or raise OSError at once if no process listens; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), TIMEOUT).close()

@@ -37,9 +37,9 @@ class _Screen(Console):
     def on_broken_pipe(self) -> None:
         """Print no more, and continue the work."""
         self.quiet = True
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, (sys.stderr if self.stderr else sys.stdout).fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(null)
 
 
 # Without markup, because printed file names may contain [brackets].

@@ -75,8 +75,8 @@ class Inspection:
         readable = (flags & np.uint8(Flag.BAD)) == 0
         flags[readable & ~(image > 0).any(axis=1)] |= np.uint8(Flag.EMPTY)
         foreign = readable & foreign_frames(misfit, self.verdict.noise)
-        heard = np.flatnonzero(flags == 0)
-        foreign[heard] |= self.verdict.add(misfit.of(heard))
+        usable = np.flatnonzero(flags == 0)
+        foreign[usable] |= self.verdict.add(misfit.of(usable))
         flags[foreign] |= np.uint8(Flag.FOREIGN)
         self._warn(flags)
         return misfit, flags
@@ -94,7 +94,7 @@ class Inspection:
                 self._warned |= flag
                 warnings.warn(
                     f"{frames.size} of {len(flags)} frames reconstructed together, from number {frames[0]} of these: "
-                    f"{text} (said once; flags tell which frames)",
+                    f"{text} (reported once; the flags mark all such frames)",
                     MPIFastWarning,
                     stacklevel=4,
                 )

@@ -131,11 +131,11 @@ class Journal:
     def _scan(self) -> list[int]:
         """End positions of the complete records."""
         self._synced = time.monotonic()
-        begins = self._file.read(len(MAGIC))
-        if begins != MAGIC:
-            if MAGIC.startswith(begins):  # a new file, or one with an incomplete first line
+        first = self._file.read(len(MAGIC))
+        if first != MAGIC:
+            if MAGIC.startswith(first):  # a new file, or one with an incomplete first line
                 return []
-            raise InputError(f"{self.path}: is no journal of mpi-fast: move it away, for its name is needed")
+            raise InputError(f"{self.path}: is not a journal of mpi-fast: move it away, because its name is needed")
         ends, start = [], len(MAGIC)
         while (record := self._read(start)) is not None:
             start += HEAD.size + len(record)

@@ -28,7 +28,7 @@ from mpi_fast.reduction import ReducedFrames
 Array = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]
 PRIOR = 8.0  # weight, in frames, of the assumption that the noise of the rows is that of the calibration
-HEARD = 0.03  # share of a frame's energy above which the receive chain of a channel is tested
+STRONG = 0.03  # share of a frame's energy above which the receive chain of a channel is tested
 SPIKE = 4.0  # standard deviations at which single rows are clipped
 IMAGES, MOST, MANY = 64, 0.98, 0.9  # number of typical images, and the quantiles over them that define the leeways
 IMAGES_OFF = 3e-5  # energy of the error of the network's images without noise, relative to the signals
@@ -155,7 +155,7 @@ class MisfitMeter:
         size = np.abs(residual)
         residual *= np.where(size > limit, limit / np.maximum(size, limit), 1.0)
         fit = self._whitened_fit(expected)
-        energy, directions = self._left_by_receiver(residual, fit, profile)
+        energy, directions = self._receiver_energy(residual, fit, profile)
         leeway = self.receiver_leeway * np.square(np.abs(fit)).sum(axis=1)
         # The effect of a changed chain is no noise, so it is subtracted from the noise level, up to half of the level.
         outside = 2 * calibration.num_rows - calibration.rank
@@ -203,7 +203,7 @@ class MisfitMeter:
         """
         rows, y, expected = self._typical
         fit = self._whitened_fit(expected)
-        energy, _ = self._left_by_receiver(rows - self._whitened_fit(y), fit, np.ones(rows.shape[1]))
+        energy, _ = self._receiver_energy(rows - self._whitened_fit(y), fit, np.ones(rows.shape[1]))
         signal = np.square(np.abs(fit)).sum(axis=1)
         return float(np.quantile(energy / signal, MOST)) if len(signal) else 0.0
 
@@ -214,7 +214,7 @@ class MisfitMeter:
         off = np.square(y - expected).sum(axis=1) / np.square(y).sum(axis=1)
         return IMAGES_OFF + (float(np.quantile(off, MANY)) if len(off) else 0.0)
 
-    def _left_by_receiver(self, residual: Complex, fit: Complex, profile: Array) -> tuple[Array, Array]:
+    def _receiver_energy(self, residual: Complex, fit: Complex, profile: Array) -> tuple[Array, Array]:
         """Energy in the residual (F, M) that a changed chain may have caused, and its number of directions.
 
         This is the score test for a random change of each channel: the weight of a direction is the energy that such a
@@ -222,9 +222,9 @@ class MisfitMeter:
         number of degrees of freedom; three moments agree (Pearson's approximation of a quadratic form).
         """
         loud = np.square(np.abs(fit)) @ self._channels.T
-        heard = loud >= HEARD * loud.sum(axis=1, keepdims=True)
+        strong = loud >= STRONG * loud.sum(axis=1, keepdims=True)
         change = fit[:, None] * self._changes
-        length = np.linalg.norm(change, axis=2) * np.where(heard, 1.0, np.inf).repeat(2, axis=1)
+        length = np.linalg.norm(change, axis=2) * np.where(strong, 1.0, np.inf).repeat(2, axis=1)
         change = change / np.where(length > 0, length, np.inf)[..., None]
         change -= self._whitened_fit(self._reduced(change))
         covariance = ((change * profile) @ change.conj().swapaxes(1, 2)).real

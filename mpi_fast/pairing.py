@@ -155,7 +155,7 @@ class MeasuredRows:
         factor = self.agreement.factor
         self._factor = np.complex64(1) if factor is None else factor[calibration.selection].astype(np.complex64)
         self._seen: list[NDArray[np.uint8]] = []
-        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._look)
+        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._flag_samples)
         read(start, average=average)  # refuses an empty selection already here
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
         items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
@@ -200,7 +200,7 @@ class MeasuredRows:
             yield rows
             done += len(rows)
 
-    def _look(self, samples: NDArray[Any]) -> None:
+    def _flag_samples(self, samples: NDArray[Any]) -> None:
         """Flag frames by their samples as stored."""
         self._seen.append(of_samples(samples, self._used))
 

@@ -28,7 +28,7 @@ class ProgressBar(Progress):
         )
         super().__init__(*columns, console=screen, transient=True, disable=not screen.is_terminal)
         self._unit, self._began = unit, time.monotonic()
-        self._said, self._first = self._began, 0.0
+        self._printed, self._first = self._began, 0.0
 
     def start_task_at(self, description: str, done: int, total: int) -> TaskID:
         """Add a task that is partly done."""
@@ -39,9 +39,9 @@ class ProgressBar(Progress):
         """See `Progress`."""
         super().advance(task_id, advance)
         now = time.monotonic()
-        if not self.disable or now - self._said < EVERY:
+        if not self.disable or now - self._printed < EVERY:
             return
-        self._said = now
+        self._printed = now
         task = self.tasks[self.task_ids.index(task_id)]
         done, total = int(task.completed), task.total
         text = f"{task.description}: {done}"

@@ -72,10 +72,10 @@ class TensorRT:
 
     def failure(self, what: str) -> MPIFastError:
         """The error to raise when TensorRT has failed, with its log or a lack of memory."""
-        said = "; ".join(tidy(message) for severity, message in self.logger.lines if severity in FAILURES)
-        if _NO_MEMORY.search(said):
-            return MPIFastError(f"{what}: not enough memory on the GPU: {said}; smaller batches need less (--batch)")
-        return ModelError(f"{what}: {self.name} {self.version} failed: {said or 'it does not say why'}")
+        log = "; ".join(tidy(message) for severity, message in self.logger.lines if severity in FAILURES)
+        if _NO_MEMORY.search(log):
+            return MPIFastError(f"{what}: not enough memory on the GPU: {log}; smaller batches need less (--batch)")
+        return ModelError(f"{what}: {self.name} {self.version} failed: {log or 'it does not say why'}")
 
 
 def tidy(message: str) -> str:

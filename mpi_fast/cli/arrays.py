@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 SUFFIXES = ".mat", ".npy", ".npz"
 
 
-def is_array(path: Path, told: str | None) -> bool:
+def is_array(path: Path, array_option: str | None) -> bool:
     """Whether a file is an array file, judged by its name or by options that only array files have."""
-    return path.suffix.lower() in SUFFIXES or told is not None
+    return path.suffix.lower() in SUFFIXES or array_option is not None
 
 
 def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any], report: "Report") -> "Calibration":

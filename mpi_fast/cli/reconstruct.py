@@ -141,7 +141,7 @@ def reconstruct(
             options = {"threads": threads, "evaluations": evaluations, "engine": engine, "on_bad_frame": strictness}
             reconstructor = Reconstructor(reduced, model, device, **options)
             if rows is not None and file is not None:
-                _tell(rows, _why_no_background(background, file.background_corrected))
+                _print_notes(rows, _why_no_background(background, file.background_corrected))
             source: Source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
             provenance = made_by(reconstructor, measurement, calibration, rows)
             header = formats.Header(grid, None if file is None else file.acquisition, provenance, regions)
@@ -161,7 +161,7 @@ def reconstruct(
         _report(measurement, files, summary, provenance, json_file)
 
 
-def _tell(rows: "MeasuredRows", no_background: str) -> None:
+def _print_notes(rows: "MeasuredRows", no_background: str) -> None:
     """Print notes about the processing of the signals."""
     for done in rows.agreement.done:
         note(done)

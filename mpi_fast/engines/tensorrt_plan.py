@@ -144,10 +144,10 @@ class Plan:
         found = [name for name, bit in named.items() if int(reasons) & int(bit)]
         if "INSUFFICIENT_GPU_MEMORY" in found:
             raise MPIFastError(f"{self.facts.file}: not enough memory on the GPU; smaller batches need less (--batch)")
-        said = [tidy(message) for severity, message in self._trt.logger.lines if severity in FAILURES]
+        messages = [tidy(message) for severity, message in self._trt.logger.lines if severity in FAILURES]
         raise MismatchError(
             f"{self.facts.file}: {self._trt.name} {self._trt.version} cannot run it here: "
-            f"{', '.join(found).lower().replace('_', ' ') or '; '.join(said) or 'no reason given'}"
+            f"{', '.join(found).lower().replace('_', ' ') or '; '.join(messages) or 'no reason given'}"
         )
 
     def _compile_early(self) -> None:

@@ -74,13 +74,13 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
         for output in outputs:
             save(output, kept.series())
         return
-    asked_for = next((output for output in outputs if format_of(output) is mdf), None)
+    requested = next((output for output in outputs if format_of(output) is mdf), None)
     with ExitStack() as stack:
-        path = asked_for or stack.enter_context(temporary_beside(outputs[0], ".mdf"))
+        path = requested or stack.enter_context(temporary_beside(outputs[0], ".mdf"))
         with ReconstructionWriter(path, header.grid, header.acquisition, provenance=header.provenance) as target:
             stored = Stored(target)
             yield stored
-        others = [output for output in outputs if output != asked_for]
+        others = [output for output in outputs if output != requested]
         _require_images(stored.length, others)
         if others:
             series = stack.enter_context(Series.open(path))

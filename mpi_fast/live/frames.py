@@ -117,13 +117,13 @@ class LiveImage:
     @classmethod
     def missing(cls, ready: Ready, grid: tuple[int, ...], latency_ms: float, error: str | None = None) -> "LiveImage":
         """An image of NaN for a frame that cannot be reconstructed."""
-        nothing = np.full(grid, np.nan, np.float32)
+        blank = np.full(grid, np.nan, np.float32)
         return cls(
             ready.number,
             ready.period,
             ready.timestamp,
-            nothing,
-            nothing,
+            blank,
+            blank,
             float("nan"),
             float("nan"),
             None,

@@ -73,12 +73,12 @@ class Preparation:
     def _ready(self, frame: Frame, rows: Rows, flags: Flags) -> Iterator[Ready]:
         if self._periods == "mean" and len(rows) > 1:
             rows, flags = _mean_of_periods(rows, flags)
-        for period, (one, said) in enumerate(zip(rows, flags.tolist(), strict=True)):
-            averaged = int(not said & BAD)
-            if not said:
+        for period, (one, flag_bits) in enumerate(zip(rows, flags.tolist(), strict=True)):
+            averaged = int(not flag_bits & BAD)
+            if not flag_bits:
                 one, averaged = self._mean.add(frame.number * len(rows) + period, one)
             yield Ready(
-                frame.number, period, frame.timestamp, frame.arrived, one - self.background.mean, said, averaged
+                frame.number, period, frame.timestamp, frame.arrived, one - self.background.mean, flag_bits, averaged
             )
 
 

@@ -288,7 +288,7 @@ class Live:
     def _images_of(self, ready: Sequence[Ready]) -> list[LiveImage]:
         """Images in the same order, with NaN for bad frames, which are not passed to `reconstruct`."""
         good = [one for one in ready if not one.flags & Flag.BAD]
-        self._tell_noise(good)
+        self._pass_noise(good)
         made = iter(self._reconstructed(good))
         return [self._missing(one) if one.flags & Flag.BAD else next(made) for one in ready]
 
@@ -311,7 +311,7 @@ class Live:
     def _missing(self, ready: Ready, error: str | None = None) -> LiveImage:
         return LiveImage.missing(ready, self._calibration.grid, _since(ready), error)
 
-    def _tell_noise(self, ready: Sequence[Ready]) -> None:
+    def _pass_noise(self, ready: Sequence[Ready]) -> None:
         """Pass the noise of the background to the verdict, for the mean with the fewest frames."""
         verdict = getattr(self._reconstruct, "verdict", None)
         if isinstance(verdict, Verdict) and ready and self._prepare.background.frames:

@@ -84,7 +84,7 @@ def _center(datasets: Datasets, group: str) -> Triple:
         return x, y, z
     center = datasets.triple(name, (0.0, 0.0, 0.0))
     if not all(map(math.isfinite, center)):
-        datasets.warn(name, f"is {center}; taken as the origin, for finite numbers were expected")
+        datasets.warn(name, f"is {center}; taken as the origin, because finite numbers were expected")
         return 0.0, 0.0, 0.0
     return center
 

@@ -113,12 +113,12 @@ class HDF5File:
             self.fail(name, "is a group; a dataset was expected")
         return None if item.shape is None else Stored(file, name, item)
 
-    def resolve(self, name: str, asked: str = "", links: int = 0) -> tuple[HDF5File, Any] | None:
+    def resolve(self, name: str, requested: str = "", links: int = 0) -> tuple[HDF5File, Any] | None:
         """Resolve a name step by step, so that HDF5 follows no link itself; return the file and h5py's item."""
         node: Any = self._h5
-        asked = asked or name
+        requested = requested or name
         steps = [step for step in name.split("/") if step not in ("", ".")]
-        with self.guard(asked):
+        with self.guard(requested):
             for number, step in enumerate(steps):
                 here = step.encode("utf-8", "surrogateescape")
                 if not isinstance(node, h5py.Group) or not node.id.links.exists(here):
@@ -126,8 +126,8 @@ class HDF5File:
                 kind = node.id.links.get_info(here).type
                 if kind != h5py.h5l.TYPE_HARD:
                     if links == _MOST_LINKS:
-                        self.fail(asked, "leads through links in a circle; a dataset was expected")
-                    return self._follow(asked, node, here, "/".join(steps[number + 1 :]), links + 1)
+                        self.fail(requested, "leads through links in a circle; a dataset was expected")
+                    return self._follow(requested, node, here, "/".join(steps[number + 1 :]), links + 1)
                 node = self._open(node, here)
         return self, node
 

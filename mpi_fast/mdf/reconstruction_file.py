@@ -110,10 +110,10 @@ class ReconstructionFile(MDFFile):
         if not self.datasets.has(f"{_GROUP}/_provenance"):
             return {}
         try:
-            told = json.loads(self.datasets.text(f"{_GROUP}/_provenance"))
+            provenance_json = json.loads(self.datasets.text(f"{_GROUP}/_provenance"))
         except ValueError as error:
             self.datasets.fail(f"{_GROUP}/_provenance", f"is not JSON: {error}")
-        return told if isinstance(told, dict) else {"provenance": told}
+        return provenance_json if isinstance(provenance_json, dict) else {"provenance": provenance_json}
 
     @property
     def acquisition(self) -> Acquisition:

@@ -78,16 +78,16 @@ class DeqMpi(ReducedMethod):
         return np.asarray(np.maximum(np.concatenate(images), 0))
 
     def _iterate(self, likelihood: Likelihood) -> tuple[Array, NDArray[np.float64]]:
-        told = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
-        given = {"y": told.y, "noise": told.noise, "singular_values": told.singular_values, "basis": told.basis}
-        frames, voxels = len(told.y), told.basis.shape[0]
+        scaled = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
+        given = {"y": scaled.y, "noise": scaled.noise, "singular_values": scaled.singular_values, "basis": scaled.basis}
+        frames, voxels = len(scaled.y), scaled.basis.shape[0]
 
         def step(state: NDArray[np.floating]) -> NDArray[np.floating]:
             image, prior, signal = np.split(state, [voxels, 2 * voxels], axis=1)
             return self._model(image=image, prior=prior, signal=signal, **given)
 
-        image = told.combine(np.zeros((frames, voxels), dtype=np.float32), 1.0)
-        multipliers = np.zeros((frames, voxels + told.y.shape[1]), dtype=np.float32)
+        image = scaled.combine(np.zeros((frames, voxels), dtype=np.float32), 1.0)
+        multipliers = np.zeros((frames, voxels + scaled.y.shape[1]), dtype=np.float32)
         start = np.concatenate([image, multipliers], axis=1)
         state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)
         return np.asarray(state[:, :voxels], dtype=np.float32), residual

@@ -121,7 +121,7 @@ def train(
     step, frames, spent, computed = first, *_ = done
     data = batches or recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
 
-    smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
+    smooth, began, saved, reported = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     before: dict[str, Tensor] | None = None
     finishing = 0  # steps in the last minutes of an open-ended run, if it is to be finished
     computing = time.process_time() - computed
@@ -153,8 +153,8 @@ def train(
         decay = (1 - 1 / (taken + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))
         _update_average(average, network, decay)
         now = time.monotonic()
-        if now - told > 1.0:
-            told = now
+        if now - reported > 1.0:
+            reported = now
             smooth = float(loss.detach()) if smooth == 0 else 0.98 * smooth + 0.02 * float(loss.detach())
             report(Progress(step, seconds, smooth, rate))
         if now - saved > save_every:
@@ -222,8 +222,8 @@ def command(config: TrainingConfig) -> str:
     method = method_of(config.network)
     recipe = RECIPES[method]
     complete, default = recipe.complete(config), recipe.complete(TrainingConfig(network=type(config.network)()))
-    said_by_none = "groups", "frames", "ema", "mixture", "network"
-    if any(getattr(complete, name) != getattr(default, name) for name in said_by_none):
+    without_option = "groups", "frames", "ema", "mixture", "network"
+    if any(getattr(complete, name) != getattr(default, name) for name in without_option):
         return f"mpi_fast.training.loop.train({config})"
     options = {  # options and their defaults
         "method": (method, method_of(TrainingConfig().network)),

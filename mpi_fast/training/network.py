@@ -82,7 +82,7 @@ class Estimate(NamedTuple):
     log_error : (G, K, N) float32
         Logarithm of the expected error, the standard deviation of a Gaussian likelihood.
     log_quantiles : (G, K, 2) float32
-        Logarithms of the quantiles of a frame's errors in units of their expected size (`uncertainty.LEVELS`).
+        Logarithms of the 50 and 95 % quantiles of a frame's errors in units of their size (`uncertainty.LEVELS`).
     earlier : list of (G, K, N) float32
         Images of the blocks before the last one.
     """
