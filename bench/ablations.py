@@ -1,11 +1,11 @@
-"""What each part of the reconstruction is worth: one thing changed at a time, on held-out scanners.
+"""The effect of each part of the reconstruction: one change at a time, on held-out scanners.
 
     python bench/ablations.py [--frames 28] [--json FILE] [--markdown FILE]
 
-Scanner A of `mpi_fast.heldout`, where nothing else is said, and test phantoms. Noise is white. Coverage is the share of
-true voxel values, within the trajectory's field of view, that lie in 95 % intervals. Evaluations are those of the
-network for each frame. What the product has no option for is put in its place here, for the time of one call. One
-thread computes. What a network would be without its parts only training tells: `short_training`.
+The measurements use scanner A of `mpi_fast.heldout`, unless stated otherwise, and test phantoms. Noise is white.
+Coverage is the share of true voxel values, within the trajectory's field of view, that lie in 95 % intervals.
+Evaluations are those of the network for each frame. Changes without an option in the product are patched in for one
+call. One thread computes. The effect of parts of the network itself needs training, see `short_training`.
 """
 
 import argparse

@@ -1,15 +1,15 @@
-"""Image quality on grids of every shape, planes and volumes, beside every method that works there, tuned.
+"""Image quality on grids of every shape, planes and volumes, compared with every tuned method that supports them.
 
     python bench/compare_grids.py [--grids 8x8,19x19x19] [--snrs 15,25] [--frames 28] [--volumes 8] [--onto FILE]
                           [--methods art,tv] [--json FILE] [--markdown FILE]
 
-The scanner is held out, and has each grid over the same field of view; the phantoms are of families that training
-never sees. Noise is white at ``SNR = 20 log10(||A x|| / ||noise||)`` over the selected rows of each frame. PSNR takes
+The scanner is held out, and has each grid over the same field of view. The phantom families are not used in training.
+Noise is white at ``SNR = 20 log10(||A x|| / ||noise||)`` over the selected rows of each frame. PSNR takes
 the true maximum as peak; images are clipped at zero, nothing else. Every opponent is tuned on each grid at each SNR, on
-other frames of the same scanner and families (of volumes on six): more than a user could do. Ours has no parameter.
+other frames of the same scanner and families (six for volumes), better than a user could do. Ours has no parameter.
 Differences are paired, with 95 % intervals by bootstrap over the frames. Results are written after every grid, and
-``--onto`` adds to what an earlier run measured on the same frames: opponents that know no network need no second run
-when ours has learned more.
+``--onto`` adds to an earlier run on the same frames, so that opponents need no second run after more training of our
+network.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""What `mpi-fast compare --json` wrote, as the table of the documentation.
+"""Convert the result of `mpi-fast compare --json` to the table of the documentation.
 
     python bench/compare_table.py bench/results/compare.json [--markdown FILE]
 
-Mean PSNR and SSIM of every method at every SNR, the best of each column in bold; the intervals that ours promises; and
-how far ours is from the best opponent, with the 95 % interval of the mean difference.
+The table has mean PSNR and SSIM of every method at every SNR, with the best of each column in bold, the coverage of our
+intervals, and the difference between ours and the best opponent with its 95 % interval.
 """
 
 import argparse

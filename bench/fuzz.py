@@ -1,10 +1,10 @@
-"""Thousands of damaged files: only the package's errors, no crash, nothing over 5 s or 1 GB.
+"""Read thousands of damaged files: allowed are only errors of the package, no crash, at most 5 s and 1 GB.
 
     python bench/fuzz.py [--files 10000] [--kinds matrix,bundle] [--json FILE]
     python bench/fuzz.py --kinds matrix --again '[["bytes", "flip", 123, 4]]' --keep FILE
 
-Every batch runs in a process of its own, which writes down each mutation before it reads the file: one that crashes or
-hangs HDF5 is known by the last line. Batches of the same number and seed are the same.
+Every batch runs in its own process, which records each mutation before it reads the file. So the last line identifies a
+mutation that crashes or hangs HDF5. Batches with the same number and seed are equal.
 """
 
 import argparse

@@ -3,8 +3,9 @@
     pip install atheris
     python bench/fuzz_guided.py matrix [FOLDER] [-runs=10000] [-max_total_time=600]
 
-What follows the kind is libFuzzer's: a folder keeps what reached new code, and a later run goes on from there. A fault
-ends the run with its traceback; what it says before that is for `fuzz.py --again`.
+The arguments after the kind are those of libFuzzer. A folder stores the inputs that reached new code, and a later run
+continues from them. A fault ends the run with its traceback; the mutation printed before it is input for `fuzz.py
+--again`.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The held-out scanners and phantoms of `mpi_fast.heldout` as the MDF files that a user would have."""
+"""The held-out scanners and phantoms of `mpi_fast.heldout` as MDF files, as a user would have them."""
 
 from pathlib import Path
 

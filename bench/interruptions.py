@@ -1,10 +1,10 @@
-"""Kill a reconstruction at random moments, fill the disk under it, and compare what comes out in the end.
+"""Kill a reconstruction at random moments, or fill its disk, and compare the final results.
 
     python bench/interruptions.py --kills 50 --full 10
 
-Every child is ended by SIGKILL at a random moment of an uninterrupted run's time, or its disk has room for a random
-share of what it writes; then ``--resume`` finishes the work. An older file lies under the output's name: until the new
-one is whole it must be the old one, byte for byte.
+Every child process is killed by SIGKILL at a random moment, or its disk has space for a random share of the output.
+Then ``--resume`` completes the work. An older file has the name of the output; it must stay unchanged, byte for byte,
+until the new one is complete.
 """
 
 import argparse

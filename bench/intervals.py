@@ -1,12 +1,12 @@
-"""How wide 95 % intervals must be, on validation frames of scanners that training never saw: one factor per checkpoint.
+"""Measure the necessary width of 95 % intervals on validation frames of held-out scanners: one factor per checkpoint.
 
     python bench/intervals.py [--model BUNDLE] [--write mpi_fast/models/default.pt]
 
-In training the network learns what 95 % of its errors do not exceed. On other scanners and phantoms than those of the
-training its errors are larger than it thinks. By how much, is measured on the frames on which `mpi_fast.comparison`
-tunes the opponents, of scanners A and B, within the trajectory's field of view: the 95 % quantile of error over half
-width, which is one where the intervals are right. ``--write`` multiplies the quantiles of a checkpoint by it (their
-logarithms are the outputs of a linear layer, ``tails``) and notes it in the provenance; then export it anew.
+In training the network learns the 95 % quantile of its errors. On scanners and phantoms unlike those of the training
+its errors are larger. The factor is measured on the frames on which `mpi_fast.comparison` tunes the opponents, of
+scanners A and B, within the trajectory's field of view. It is the 95 % quantile of error over half-width, which is one
+for correct intervals. ``--write`` multiplies the quantiles of a checkpoint by it (their logarithms are the outputs of a
+linear layer, ``tails``) and notes it in the provenance; then export it anew.
 """
 
 import argparse

@@ -3,10 +3,10 @@
     python bench/large_volume.py [--grid 37x37x37] [--rows 6000] [--cores 0,1] [--folder DIR] [--json FILE]
 
 The scanner is the held-out one of volumes (`heldout.VOLUME`) with this grid over its field of view. ``rows`` of its
-matrix have an SNR of 5 or more; 6000 are the most that `mpi-fast calibrate` uses of a volume unless told otherwise.
-Every stage is a process of its own, bound to these cores: its wall-clock and processor time, and the most memory that
-it held (the kernel's maximum resident set size, as of ``/usr/bin/time -v``). With a folder the files stay there, and
-what it holds already is not simulated again.
+matrix have an SNR of 5 or more; 6000 is the default maximum of `mpi-fast calibrate` for volumes.
+Every stage is a separate process, bound to these cores. Its wall-clock time, processor time and peak memory are
+measured (the kernel's maximum resident set size, as by ``/usr/bin/time -v``). With a folder the files stay there, and
+existing files are not simulated again.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""A live stream at the scanner's rate: what is dropped, how late images are, and whether memory grows.
+"""A live stream at the scanner's rate: dropped frames, latency, and growth of memory.
 
     python bench/live_stream.py [--frames 1000000] [--rate 1532] [--average 1] [--model BUNDLE] [--json FILE]
 
-Frames of samples, as a simulated scanner of 19 x 19 voxels delivers them, are offered at a fixed rate whatever becomes
-of them; one in 500 is marked empty, and some come with NaN, one by one and in bursts. One thread offers, one
-reconstructs, one fetches. Latency is from a frame's arrival to its image, of the frames that are not dropped. Memory is
-the process's resident set, at a tenth of the frames, when every buffer has been used, and at the end.
+Frames of samples from a simulated scanner of 19 x 19 voxels are submitted at a fixed rate. One in 500 is marked empty,
+and some contain NaN, singly and in bursts. One thread submits, one reconstructs, one fetches. Latency is measured from
+a frame's arrival to its image, for frames that are not dropped. Memory is the resident set of the process after a tenth
+of the frames, when every buffer has been used, and at the end.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""How often right data are called foreign, and how often foreign data are: bench/results/misfit.md and .json.
+"""Rates of false alarms for fitting data and of detections for foreign data: bench/results/misfit.md and .json.
 
-Frames of the held-out scanners and phantoms at a noise that is the same in all of them, as a scanner's is, each scaled
-to the SNR that is stated; 16 background frames, whose mean is subtracted. Each condition has ``--frames`` different
-frames, and ``--series`` series of 64 are drawn from them (of drifting noise: consecutive ones, from a random place on).
-Altered scanners are those of the calibration but for one thing. ``PYTHONPATH=. python bench/misfit_rates.py`` takes
-about an hour on one core.
+The frames are of held-out scanners and phantoms, with the same noise in all of them, as in a scanner, and scaled to the
+stated SNR. The mean of 16 background frames is subtracted. Each condition has ``--frames`` different
+frames, and ``--series`` series of 64 are drawn from them (for drifting noise: consecutive frames from a random start).
+Altered scanners differ from those of the calibration in one property. ``PYTHONPATH=. python bench/misfit_rates.py``
+takes about an hour on one core.
 """
 
 import argparse

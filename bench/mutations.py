@@ -1,7 +1,7 @@
-"""What may happen to a file: hypothesis strategies that draw damage, and the functions that do it.
+"""Damage to files: hypothesis strategies that draw mutations, and functions that apply them.
 
-A mutation is a list of steps, each a list of strings and numbers, so that it can be written down as JSON and done
-again: ``["flip", 123, 4]``. Places are taken modulo the size of the file, choices modulo their number.
+A mutation is a list of steps, each a list of strings and numbers, so that it can be stored as JSON and
+repeated: ``["flip", 123, 4]``. Places are taken modulo the size of the file, choices modulo their number.
 """
 
 import json

@@ -1,13 +1,12 @@
-"""Everything that needs a GPU, in one go and without internet: ``make gpu``, or ``PYTHON bench/on_gpu.py [FOLDER]``.
+"""Everything that needs a GPU, in one run and without internet: ``make gpu``, or ``PYTHON bench/on_gpu.py [FOLDER]``.
 
-Into a Python that already has torch and CuPy: tests, benchmarks, and the kernels under compute-sanitizer; then one
-JSON and one Markdown table named after the GPU in FOLDER (default bench/results). Without a GPU it does what can be
-done, and says what it left out and why.
+In a Python that already has PyTorch and CuPy, it runs tests, benchmarks, and the kernels under compute-sanitizer. It
+writes one JSON file and one Markdown table, named after the GPU, to FOLDER (default bench/results). Without a GPU it
+does the possible steps, and reports which ones it left out and why.
 
-8 minutes at most. What must be measured comes first, and its limits add up to less than that: the kernels, right and
-timed, the latency of a frame and the throughput are reported however slow a step is. The others share what is left. A
-step that takes longer than its limit is interrupted, and killed if that does not help; benchmarks then keep what they
-have measured until there.
+It takes 8 minutes at most. The most important steps come first, and their time limits add up to less than that:
+correctness and times of the kernels, the latency of a frame, and the throughput. The other steps share the remaining
+time. A step that exceeds its limit is interrupted, and killed if necessary; benchmarks then keep the results so far.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The frozen graph on ONNX Runtime with a CUDA graph of its own: what its users get without this project.
+"""The frozen graph on ONNX Runtime with its own CUDA graph, as users can run it without this project.
 
-``python bench/onnx_graph.py`` says why it cannot run here, or nothing.
+``python bench/onnx_graph.py`` prints why it cannot run here, or nothing.
 """
 
 from typing import Any

@@ -1,9 +1,9 @@
-"""The network as a denoiser in other people's samplers, for the same linear problem, beside ours.
+"""The network as a denoiser in samplers of deepinv, for the same linear problem, compared with our sampler.
 
     pip install -r bench/peers-requirements.txt
     python bench/peers.py [--snr 5 15 25 35] [--frames 21] [--tuning 7 | --tuned FILE] [--json FILE] [--markdown FILE]
 
-What a user would otherwise build: deepinv's DiffPIR and DDRM around the bundled network without signals
+A user might build this alternative: deepinv's DiffPIR and DDRM around the bundled network without signals
 (`pipelines.graph.Prior`, ONNX Runtime) and ``y = S V^T x + sigma xi``, the mean of eight samples, beside the mean of
 eight samples of ours, and the image that ours makes by default. One frame at a time on one thread; theirs with as many
 evaluations as our sampler, and with 50. Their parameters are tuned by `methods.tuning` for every SNR, on frames of

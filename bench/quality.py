@@ -1,4 +1,4 @@
-"""Image quality on scanners and phantom families that training never saw, beside tuned ART.
+"""Image quality on held-out scanners and phantom families, compared with tuned ART.
 
     python bench/quality.py [--model BUNDLE] [--frames 42] [--json FILE] [--markdown FILE]
 
@@ -7,8 +7,8 @@ level and concentration (0.05 to 2 times the delta sample) are unknown to both m
 peak, SSIM a Gaussian window of sigma 1.5 and the true maximum as data range; images are clipped at zero, nothing else.
 
 ART is the regularised Kaczmarz iteration, real and non-negative. Its parameter, number of sweeps and row weighting are
-tuned for every scanner and SNR, on frames of the same scanner and families with another seed: more than a user could
-do. Ours has no parameter.
+tuned for every scanner and SNR, on frames of the same scanner and families with another seed, better than a user
+could do. Ours has no parameter.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Images of measured data from two real scanners, beside those of other methods: figures and a table for the docs.
+"""Images from measured data of two real scanners, by our and other methods: figures and a table for the docs.
 
     python bench/real_scanners.py [--data ../shared/real] [--output docs]
 
-The data are public, under the MIT licence, and no part of the project; docs/real-scanners.md names their sources. What
-is left of the signals is ``||A x - b|| / ||b||`` over all rows. Kaczmarz is at its authors' settings, 1000 sweeps and a
-parameter of 5e-4, on the matrix as it was measured and on one that is interpolated to 15 x 15 voxels, as they have it.
+The data are public, under the MIT licence, and not part of the project; docs/real-scanners.md names their sources. The
+relative residual is ``||A x - b|| / ||b||`` over all rows. Kaczmarz has the settings of its authors, 1000 sweeps and a
+parameter of 5e-4, on the measured matrix and, as by its authors, on a matrix interpolated to 15 x 15 voxels.
 """
 
 import argparse

@@ -1,14 +1,13 @@
-"""Release 0.1, run out of git's history, beside what stands here: progress is measured, and not remembered.
+"""Compare this version with release 0.1, which is taken from git's history and run on the same frames.
 
     python bench/release.py [--scanners in,fine,out] [--snrs 5,10,15,20,25,30,35] [--frames 64] [--rounds 50]
                             [--json FILE] [--markdown FILE]
 
-Both reconstruct the frames of `mpi_fast.comparison`, calibrated by the same file: the release by the network that came
-with it, in a process of its own with its own code. Differences are paired, with 95 % intervals by bootstrap over the
-frames. Coverage is the share of true voxel values, within the trajectory's field of view, that lie in 95 % intervals;
-rank correlation is Spearman's, of std and the error's size over the same voxels of a frame. Times are those of single
-frames on one thread, taken in turns: medians of the processor's time, which other work does not lengthen, and of the
-clock's.
+Both reconstruct the frames of `mpi_fast.comparison`, calibrated by the same file. The release uses its own network and
+code, in a separate process. Differences are paired, with 95 % intervals by bootstrap over the frames. Coverage is the
+share of true voxel values, within the trajectory's field of view, that lie in 95 % intervals; rank correlation is
+Spearman's, of std and the error's size over the same voxels of a frame. Times are those of single frames on one thread,
+measured alternately: medians of processor time, which other work does not affect, and of wall-clock time.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Inside a release: reconstructs what `release.Release` asks for, one JSON object a line, with one thread.
+"""Runs inside a release: answers requests of `release.Release`, one JSON object per line, with one thread.
 
     python bench/release_process.py TREE MATRIX.mdf        # with TREE on PYTHONPATH, TREE being the release's files
 
-It may use only what the release has. A request ``{"measurement", "frames": [start, stop], "output"}`` is answered by
+It may use only code of the release. A request ``{"measurement", "frames": [start, stop], "output"}`` is answered by
 ``{"wall_ms", "cpu_ms"}`` of one call with these frames; images and standard deviations go to the output, an ``.npz``
 file, if there is one.
 """

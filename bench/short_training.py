@@ -1,4 +1,4 @@
-"""Networks of several kinds, trained alike for some minutes: what each part of them is worth.
+"""Networks of several kinds, trained under equal conditions for some minutes, to measure the effect of each part.
 
     python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--kinds usual ...]
                                    [--json FILE] [--markdown FILE]
@@ -6,10 +6,10 @@
 A size is blocks, width and inner width; one of every `PosteriorConfig.coarse_every` blocks corrects at half resolution.
 A kind differs from the usual network in one thing, see `KINDS`. All are trained from scratch for the same time on the
 same device, so a small network takes more steps, as it would in a long run. PSNR is the mean over the validation frames
-of `comparison`, which nothing is tested on: scanners A, B and C on 19 x 19 voxels, and A on another grid.
+of `comparison`, which are not used for final tests: scanners A, B and C on 19 x 19 voxels, and A on another grid.
 
-Minutes are not the hours of the bundled network, and one run of each says nothing of chance: differences of some tenths
-of a dB mean nothing.
+These trainings are much shorter than that of the bundled network, and one run does not show the random variation, so
+differences of some tenths of a dB are not significant.
 """
 
 import argparse

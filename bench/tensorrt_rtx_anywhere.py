@@ -1,9 +1,9 @@
-"""What tensorrt-rtx does on the GPU at hand, be it an RTX card or not: each step, and what TensorRT says to it.
+"""Test tensorrt-rtx on the present GPU, whether an RTX card or not: each step, with the messages of TensorRT.
 
     python bench/tensorrt_rtx_anywhere.py [--json FILE]
 
 NVIDIA lists RTX cards of compute capability 7.5 and from 8.0 to 12.1, and not 9.0 (H100, H200). Every step runs in a
-process of its own, since one that is not supported may end it.
+separate process, because an unsupported step may crash it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Each kernel of a frame on this GPU against what its operations and bytes predict: ``make gpu``.
 
-A round is one launch of a CUDA graph that holds the kernel many times over, so that what is measured is the kernel and
-its place in a graph, not Python. What it reads stays in the L2 cache, as it does in a frame.
+A round is one launch of a CUDA graph that contains the kernel many times, so that the kernel is measured without
+Python. Its input stays in the L2 cache, as in a frame.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""Small files of every kind that mpi-fast reads, how they are damaged, and what must come of it.
+"""Small files of every kind that mpi-fast reads, their damage, and the expected results.
 
-`check` raises one of the package's errors, or returns: then everything that was read made sense. Any other exception
-is a fault. Where a file of our own was damaged as chance damages it, what is read must be what was written.
+`check` raises an error of the package, or returns if all values are plausible. Any other exception is a fault. After
+random damage to files of mpi-fast itself, the values read must be those written.
 """
 
 import hashlib

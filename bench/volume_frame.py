@@ -1,10 +1,10 @@
-"""How long a volume takes: one frame after the other through `Reconstructor`, by the clock and by processors.
+"""Time of a volume: single frames through `Reconstructor`, in wall-clock and processor time.
 
     python bench/volume_frame.py [--grid 19x19x19] [--rank 1000] [--rows 3000] [--frames 20] [--threads N] [--json FILE]
 
-The calibration is made of random numbers, for time depends on its sizes alone: as large as one of OpenMPI's scanner.
-Frames are not inspected, and come one at a time, as from a scanner. The load average says how quiet the machine was:
-where other work waits for the same cores, the processor time of one thread is what remains comparable.
+The calibration consists of random numbers, because the time depends only on its sizes, which are those of OpenMPI's
+scanner. Frames are not inspected, and come one at a time, as from a scanner. The load average shows how busy the
+machine was. Beside other work, only the processor time of one thread is comparable.
 """
 
 import argparse

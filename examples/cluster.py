@@ -1,7 +1,7 @@
-"""Many frames on a Ray cluster: the images of one process, made by every core or GPU of the cluster at once.
+"""Many frames on a Ray cluster: all cores or GPUs of the cluster make the same images as one process would.
 
-``python cluster.py`` starts a cluster on this machine, or joins the one that runs there; ``python cluster.py ADDRESS``
-joins another. Of files, ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS`` does the same.
+``python cluster.py`` joins the cluster on this machine, or starts one; ``python cluster.py ADDRESS`` joins another. For
+files, use ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS``.
 """
 
 import sys
@@ -24,12 +24,12 @@ phantoms = [generate("vessels", 8, calibration.grid, rng) for _ in range(6)]
 
 
 def chunks() -> Iterator[NDArray[np.complex64]]:
-    """Frames as they come, here 8 at a time; only few chunks are asked for before their images are taken."""
+    """Yield frames, here 8 at a time; only a few chunks are read before their images are used."""
     for images in phantoms:
         yield receiver.frames(images)
 
 
 address = sys.argv[1] if len(sys.argv) > 1 else "auto"
-reconstruct = Reconstructor(calibration, threads=1)  # of each actor
+reconstruct = Reconstructor(calibration, threads=1)  # threads of each actor
 for truth, result in zip(phantoms, reconstruct.stream(chunks(), cluster=address), strict=True):
     print(f"{len(result.image)} images, PSNR {psnr(result.image, truth).mean():.1f} dB")

@@ -15,7 +15,7 @@ from mpi_fast.simulation import Scanner
 
 rng = np.random.default_rng(0)
 
-# A scanner's system matrix, measured voxel by voxel with noise, and its reduction. Of a scanner of your own:
+# A simulated system matrix, measured voxel by voxel with noise, and its calibration. For your own scanner:
 # calibration = Calibration.from_mdf("system-matrix.mdf").
 matrix = measure_matrix(Scanner(sub_voxels=2), snr_db=20.0, rng=rng)
 calibration = matrix.calibrate()

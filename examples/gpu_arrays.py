@@ -1,6 +1,6 @@
-"""Arrays on the GPU, in and out: a live program's loop, which neither waits for a frame nor allocates for it.
+"""Input and output arrays on the GPU: the loop of a live program, which neither waits nor allocates for a frame.
 
-Needs an NVIDIA GPU and CuPy, pip install 'mpi-fast[gpu]'. Tensors and streams of PyTorch serve as well.
+Needs an NVIDIA GPU and CuPy, pip install 'mpi-fast[gpu]'. Tensors and streams of PyTorch work as well.
 """
 
 import numpy as np
@@ -24,16 +24,16 @@ except (MPIFastError, ImportError):
     raise SystemExit from None
 
 reconstruct.warmup(1)
-stream = cupy.cuda.Stream(non_blocking=True)  # on which this program does everything of its own
+stream = cupy.cuda.Stream(non_blocking=True)  # for all work of this program
 measured = cupy.asarray(frames)
 signals = cupy.empty((1, calibration.num_rows), np.complex64)
 images = cupy.empty((len(frames), *calibration.grid), np.float32)
 cupy.cuda.get_current_stream().synchronize()
-out = reconstruct.enqueue(signals).wait()  # its arrays are those of every frame
+out = reconstruct.enqueue(signals).wait()  # its arrays are used again for every frame
 
 with stream:
     for number in range(len(frames)):
-        signals[:] = measured[number]  # once the frame before has been read
+        signals[:] = measured[number]  # after the previous frame has been read
         reconstruct.enqueue(signals, out=out, stream=stream)
-        images[number] = out.image[0]  # once this frame is written
+        images[number] = out.image[0]  # after this image has been written
     print(f"PSNR {psnr(images.get(), phantoms).mean():.1f} dB")

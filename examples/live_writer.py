@@ -1,6 +1,6 @@
-"""Publish frames for ``mpi-fast live tcp://127.0.0.1:5555 -c scanner.h5``; needs pyzmq and NumPy, nothing of mpi-fast.
+"""Publish frames for ``mpi-fast live tcp://127.0.0.1:5555 -c scanner.h5``; needs pyzmq and NumPy, but not mpi-fast.
 
-python examples/live_writer.py frames.npy [ADDRESS] [FRAMES_PER_SECOND]: an array (frames, channels, samples), in a loop
+python examples/live_writer.py frames.npy [ADDRESS] [FRAMES_PER_SECOND]: repeats an array (frames, channels, samples)
 """
 
 import itertools
@@ -13,7 +13,7 @@ import zmq
 
 
 def publish(frames: np.ndarray, address: str, rate: float, count: int | None = None) -> None:
-    """Send frames in turn, as many as ``count`` or for ever; who is too slow to take them misses some."""
+    """Send frames in turn, ``count`` frames or for ever; a subscriber that is too slow misses some."""
     socket = zmq.Context.instance().socket(zmq.PUB)
     socket.bind(address)
     for number in itertools.count() if count is None else range(count):

@@ -1,7 +1,7 @@
-"""Arrays of MATLAB: a system matrix and measurements in .mat files, without MDF around them.
+"""MATLAB arrays: a system matrix and measurements in .mat files, without MDF.
 
-The files here are made by SciPy as `save S.mat S` would write them in MATLAB, where the voxels of an image
-are counted down its columns: reshape(S(:, k), ny, nx).
+SciPy makes the files here as `save S.mat S` would in MATLAB, where the voxels of an image are counted
+along its columns: reshape(S(:, k), ny, nx).
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The network in a program without mpi-fast: NumPy, h5py and ONNX Runtime are all that it takes.
+"""The network in a program without mpi-fast, with only NumPy, h5py and ONNX Runtime.
 
-A calibration saved by ``mpi-fast calibrate -o scanner.h5`` holds what reduces a frame; ``plane.onnx`` (``volume.onnx``
-for volumes) of the model makes image, uncertainty and the spread of the errors of it. Every step is spelled out, so
-that it can be written in any language that ONNX Runtime has.
+A calibration saved by ``mpi-fast calibrate -o scanner.h5`` contains the arrays that reduce a frame. ``plane.onnx`` of
+the model (``volume.onnx`` for volumes) computes image, uncertainty and quantiles of the errors. Every step is explicit,
+so that it can be written in any language with ONNX Runtime.
 
     python examples/onnx_without_mpi_fast.py scanner.h5 plane.onnx signals.npy [images.npz]
 
@@ -20,22 +20,22 @@ calibration, model, signals, output = [*sys.argv[1:4], *(sys.argv[4:] or ["image
 with h5py.File(calibration) as file:
     nz, ny, nx = (1, 1, *file["grid"][()].tolist())[-3:]
     selection = file["selection"][()].astype(bool)  # (channels, frequencies): the rows in use
-    weights = file["weights"][()]  # (M,): one over the noise of each row
+    weights = file["weights"][()]  # (M,): inverse noise of each row
     singular_values = file["singular_values"][()]  # (R,)
     basis = file["basis"][()]  # (N, R), x fastest
     projection = file["projection"][()]  # (R, M) complex
 
-# 1. Rows: an unnormalised forward FFT of each period, exp(-2 pi i k n / V), and of it the selected frequencies.
+# 1. Rows: the selected frequencies of an unnormalised forward FFT of each period, exp(-2 pi i k n / V).
 rows = np.fft.rfft(np.load(signals), axis=-1)[:, selection]  # (frames, M)
 
-# 2. Reduction: R real numbers, and from what lies outside of the matrix's range the noise of each frame.
+# 2. Reduction: R real numbers, and the noise of each frame from the part outside the matrix's range.
 y = (rows @ projection.T).real
 whitened = rows * weights
 energy = (whitened.real**2 + whitened.imag**2).sum(axis=1)
 total, rank = 2 * len(weights), len(singular_values)
 variance = np.maximum((energy - (y**2).sum(axis=1)) / (total - rank), energy / total * 1e-5)
 
-# 3. The network. A noisy image may guide it; without one, precision 0 says that there is none.
+# 3. The network. It can take a noisy image as well; precision 0 means that there is none.
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 inputs = {
     "y": y.astype(np.float32),

@@ -34,14 +34,14 @@ matrix_file, measurement_file = map(Path, sys.argv[1:3]) if len(sys.argv) > 2 el
 calibration = Calibration.from_mdf(matrix_file, snr_threshold=5.0, min_frequency=80e3)
 print(f"{calibration.num_rows} rows, of which {calibration.rank} combinations rise above the noise")
 
-outputs = [Path("images.mdf"), Path("images.npz"), Path("own_files.png")]  # the suffix says what each will be
+outputs = [Path("images.mdf"), Path("images.npz"), Path("own_files.png")]  # the suffix selects the format
 with MeasurementFile(measurement_file) as file:
     rows = MeasuredRows(file, calibration)  # refuses another scanner's measurement; subtracts the background
     for converted in rows.agreement.done:
         print("converted:", converted)
     reconstruct = Reconstructor(calibration, threads=1)
     with writing(outputs, Header(image_grid(calibration), file.acquisition)) as writer:
-        for result in reconstruct.stream(rows):  # some frames at a time, however long the file is
+        for result in reconstruct.stream(rows):  # in chunks, for files of any length
             writer.append(result, rows.numbers, rows.times)
             for number, flags in zip(rows.numbers, result.flags, strict=True):
                 print(f"frame {number}: {', '.join(names_of(int(flags))) or 'nothing to report'}")

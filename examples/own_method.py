@@ -1,8 +1,8 @@
-"""A method of your own beside the others: written in ten lines, tuned like them, on the same frames.
+"""Your own method in comparison with the others: written in ten lines, tuned like them, on the same frames.
 
-Here it is Landweber's iteration, x <- max(x + t A^T (y - A x), 0), stopped after some steps. This program adds it
-to the methods itself. A package does so for everybody who installs it, by these lines of its pyproject.toml, and
-`mpi-fast compare --methods "landweber art posterior"` knows it, too:
+The example is Landweber's iteration, x <- max(x + t A^T (y - A x), 0), stopped after some steps. This program adds it
+to the methods directly. A package can add it for everybody who installs it, by these lines of its pyproject.toml. Then
+`mpi-fast compare --methods "landweber art posterior"` accepts it, too:
 
     [project.entry-points."mpi_fast.methods"]
     landweber = "their_package:LANDWEBER"
@@ -23,7 +23,7 @@ from mpi_fast.methods.tuning import Axis
 
 
 class Landweber(ReducedMethod):
-    """Projected gradient descent: as many steps as ``iterations``, from zero."""
+    """Projected gradient descent with ``iterations`` steps, starting from zero."""
 
     def __init__(self, calibration: Calibration, iterations: int = 100) -> None:
         super().__init__(calibration)
@@ -40,9 +40,9 @@ class Landweber(ReducedMethod):
         return images
 
 
-# What is to be tuned, on frames that it is not judged by: from 10 to 1000 steps, and on as long as it gets better.
+# The tuned parameter: from 10 to 1000 steps, and beyond as long as it improves, on frames not used for the evaluation.
 LANDWEBER = Entry("Landweber", Landweber, {"iterations": Axis((10, 100, 1000), low=1, high=3000, whole=True)})
-REGISTRY["landweber"] = LANDWEBER  # not in a package whose pyproject.toml names it
+REGISTRY["landweber"] = LANDWEBER  # not necessary for a package with the lines above
 
 setup = Setup(phantoms=7)  # one of each held-out family; 64 for figures to publish
 outcomes = compare(setup, ["landweber", "tikhonov", "posterior"], snrs=[15.0])

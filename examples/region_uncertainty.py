@@ -1,9 +1,9 @@
-"""How much tracer is in a region, and how sure that is.
+"""The amount of tracer in a region, and its uncertainty.
 
-The deviation of a sum depends on how the errors of its voxels go together, which a map of deviations does not say. If
-they are independent it is one number, if all are alike the largest possible; where what one voxel has too much its
-neighbours have too little, it is less than either. Posterior samples say how it is: images that explain the signals,
-each as probable as the network finds it.
+The standard deviation of a sum depends on the correlation between the errors of its voxels, which a map of deviations
+does not contain. Fully correlated errors give the largest value, independent errors a smaller one, and anticorrelated
+errors of neighbours an even smaller one. Posterior samples show the actual value. They are images that explain the
+signals, with the probability that the network gives them.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ reconstruct = Reconstructor(calibration, threads=1)
 result = reconstruct(signals)
 samples = reconstruct.samples(signals, 24)  # (frames, 24, 19, 19)
 
-# The region: a circle of 10 mm across, in the middle of the field of view. Any array of True and False does.
+# The region: a circle with a diameter of 10 mm in the middle of the field of view. Any boolean array is possible.
 ny, nx = calibration.grid
 height, width = (1e3 * length for length in calibration.field_of_view)
 y, x = np.meshgrid((np.arange(ny) + 0.5) / ny - 0.5, (np.arange(nx) + 0.5) / nx - 0.5, indexing="ij")

@@ -1,4 +1,4 @@
-"""A volume: the same three lines for a grid of three axes, here of 7 x 9 x 9 voxels.
+"""A volume: the same three lines for a grid with three axes, here 7 x 9 x 9 voxels.
 
 Images are [z, y, x]; the picture shows the maxima along each axis, and the slices through the middle.
 """
@@ -14,7 +14,7 @@ from mpi_fast.phantoms import generate
 from mpi_fast.simulation import Scanner
 
 rng = np.random.default_rng(0)
-# A short cycle and coarse voxels, to be quick: Scanner.volume() is like the OpenMPI scanner, 21.5 ms a volume.
+# A short cycle and coarse voxels, to be fast: Scanner.volume() is like the OpenMPI scanner, 21.5 ms a volume.
 coarse = {"grid": (7, 9, 9), "voxel_size": (2.5e-3, 3.5e-3, 3.5e-3), "sub_voxels": 1}
 scanner = Scanner.volume(dividers=(17, 16, 15), base_frequency=1.25e6, **coarse)
 matrix = measure_matrix(scanner, snr_db=15.0, rng=rng)

@@ -1,7 +1,8 @@
-"""A wrong calibration, caught: by what the files say of themselves, or by the signals alone.
+"""A wrong calibration, detected by the metadata of the files, or by the signals alone.
 
-A scanner is changed after its calibration. Every method makes images of the new signals, plausible ones, too; what
-gives them away is what no image explains. Background frames in the measurement say how much noise there should be.
+A scanner is changed after its calibration. Every method still makes images of the new signals, even plausible ones. The
+change is visible in the part of the signals that no image explains. Background frames in the measurement give the
+expected noise.
 """
 
 from dataclasses import replace
@@ -22,8 +23,8 @@ scanner = Scanner(sub_voxels=2)
 filters = ReceiveChain(resonance=tuple(1.4 * frequency for frequency in scanner.receive.resonance))
 scanners = {
     "as calibrated": scanner,
-    "resonances 40 % higher": replace(scanner, receive=filters),  # no file says anything about it
-    "gradient 30 % stronger": replace(scanner, gradient=(-1.3, -1.3)),  # files do
+    "resonances 40 % higher": replace(scanner, receive=filters),  # not visible in the files
+    "gradient 30 % stronger": replace(scanner, gradient=(-1.3, -1.3)),  # stated in the files
 }
 matrices = {title: measure_matrix(one, 20.0, rng) for title, one in scanners.items()}
 save_matrix("system-matrix.mdf", matrices["as calibrated"])

@@ -1,8 +1,8 @@
-"""``python -m mpi_fast.export model.pt [-o BUNDLE]``: a checkpoint becomes a bundle, proven equal or not written.
+"""``python -m mpi_fast.export model.pt [-o BUNDLE]``: export a checkpoint as a bundle, if it equals the original.
 
-``default`` in place of the file is the checkpoint that comes with the package, and becomes a bundle of one's own.
-With a bundle in place of the checkpoint, graphs are added to that; ``--tensorrt`` adds TensorRT engines, to a bundle
-without torch. Nothing that is in a bundle of the same checkpoint goes, unless it is made anew.
+``default`` instead of a file is the checkpoint of the package. If a bundle is given instead of a checkpoint, graphs are
+added to it. ``--tensorrt`` adds TensorRT engines; for an existing bundle this does not need PyTorch. Existing contents
+of a bundle of the same checkpoint are kept, unless they are made anew.
 """
 
 from collections.abc import Callable
@@ -94,25 +94,25 @@ def make_bundle(
     triton: Path | None = None,
     only_missing: bool = False,
 ) -> Bundle:
-    """Export a checkpoint; see `parity` for what makes it fail, in which case nothing is written.
+    """Export a checkpoint; if a check of `parity` fails, nothing is written.
 
     Parameters
     ----------
     checkpoint_file, output : Path
         ``model.pt``, and the bundle to write.
     precision : tuple of str
-        Inside the graphs: ``fp32``, and ``fp16`` if wanted.
+        Precisions inside the graphs: ``fp32``, and optionally ``fp16``.
     calibration_file : Path, optional
-        Saved calibration to freeze into a graph of its own.
+        Saved calibration for a frozen graph.
     triton : Path, optional
         Triton model repository to write, for the calibration.
     only_missing : bool
-        Leave graphs for every calibration as they are where the bundle has them.
+        Keep existing graphs for every calibration.
 
     Raises
     ------
     MPIFastError
-        When torch is not installed, a file is no good, or an artefact is not equal to the original.
+        If PyTorch is not installed, a file is invalid, or an artefact does not equal the original.
     """
     try:
         from mpi_fast.export.building import Request, build
@@ -124,14 +124,15 @@ def make_bundle(
 
 
 def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle]:
-    """What adds the engines to a bundle, with a progress bar. What cannot be built is refused here, before the export.
+    """A function that adds engines to a bundle, with a progress bar. Refuses impossible options before the export.
 
     Raises
     ------
     InputError
-        For capabilities that are not numbers or that no TensorRT here builds for, and batches that are not positive.
+        For capabilities that are not numbers or that no installed TensorRT supports, and for batches that are not
+        positive.
     MPIFastError
-        When TensorRT or onnx is not installed.
+        If TensorRT or onnx is not installed.
     """
     capabilities, batches = _numbers("--sm", sm), _numbers("--batch", batch)
     if not batches:

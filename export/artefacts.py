@@ -1,6 +1,6 @@
-"""What the network becomes: graphs for every calibration and for one, in float32 and float16, for comparison.
+"""The exported artefacts of a network: graphs for every calibration and for one, in float32 and float16.
 
-Each artefact is a torch module, how it becomes a graph, what in float32 it stands for, and on what both are compared.
+Each artefact has a torch module, its export, the original in float32, and the cases on which both are compared.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ FRAMES = 1, 3  # numbers of frames on which graph and original are compared
 GRIDS = {PLANE: ((1, 19, 19), (1, 8, 13), (1, 33, 20)), VOLUME: ((9, 9, 9), (5, 8, 13), (12, 4, 7))}
 BY_FRAME, BY_COMPONENT, RANK = {0: "frames"}, {0: "frames", 1: "rank"}, {0: "rank"}
 GRID_AXES = {PLANE: {1: "rows", 2: "columns", 3: "rank"}, VOLUME: {0: "slices", 1: "rows", 2: "columns", 3: "rank"}}
-TYPICAL = {PLANE: ((1, 19, 19), 150), VOLUME: ((19, 19, 19), 1000)}  # grid and rank for which the cost is told
+TYPICAL = {PLANE: ((1, 19, 19), 150), VOLUME: ((19, 19, 19), 1000)}  # grid and rank for which the cost is reported
 OUTPUTS = "image", "std", "quantiles"
 SNRS_DB = 5.0, 20.0, 35.0  # of simulated frames
 SIMULATED_VOLUME = 8, 9, 10
@@ -39,7 +39,7 @@ Inputs = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of an artefact, those of each call by name; of simulated frames also the images behind them, (F, N)."""
+    """Inputs of an artefact, those of each call by name; for simulated frames also the true images, (F, N)."""
 
     what: str
     inputs: tuple[Inputs, ...]
@@ -53,15 +53,15 @@ class Artefact:
     Attributes
     ----------
     name : str
-        Of the file.
+        Name of the file.
     export : callable
-        Makes the graph: seconds to minutes.
+        Makes the graph; takes seconds to minutes.
     original : nn.Module
-        What it stands for, in float32.
+        The original in float32.
     cases : callable
-        On what both are compared.
+        Makes the cases for the comparison.
     cost : tuple
-        For what the cost is told: in words, inputs of one frame, and the lengths of the axes that are not fixed.
+        Case for the cost: a description, inputs of one frame, and lengths of the axes that are not fixed.
     """
 
     name: str
@@ -115,7 +115,7 @@ def general_graph(frame: nn.Module, name: str) -> Graph:
 
 
 def example(grid: tuple[int, ...], rank: int, frames: int, seed: int) -> dict[str, Tensor]:
-    """Signals of random images through a random scanner, by input name; every other frame has a noisy image beside."""
+    """Signals of random images through a random scanner, by input name; every other frame also has a noisy image."""
     rng = torch.Generator().manual_seed(seed)
     basis, _ = torch.linalg.qr(torch.randn(prod(grid), rank, generator=rng))
     singular_values, noise = torch.logspace(1, -1, rank), torch.logspace(-1, 0.5, frames)
@@ -156,11 +156,11 @@ def _outer(z: NDArray[np.float64], y: NDArray[np.float64], x: NDArray[np.float64
 
 
 def simulated(calibration: Calibration) -> tuple[Case, Calibration]:
-    """Phantoms at `SNRS_DB`, seen by a scanner, with a seed that training does not use; of planes every family."""
+    """Phantoms at `SNRS_DB` through a scanner, with a seed that training does not use; for planes of every family."""
     planar = len(calibration.grid) == 2
     families, count = (FAMILIES, len(FAMILIES)) if planar else (VOLUMES, 2)
     phantoms = generate(list(families), count, calibration.grid, seed=0).reshape(count, -1)
-    phantoms = phantoms[phantoms.max(axis=1) > 0]  # on a coarse grid some are empty
+    phantoms = phantoms[phantoms.max(axis=1) > 0]  # on a coarse grid some phantoms are empty
     signals, rng = phantoms @ calibration.matrix.T, np.random.default_rng(1)
     rows = np.concatenate([add_noise(signals, snr, rng) for snr in SNRS_DB]).astype(np.complex64)
     planes = dict(zip(ROWS, (torch.from_numpy(np.array(part)) for part in (rows.real, rows.imag)), strict=True))
@@ -168,7 +168,7 @@ def simulated(calibration: Calibration) -> tuple[Case, Calibration]:
 
 
 def reduced(given: tuple[Case, Calibration]) -> Case:
-    """Simulated frames as the general graphs take them."""
+    """Simulated frames as inputs of the general graphs."""
     (case, calibration), inputs = given, given[0].inputs[0]
     frames = calibration.reduce(torch.complex(inputs["real"], inputs["imag"]).numpy())
     grid = (*(1,) * (3 - len(calibration.grid)), *calibration.grid)

@@ -1,7 +1,7 @@
-"""A checkpoint becomes a bundle: exported, counted, compared with the network, and only then written.
+"""Make a bundle from a checkpoint: export, count operations, compare with the network, and then write.
 
-What a bundle of the same checkpoint held stays in it, unless it is made anew: graphs of another precision, the frozen
-graph of a scanner, engines of graphs that are the same as before.
+Existing contents of a bundle of the same checkpoint are kept, unless they are made anew: graphs of another precision,
+the frozen graph of a scanner, engines of unchanged graphs.
 """
 
 import hashlib
@@ -29,25 +29,29 @@ from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.network import PosteriorNetwork
 
 FROZEN_FILES = FROZEN, half_name(FROZEN)
-PER_FILE = {"statistics": None, "parity": "artefact", "frozen": "file"}  # entries of the manifest, and where files are
+PER_FILE = {
+    "statistics": None,
+    "parity": "artefact",
+    "frozen": "file",
+}  # entries of the manifest, keys of files
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to export.
+    """A request for an export.
 
     Attributes
     ----------
     checkpoint_file, output : Path
         ``model.pt``, and the bundle to write.
     precisions : tuple of str
-        ``fp32``, and ``fp16`` if wanted.
+        ``fp32``, and optionally ``fp16``.
     calibration_file : Path, optional
         Saved calibration to freeze.
     triton : Path, optional
         Triton model repository to write, of the frozen graph in float32.
     only_missing : bool
-        Leave graphs for every calibration as they are where the bundle has them.
+        Keep existing graphs for every calibration.
     """
 
     checkpoint_file: Path
@@ -64,8 +68,8 @@ def build(request: Request) -> Bundle:
     Raises
     ------
     ModelError
-        For a checkpoint of another kind, and when a graph is not the network (see `parity.require`) or does not fit
-        into a file; then nothing is written.
+        For a checkpoint of another kind, and if a graph does not equal the network (see `parity.require`) or does not
+        fit into a file; then nothing is written.
     """
     # Small convolutions are no work for several threads, which wait for each other in busy loops: where other programs
     # run, torch's are ten times slower than one.
@@ -129,7 +133,7 @@ def _cost(artefact: Artefact, graph: Graph) -> dict[str, Any]:
 
 
 def _earlier(output: Path, sha256: str) -> Bundle | None:
-    """The bundle that is there, if it is one of this checkpoint that this version reads."""
+    """The existing bundle, if it is of this checkpoint and readable by this version."""
     try:
         bundle = Bundle.open(output)
     except ModelError:
@@ -140,10 +144,10 @@ def _earlier(output: Path, sha256: str) -> Bundle | None:
 def _with_earlier(
     manifest: Mapping[str, Any], contents: Mapping[str, bytes], earlier: Bundle | None
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """A manifest and contents, with what of an earlier bundle still holds: the files, and what is said of them."""
+    """A manifest and contents, together with the still valid files of an earlier bundle and their entries."""
     if earlier is None:
         return dict(manifest), dict(contents)
-    # One scanner at a time: a frozen graph of another one goes when there is a new one, in whatever precision.
+    # A bundle has one scanner: a new frozen graph replaces those of another scanner in all precisions.
     gone = set(contents) | (set(FROZEN_FILES) if "frozen" in manifest else set())
     kept = {name: earlier.read(name) for name in earlier.manifest["files"] if name.endswith(".onnx")}
     everything = {**{name: content for name, content in kept.items() if name not in gone}, **contents}

@@ -1,8 +1,8 @@
-"""A frame as one torch module, for export: reduced signals in, image and uncertainty out.
+"""A frame as one torch module for export: from reduced signals to image and uncertainty.
 
-The network works on images of root-mean-square about one; here its input is scaled so, and its output scaled back. In
-units of the noise float32 suffices for that. The same graph serves every calibration, of any rank, and planes of any
-grid, and volumes; with a noisy image beside the signals it is the denoiser that samplers need.
+The network works on images of root-mean-square about one. Here its input is scaled accordingly, and its output is
+scaled back; in units of the noise, float32 suffices. The same graph serves every calibration of any rank, planes of any
+grid, and volumes. With a noisy image as an additional input it is the denoiser for samplers.
 """
 
 import torch
@@ -14,7 +14,7 @@ from mpi_fast.training.network import PosteriorNetwork
 
 
 class Frame(nn.Module):
-    """The image of each frame, and how uncertain it is."""
+    """The image of each frame, with its uncertainty."""
 
     def __init__(self, network: PosteriorNetwork) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class Frame(nn.Module):
         basis : (nz, ny, nx, R) float32
             V of the calibration, ``nz = 1`` for planes.
         noisy : (F, nz, ny, nx) float32, optional
-            A noisy image ``x_t = x + sigma_t n`` of each frame; zero where there is none.
+            A noisy image ``x_t = x + sigma_t n`` of each frame; zero if there is none.
         precision : (F,) float32, optional
-            Its precision ``1 / sigma_t^2``, in units of `likelihood.signal_scale`; zero where there is none.
+            Its precision ``1 / sigma_t^2``, in units of `likelihood.signal_scale`; zero if there is none.
 
         Returns
         -------
         image, std : (F, nz, ny, nx) float32
-            The image is not negative, and zero where noise alone explains the signals.
+            The image is not negative, and zero for frames that noise alone explains.
         quantiles : (F, 2) float32
-            Of the errors next to std, see `uncertainty`.
+            Quantiles of the errors in units of std, see `uncertainty`.
         """
         nz, ny, nx, rank = basis.shape
         scale, presence = scale_and_presence(y, noise[:, None], singular_values)
@@ -69,7 +69,7 @@ def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tup
 
     In units of the noise float32 suffices.
     """
-    spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # of the noise's own energy
+    spread = torch.sqrt(2.0 * (singular_values > 0).to(y.dtype).sum())  # spread of the energy of noise
     relative = y / torch.where(noise > 0, noise, 1.0)
     excess = torch.square(relative).sum(dim=1, keepdim=True) / spread - 0.5 * spread
     power = torch.square(singular_values).sum()
@@ -78,7 +78,7 @@ def scale_and_presence(y: Tensor, noise: Tensor, singular_values: Tensor) -> tup
 
 
 def unit_and_level(scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """What signals are divided by, and their noise after that, (F, 1), of scale and noise (F, 1).
+    """The divisor of signals, and their noise after the division, (F, 1), from scale and noise (F, 1).
 
     A frame of zeros has no scale: its signals stay zero, and so does its image.
     """

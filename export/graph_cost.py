@@ -1,4 +1,4 @@
-"""What a graph costs: operators, parameters, arithmetic, memory."""
+"""Cost of a graph: operators, parameters, arithmetic, memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,7 +23,7 @@ def statistics(graph: Graph, flops: int, sizes: Mapping[str, int]) -> dict[str, 
     flops : int
         See `count_flops`.
     sizes : dict
-        Lengths of axes that are not fixed, by name; one where there is none.
+        Lengths of axes that are not fixed, by name; by default one.
     """
     nodes = [node.op_type for node in graph.model.graph.node if node.op_type != "Constant"]
     return {

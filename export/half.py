@@ -1,12 +1,12 @@
-"""Half precision, by casting inside the torch module: what the module says is what every runtime computes.
+"""Half precision by casts inside the torch module, so that every runtime computes exactly what the module defines.
 
-TensorRT's networks are strongly typed: no flag makes float16 of float32, and an operation on both is an error. In half
-precision are the convolutions, all but the last of each block, which give the images their digits. Scale and noise, the
-combination with the signals, whose singular values span many orders of magnitude, and the sizes of errors stay float32,
-and so do inputs and outputs.
+TensorRT's networks are strongly typed: no flag converts float32 to float16, and an operation on both is an error. The
+convolutions use half precision, except the last one of each block, which determines the digits of the images. Scale and
+noise, the combination with the signals, whose singular values span many orders of magnitude, and the expected errors
+stay float32, and so do inputs and outputs.
 
-Features at full resolution are some hundreds at most, and float16, too. At half resolution they grow to 10^5, more than
-float16 holds: there they stay float32, and only convolutions are float16, of a 64th of their input.
+Features at full resolution are at most some hundreds, and also float16. At half resolution they grow to 10^5, more than
+float16 can represent. There they stay float32, and only the convolutions are float16, applied to a 64th of their input.
 """
 
 import copy
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 from mpi_fast.export.frame import Frame
 from mpi_fast.training.network import Corrector, HalfResolution, ResidualBlock
 
-SCALE = 2.0**-6  # a power of two: it rounds nothing
+SCALE = 2.0**-6  # a power of two, so that scaling does not round
 
 
 class ToHalf(nn.Module):
     """A cast to float16."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same numbers, rounded."""
+        """The input rounded to float16."""
         return x.to(torch.float16)
 
 
 class Scaled(nn.Module):
-    """A convolution in float16 between float32 tensors whose numbers float16 cannot hold."""
+    """A convolution in float16 between float32 tensors whose values exceed float16."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Scaled(nn.Module):
         self.convolution = convolution.half()
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the convolution makes of it."""
+        """The result of the convolution."""
         out: Tensor = self.convolution((SCALE * x).to(torch.float16)).to(torch.float32) / SCALE
         return out
 

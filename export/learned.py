@@ -1,4 +1,4 @@
-"""``python -m mpi_fast.export.learned dernet.pt``: a learned method becomes one ONNX file, or nothing."""
+"""``python -m mpi_fast.export.learned dernet.pt``: export a learned method as one ONNX file."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""A network of an opponent's, as one ONNX model that equals it; `learned` is the command."""
+"""Export a network of another method as one equal ONNX model; `learned` is the command."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ OUTPUTS = {
 
 
 class OneScanner(nn.Module):
-    """`training.dernet_network.Dernet`, or what else takes the same, for the frames of one scanner."""
+    """`training.dernet_network.Dernet`, or a module with the same inputs, for the frames of one scanner."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class OneScanner(nn.Module):
 
 
 class OneScannerStep(nn.Module):
-    """`training.deq_network.Equilibrium` for the frames of one scanner, with the three parts of its state apart."""
+    """`training.deq_network.Equilibrium` for the frames of one scanner, with the three parts of its state separated."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class OneScannerStep(nn.Module):
 
 
 def learned_onnx(trained: Trained) -> bytes:
-    """The network as `graph`, equal to the original.
+    """The result of `graph`, checked to equal the original.
 
     Raises
     ------
     ModelError
-        When it is ours, or the exported network differs by more than `TOLERANCE`.
+        For our own network, and if the exported network differs by more than `TOLERANCE`.
     """
     if trained.method not in OUTPUTS:
         raise ModelError(f"a network of the method '{trained.method}': to export it, python -m mpi_fast.export")
@@ -100,7 +100,7 @@ def graph(trained: Trained) -> bytes:
 
 
 def module(trained: Trained) -> nn.Module:
-    """What is exported."""
+    """The module to export."""
     wrappers: dict[str, Callable[[Any], nn.Module]] = {"deq": OneScannerStep, "dernet": OneScanner}
     return wrappers[trained.method](trained.network).eval()
 

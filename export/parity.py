@@ -1,4 +1,4 @@
-"""How far each exported graph is from the network: on random scanners, and on the images that come out in the end."""
+"""Differences between each exported graph and the network, on random scanners and on final images."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from mpi_fast.errors import ModelError
 from mpi_fast.export.artefacts import Case
 from mpi_fast.metrics import psnr
 
-TOLERANCE = 1e-4  # float32: relative to the largest value of the original's output
-PSNR_LOSS_DB = 0.05  # float16: mean over the simulated frames
+TOLERANCE = 1e-4  # for float32, relative to the largest value of the original's output
+PSNR_LOSS_DB = 0.05  # for float16, mean over the simulated frames
 
 
 def compared(original: nn.Module, name: str, content: bytes, cases: list[Case]) -> list[dict[str, Any]]:
-    """What the manifest says of a graph: largest differences from the network, of any output, for each case.
+    """Entries of the manifest for a graph: largest differences from the network over all outputs, for each case.
 
     Parameters
     ----------
     original : nn.Module
-        In float32.
+        The network in float32.
     name, content : str, bytes
-        The file; whether its name says float16 decides what is allowed.
+        The file; its name shows whether the tolerance of float16 applies.
     cases : list of Case
     """
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -33,12 +33,12 @@ def compared(original: nn.Module, name: str, content: bytes, cases: list[Case]) 
 
 
 def require(rows: list[dict[str, Any]]) -> None:
-    """Refuse a graph that is not the network.
+    """Refuse a graph that does not equal the network.
 
     Raises
     ------
     ModelError
-        When a difference exceeds what is allowed, or is NaN.
+        If a difference exceeds the tolerance, or is NaN.
     """
     for row in rows:
         change = row["psnr_change_db"]

@@ -1,4 +1,4 @@
-"""What TensorRT would refuse of an ONNX graph, or silently compute in another precision: found before building."""
+"""Find, before building, parts of an ONNX graph that TensorRT would refuse or compute in another precision."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,17 +7,17 @@ import onnx
 
 from mpi_fast.tensorrt_library import TensorRT, tidy
 
-# float64 is accepted by TensorRT's parser and computed in float32: a result that is not what the graph says.
+# TensorRT's parser accepts float64 but computes in float32, which differs from the graph.
 TYPES = {getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "INT32", "INT64", "INT8", "BOOL")}
 
 
 def preflight(trt: TensorRT, content: bytes) -> list[str]:
-    """Every reason for which TensorRT is not to build an engine of this, with names of nodes and tensors.
+    """All reasons against building an engine from this file, with names of nodes and tensors.
 
     Parameters
     ----------
     trt : TensorRT
-        That would build.
+        Package that would build.
     content : bytes
         An ONNX file.
     """
@@ -36,7 +36,7 @@ def builder(trt: TensorRT) -> Any:
     Raises
     ------
     MPIFastError
-        When the package cannot work here: the data-centre package needs a GPU even to build.
+        If the package cannot work here; the data-centre package needs a GPU even to build.
     """
     trt.listen()
     try:
@@ -46,7 +46,7 @@ def builder(trt: TensorRT) -> Any:
 
 
 def parse(trt: TensorRT, network: Any, content: bytes) -> tuple[Any, list[str]]:
-    """Fill a network from an ONNX file; the parser, which owns the weights until the build, and its errors."""
+    """Fill a network from an ONNX file; returns the parser, which owns the weights until the build, and its errors."""
     trt.listen()
     parser = trt.module.OnnxParser(network, trt.logger)
     if parser.parse(content):

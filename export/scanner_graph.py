@@ -1,4 +1,4 @@
-"""The whole-frame graph of one calibration: selected rows in, image out, nothing else needed but an ONNX runtime."""
+"""The complete graph of one calibration, from selected rows to image, for any ONNX runtime."""
 
 import json
 
@@ -21,9 +21,9 @@ LARGEST_SCANNER = LARGEST_FILE - 2**26  # bytes; the rest is for nodes, shapes a
 class Reduction(nn.Module):
     """`Calibration.reduce` in float32.
 
-    There, the energy outside the range of A is a difference of energies in float64; in float32 nothing would be left of
-    it at 35 dB. Here it is the energy of the difference ``b_r - U y``, whose rounding error is 1e-7 of the signal's
-    amplitude, far below the smallest noise that is believed (`SNR_CEILING_DB`).
+    `Calibration.reduce` computes the energy outside the range of A as a difference of energies in float64; in float32
+    it would be lost at 35 dB. Here it is the energy of the difference ``b_r - U y``, whose rounding error is 1e-7 of
+    the signal's amplitude, far below the smallest noise level in use (`SNR_CEILING_DB`).
     """
 
     weights: Tensor
@@ -78,7 +78,7 @@ class Frozen(nn.Module):
         image, std : (F, *grid)
         quantiles : (F, 2)
         snr_db, noise_floor : (F,)
-            As `reconstruction.Reconstruction` has them all.
+            See `reconstruction.Reconstruction` for all of them.
         """
         y, noise, snr_db = self.reduction(real, imag)
         given = y, noise, self.singular_values, self.basis

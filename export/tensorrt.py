@@ -1,7 +1,7 @@
-"""ONNX -> TensorRT engines, by whichever of its two packages is here; see `mpi_fast.tensorrt_library`.
+"""ONNX -> TensorRT engines, by one of its two packages; see `mpi_fast.tensorrt_library`.
 
-Networks are strongly typed: the precision of every layer is what the ONNX graph says, and all that a flag changes is
-whether float32 products may be rounded to TF32.
+Networks are strongly typed: the ONNX graph determines the precision of every layer. A flag only allows float32 products
+to be rounded to TF32.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ from mpi_fast.tensorrt_library import (
 )
 
 AMPERE = 80
-Watch = Callable[[str, int, int], None]  # what is being done, steps done, of how many
+Watch = Callable[[str, int, int], None]  # activity, steps done, total steps
 _LAYER = re.compile(
     r"^Name: (?P<name>.*), LayerType: (?P<kind>\w+), .*?Outputs: \[ \{ .*?Dimensions: (?P<shape>\[.*?\]), "
     r".*?Datatype: (?P<type>\w+).*$",
@@ -44,12 +44,12 @@ _WORKSPACE = re.compile(r"Total Activation Memory: (\d+) bytes")
 
 
 def choose(capabilities: tuple[int, ...] = ()) -> tuple[TensorRT, tuple[int, ...]]:
-    """The package that builds for these GPUs, and the capabilities to build for: by default, that of the GPU at hand.
+    """The package that builds for these GPUs, and the capabilities to build for: by default that of the present GPU.
 
     Raises
     ------
     InputError
-        When none of the packages here can; says what each can.
+        If no installed package can; the message lists the capabilities of each.
     """
     packages = available()
     device = device_capability()
@@ -69,12 +69,12 @@ def choose(capabilities: tuple[int, ...] = ()) -> tuple[TensorRT, tuple[int, ...
 
 
 def sources(bundle: Bundle) -> list[str]:
-    """The ONNX files that engines are built of: those that are frozen for a scanner.
+    """The ONNX files for which engines are built: those frozen for a scanner.
 
     Raises
     ------
     InputError
-        When there is none: graphs for every scanner have a free grid and rank, for which there is no engine.
+        If there is none. Graphs for every scanner have a variable grid and rank, which engines do not support.
     """
     names = [name for name in (FROZEN, half_name(FROZEN)) if name in bundle.manifest["files"]]
     if not names:
@@ -95,11 +95,11 @@ def add_engines(
     Parameters
     ----------
     bundle : Bundle
-        Replaced.
+        Bundle, which is replaced.
     trt, capabilities : TensorRT, iterable of int
         See `choose`.
     batches : tuple of int
-        Of frames, see `tensorrt_library.EngineFacts`.
+        Batch sizes, see `tensorrt_library.EngineFacts`.
     tf32 : bool
         Whether float32 products may be rounded to TF32.
     watch : callable
@@ -133,7 +133,7 @@ def add_engines(
 def cached(
     trt: TensorRT, name: str, content: bytes, capability: int, batches: tuple[int, ...], tf32: bool, watch: Watch
 ) -> tuple[EngineFacts, bytes, str]:
-    """`build_engine`, or what it gave last time for the same of everything."""
+    """`build_engine`, or its stored result for equal arguments."""
     key = engine_key(content, trt.name, trt.version, capability, batches, tf32)
     folder = cache_folder()
     plan_file, facts_file = folder / f"{key}.engine", folder / f"{key}.json"
@@ -143,7 +143,7 @@ def cached(
             facts = replace(EngineFacts.from_dict(saved["facts"]), file=_file(name, capability), onnx=name)
             return facts, plan, saved["log"]
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or damaged: built anew
+        pass  # missing or damaged, so it is built again
     facts, plan, log = build_engine(trt, name, content, capability, batches, tf32, watch)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(plan_file) as temporary:
@@ -162,9 +162,9 @@ def build_engine(
     Parameters
     ----------
     trt : TensorRT
-        That builds.
+        Package that builds.
     name, content : str, bytes
-        Of the ONNX file.
+        Name and contents of the ONNX file.
     capability, batches, tf32
         See `tensorrt_library.EngineFacts`.
     watch : callable
@@ -177,9 +177,9 @@ def build_engine(
     Raises
     ------
     ModelError
-        When TensorRT refuses the graph or fails.
+        If TensorRT refuses the graph or fails.
     MPIFastError
-        When it has not enough memory.
+        If there is too little memory.
     """
     maker = builder(trt)
     network = maker.create_network()
@@ -240,21 +240,21 @@ def _config(trt: TensorRT, maker: Any, network: Any, capability: int, batches: t
             if first == -1:
                 profile.set_shape(given.name, (1, *rest), (largest, *rest), (largest, *rest))
         config.add_optimization_profile(profile)
-    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # what the layers became, in the log
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # logs the final layers
     config.max_aux_streams = 0  # one stream, which a CUDA graph can capture
     (config.set_flag if tf32 else config.clear_flag)(module.BuilderFlag.TF32)
     if trt.portable:
         config.num_compute_capabilities = 1
         config.set_compute_capability(module.ComputeCapability.__members__[f"SM{capability}"], 0)
-        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)  # or fail: what allocates cannot be captured
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)  # allocations cannot be captured
     return config
 
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Collect interrupts: as exceptions they would come up in TensorRT's callbacks, which swallow them."""
+    """Collect interrupts, because exceptions would be lost in TensorRT's callbacks."""
     pending: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python delivers none
+    if threading.current_thread() is not threading.main_thread():  # other threads get no signals
         yield pending
         return
     previous = signal.signal(signal.SIGINT, lambda number, _: pending.append(number))
@@ -265,7 +265,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 def _monitor(module: Any, watch: Callable[[int, int], None], pending: list[int]) -> Any:
-    """Tells of the outermost phase's steps, and cancels the build when an interrupt is pending."""
+    """Report the steps of the outermost phase, and cancel the build if an interrupt is pending."""
 
     class Monitor(module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

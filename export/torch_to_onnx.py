@@ -1,4 +1,4 @@
-"""torch -> ONNX: modules as checked graphs of plain operators, constants folded, free of traces of this machine."""
+"""torch -> ONNX: modules as checked graphs of standard operators, constants folded, independent of this machine."""
 
 import contextlib
 import io
@@ -25,9 +25,9 @@ class Graph:
     Attributes
     ----------
     model : onnx.ModelProto
-        Simplified.
+        Simplified model.
     nodes_before : int
-        Operators, constants not counted, as the exporter left them.
+        Number of operators before simplification, without constants.
     """
 
     model: onnx.ModelProto
@@ -48,11 +48,11 @@ def to_onnx(
     Parameters
     ----------
     module : nn.Module
-        In float32 or float16; casts are its own business.
+        Module in float32 or float16; it makes all casts itself.
     inputs : dict
-        Examples, by the names that the graph's inputs get, in the order of ``forward``.
+        Examples by input name, in the order of ``forward``.
     outputs : sequence of str
-        Names of the outputs. Not those of torch's functions: the exporter names inner values after these.
+        Names of the outputs, different from torch functions, after which the exporter names inner values.
     axes : dict
         ``{input: {axis: name}}``: the axes that are not fixed.
     """
@@ -76,12 +76,12 @@ def to_onnx(
 
 
 def checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Clean a model of the exporter's notes, and check it and its shapes.
+    """Remove the exporter's notes from a model, and check it and its shapes.
 
     Raises
     ------
     ModelError
-        For operators that only some runtimes have.
+        For non-standard operators.
     """
     for node in model.graph.node:  # the exporter's stack traces name files of the machine it ran on
         del node.metadata_props[:]
@@ -105,13 +105,13 @@ def checked(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def count(model: onnx.ModelProto) -> int:
-    """Operators of a graph, without constants."""
+    """Number of operators of a graph, without constants."""
     return sum(node.op_type != "Constant" for node in model.graph.node)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's own progress reports and its remarks about absent libraries off the screen."""
+    """Suppress the exporter's progress reports and its remarks about missing libraries."""
     loggers = [logging.getLogger(name) for name in CHATTY]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -1,7 +1,7 @@
 """A model repository for NVIDIA Triton Inference Server: the frozen whole-frame graph for its onnxruntime backend.
 
 ``DIR/mpi_fast/config.pbtxt`` and ``DIR/mpi_fast/1/model.onnx``. Every input has an axis of frames, so the server
-batches the requests of many clients as it likes. Fields as in Triton's ``model_config.proto``.
+can batch the requests of many clients. Fields as in Triton's ``model_config.proto``.
 """
 
 import shutil
@@ -14,16 +14,16 @@ from mpi_fast.errors import InputError
 
 NAME, FILE = "mpi_fast", "model.onnx"
 LARGEST_BATCH, PREFERRED = 64, (8, 32)
-LONGEST_WAIT_US = 500  # for others to join a batch: less than a frame of the fastest scanners takes
+LONGEST_WAIT_US = 500  # for other requests to join a batch; shorter than a frame of the fastest scanners
 
 
 def write_repository(folder: Path, model: onnx.ModelProto, content: bytes) -> Path:
-    """Write the repository's model beside its name, then rename it. An earlier one of ours is replaced.
+    """Write the model under a temporary name, then rename it. An earlier repository of mpi-fast is replaced.
 
     Raises
     ------
     InputError
-        When there is something else of that name, or no folder to write to.
+        If something else has that name, or the parent folder is missing.
     """
     target = folder / NAME
     if target.exists() and not (target / "config.pbtxt").is_file():
@@ -31,7 +31,7 @@ def write_repository(folder: Path, model: onnx.ModelProto, content: bytes) -> Pa
     if not folder.parent.is_dir():
         raise InputError(f"{folder.parent}: no such folder")
     folder.mkdir(exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"  # not inside: the server may be looking
+    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"  # the server may be reading inside
     try:
         (temporary / "1").mkdir(parents=True)
         (temporary / "1" / FILE).write_bytes(content)

@@ -1,7 +1,7 @@
 """mpi-fast: real-time image reconstruction for magnetic particle imaging.
 
-Data flows one way: a file or stream -> `mdf` -> `Calibration.reduce` -> the network ->
-`Reconstruction` -> file, picture, stream. ``Calibration`` and ``Reconstructor`` are all that most users need.
+Data flows in one direction: a file or stream -> `mdf` -> `Calibration.reduce` -> the network ->
+`Reconstruction` -> file, picture, stream. Most users need only ``Calibration`` and ``Reconstructor``.
 """
 
 import logging
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mpi_fast.reconstructor import Reconstructor as Reconstructor
 
 __version__ = "0.2.0"
-logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless the program that embeds it listens
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent unless the embedding program adds a handler
 __all__ = ["Calibration", "MPIFastError", "Reconstruction", "Reconstructor", "__version__"]
 
 _HOME = {
@@ -27,7 +27,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public classes on first use, so that ``import mpi_fast`` costs milliseconds."""
+    """Import the public classes on first use, so that ``import mpi_fast`` takes only milliseconds."""
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module 'mpi_fast' has no attribute '{name}'")

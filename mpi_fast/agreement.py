@@ -1,14 +1,14 @@
-"""How two files were acquired: what must agree, what can be converted exactly, what is doubtful.
+"""Compare how two files were acquired: what must agree, what can be converted exactly, what is doubtful.
 
     refused     gradient, drive strength and phase in any period in use, waveform, base frequency, dividers, bandwidth,
-                and units or transfer functions that nobody knows how to convert
-    converted   units of the volt; transfer functions and induction factors that both files state, or that the one which
-                is not corrected for them states; a shift of all drive phases that a later start of the trajectory
-                explains
-    doubtful    offset fields (the images lie elsewhere), phases a few degrees off, gradients of zero, arbitrary units
+                and units or transfer functions whose conversion is unknown
+    converted   units of the volt; transfer functions and induction factors, if stated by both files or by the file that
+                is not corrected for them; a shift of all drive phases that a later start of the trajectory explains
+    doubtful    offset fields (they shift the images), phases a few degrees off, gradients of zero, arbitrary units
 
-What only one of them states is not compared. Nor is the cycle: it follows from clock and dividers, and files state it
-to a few digits, or that of several periods; each file's was compared with these when it was read.
+Values that only one of the files states are not compared. The cycle is not compared either, because it follows from
+clock and dividers, and files state it with few digits, or for several periods. Reading a file already compares its
+cycle with its clock and dividers.
 """
 
 from dataclasses import dataclass
@@ -23,27 +23,27 @@ from mpi_fast.mdf.acquisition import NEGLIGIBLE_DRIVE
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
-FIELD_TOLERANCE = 0.01  # relative: drive amplitudes are controlled to a few per mille
+FIELD_TOLERANCE = 0.01  # relative; drive amplitudes are controlled to a few per mille
 CLOCK_TOLERANCE = 1e-6  # relative
-PHASE_TOLERANCE = 0.01  # rad, of what is exact
-PHASE_DOUBT = 0.1  # rad, from which on images suffer
+PHASE_TOLERANCE = 0.01  # rad, up to which phases are equal
+PHASE_DOUBT = 0.1  # rad, above which images suffer
 TELLS_NOTHING = {"a.u.", "au", "arb. u.", "arb. units", "arbitrary", "arbitrary units", "unknown", "none", "n/a"}
-CHAIN_TOLERANCE = 1e-3  # relative, of transfer functions that are the same
+CHAIN_TOLERANCE = 1e-3  # relative, up to which transfer functions are equal
 VOLTS = {"V": 1.0, "kV": 1e3, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9, "pV": 1e-12}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What to do with signals so that they are those that the calibration would have seen.
+    """Conversion of measured signals to the signals that the scanner of the calibration would have measured.
 
     Attributes
     ----------
     factor : (C, K) complex128, or None
-        To multiply spectra with; NaN where it is not known.
+        Factor for the spectra; NaN where it is unknown.
     done : tuple of str
-        What was converted, for people.
+        Conversions, as texts for users.
     doubts : tuple of str
-        What the images may suffer from.
+        Differences that may impair the images, as texts for users.
     """
 
     factor: Complex | None
@@ -53,26 +53,26 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: how it was acquired, and whether it was corrected for the transfer function."""
+    """One of the two files: its acquisition, and whether it is corrected for the transfer function."""
 
     acquisition: Acquisition
     corrected: bool
 
 
 def compare(measured: Side, calibrated: Side, periods: range) -> Agreement:
-    """Compare what both state.
+    """Compare the values that both files state.
 
     Parameters
     ----------
     measured, calibrated : Side
-        Of equal numbers of channels and samples.
+        The two files, with equal numbers of channels and samples.
     periods : range
         The periods of the measurement's frames that are in use.
 
     Raises
     ------
     MismatchError
-        Naming the first thing that differs and cannot be converted, and both its values.
+        For the first difference that cannot be converted; the message names both values.
     """
     m, c = measured.acquisition, calibrated.acquisition
     factors: list[Complex] = []
@@ -110,7 +110,7 @@ def _check_agreement(
     where: str = "",
     negligible: float = 0.0,
 ) -> None:
-    """Refuse numbers that differ; those that are NaN are not known, and agree."""
+    """Refuse numbers that differ; NaN means unknown, and agrees with any number."""
     a, b = np.atleast_1d(np.asarray(found, float)), np.atleast_1d(np.asarray(expected, float))
     if a.shape == b.shape and (np.isclose(a, b, rtol=tolerance, atol=negligible) | np.isnan(a) | np.isnan(b)).all():
         return
@@ -118,7 +118,7 @@ def _check_agreement(
 
 
 def _listed(values: Array, scale: float) -> str:
-    return " x ".join(f"{scale * value + 0.0:.6g}" for value in values) or "none"  # no minus before zero
+    return " x ".join(f"{scale * value + 0.0:.6g}" for value in values) or "none"  # + 0.0 avoids a minus before zero
 
 
 def _in(periods: range, number: int) -> str:
@@ -126,7 +126,7 @@ def _in(periods: range, number: int) -> str:
 
 
 def _in_use(values: NDArray[Any], periods: range) -> NDArray[Any]:
-    """The part in use of what is stated once or for every period, (J, ...)."""
+    """The periods in use of values (J, ...) that are stated once or for every period."""
     return values if len(values) == 1 else values[list(periods)]
 
 
@@ -134,7 +134,7 @@ def _in_use(values: NDArray[Any], periods: range) -> NDArray[Any]:
 
 
 def _tones(m: Acquisition, c: Acquisition) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """The tones of each, (T,) bool over its flat (D, F), to compare: all, or those that are driven if others differ."""
+    """Tones to compare in both, (T,) bool over flat (D, F): all; or the driven ones, if the dividers differ."""
     everything = [np.ones(a.divider.size, bool) for a in (m, c)]
     if np.array_equal(m.divider.reshape(-1), c.divider.reshape(-1)):
         return everything[0], everything[1]
@@ -167,7 +167,7 @@ def _waveform(text: str) -> str:
 def _phase(
     m: Acquisition, c: Acquisition, periods: range, factors: list[Complex], done: list[str], doubts: list[str]
 ) -> None:
-    """Find the delay of the trajectory's start that explains all differences of phase, and undo it."""
+    """Find the delay of the trajectory's start that explains all phase differences, and compensate it."""
     tones_m, tones_c = _tones(m, c)
     amplitude = c.strength[0].reshape(-1)[tones_c]
     tones = np.flatnonzero(c.driven.reshape(-1)[tones_c])
@@ -206,9 +206,10 @@ def _phase(
 
 
 def _delay(shift: Array, turns: Array) -> tuple[float, float]:
-    """Delay, as a part of the cycle, that shifts tones of so many ``turns`` per cycle by ``shift`` rad; what it leaves.
+    """Delay, as a fraction of the cycle, that explains the phase ``shift`` (rad) of each tone, and the remaining error.
 
-    The slowest tone leaves as many choices as it has turns; the others decide. Of equals the shortest is taken.
+    A tone has ``turns`` periods per cycle. The slowest tone allows as many delays as it has turns, and the other tones
+    select one; among equal delays the shortest is taken.
     """
     if np.isnan(turns).any() or np.abs(turns - np.round(turns)).max() > 1e-3:
         return 0.0, np.inf
@@ -222,7 +223,7 @@ def _delay(shift: Array, turns: Array) -> tuple[float, float]:
 
 
 def _wrapped(angle: Array) -> Array:
-    """Into -pi to pi."""
+    """Angles wrapped to -pi ... pi."""
     return np.asarray(np.angle(np.exp(1j * angle)))
 
 
@@ -289,13 +290,13 @@ def _unit(m: Acquisition, c: Acquisition, factors: list[Complex], done: list[str
 
 
 def _plain_unit(unit: str | None) -> str:
-    """The unit in ASCII, and the volt as V."""
+    """The unit in ASCII, with V for volt."""
     plain = (unit or "").strip(" \0").replace("\u00b5", "u").replace("\u03bc", "u")
     return "V" if plain.lower() in ("v", "volt", "volts") else plain
 
 
 def _check_receive_chain(measured: Side, calibrated: Side, factors: list[Complex], done: list[str]) -> None:
-    """Transfer function and induction factor: signals are particles times both, unless they were divided by them."""
+    """Compare transfer functions and induction factors, which multiply signals unless these are corrected for them."""
     m, c = measured.acquisition, calibrated.acquisition
     if measured.corrected and calibrated.corrected:
         return
@@ -333,5 +334,5 @@ def _check_receive_chain(measured: Side, calibrated: Side, factors: list[Complex
 
 
 def _known(values: NDArray[Any] | None) -> NDArray[Any] | None:
-    """None for what holds no number but zero."""
+    """The values, or None if they are all zero or NaN."""
     return values if values is not None and (np.nan_to_num(values) != 0).any() else None

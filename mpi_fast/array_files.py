@@ -1,4 +1,4 @@
-"""Variables of NumPy's files and of MATLAB's before version 7.3; nothing in them is unpickled."""
+"""Read variables of NumPy files and of MATLAB files before version 7.3, without unpickling."""
 
 import io
 import zipfile
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from mpi_fast.errors import FileFormatError
 from mpi_fast.reading import read_regular
 
-LARGEST = 2**31  # bytes of a file
-SMALL, COMPRESSED = 2**28, 100  # bytes, and times the file: what a compressed variable may have; numbers shrink less
+LARGEST = 2**31  # largest file in bytes
+SMALL, COMPRESSED = 2**28, 100  # limits of a compressed variable: bytes, or this multiple of the file
 Array = NDArray[Any]
 
 
 def read_numpy(path: Path, variable: str | None) -> Array:
-    """A variable of an ``.npz`` archive, or what an ``.npy`` file holds, checked before it is allocated."""
+    """A variable of an ``.npz`` archive, or the array of an ``.npy`` file, checked before it is allocated."""
     content = read_regular(path, LARGEST, "a NumPy file")
     try:
         if path.suffix.lower() == ".npz":
@@ -26,7 +26,7 @@ def read_numpy(path: Path, variable: str | None) -> Array:
         return _array(content)
     except FileFormatError:
         raise
-    except Exception as error:  # NumPy evaluates the header as a Python literal, and raises what that raises
+    except Exception as error:  # NumPy evaluates the header as a Python literal, which may raise anything
         raise FileFormatError(f"{path}: not a NumPy file, or damaged: {error}") from error
 
 
@@ -37,7 +37,7 @@ def _member(path: Path, content: bytes, variable: str | None) -> bytes:
         if one is None:
             raise FileFormatError(f"{path}: {variable} is missing: it holds {', '.join(names)}")
         _check_size(path, one.filename.removesuffix(".npy"), one.file_size, len(content))
-        return archive.read(one)  # which checks its CRC
+        return archive.read(one)  # also checks its CRC
 
 
 def _check_size(path: Path, name: str, size: int, held: int) -> None:
@@ -49,7 +49,7 @@ def _check_size(path: Path, name: str, size: int, held: int) -> None:
 
 
 def _array(content: bytes) -> Array:
-    """An array from an ``.npy`` file of any version, of as many bytes as its header says."""
+    """An array from an ``.npy`` file of any version, whose size must be that of its header."""
     file = io.BytesIO(content)
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -74,7 +74,7 @@ def read_old_matlab(path: Path, variable: str | None) -> Array:
         return np.asarray(loadmat(io.BytesIO(content), variable_names=[name])[name])
     except FileFormatError:
         raise
-    except Exception as error:  # SciPy raises what it likes on damaged files
+    except Exception as error:  # SciPy may raise anything on damaged files
         raise FileFormatError(f"{path}: not a MATLAB file, or damaged: {error}") from error
 
 

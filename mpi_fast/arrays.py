@@ -1,13 +1,13 @@
-"""Arrays without MDF around them: MATLAB and NumPy files, and what the axes of the arrays in them mean.
+"""Arrays in MATLAB and NumPy files, and the meaning of their axes.
 
-Files are ``.npy``, ``.npz``, and ``.mat`` of any version: 7.3 is HDF5 and read by h5py, older ones by SciPy. Axes come
-in the order in which the program that wrote them shows them: MATLAB stores its own reversed, which is undone. Any other
-HDF5 file with datasets is read as it is.
+Files are ``.npy``, ``.npz``, and ``.mat`` of any version: 7.3 is HDF5 and read by h5py, older ones by SciPy. The order
+of axes is that of the program that wrote them. MATLAB stores its axes in reverse, which is corrected. Any other HDF5
+file with datasets is read without changes.
 
-What the axes mean follows from their lengths. Of a system matrix, the axis as long as the grid has voxels, and frames
-without a sample besides, counts these; of a measurement, what is left beside one frame is the axis of frames. Of two
-other axes the shorter one counts receive channels. Complex numbers are rows (frequency components), real numbers are
-signals over time, which are transformed.
+The meaning of the axes follows from their lengths. In a system matrix, the axis of voxels is as long as the number of
+voxels plus the number of frames without a sample. In a measurement, the axis that does not belong to a single frame is
+the axis of frames. Of two other axes the shorter one is that of receive channels. Complex numbers are rows (frequency
+components). Real numbers are signals over time, which are transformed.
 """
 
 import math
@@ -29,7 +29,7 @@ from mpi_fast.mdf import Datasets
 from mpi_fast.preprocessing import RowFilter
 
 Numbers = NDArray[Any]
-CHUNK = 64  # frames that are reconstructed at once
+CHUNK = 64  # frames in one chunk
 
 
 def read_array(path: str | Path, variable: str | None = None) -> Numbers:
@@ -38,20 +38,20 @@ def read_array(path: str | Path, variable: str | None = None) -> Numbers:
     Parameters
     ----------
     path : str or Path
-        ``.npy``, ``.npz``, ``.mat``, or HDF5.
+        File: ``.npy``, ``.npz``, ``.mat``, or HDF5.
     variable : str, optional
-        Its name; not needed where there is only one. In HDF5 files the path of a dataset.
+        Name of the variable; not needed if there is only one. In HDF5 files, the path of a dataset.
 
     Returns
     -------
     array of float64 or complex128
-        Its axes in the order of the program that wrote it.
+        The variable, with its axes in the order of the program that wrote it.
 
     Raises
     ------
     FileFormatError
-        For a file that is missing, damaged or none of these, a variable that is not there, and one that holds no
-        numbers, NaN or Inf.
+        For a file that is missing, damaged or of another kind, for a missing variable, and for a variable without
+        numbers, or with NaN or Inf.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -91,7 +91,7 @@ def _read_hdf5(path: Path, variable: str | None) -> Numbers:
 
 
 def _is_matlab(path: Path) -> bool:
-    """MATLAB writes its files behind a text that says so."""
+    """Whether the file begins with the header text of MATLAB."""
     with path.open("rb") as file:
         return file.read(6) == b"MATLAB"
 
@@ -110,7 +110,7 @@ def calibrate_array(
     report: Report = silent,
     facts: dict[str, Any] | None = None,
 ) -> Calibration:
-    """Calibrate from a system matrix of any layout; see the module's head.
+    """Calibrate from a system matrix of any layout; see the head of this module.
 
     Parameters
     ----------
@@ -119,21 +119,21 @@ def calibrate_array(
     grid, field_of_view
         (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
     empty : sequence of int
-        Which of the frames along the axis of voxels hold no sample: background frames, from 0.
+        Numbers, from 0, of the frames along the axis of voxels that are background frames.
     axis : int, optional
-        The axis of voxels, where lengths do not tell.
+        The axis of voxels, if it is ambiguous.
     fastest : str
-        Which coordinate changes from voxel to voxel: ``x`` as in MDF, or ``y`` as in MATLAB's ``reshape(_, ny, nx)``
-        and ``reshape(_, ny, nx, nz)``.
+        Coordinate that changes fastest from voxel to voxel: ``x`` as in MDF, or ``y`` as in MATLAB's ``reshape(_, ny,
+        nx)`` and ``reshape(_, ny, nx, nz)``.
     frequencies : (K,), optional
-        Of the rows, in Hz; of signals over time they follow from ``sampling_rate``, in Hz. Without both, ``rows`` are
-        not selected by frequency.
+        Frequencies of the rows in Hz. For signals over time they follow from ``sampling_rate`` in Hz. Without both,
+        ``rows`` does not select by frequency.
     rows : RowFilter
         Which rows to use.
     report : callable
-        Told how far it is; see `decomposition.Report`.
+        Called with the progress; see `decomposition.Report`.
     facts : dict, optional
-        Kept in the calibration.
+        Stored in the calibration.
 
     Raises
     ------
@@ -179,25 +179,25 @@ def calibrate_array(
 def frames_of(
     array: Numbers, calibration: Calibration, *, empty: Sequence[int] = (), axis: int | None = None
 ) -> Numbers:
-    """Frames of a measurement of any layout, as `Calibration.rows` takes them, less the mean of the empty ones.
+    """Frames of a measurement of any layout, as `Calibration.rows` takes them, less the mean empty frame.
 
     Parameters
     ----------
     array : array of one to three axes
         Rows or samples, receive channels if there are several, and frames if there are several, in any order.
     calibration : Calibration
-        Of the scanner: its numbers of channels and rows tell which axis is which.
+        Calibration of the scanner; its numbers of channels and rows determine the meaning of the axes.
     empty : sequence of int
-        Frames without a sample, from 0.
+        Numbers of the frames without a sample, from 0.
     axis : int, optional
-        The axis of frames, where lengths do not tell.
+        The axis of frames, if it is ambiguous.
 
     Raises
     ------
     MismatchError
-        When no axis fits.
+        If no axis fits.
     InputError
-        When several fit.
+        If several axes fit.
     """
     channels, count = calibration.selection.shape
     length = count if array.dtype.kind == "c" else int(calibration.facts.get("num_samples", 2 * (count - 1)))
@@ -227,7 +227,7 @@ def frames_of(
 
 
 def _the_axis(found: list[int], wanted: int | None, shape: tuple[int, ...], what: str) -> int:
-    """The one axis that fits, or the one that was asked for."""
+    """The only axis that fits, or the requested one."""
     if wanted is not None:
         if wanted not in found:
             raise InputError(f"array {shape}: axis {wanted} does not count {what}")
@@ -240,7 +240,7 @@ def _the_axis(found: list[int], wanted: int | None, shape: tuple[int, ...], what
 
 
 def _channels_first(matrix: Numbers, shape: tuple[int, ...]) -> Numbers:
-    """(channels, rows or samples, N) from those axes but the last in any order, or rows alone."""
+    """(channels, rows or samples, N), from an array whose first axes may be swapped, or may lack channels."""
     if matrix.ndim == 2:
         return matrix[None]
     if matrix.ndim != 3:
@@ -249,14 +249,14 @@ def _channels_first(matrix: Numbers, shape: tuple[int, ...]) -> Numbers:
 
 
 class ArrayRows:
-    """Frames of an array some at a time, as `pairing.MeasuredRows` has those of a file.
+    """Iterates over the frames of an array in chunks, as `pairing.MeasuredRows` does for a file.
 
     Parameters
     ----------
     frames : array (F, ...)
-        As `frames_of` returns them.
+        Frames as `frames_of` returns them.
     first : int
-        Number of the first.
+        Number of the first frame.
     """
 
     def __init__(self, frames: Numbers, first: int = 0) -> None:

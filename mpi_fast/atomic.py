@@ -1,8 +1,8 @@
-"""Files that appear under their name only when they are whole, and on the disk.
+"""Write files that appear under their name only when they are complete and on the disk.
 
-A file is written under a hidden name beside its own, and renamed when it is done. Whatever ends the writing, an error,
-a signal that Python sees or the end of the process, the file that was there before is still there. What a killed
-process left under a hidden name is removed by the next one that writes in the same folder.
+A file is written under a hidden name beside its own, and renamed when it is complete. If writing is interrupted by an
+error, a signal or the end of the process, an older file stays unchanged. The hidden file of a killed process is removed
+by the next process that writes in the same folder.
 """
 
 import errno
@@ -20,13 +20,13 @@ NO_ROOM = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`, and rename it to `path` if the block succeeds.
+    """Provide a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
     Parameters
     ----------
     path : str or Path
-        The file to create or replace; its folder must exist. A symbolic link is followed: what it points to is
-        created or replaced. A file that is replaced hands on its permissions.
+        The file to create or replace; its folder must exist. A symbolic link is followed, and its target is created or
+        replaced. The permissions of a replaced file are kept.
 
     Yields
     ------
@@ -38,11 +38,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     InputError
         See `check_target`.
     OutputError
-        The file system is full, or does not take the file for another reason of its own.
+        If the file system is full, or refuses the file for another reason.
 
     Notes
     -----
-    Whatever ends the block early, KeyboardInterrupt included, leaves `path` as it was and no temporary file.
+    If the block ends early, also by KeyboardInterrupt, `path` stays unchanged and no temporary file is left.
     """
     target = check_target(Path(path))
     with writing_to(path), temporary_beside(target, target.suffix) as temporary:
@@ -52,10 +52,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_beside(target: Path, suffix: str) -> Iterator[Path]:
-    """Lend a hidden name with this suffix in the folder of `target`; what is there when the block ends is removed."""
+    """Provide a hidden name with this suffix in the folder of `target`; it is removed when the block ends."""
     sweep(target.parent)
-    # A fresh name rather than tempfile.mkstemp, whose mode 0600 would survive a rename; kept short because
-    # the target's own name may already be as long as the file system allows.
+    # A new name instead of tempfile.mkstemp, whose mode 0600 would survive a rename. It is short because
+    # the target's own name may already have the maximum length of the file system.
     temporary = target.with_name(hidden_name(suffix))
     try:
         with locked_file(temporary):
@@ -66,7 +66,7 @@ def temporary_beside(target: Path, suffix: str) -> Iterator[Path]:
 
 @contextmanager
 def writing_to(path: str | Path) -> Iterator[None]:
-    """Turn the system's refusal to store more into an OutputError that names the file people asked for."""
+    """Convert errors of the system about storage to an OutputError that names the requested file."""
     try:
         yield
     except OutputError:
@@ -78,13 +78,12 @@ def writing_to(path: str | Path) -> Iterator[None]:
 
 
 def check_target(target: Path) -> Path:
-    """Find the file that writing to `target` creates or replaces, behind symbolic links.
+    """Find the file that writing to `target` creates or replaces, after symbolic links are followed.
 
     Raises
     ------
     InputError
-        No file can appear there, or it would replace what is no file, such as a folder, a pipe or a device, or a file
-        that is read-only.
+        If no file can be created there, or if it would replace a folder, a pipe, a device, or a read-only file.
     """
     real = Path(os.path.realpath(target))
     shown = f"{target}: cannot be written"
@@ -102,27 +101,27 @@ def check_target(target: Path) -> Path:
         raise InputError(f"{shown}: it is a folder, and a file name was expected")
     if not stat.S_ISREG(mode):
         raise InputError(f"{shown}: it is a pipe or a device, and a file name was expected")
-    if not (mode & 0o222 and os.access(real, os.W_OK)):  # nothing stops root but the bits themselves
+    if not (mode & 0o222 and os.access(real, os.W_OK)):  # for root, only the permission bits show this
         raise InputError(f"{shown}: the file that is there is read-only")
     return real
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder was written by Zarr, by its name and what is in it: one that an output may replace."""
+    """Whether a folder is a Zarr store, by its name and contents, which an output may replace."""
     return path.suffix.lower() == ".zarr" and (path / ".zgroup").is_file()
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Rename, once all is on the disk: after a power cut there is the old file or the new one."""
+    """Rename after everything is on the disk, so that a power cut leaves the old file or the new one."""
     _keep_permissions(temporary, target)
     sync(temporary)
     temporary.replace(target)
-    with suppress(OSError):  # not every file system can do it for folders
+    with suppress(OSError):  # not every file system supports this for folders
         sync(target.parent)
 
 
 def _keep_permissions(temporary: Path, target: Path) -> None:
-    """Give the new file mode and, as far as we may, owner and group of the one it replaces."""
+    """Give the new file the mode and, if permitted, owner and group of the file that it replaces."""
     try:
         old = target.stat()
     except FileNotFoundError:

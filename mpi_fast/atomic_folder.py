@@ -1,4 +1,4 @@
-"""Folders that appear under their name only when they are whole."""
+"""Write folders that appear under their name only when they are complete."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ from mpi_fast.leftovers import hidden_name, sweep
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Lend a temporary name beside `path` for a folder, and give it the name `path` if the block succeeds.
+    """Provide a temporary name beside `path` for a folder, and rename it to `path` if the block succeeds.
 
-    A folder of Zarr of that name is replaced, but no other. It stays until the new one is whole, and is gone for the
-    moment between two renamings.
+    Only an existing Zarr folder is replaced. It stays until the new one is complete, and is missing only for the moment
+    between two renamings.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Background frames: what a scanner records without a sample, and what that says about its noise.
+"""Background frames: the signals of a scanner without a sample, from which its noise is estimated.
 
-One sample of one frame at a hundred times the others spoils the mean of all, and every image after it. So before
-background frames are combined, values that lie far from those acquired just before and after them are replaced.
+A single sample that is a hundred times too large would corrupt the mean of all frames and every image. So before
+background frames are combined, values that are far from those acquired just before and after them are replaced.
 """
 
 import warnings
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from mpi_fast.errors import InputError, MPIFastWarning
 
 Complex = NDArray[np.complexfloating[Any, Any]]
-# An outlier is so many times as far from its neighbours as values usually are from theirs: of Gaussian noise there are
-# none, of Student's t with 3 degrees of freedom one in millions.
+# The distance of an outlier from its neighbours, in units of the usual distance. Gaussian noise has no such values,
+# Student's t with 3 degrees of freedom has one in millions.
 FAR = 80.0
-# A frame in which most rows of a channel are so far is an outlier as a whole: one wrong sample is in all frequencies.
+# If most rows of a channel are this far, the whole frame is an outlier, because a wrong sample affects all frequencies.
 ALL_FAR, SOME_ROWS = 6.0, 8
 NEIGHBOURS = (-2, -1, 1, 2)
-ROWS_AT_ONCE = 1 << 21  # numbers: bounds what is allocated on the way
+ROWS_AT_ONCE = 1 << 21  # numbers processed at once, to limit memory
 
 
 def without_outliers(
@@ -29,22 +29,22 @@ def without_outliers(
 ) -> tuple[Complex, NDArray[np.int64]]:
     """Replace single outliers among background frames by the median of their neighbours.
 
-    A value is compared with the two before and the two after it: a drift or a step between blocks of background frames
-    is no outlier, only what is far from everything near it. Of fewer than three frames none can be told from another.
+    A value is compared with the two before and the two after it. An outlier is far from all of them; a drift or a step
+    between blocks of background frames is not. With fewer than three frames no outlier can be found.
 
     Parameters
     ----------
     frames : (rows, B) complex
-        In the order of acquisition.
+        Background frames in the order of acquisition.
     channel : (rows,) int, optional
-        Of each row; default: all of one.
+        Channel of each row; by default all rows have the same.
 
     Returns
     -------
     frames : (rows, B) complex
-        The same array where there are none.
+        The same array if there are no outliers.
     replaced : (B,) int
-        Values replaced in each frame.
+        Number of values replaced in each frame.
     """
     rows, count = frames.shape
     replaced = np.zeros(count, np.int64)
@@ -57,7 +57,7 @@ def without_outliers(
             near[start : start + step] = _distance_to_nearest(frames[start : start + step])
     usual = np.median(near, axis=1)
     positive = usual[usual > 0]
-    if positive.size:  # rows of a few digits repeat themselves, and are no measure of their noise
+    if positive.size:  # coarsely rounded rows repeat their values and do not show their noise
         usual = np.maximum(usual, 0.1 * np.median(positive))
     outlier = near > FAR * usual[:, None]
     relative = near / np.where(usual > 0, usual, np.inf)[:, None]
@@ -101,18 +101,18 @@ def warn_of_outliers(replaced: NDArray[np.int64], where: str, level: int = 3) ->
 
 
 def shows_noise(frames: Complex) -> bool:
-    """Whether background frames (rows, B) tell anything of the noise: they are not all the same."""
+    """Whether background frames (rows, B) show noise: whether they are not all the same."""
     return bool((frames != frames[:, :1]).any())
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the background frames of a measurement amount to.
+    """Statistics of the background frames of a measurement.
 
     Attributes
     ----------
     frames : int
-        That are finite.
+        Number of finite frames.
     mean : (M,) complex128
     energy : (M,) float64
         Sum of squared distances from the mean.
@@ -124,14 +124,14 @@ class Summary:
 
 
 def summarise(chunks: Iterable[Complex], where: str, channel: NDArray[np.integer[Any]] | None = None) -> Summary:
-    """Combine background frames, an array (frames, M) at a time, without outliers and frames with NaN or Inf.
+    """Combine background frames, given as arrays (frames, M), without outliers and frames with NaN or Inf.
 
-    ``channel`` (M,) is that of each row.
+    ``channel`` (M,) is the channel of each row.
 
     Raises
     ------
     InputError
-        When none of them is finite.
+        If no frame is finite.
     """
     frames, broken, read = 0, 0, 0
     mean: Any = np.zeros(1, np.complex128)
@@ -147,7 +147,7 @@ def summarise(chunks: Iterable[Complex], where: str, channel: NDArray[np.integer
         count = cleaned.shape[1]
         if not count:
             continue
-        # Two means and two sums of squares into one (Chan, Golub and LeVeque 1983).
+        # Combines two means and two sums of squares (Chan, Golub and LeVeque 1983).
         here = cleaned.mean(axis=1, dtype=np.complex128)
         energy = energy + np.square(np.abs(cleaned - here[:, None]), dtype=np.float64).sum(axis=1)
         energy = energy + np.square(np.abs(here - mean)) * (frames * count / (frames + count))

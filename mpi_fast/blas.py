@@ -1,4 +1,4 @@
-"""One thread for BLAS while the network's own threads compute: waiting BLAS threads would starve them."""
+"""Limit BLAS to one thread while the network's threads compute, because waiting BLAS threads would slow them."""
 
 import os
 import threading
@@ -9,17 +9,17 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
-_inside = 0  # calls in all threads that want BLAS to have one thread
+_inside = 0  # number of calls, over all threads, that require one BLAS thread
 _limit: Any = None
 _found: ThreadpoolController | None = None
 
 
 @contextmanager
 def single_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread; whoever leaves last, of all threads of the process, restores what was before.
+    """Limit BLAS to one thread; the last of all threads of the process to leave restores the previous limit.
 
-    The limit is the process's. Were it set and restored by each thread for itself, a thread that entered while another
-    was inside would restore that one's limit for good.
+    The limit applies to the whole process. If each thread set and restored it, a thread that entered while another was
+    inside would restore the limit of one thread permanently.
     """
     global _inside, _limit
     with _lock:
@@ -36,14 +36,14 @@ def single_blas_thread() -> Iterator[None]:
 
 
 def _controller() -> ThreadpoolController:
-    """The libraries of this process, looked for once: that takes milliseconds."""
+    """The BLAS libraries of this process; the search takes milliseconds and is done once."""
     global _found
     _found = _found or ThreadpoolController()
     return _found
 
 
 def _after_fork() -> None:
-    """In a child there is one thread, and it is in none of the calls of its parent's threads."""
+    """Reset the count in a child process, where the calls of the parent's threads do not continue."""
     global _lock, _inside
     _lock = threading.Lock()
     if _inside:
@@ -51,5 +51,5 @@ def _after_fork() -> None:
         _inside = 0
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # not available on Windows
     os.register_at_fork(after_in_child=_after_fork)

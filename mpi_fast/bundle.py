@@ -7,12 +7,12 @@
     ``parameters``      number of weights
     ``network``         widths and depths, see `training.network.PosteriorConfig`
     ``provenance``      how it was trained: command, seed, minutes, hardware
-    ``checkpoint``      {"file", "sha256"}: what it was made from, relative to the bundle; not part of it
+    ``checkpoint``      {"file", "sha256"}: the checkpoint that it was made from, relative to the bundle; not part of it
     ``frozen``          graphs of one calibration: [{"file", "rows", "rank", "source", "scanner", "evaluations"}], with
                         a hash of the scanner, see `frozen.fingerprint`
-    ``constants``       numbers that the graphs were made with, see `constants`
+    ``constants``       numerical constants of the graphs, see `constants`
     ``statistics``      {file: nodes before and after simplification, operators, parameters, FLOPs, activation memory}
-    ``parity``          how far each artefact is from the original: [{"artefact", "what", "largest", "relative",
+    ``parity``          difference of each artefact from the original: [{"artefact", "what", "largest", "relative",
                         "psnr_change_db", "allowed", "passed"}]
     ``engines``         TensorRT engines: [see `tensorrt_library.EngineFacts`]
     ``files``           {name: {"sha256": ..., "bytes": ...}}
@@ -27,13 +27,13 @@
 ``plane.fp16.onnx``, ``volume.fp16.onnx``, ``frozen.fp16.onnx``
     the same with float16 inside, if exported
 ``NAME.smCC.engine``, ``NAME.smCC.engine.log``
-    TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and what TensorRT said of it
+    TensorRT engine of ``NAME.onnx`` for compute capability CC, if built, and the log of TensorRT
 
-All tensors are float32 at the edges. To open a bundle takes the first three entries of its manifest, ``constants``,
-``files`` and ``seal``; readers of this format ignore entries that they do not know.
+Inputs and outputs are float32. The first three entries of the manifest, ``constants``, ``files`` and ``seal`` are
+needed to open a bundle; readers of this format ignore unknown entries.
 
 Every file is checked against its size and hash when it is read, and nothing in a bundle is ever unpickled or executed.
-Files have plain names: no folders, nothing outside. Only the checkpoint may also lie beside the bundle.
+File names contain no folders, so all files are inside the bundle. Only the checkpoint may also be beside it.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ KIND = "mpi-fast model"
 PACKAGED = "default"
 PLANE, VOLUME, FROZEN = "plane.onnx", "volume.onnx", "frozen.onnx"
 REQUIRED = PLANE, VOLUME
-LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; Protocol Buffers end at the latter
+LARGEST_MANIFEST, LARGEST_FILE = 16 * 2**20, 2 * 2**30  # bytes; the latter is the limit of Protocol Buffers
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Bundle:
     path : Path
         Its folder.
     manifest : dict
-        As the head of this module says.
+        The entries described at the head of this module.
     contents : dict of str to bytes
-        Its files, of a bundle in memory; empty for one that is read from its folder.
+        Files of a bundle in memory; empty if they are read from its folder.
     """
 
     path: Path
@@ -84,12 +84,12 @@ class Bundle:
         Parameters
         ----------
         model : str or Path
-            A folder, or ``default`` for the one that comes with the package.
+            A folder, or ``default`` for the bundle of the package.
 
         Raises
         ------
         ModelError
-            For a folder that is no bundle, a manifest that is broken or of another format, and missing files.
+            For a folder that is not a bundle, for a broken manifest or one of another format, and for missing files.
         """
         path = packaged() if model == PACKAGED else Path(model)
         file = path / "manifest.json"
@@ -136,11 +136,11 @@ class Bundle:
         return cls(path, manifest)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle with a path that other processes find, wherever they run."""
+        """Pickle with an absolute path, which other processes find from any working folder."""
         return {"path": self.path.resolve(), "manifest": self.manifest, "contents": self.contents}
 
     def in_memory(self) -> "Bundle":
-        """The same with its files, for machines that do not have its folder."""
+        """A copy that includes the contents of its files, for machines without its folder."""
         return replace(self, contents={name: self.read(name) for name in self.manifest["files"]})
 
     @property
@@ -150,12 +150,12 @@ class Bundle:
         return float(low), float(high)
 
     def checkpoint(self) -> Path:
-        """The checkpoint that the bundle was made from, for what needs its weights.
+        """The checkpoint that the bundle was made from, for code that needs its weights.
 
         Raises
         ------
         ModelError
-            When it is neither in the bundle nor beside it, or another one is.
+            If it is neither in the bundle nor beside it, or if it is another one.
         """
         try:
             entry = self.manifest["checkpoint"]
@@ -179,7 +179,7 @@ class Bundle:
         Raises
         ------
         ModelError
-            When it is missing or not what the manifest says.
+            If it is missing or differs from the manifest.
         """
         file, listed = self.path / name, self.manifest["files"].get(name)
         if not _is_plain(name) or not isinstance(listed, dict):
@@ -196,34 +196,34 @@ class Bundle:
 
 
 def packaged() -> Path:
-    """Where the package has one of its own."""
+    """Folder of the bundle in the package."""
     return Path(str(files("mpi_fast") / "models" / PACKAGED))
 
 
 def half_name(name: str) -> str:
-    """The file with float16 inside of an ONNX file's."""
+    """Name of the float16 version of an ONNX file."""
     return f"{name.removesuffix('.onnx')}.fp16.onnx"
 
 
 def sealed(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest with its seal: the SHA-256 of its other entries as JSON, sorted and without blanks."""
+    """The manifest with its checksum: the SHA-256 of its other entries as JSON, sorted and without blanks."""
     entries = {name: value for name, value in manifest.items() if name != "seal"}
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"))
     return {**entries, "seal": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a name is that of a file in a folder, on any system."""
+    """Whether a name contains no folder, on any operating system."""
     return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
 
 
 def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle: a folder beside ``path``, renamed when whole. An existing bundle is replaced, nothing else is.
+    """Write a bundle: a folder beside ``path``, renamed when complete. It replaces nothing but an existing bundle.
 
     Raises
     ------
     InputError
-        When ``path`` exists and is not a bundle, or its parent is missing.
+        If ``path`` exists and is not a bundle, or if its parent is missing.
     """
     if path.exists() and not (path / "manifest.json").is_file():
         raise InputError(f"{path}: exists and is not a model bundle; not replaced")
@@ -240,7 +240,7 @@ def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str,
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         (temporary / "manifest.json").write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
-        opened = Bundle.open(temporary)  # what would not open is not written
+        opened = Bundle.open(temporary)  # a bundle that cannot be opened is not written
         if path.exists():
             shutil.rmtree(path)
         temporary.rename(path)

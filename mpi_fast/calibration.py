@@ -1,12 +1,12 @@
-"""Calibration: a system matrix, reduced once to what every frame needs.
+"""Calibration: a system matrix, reduced once to the arrays that every frame needs.
 
 The selected rows of ``b = A x + noise`` are divided by their noise standard deviation and stacked, real over imaginary
-part; then ``A_r = U S V^T`` once, in float64. Per frame ``y = U^T b_r`` (R real numbers) is a sufficient statistic for
-x, and what of b lies outside the range of A is noise alone:
+part. Then ``A_r = U S V^T`` is computed once, in float64. For each frame ``y = U^T b_r`` (R real numbers) is a
+sufficient statistic for x, and the part of b outside the range of A is noise alone:
 
     sigma^2 = ||b_r - U y||^2 / (2M - R)
 
-so neither M nor complex numbers nor any user's parameter reach the network.
+So the network does not depend on M, on complex numbers, or on any parameter of the user.
 """
 
 import math
@@ -39,7 +39,7 @@ Complex = NDArray[np.complexfloating[Any, Any]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """A system matrix, selected, whitened and reduced.
+    """A system matrix after row selection, whitening and reduction.
 
     Build one with `from_mdf`, or with `from_arrays` from a matrix in memory.
 
@@ -56,19 +56,19 @@ class Calibration:
     matrix : (M, N) complex64
         Selected rows, background-corrected, in the measurement's unit per concentration unit.
     weights : (M,) float64
-        One over the noise standard deviation of each row (of its real or imaginary part).
+        Inverse of the noise standard deviation of each row (of its real or imaginary part).
     singular_values, basis : (R,), (N, R) float32
         S and V of the reduction.
     projection : (R, M) complex128
-        ``y = Re(projection @ b)``: whitening and U^T in one. In single precision it would show how BLAS splits a batch.
+        ``y = Re(projection @ b)``: whitening and U^T in one. Single precision would make images depend on the batch.
     acquisition : Acquisition, or None
-        How it was acquired, as far as that is known: what `pairing` compares measurements with.
+        Acquisition parameters, as far as they are known; `pairing` compares measurements with them.
     transfer_function_corrected : bool
         Whether the matrix was divided by the transfer function.
     noise_known : bool
-        Whether background frames told the noise of the rows; else all rows count alike.
+        Whether the noise of the rows was measured by background frames; otherwise all rows have the same weight.
     facts : dict
-        Where it came from, for people: file, thresholds.
+        Origin, to be shown to users: file, thresholds.
     """
 
     grid: tuple[int, ...]
@@ -90,24 +90,24 @@ class Calibration:
 
     @property
     def num_rows(self) -> int:
-        """M: selected rows."""
+        """M: number of selected rows."""
         return len(self.matrix)
 
     @property
     def rank(self) -> int:
-        """R: numbers that a frame is reduced to."""
+        """R: number of values to which a frame is reduced."""
         return len(self.singular_values)
 
     @property
     def num_samples(self) -> int:
-        """V: samples per period; where nothing says it, the even number that gives K frequencies."""
+        """V: samples per period; if unknown, the even number that gives K frequencies."""
         if self.acquisition is not None:
             return self.acquisition.num_samples
         return int(self.facts.get("num_samples", 2 * (self.selection.shape[1] - 1)))
 
     @property
     def num_voxels(self) -> int:
-        """N: voxels of the grid."""
+        """N: number of voxels of the grid."""
         return math.prod(self.grid)
 
     @classmethod
@@ -134,31 +134,31 @@ class Calibration:
         matrix : (C, K, N) complex
             Spectra of the delta sample at each voxel, voxels in MDF order (x fastest).
         frequencies : (K,) or None
-            In Hz; None where nobody knows them: they are numbered from 0 then, and ``rows`` does not select by them.
+            In Hz; None if unknown: they are then numbered from 0, and ``rows`` does not select by frequency.
         grid, field_of_view
             (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
         background : (C, K, B) complex, optional
-            Spectra without the sample: subtracted, and the noise of each row is taken from them. Without it all rows
-            count alike and the matrix is taken to be free of noise.
+            Spectra without the sample. They are subtracted, and the noise of each row is estimated from them. Without
+            them all rows have the same weight, and the matrix is assumed to be free of noise.
         order : ((N,), (B,)) int, optional
-            When each frame was acquired; default: all background frames after all others.
+            Order of acquisition of the frames; by default all background frames follow all others.
         snr : (C, K), optional
-            Signal-to-noise ratio of each row; computed from the background where missing.
+            Signal-to-noise ratio of each row; by default it is computed from the background.
         mixing : (K,) int, optional
             Mixing order of each frequency, for ``rows.max_order``.
         rows : RowFilter
             Which rows to use.
         report : callable
-            Told how far it is; see `decomposition.Report`.
+            Called with the progress; see `decomposition.Report`.
         acquisition : Acquisition, optional
-            How it was acquired: what measurements are compared with.
+            Acquisition parameters, with which measurements are compared.
         facts : dict, optional
-            Kept as they are.
+            Stored unchanged.
 
         Raises
         ------
         InputError
-            For shapes that do not fit, NaN or Inf, and when no row is left.
+            For shapes that do not fit, for NaN or Inf, and if no row is left.
         """
         if frequencies is None:
             frequencies, rows = np.arange(matrix.shape[1], dtype=np.float64), rows.of_any_frequency()
@@ -192,23 +192,23 @@ class Calibration:
         max_rows: int | None = None,
         report: Report = silent,
     ) -> "Calibration":
-        """Calibrate from an MDF system matrix; of a large file only the voxels and the rows in question are read.
+        """Calibrate from an MDF system matrix; only the required voxels and rows of a large file are read.
 
         Parameters
         ----------
         path : str or Path
             MDF v2 file.
         plane : (axis, index), optional
-            Plane of a 3D grid, such as ``("z", 9)``, counted from 0; by default the whole volume.
+            Plane of a 3D grid, such as ``("z", 9)``, counted from 0; by default the whole volume is used.
         snr_threshold, min_frequency, max_frequency, channels, max_order, max_rows
-            See `preprocessing.RowFilter`. The SNR stored in the file is used where there is one.
+            See `preprocessing.RowFilter`. An SNR stored in the file is used.
         report : callable
-            Told how far it is; see `decomposition.Report`.
+            Called with the progress; see `decomposition.Report`.
 
         Raises
         ------
         FileFormatError, MismatchError, InputError
-            For a file that is not a system matrix, a plane that it does not have, and as `from_arrays`.
+            For a file that is not a system matrix, for a plane that it does not contain, and as `from_arrays`.
         """
         rows = RowFilter(snr_threshold, min_frequency, max_frequency, channels, max_order, max_rows)
         with CalibrationScan.open_mdf(path, rows, plane) as scan:
@@ -216,7 +216,7 @@ class Calibration:
 
     @classmethod
     def from_scan(cls, scan: CalibrationScan, rows: RowFilter, report: Report = silent) -> "Calibration":
-        """Correct candidates for background, keep those of enough SNR, whiten, reduce; raises as `from_arrays`."""
+        """Subtract the background of candidate rows, select by SNR, whiten, reduce; raises as `from_arrays`."""
         if not scan.candidates.any():
             rows.select(scan.candidates, None)
         scan = scan.cleaned().with_snr()
@@ -254,7 +254,7 @@ class Calibration:
         )
 
     def rows(self, signals: NDArray[Any]) -> NDArray[np.complex64]:
-        """Select the rows of frames, all of which must be finite: signals as `select` takes them, to (F, M) complex64.
+        """Select the rows of frames as `select` does, (F, M) complex64, and require them to be finite.
 
         Raises
         ------
@@ -313,11 +313,11 @@ class Calibration:
             signals = signals[:, self.selection]
         if signals.shape[1] != self.num_rows:
             raise MismatchError(f"signals {signals.shape}: the calibration has {self.num_rows} selected rows")
-        with np.errstate(over="ignore"):  # what single precision cannot hold is infinite, and so not finite
+        with np.errstate(over="ignore"):  # numbers beyond single precision become infinite, and so not finite
             return signals.astype(np.complex64)
 
     def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
-        """Reduce frames (F, M) complex, as `rows` returns them, to what they say about the image."""
+        """Reduce frames (F, M) complex, as `rows` returns them, to R numbers each, noise level and SNR."""
         y = (rows @ self.projection.T).real
         whitened = rows * self.weights  # complex128: the residual is a small difference of large energies
         energy = (np.square(whitened.real) + np.square(whitened.imag)).sum(axis=1)
@@ -332,17 +332,17 @@ class Calibration:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to one HDF5 file, sealed by its SHA-256, which appears under its name only when whole."""
+        """Write one HDF5 file with a SHA-256 checksum; it appears under its name only when it is complete."""
         write_calibration(path, vars(self))
 
     @classmethod
     def load(cls, path: str | Path) -> "Calibration":
-        """Read a file that `save` wrote; `read_calibration` says how it is checked, and what is raised if it fails."""
+        """Read a file that `save` wrote; see `read_calibration` for the checks and the errors raised."""
         return cls(**read_calibration(path))
 
     @classmethod
     def open(cls, path: str | Path, **options: Any) -> "Calibration":
-        """Load a saved calibration, for which options are an InputError, or calibrate from MDF, see `from_mdf`."""
+        """Load a saved calibration (options raise InputError), or calibrate from MDF, see `from_mdf`."""
         if not is_calibration(path):
             return cls.from_mdf(path, **options)
         if any(value is not None for value in options.values()):

@@ -1,4 +1,4 @@
-"""What the fields of a saved calibration are, and how they prove each other."""
+"""The fields of a saved calibration, and checks of their consistency."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import FileFormatError
 
-PART_BYTES = 64 << 20  # of an array that is checked at once
-TOLERANCE = 1e-3  # of products that are one, or zero, in exact numbers; float32 leaves 1e-6
+PART_BYTES = 64 << 20  # part of an array that is checked at once
+TOLERANCE = 1e-3  # of products that are exactly one or zero in theory; float32 has errors of 1e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ FIELDS = (
 
 
 def check_fields(path: Path, content: dict[str, Any]) -> None:
-    """FileFormatError unless the arrays, by the names of `FIELDS`, make a calibration, and the facts fit them."""
+    """Raise FileFormatError unless the arrays named in `FIELDS` form a calibration that the facts fit."""
     _check_shapes(path, content)
     normal = content["facts"].get("normal")
     if normal is not None and bool(normal) != (len(content["grid"]) == 2):
@@ -49,7 +49,7 @@ def check_fields(path: Path, content: dict[str, Any]) -> None:
 
 
 def check_facts(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts as they are, if those that are computed with are of the kind that is."""
+    """The facts, if those used in computations have the right types; raises FileFormatError otherwise."""
     for name, (expected, is_right) in KNOWN.items():
         if name in facts and not is_right(facts[name]):
             raise damaged(path, "facts", f"{name} is {facts[name]!r:.80}; {expected} was expected")
@@ -71,7 +71,7 @@ def _is_triple(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(_is_number(x) and math.isfinite(x) for x in value)
 
 
-# Of the facts, which are for people, those that are computed with or formatted.
+# Facts that are used in computations or formatted; all others are only shown.
 KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "best_snr": ("a number", lambda value: value is None or _is_number(value)),
     "num_samples": ("a whole number", lambda value: value is not None and _is_count(value)),
@@ -85,12 +85,12 @@ KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def damaged(path: Path, name: str, problem: object) -> FileFormatError:
-    """The error for a field that is not what it should be."""
+    """The error for an invalid field."""
     return FileFormatError(f"{path}: damaged calibration: {name}: {problem}")
 
 
 def _check_shapes(path: Path, content: dict[str, Any]) -> None:
-    """Every letter of the fields' shapes stands for one size."""
+    """Check that every letter in the shapes of the fields has one size."""
     grid = content["grid"]
     if len(grid) not in (2, 3) or not ((grid >= 1) & (grid < 2**16)).all():
         raise damaged(path, "grid", f"{grid.tolist()}: two or three positive whole numbers were expected")
@@ -118,13 +118,13 @@ def _check_values(path: Path, content: dict[str, Any]) -> None:
         raise damaged(path, "singular_values", "positive numbers were expected")
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of numbers that are no factors, which is then said
+@np.errstate(over="ignore", invalid="ignore")  # for invalid factors, which are reported below
 def _check_factors(path: Path, content: dict[str, Any]) -> None:
-    """The columns of V and of U are orthonormal, and the matrix is ``U S V^T`` as far as they reach.
+    """Check that the columns of V and of U are orthonormal, and that the matrix is ``U S V^T`` in their span.
 
-    On random vectors, not on all: ``V^T V z = z`` fails for almost every z if it fails for one. And as
-    ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 shows that S, which must not depend on z. It is in
-    descending order; the singular values that are kept are shrunk, and so no larger.
+    The check uses random vectors: ``V^T V z = z`` fails for almost every z if it fails for one. Since
+    ``Re(P A V z) = S z`` with the S of the matrix, z = +-1 gives this S, which must not depend on z. It must be in
+    descending order, and no smaller than the stored singular values, which are shrunk.
     """
     p, s = content["projection"], content["singular_values"].astype(np.float64)
     z = np.random.default_rng(0).choice([-1.0, 1.0], (len(s), 2))
@@ -145,11 +145,11 @@ def _check_factors(path: Path, content: dict[str, Any]) -> None:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """The array in parts that may be copied: of what may be as large as memory."""
+    """Parts of the array that are small enough to be copied, because the array may fill the memory."""
     step = max(1, PART_BYTES * len(array) // max(array.nbytes, 1))
     return (array[start : start + step] for start in range(0, len(array), step))
 
 
 def _require(path: Path, name: str, found: NDArray[Any], expected: NDArray[Any], problem: str) -> None:
-    if not np.abs(found - expected).max() < TOLERANCE:  # NaN fails, too
+    if not np.abs(found - expected).max() < TOLERANCE:  # also true for NaN
         raise damaged(path, name, problem)

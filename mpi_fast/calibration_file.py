@@ -1,22 +1,22 @@
-"""A calibration on disk: an HDF5 file that is sealed, and believed only as far as its parts fit each other.
+"""A calibration on disk: an HDF5 file with a checksum, whose parts must be consistent.
 
-The file begins with a block that HDF5 skips, and that holds the SHA-256 of all that follows it. It is checked before
-HDF5 sees a byte: a file that was damaged, cut short or edited is refused, whatever was hit. Then come, as datasets,
+The file begins with a block that HDF5 skips. It contains the SHA-256 of the rest of the file, which is checked before
+HDF5 reads anything, so that a damaged, truncated or edited file is always refused. Then follow these datasets:
 
 ``kind``, ``format``   "mpi-fast calibration", and the version of this layout, see `FORMAT`
 ``facts``              `Calibration.facts` as JSON
 ``stated``             `Calibration.acquisition` and the flags beside it as JSON
 ``grid``, ``field_of_view``
-the arrays             `FIELDS`: each with its type and its shape in terms of the sizes below
+the arrays             `FIELDS`: type and shape of each, in terms of the sizes below
 
     C, K    receive channels, frequencies         M    selected rows
     N, R    voxels, rank                          G    axes of the grid
 
-A field that is optional is left out where the calibration has none (None), and readers of this format ignore datasets
-that they do not know; to store another attribute of `Calibration`, add a line to `FIELDS`.
+An optional field is omitted if it is None, and readers of this format ignore unknown datasets. To store another
+attribute of `Calibration`, add a line to `FIELDS`.
 
-Files of format 1 have no seal. They are read, and their arrays must prove each other, as those of all files must: see
-`calibration_fields`. What that leaves open is singular values that are smaller than they were.
+Files of format 1 have no checksum. They are read if their arrays are consistent, as those of all files must be, see
+`calibration_fields`. This check does not detect singular values that were made smaller.
 """
 
 import hashlib
@@ -47,16 +47,16 @@ HEADER = 512  # bytes, the smallest block that HDF5 skips
 
 STORED_TEXT = 2**26  # bytes of JSON; a scanner's transfer function takes 2**17
 FLAGS = "transfer_function_corrected", "noise_known"
-TUPLES = "grid", "field_of_view"  # of plain numbers, in memory
+TUPLES = "grid", "field_of_view"  # tuples of plain numbers in memory
 
 
 def is_calibration(path: str | Path) -> bool:
-    """Whether a file is a saved calibration, be it damaged, rather than MDF.
+    """Whether a file is a saved calibration, possibly damaged, rather than MDF.
 
     Raises
     ------
     FileFormatError
-        When it is neither: missing, a folder, or not HDF5.
+        If it is neither: missing, a folder, or not HDF5.
     """
     path = Path(path)
     if path.is_file():
@@ -68,9 +68,9 @@ def is_calibration(path: str | Path) -> bool:
 
 
 def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
-    """Write the fields of a calibration, ``facts`` among them; the file appears under its name only when whole."""
+    """Write the fields of a calibration, ``facts`` among them; the file appears under its name when it is complete."""
     with atomic_path(path) as temporary:
-        # Of this version on, HDF5 guards its own structures by checksums, too.
+        # From this version on, HDF5 also protects its own structures by checksums.
         with OutputFile(temporary, libver=("v110", "v110"), userblock_size=HEADER) as file:
             file["kind"], file["format"] = np.bytes_(KIND), FORMAT
             file["facts"] = np.bytes_(json.dumps(content["facts"]).encode())
@@ -82,7 +82,7 @@ def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
 
 
 def seal(path: Path) -> None:
-    """Write the header: the SHA-256 of what follows it."""
+    """Write the header: the SHA-256 of the rest of the file."""
     with path.open("r+b") as file:
         header = MAGIC + _digest(file) + b"\n"
         file.seek(0)
@@ -90,13 +90,13 @@ def seal(path: Path) -> None:
 
 
 def read_calibration(path: str | Path) -> dict[str, Any]:
-    """Read what `write_calibration` wrote, checked.
+    """Read and check a file that `write_calibration` wrote.
 
     Raises
     ------
     FileFormatError
-        For a file that is missing, no file, not a calibration, damaged, of a newer format, or whose fields do not make
-        a calibration; with the name of the field.
+        For a file that is missing, not a regular file, not a calibration, damaged, of a newer format, or inconsistent;
+        the message names the field.
     """
     path = Path(path)
     with _opened(path) as (file, sealed):
@@ -110,7 +110,7 @@ def read_calibration(path: str | Path) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
-    """The HDF5 file, and whether a seal was found and is whole."""
+    """The HDF5 file, and whether it has a valid checksum."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise FileFormatError(f"{path}: not a file; a calibration saved by mpi-fast was expected")
@@ -122,14 +122,14 @@ def _opened(path: Path) -> Iterator[tuple[Any, bool]]:
                     f"{path}: its SHA-256 is not the one it was saved with: the file is damaged, cut short or was "
                     "changed; calibrate again, or copy it again"
                 )
-            rehearse_if_untrusted(path)  # of a seal everybody can make one
+            rehearse_if_untrusted(path)  # anybody can write a valid checksum
             raw.seek(0)
-            # HDF5 reads through the file that was hashed, whatever becomes of its name meanwhile.
+            # HDF5 reads the same open file that was hashed, even if its name changes meanwhile.
             with h5py.File(raw, "r") as file:
                 yield file, sealed
     except FileFormatError:
         raise
-    except Exception as error:  # of h5py and HDF5, which raise half a dozen kinds for damaged files
+    except Exception as error:  # h5py and HDF5 raise many kinds of errors for damaged files
         problem = getattr(error, "strerror", None) or error
         raise FileFormatError(f"{path}: cannot be read as a calibration: {problem}") from error
 
@@ -154,7 +154,7 @@ def _check_version(path: Path, file: Any, sealed: bool) -> None:
 
 
 def _array(path: Path, file: Any, field: Field) -> Any:
-    """Read a dataset; nothing is allocated that the file does not hold."""
+    """Read a dataset, without allocating more than the file contains."""
     try:
         if field.optional and field.name not in file.keys():  # noqa: SIM118
             return None
@@ -167,7 +167,7 @@ def _array(path: Path, file: Any, field: Field) -> Any:
 
 
 def _dataset(file: Any, name: str) -> Any:
-    """A dataset whose values are in this file; ValueError otherwise. Links are not followed, wherever they lead."""
+    """A dataset whose values are in this file; ValueError otherwise. Links are not followed."""
     link = file.get(name, getclass=True, getlink=True)
     if link is not h5py.HardLink:
         raise ValueError("is missing" if link is None else "is a link; a dataset was expected")
@@ -201,14 +201,14 @@ def _facts(path: Path, file: Any, name: str) -> dict[str, Any]:
 
 
 def _stated(content: dict[str, Any]) -> dict[str, Any]:
-    """What is known of how the matrix was acquired, as JSON values."""
+    """Acquisition parameters of the matrix, as JSON values."""
     acquisition = content["acquisition"]
     flags = {name: bool(content[name]) for name in FLAGS}
     return {"acquisition": None if acquisition is None else to_plain(acquisition), **flags}
 
 
 def _read_stated(path: Path, file: Any, facts: dict[str, Any]) -> dict[str, Any]:
-    """What `_stated` wrote; files without it say a few of these things in their facts, see `pairing`."""
+    """Read the result of `_stated`; older files have a few of these values in their facts."""
     if "stated" not in file.keys():  # noqa: SIM118 (a dangling link is a member, too)
         return {"acquisition": _from_facts(facts), **{name: facts.get(name) is True for name in FLAGS}}
     stated = _facts(path, file, "stated")
@@ -221,7 +221,7 @@ def _read_stated(path: Path, file: Any, facts: dict[str, Any]) -> dict[str, Any]
 
 
 def _from_facts(facts: dict[str, Any]) -> Acquisition | None:
-    """What release 0.1 kept of the acquisition: a few numbers; the others are NaN, which is not known."""
+    """Acquisition from a file of release 0.1, which has few values; the others are NaN, which means unknown."""
     try:
         divider = np.asarray(facts["divider"], np.int64).reshape(-1, 1)
         return Acquisition(

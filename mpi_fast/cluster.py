@@ -1,7 +1,7 @@
-"""Actors of a Ray cluster that compute what one process would: each makes its pipeline once, results come in order.
+"""Compute with actors of a Ray cluster. Each makes its pipeline once, and results have the order of the input.
 
-A Ray actor is lost with its process or its node. It is not restarted, which could wait for a place for ever: another
-one is begun, and its chunks go to whichever actor has room. One that has no place yet is given nothing.
+A Ray actor is lost with its process or its node. It is not restarted, because that might wait for resources for ever. A
+new actor is started, and the lost chunks go to any actor with capacity. An actor without resources gets no chunks.
 """
 
 import importlib
@@ -25,19 +25,19 @@ from mpi_fast.ordered import AHEAD, Ordered, Rows, Task
 from mpi_fast.pipelines import Frames, Pipeline
 
 logger = logging.getLogger(__name__)
-TIMEOUT = 10.0  # s, for a cluster to answer at all
+TIMEOUT = 10.0  # s, time limit for the first answer of a cluster
 
 
 class MakeOn(Protocol):
-    """Makes a pipeline, and says why this one."""
+    """Makes a pipeline, and returns the reason for its choice."""
 
     def __call__(self, *, device: str) -> tuple[Pipeline, str]:
-        """On ``cpu`` or ``cuda``."""
+        """Make the pipeline on ``cpu`` or ``cuda``."""
         ...
 
 
 def import_ray() -> ModuleType:
-    """Ray; MPIFastError without it."""
+    """Import Ray; raises MPIFastError if it is missing."""
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -45,28 +45,29 @@ def import_ray() -> ModuleType:
 
 
 class Cluster(Ordered):
-    """Actors with a pipeline each: on every GPU of the cluster or, where it has none, on as many cores as there are.
+    """Actors with a pipeline each, on every GPU of the cluster or, without GPUs, on all cores.
 
     Parameters
     ----------
     make : callable
-        Makes the pipeline on a device; it is pickled, and put into the cluster's memory once.
+        Makes the pipeline on a device; it is pickled, and sent to the cluster once.
     address : str
-        Of the cluster; ``auto`` joins the one that RAY_ADDRESS names, or that ``ray start`` began here, else starts one
-        on this machine for as long as the block lasts. A program that has called ``ray.init`` uses what it has joined.
+        Address of the cluster. ``auto`` joins the one that RAY_ADDRESS names, or that ``ray start`` began here. If
+        there is none, it starts a cluster on this machine until the block ends. After ``ray.init`` that cluster is
+        used.
     threads : int
-        Cores of each actor.
+        Number of cores of each actor.
     device : str
-        ``auto``; ``cpu`` to leave GPUs alone; ``cuda``.
+        ``auto``, ``cpu`` (without GPUs) or ``cuda``.
 
     Raises
     ------
     MPIFastError
-        Without Ray.
+        If Ray is not installed.
     InputError
-        For a device that has a number, and more threads than any node has cores.
+        For a device with a number, and for more threads than any node has cores.
     DeviceError
-        For a cluster that cannot be joined, or has no GPU where one is asked for.
+        For a cluster that cannot be joined, or that has no GPU although one is required.
     """
 
     def __init__(self, make: MakeOn, address: str = "auto", threads: int = 1, device: str = "auto") -> None:
@@ -75,9 +76,9 @@ class Cluster(Ordered):
         self._ray, self._make, self._address = import_ray(), make, address
         self._threads, self._device = threads, device
         self._actors: list[Any] = []
-        self._room: deque[Any] = deque()  # actors, once for each chunk that they can take
+        self._room: deque[Any] = deque()  # free capacity: each actor once for every chunk that it can take
         self._todo: deque[Task] = deque()
-        self._running: dict[Any, tuple[Any, Task]] = {}  # by the reference to the result
+        self._running: dict[Any, tuple[Any, Task]] = {}  # keys are references to results
         self._beginning = Task(np.empty((0, 0), np.complex64))  # counts actors that were lost before their first chunk
 
     def __enter__(self) -> Self:
@@ -98,11 +99,11 @@ class Cluster(Ordered):
         self._stack.close()
 
     def _planned(self) -> tuple[str, dict[str, int]]:
-        """The device of each actor and what Ray is to reserve for it; sets how many there are."""
+        """The device of each actor and its Ray resources; also sets the number of actors."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if self._device != "cpu":
             self.count = sum(int(node.get("GPU", 0)) for node in nodes)
-            if self.count:  # not auto, which would fall back to the CPU unseen
+            if self.count:  # not auto, which would silently fall back to the CPU
                 return "cuda", {"num_gpus": 1, "num_cpus": 0}
             if self._device == "cuda":
                 raise DeviceError("device 'cuda': the cluster has no GPU")
@@ -138,11 +139,11 @@ class Cluster(Ordered):
             self._running[actor.compute.remote(task.rows)] = actor, task
 
     def _take(self, ended: Any) -> None:
-        """Take a result, or count the loss of its actor and have the chunk computed by another one."""
+        """Take a result, or count the loss of its actor and give the chunk to another actor."""
         actor, task = self._running.pop(ended)
         try:
             found = self._ray.get(ended)
-        except self._ray.exceptions.RayTaskError as error:  # of the pipeline, raised in its turn
+        except self._ray.exceptions.RayTaskError as error:  # an error of the pipeline, raised in the order of results
             task.future.set_exception(error.cause)
         except self._ray.exceptions.RayError as error:
             logger.info("an actor is lost: %s", error)
@@ -159,26 +160,26 @@ class Cluster(Ordered):
             if task is self._beginning:
                 task.losses = 0
                 self._room.extend([actor] * (AHEAD - 1))
-            else:  # copied: what Ray hands out is its own memory, and read-only
+            else:  # copied, because Ray returns its own read-only memory
                 task.future.set_result(Frames(*map(np.array, found)))
         if actor in self._actors:
             self._room.append(actor)
 
     def _replace(self, actor: Any) -> None:
-        if actor in self._actors:  # else another of its chunks has told
+        if actor in self._actors:  # otherwise another of its chunks has already reported the loss
             self._actors.remove(actor)
             self._room = deque(one for one in self._room if one != actor)
-            self._ray.kill(actor)  # what only seems dead must not come back
+            self._ray.kill(actor)  # an actor that only seemed lost must not return
             self._begin()
 
     def _end(self) -> None:
-        if self._ray.is_initialized():  # else any call would begin a cluster
+        if self._ray.is_initialized():  # otherwise any call would start a cluster
             for actor in self._actors:
                 self._ray.kill(actor)
 
 
 class _Actor:
-    """Runs in the cluster; the pipeline is made with the first rows, so that its errors are those of a chunk."""
+    """Runs in the cluster; makes its pipeline with the first rows, so that errors belong to a chunk."""
 
     def __init__(self, make: MakeOn, device: str) -> None:
         self._make, self._device = make, device
@@ -192,24 +193,24 @@ class _Actor:
 
 @contextmanager
 def _joined(ray: Any, address: str) -> Iterator[None]:
-    """Joined to a cluster, of which nothing is heard: what it says would go to stdout, among the results."""
+    """Join a cluster without its log, which would be printed to stdout among the results."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default to be, without a warning
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the future default, set to avoid a warning
     quiet = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    ray._private.worker._worker_logs_enabled = False  # of lost actors it tells all the same
+    ray._private.worker._worker_logs_enabled = False  # lost actors are reported anyway
     handled = signal.getsignal(signal.SIGTERM)
     try:
         if address == "auto" and "RAY_ADDRESS" not in os.environ and not _runs_here(ray):
             ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
         else:
             if re.fullmatch(r"[^/]+:\d+", address):
-                _knock(address)
+                _check_reachable(address)
             ray.init(None if address == "auto" else address, **quiet)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise DeviceError(f"cluster '{address}': cannot be joined: {error}") from error
     finally:
-        if threading.current_thread() is threading.main_thread():  # others cannot, and Ray has not
-            signal.signal(signal.SIGTERM, handled)  # else it would end the process without cleaning up
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers, as Ray did
+            signal.signal(signal.SIGTERM, handled)  # otherwise it would end the process without cleaning up
     try:
         yield
     finally:
@@ -218,16 +219,16 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
 
 
 def _runs_here(ray: Any) -> bool:
-    """Whether ``ray start`` began a cluster here that lives; not one of another program, which would end with it."""
+    """Whether a cluster begun by ``ray start`` runs here, rather than one that ends with another program."""
     address = ray._private.utils.read_ray_address()
     try:
-        return bool(address) and _knock(address)
+        return bool(address) and _check_reachable(address)
     except (OSError, OverflowError, ValueError):
         return False
 
 
-def _knock(address: str) -> bool:
-    """True, or OSError where nothing listens: Ray would try for minutes."""
+def _check_reachable(address: str) -> bool:
+    """Return True, or raise OSError at once if no process listens; Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     socket.create_connection((host, int(port)), TIMEOUT).close()
     return True

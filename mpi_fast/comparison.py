@@ -1,10 +1,10 @@
-"""Every method on the same frames: held-out scanners and phantoms, parameters tuned on others, figures of merit.
+"""Compare methods on the same frames of held-out scanners and phantoms, with parameters tuned on other frames.
 
-Scanners have any grid, of planes or volumes.
+Scanners may have any grid, of planes or volumes.
 
-For each method and SNR there is one job (`assess`): tune on validation frames, reconstruct the test frames, judge. Jobs
-are independent and run on all cores, one thread each. Test and validation frames come from the same scanner and the
-same phantom families, drawn with another seed: tuning is more than a user could do, and ours has none.
+For each method and SNR there is one job (`assess`): tune on validation frames, reconstruct the test frames, evaluate.
+Jobs are independent and run on all cores, one thread each. Test and validation frames have the same scanner and the
+same phantom families, with different seeds. This tuning is better than a user could do; our method is not tuned.
 """
 
 import time
@@ -36,7 +36,7 @@ SCANNERS = {"in": heldout.SCANNERS[0], "fine": heldout.SCANNERS[1], "out": heldo
 VOLUMES = {"in": heldout.VOLUME}
 PLANE = 19, 19
 TEST, VALIDATION = 0, 1
-RESAMPLES = 2000  # of the bootstrap
+RESAMPLES = 2000  # resamples of the bootstrap
 Merit = Callable[[NDArray[Any], NDArray[Any]], Array]
 MERITS: dict[str, Merit] = {
     "psnr": metrics.psnr,
@@ -51,27 +51,28 @@ MERITS: dict[str, Merit] = {
 
 @dataclass(frozen=True)
 class Setup:
-    """What is measured.
+    """Parameters of a comparison.
 
     Attributes
     ----------
     scanner : str
-        ``in``: like OpenMPI's, within what training draws from; ``fine``: a finer grid, too; ``out``: outside of it.
+        ``in``: like OpenMPI, within the range of the training; ``fine``: with a finer grid; ``out``: outside this
+        range.
     noise : str
         See `noise.complex_noise`.
     phantoms : int
-        Test frames.
+        Number of test frames.
     seed : int
-        Of phantoms and noise.
+        Seed of phantoms and noise.
     model : str
-        Bundle of the methods that evaluate the network.
+        Bundle for methods that evaluate the network.
     grid : (ny, nx) or (nz, ny, nx)
-        Voxels, over the scanner's field of view. With three axes ``in`` is a scanner of volumes, the only one.
+        Voxels over the scanner's field of view. With three axes only ``in`` exists, a scanner of volumes.
 
     Raises
     ------
     InputError
-        For an unknown scanner or noise, no phantoms, or a grid that is none.
+        For an unknown scanner or noise, no phantoms, or an invalid grid.
     """
 
     scanner: str = "in"
@@ -102,12 +103,12 @@ class Setup:
 
     @property
     def merits(self) -> dict[str, Merit]:
-        """Those of `MERITS` that the grid allows: SSIM has a window of 11 voxels along every axis."""
+        """The `MERITS` that the grid allows; SSIM needs 11 voxels along every axis."""
         return {name: merit for name, merit in MERITS.items() if name != "ssim" or min(self.grid) >= metrics.WINDOW}
 
     @property
     def validation(self) -> int:
-        """Frames to tune on: whole turns of the phantom families, about a third of the test frames, three at most."""
+        """Number of tuning frames: 1 to 3 rounds of the phantom families, about a third of the test frames."""
         families = len(heldout.families(len(self.grid)))
         return families * int(np.clip(self.phantoms // (3 * families), 1, 3))
 
@@ -122,7 +123,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a method made of the test frames at one SNR.
+    """Results of a method for the test frames at one SNR.
 
     Attributes
     ----------
@@ -130,8 +131,8 @@ class Outcome:
     snr_db : float
     image : (F, *grid) float32
     merits : dict of name to (F,) float64
-        `Setup.merits`, and where there is std ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's
-        field of view.
+        `Setup.merits`; with std also ``coverage_50`` to ``coverage_95`` of the voxels within the trajectory's field of
+        view.
     tuned : Tuned
     cpu_ms : float
         Processor time per frame on one thread.
@@ -147,7 +148,7 @@ class Outcome:
 
 @lru_cache(maxsize=1)
 def measured(scanner: HeldOut) -> tuple[MeasuredMatrix, Calibration]:
-    """The matrix of a scanner as measured, and its calibration."""
+    """The measured matrix of a scanner, and its calibration."""
     matrix = scanner.measure_matrix()
     return matrix, matrix.calibrate()
 
@@ -162,7 +163,7 @@ def frames(setup: Setup, snr_db: float, part: int = TEST) -> tuple[NDArray[np.co
     return Receiver(matrix, calibration.selection, snr_db, rng, setup.noise).frames(truth), truth
 
 
-@lru_cache(maxsize=1)  # one without parameters serves all SNRs, and to load a network takes longer than to use it
+@lru_cache(maxsize=1)  # a method without parameters serves all SNRs, and loading a network takes longer than using it
 def _built(setup: Setup, method: str, **parameters: Any) -> Method:
     entry, (_, calibration) = get(method), measured(setup.heldout)
     network = {"model": setup.model, "threads": 1} if entry.network else {}
@@ -170,13 +171,13 @@ def _built(setup: Setup, method: str, **parameters: Any) -> Method:
 
 
 def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
-    """Tune a method, reconstruct, and judge."""
+    """Tune a method, reconstruct, and evaluate."""
     space, build = get(method).space, partial(_built, setup, method)
     with threadpool_limits(limits=1):
         signals, truth = frames(setup, snr_db, VALIDATION)
         tuned = tune(build, space, signals, truth) if space else Tuned({}, np.nan)
         run = build(**tuned.parameters)
-        run(signals[:1])  # what is done once is no part of the time
+        run(signals[:1])  # excludes work that is done only once from the time
         signals, truth = frames(setup, snr_db, TEST)
         began = time.process_time()
         result = run(signals)
@@ -191,12 +192,12 @@ def assess(setup: Setup, method: str, snr_db: float) -> Outcome:
 
 
 def refused(setup: Setup, methods: Sequence[str]) -> dict[str, str]:
-    """The methods that cannot reconstruct images of the grid, and why: networks that are for another one.
+    """The methods that do not support the grid, with reasons, such as networks for another grid.
 
     Raises
     ------
     InputError, ModelError
-        As `compare`, for methods that there are not, and for a bundle that is none.
+        As `compare`, for unknown methods and for an invalid bundle.
     """
     for method in methods:
         check(method)
@@ -218,11 +219,11 @@ def compare(
     Raises
     ------
     InputError
-        For unknown methods, and SNRs that are no numbers.
+        For unknown methods, and for SNRs that are not numbers.
     ModelError
-        For learned methods whose model does not come with the package, and for a bundle that is none.
+        For learned methods whose model is not part of the package, and for an invalid bundle.
     MismatchError
-        For methods that are for another grid; see `refused`.
+        For methods for another grid; see `refused`.
     """
     for method, reason in refused(setup, methods).items():
         raise MismatchError(f"method '{method}': {reason}")
@@ -241,7 +242,7 @@ def _run(jobs: Sequence[tuple[Setup, str, float]], workers: int) -> Iterable[Out
     if workers == 1:
         yield from (assess(*job) for job in jobs)
         return
-    # Spawned, for a fork would copy locks that the threads of ONNX Runtime or BLAS hold.
+    # Spawned, because a fork would copy locks held by threads of ONNX Runtime or BLAS.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
             for done in as_completed([pool.submit(assess, *job) for job in jobs]):
@@ -270,7 +271,7 @@ class Duel:
     snr_db : float
     ours, opponent : str
     difference, low, high : float
-        Mean of ours minus theirs, and its 95 % bootstrap interval.
+        Mean of our figure minus that of the opponent, and its 95 % bootstrap interval.
     """
 
     snr_db: float
@@ -282,12 +283,12 @@ class Duel:
 
     @property
     def verdict(self) -> str:
-        """Who wins, if the interval does not hold zero."""
+        """The better method, or a draw if the interval contains zero."""
         return "ours" if self.low > 0 else "theirs" if self.high < 0 else "undecided"
 
 
 def duels(outcomes: dict[tuple[str, float], Outcome], ours: str, merit: str = "psnr") -> list[Duel]:
-    """Our method against whichever opponent has the largest mean, at every SNR where there are both."""
+    """Our method against the opponent with the largest mean, at every SNR for which both exist."""
     found = []
     for snr in dict.fromkeys(snr for _, snr in outcomes):
         means = {name: one.merits[merit].mean() for (name, at), one in outcomes.items() if at == snr}

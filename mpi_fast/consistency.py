@@ -1,14 +1,14 @@
-"""Images that leave more of their signals unexplained than noise can, and the nearest ones that do not.
+"""Replace images that do not explain their signals by the nearest images that do.
 
-A network that meets a scanner or a phantom unlike all of its training may give an image whose signals are not those
-that were measured: by more than noise, which shows in ``||y - S V^T x||^2 / (R s^2)`` (about one where all is right).
-Then the signals overrule it. As the network knows how uncertain each voxel is, its deviation d, the image becomes
+With a scanner or a phantom unlike all of the training, the network may give an image whose signals differ from the
+measured ones by more than noise. The ratio ``||y - S V^T x||^2 / (R s^2)``, usually about one, is then large. Such an
+image is replaced. With d, the standard deviation that the network gives for each voxel, the new image is
 
     min ||y - S V^T x||^2 / s^2 + ||(x - image) / d||^2    subject to x >= 0
 
-where s^2 is the noise of the frame and, with a calibration whose own noise is known (one in each whitened entry), that
-of the calibration, ``||image||^2``. Images that explain their signals are left alone: the network has weighed these
-already, and better, for it knows what images look like.
+where s^2 is the noise variance of the frame plus, if the noise of the calibration is known (one in each whitened
+entry), that of the calibration, ``||image||^2``. Images that explain their signals are not changed, because the network
+combines signals and prior knowledge better than this formula.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.nonnegative import nnls
 
 Array = NDArray[np.float32]
-UNEXPLAINED = 9.0  # over noise: three deviations too many in every number that was measured
-LARGEST = 1 << 22  # entries of V that this is done for: all planes, and small volumes; of larger ones it takes seconds
-SMALLEST_STD = 1e-3  # of the image's largest deviation, so that no voxel is taken for certain
+UNEXPLAINED = 9.0  # times the energy of noise: three standard deviations in every measured value
+LARGEST = 1 << 22  # entries of V up to which this is done: all planes and small volumes; larger ones take seconds
+SMALLEST_STD = 1e-3  # relative to the image's largest deviation, so that no voxel counts as certain
 
 
 def consistent(calibration: Calibration, rows: NDArray[np.complex64], image: Array, std: Array) -> Array:
@@ -31,12 +31,12 @@ def consistent(calibration: Calibration, rows: NDArray[np.complex64], image: Arr
     calibration : Calibration
     rows : (F, M) complex64
     image, std : (F, N) float32
-        As the network made them of these rows.
+        Images and standard deviations that the network gave for these rows.
 
     Returns
     -------
     (F, N) float32
-        The same array where there is nothing to do.
+        The same array if no image is replaced.
     """
     if calibration.basis.size > LARGEST:
         return image
@@ -45,7 +45,7 @@ def consistent(calibration: Calibration, rows: NDArray[np.complex64], image: Arr
     own = np.square(image).sum(axis=1) if calibration.noise_known else np.zeros(len(image), np.float32)
     noise = np.sqrt(np.square(reduced.noise) + own)
     unexplained = np.square(left).mean(axis=1) > UNEXPLAINED * np.square(noise)
-    # What noise alone explains stays empty, whatever its signals.
+    # Images of frames that noise alone explains stay empty.
     wrong = np.flatnonzero(unexplained & image.any(axis=1) & (std > 0).any(axis=1))
     if not wrong.size:
         return image

@@ -1,4 +1,4 @@
-"""What all commands share: the screen, errors without tracebacks, outputs, JSON files."""
+"""Helpers of all commands: printing, errors without tracebacks, checks of outputs, JSON files."""
 
 import json
 import logging
@@ -32,27 +32,27 @@ from mpi_fast.termination import Terminated, ending_signals
 
 
 class _Screen(Console):
-    """What people look at, and may stop looking at: the results are in files."""
+    """A screen whose reader may close the pipe, because the results are in files."""
 
     def on_broken_pipe(self) -> None:
-        """Say no more; what was begun is done all the same."""
+        """Print no more, and continue the work."""
         self.quiet = True
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, (sys.stderr if self.stderr else sys.stdout).fileno())
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, (sys.stderr if self.stderr else sys.stdout).fileno())
+        os.close(null)
 
 
-# No markup: what is printed are people's file names, and [brackets] in them are brackets.
+# Without markup, because printed file names may contain [brackets].
 console = _Screen(highlight=False, markup=False)
 stderr = _Screen(stderr=True, highlight=False, markup=False, soft_wrap=True)
-BY_SIGNAL = 128  # the exit code is this and the number of the signal, as shells have it
+BY_SIGNAL = 128  # the exit code is this plus the number of the signal, as in shells
 
 
 @contextmanager
 def friendly() -> Iterator[None]:
-    """Turn the package's errors, and the system's, into one line and exit code 2, and its warnings into notes.
+    """Print errors of the package and the system as one line with exit code 2, and warnings as notes.
 
-    Signals that end the process end it cleanly, with a line and the exit code that shells have for them.
+    Signals that end the process end it cleanly, with one line and the exit code that shells use.
     """
     try:
         with ending_signals(), warnings.catch_warnings():
@@ -72,7 +72,7 @@ def friendly() -> Iterator[None]:
     except Terminated as error:
         stderr.print(f"ended by {error}", style="red")
         raise typer.Exit(BY_SIGNAL + error.number) from None
-    except KeyboardInterrupt:  # raised by a library, or where signals are handled otherwise
+    except KeyboardInterrupt:  # raised by a library, or if signals are handled elsewhere
         stderr.print("interrupted", style="red")
         raise typer.Exit(BY_SIGNAL + signal.SIGINT) from None
 
@@ -83,12 +83,12 @@ def _fail(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Say something beside the results, where a pipe does not take it."""
+    """Print a note on stderr, separate from the results."""
     stderr.print(f"note: {message}", style="yellow")
 
 
 def log_to_screen() -> None:
-    """Show what the package logs, on stderr."""
+    """Show the log of the package on stderr."""
     from rich.logging import RichHandler
 
     logger = logging.getLogger("mpi_fast")
@@ -97,12 +97,12 @@ def log_to_screen() -> None:
 
 
 def progress_bar(unit: str = "") -> ProgressBar:
-    """A progress bar on stderr, gone when done; where that is no terminal, a line now and then."""
+    """A progress bar on stderr that disappears when done; without a terminal, a line now and then."""
     return ProgressBar(stderr, unit)
 
 
 def spinner(message: str) -> Progress:
-    """Show that something of unknown length is going on: ``with spinner("calibrating"): ...``."""
+    """Show an activity of unknown duration: ``with spinner("calibrating"): ...``."""
     progress = Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -116,9 +116,9 @@ def spinner(message: str) -> Progress:
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, float | None], None]]:
-    """A progress bar of its own for every stage of something long: ``with stages() as report: report("basis", 0.5)``.
+    """A progress bar for each stage of a long activity: ``with stages() as report: report("basis", 0.5)``.
 
-    A share of None is that of a stage of unknown length.
+    A share of None means a stage of unknown duration.
     """
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
     tasks: dict[str, TaskID] = {}
@@ -148,7 +148,7 @@ def check_outputs(*outputs: Path | None, inputs: tuple[Path, ...] = ()) -> None:
 
 
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Name and value, one pair a line."""
+    """A table of names and values, one pair per line."""
     table = Table(title=title, show_header=False, title_justify="left")
     for name, value in facts.items():
         table.add_row(name, str(value), style=None)
@@ -156,13 +156,13 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write what the screen shows to a file, which appears when whole. NaN and infinities become null."""
+    """Write results to a file, which appears when it is complete. NaN and infinities become null."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:
-    """Reduce NumPy's and our own types to what JSON knows."""
+    """Convert NumPy's and our own types to JSON types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if hasattr(value, "tolist"):

@@ -1,8 +1,8 @@
-"""The numbers that a bundle's graphs are made with, beside their weights: this version's, and how a bundle's differ.
+"""Numerical constants of a bundle's graphs, apart from weights, and a comparison with those of this version.
 
-Some are in the graphs alone, some in the graphs and in what runs around them: scales, thresholds, how noise is judged.
-A graph keeps those that it was made with, whatever happens to the code. So they stand in the manifest, under its seal,
-and a bundle whose graphs were made with others is refused when it is opened.
+Some are only in the graphs, others are also in the code around them: scales, thresholds, the treatment of noise. A
+graph keeps the constants with which it was made, even if the code changes. They are therefore stored in the manifest,
+under its checksum, and a bundle with other constants is refused when it is opened.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import Any
 
 from mpi_fast import likelihood, reduction, uncertainty
 
-VIEWS = (4.0,)  # spreads, next to a block's own, under which it also sees what the signals would change
-UNSURE = 4.0  # the size of the error is within a factor exp(4) of the deviation that the signals leave
+VIEWS = (4.0,)  # further spreads, besides a block's own, for which a block gets the data-consistency step as input
+UNSURE = 4.0  # the error size is within a factor exp(4) of the posterior deviation given the signals
 PLANES = ((1, 2, 3), (2, 1, 3), (3, 1, 2))  # axes (slices, rows, columns) of a volume [., z, y, x]: xy, xz, yz
 
 
@@ -21,7 +21,7 @@ def orientation(block: int) -> tuple[int, int, int]:
 
 
 def constants() -> dict[str, Any]:
-    """Those of this version, by name, as JSON has them."""
+    """The constants of this version by name, as JSON values."""
     values = {
         "VIEWS": VIEWS,
         "UNSURE": UNSURE,
@@ -38,12 +38,12 @@ def constants() -> dict[str, Any]:
 
 
 def differences(made_with: Mapping[str, Any]) -> str:
-    """What a bundle's graphs were made with and this version has otherwise, in words; empty where there is nothing."""
+    """A text that lists differences between a bundle's constants and those of this version; empty if none."""
     ours = constants()
     names = [name for name in {**made_with, **ours} if made_with.get(name) != ours.get(name)]
     return ", ".join(f"{name} = {made_with.get(name)} (here {ours.get(name)})" for name in names)
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists."""
+    """Convert tuples to lists."""
     return [_plain(one) for one in value] if isinstance(value, tuple) else value

@@ -1,12 +1,13 @@
 """The singular value decomposition of a whitened system matrix of any size, in float64: ``W A = U S V^T``.
 
-Real over imaginary parts, 2M rows of N voxels. LAPACK decomposes small matrices whole: without noise they may have
-singular values over fourteen decades, all of which it finds. It would need several float64 copies of a large one, and
-ten times the time. So of those the Gram matrix of the smaller side is summed up in blocks, its eigenvectors above a
-threshold are one side's singular vectors, and a product in blocks gives the other side's. Squaring loses what is below
-some 1e-7 of the largest singular value, and makes the smallest of the others less orthogonal (by ``eps / s^2``): they
-are cut at `FLOOR`. No frame says anything in those directions: at `reduction.SNR_CEILING_DB`, 50 dB, the noise in each
-of 12 000 rows is 3e-5 of the signals' norm, and no direction of so many holds more than a small part of an image.
+The matrix has real over imaginary parts, 2M rows of N voxels. LAPACK decomposes small matrices directly, because
+without noise their singular values may span fourteen decades, and it finds all of them. For a large matrix it would
+need several float64 copies and ten times the time. Instead, the Gram matrix of the smaller side is computed in blocks.
+Its eigenvectors above a threshold are the singular vectors of this side, and a product in blocks gives those of the
+other side. Squaring loses singular values below about 1e-7 of the largest, and makes vectors of small ones less
+orthogonal (by ``eps / s^2``), so singular values are cut at `FLOOR`. Frames contain no information in those directions:
+at `reduction.SNR_CEILING_DB`, 50 dB, the noise in each of 12 000 rows is 3e-5 of the signals' norm, and no single
+direction has more than a small part of an image.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,36 +20,36 @@ from mpi_fast.errors import InputError
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 Float = NDArray[np.floating[Any]]
-Report = Callable[[str, float | None], None]  # what is done, and how much of it: from 0 to 1, None if nobody knows
+Report = Callable[[str, float | None], None]  # stage, and completed share of it from 0 to 1; None if unknown
 
-SMALL = 1 << 22  # entries, 2M * N, of a matrix that LAPACK decomposes whole: seconds, and 32 MiB in float64
-FLOOR = 1e-5  # of the largest singular value
-BLOCK_BYTES = 128 << 20  # of float64 that is whitened at once
+SMALL = 1 << 22  # entries, 2M * N, up to which LAPACK is used directly: seconds, and 32 MiB in float64
+FLOOR = 1e-5  # smallest singular value, relative to the largest
+BLOCK_BYTES = 128 << 20  # of float64 numbers that are whitened at once
 
 
 def silent(stage: str, share: float | None) -> None:
-    """Report to nobody."""
+    """Ignore the progress."""
 
 
 def decompose(
     matrix: Complex, weights: NDArray[np.float64] | None = None, least: float = 0.0, report: Report = silent
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Float]:
-    """Decompose a matrix: U (2M, R) and S (R,), float64, V (N, R) float64 or, of large ones, float32.
+    """Decompose a matrix: U (2M, R) and S (R,), float64, V (N, R) float64 or, for large matrices, float32.
 
     Parameters
     ----------
     matrix : (M, N) complex
     weights : (M,), optional
-        Of its rows.
+        Weights of the rows.
     least : float
-        Singular values up to this are not wanted, and may be left out.
+        Singular values up to this one are not needed and may be left out.
     report : callable
-        Told how far it is.
+        Called with the progress.
 
     Raises
     ------
     InputError
-        When all rows are zero, or no singular value is above ``least``.
+        If all rows are zero, or if no singular value is above ``least``.
     """
     whitener = _Whitener(matrix, np.ones(len(matrix)) if weights is None else weights)
     if whitener.rows * whitener.voxels <= SMALL:
@@ -86,7 +87,7 @@ class _Whitener:
 def _of_rows(
     whitener: _Whitener, least: float, report: Report
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Float]:
-    """Decompose by the Gram matrix of the rows, where they are fewer."""
+    """Decompose by the Gram matrix of the rows, if rows are fewer than voxels."""
     gram = np.zeros((whitener.rows, whitener.rows), order="F")
     for voxels in _parts(whitener.voxels, whitener.rows, "Gram matrix", report):
         _add_square(gram, whitener(voxels=voxels).T)
@@ -100,7 +101,7 @@ def _of_rows(
 def _of_voxels(
     whitener: _Whitener, least: float, report: Report
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], Float]:
-    """Decompose by the Gram matrix of the voxels, where these are fewer."""
+    """Decompose by the Gram matrix of the voxels, if voxels are fewer than rows."""
     gram = np.zeros((whitener.voxels, whitener.voxels), order="F")
     for rows in _parts(whitener.half, 2 * whitener.voxels, "Gram matrix", report):
         _add_square(gram, whitener(rows))
@@ -125,7 +126,7 @@ def _add_square(gram: NDArray[np.float64], block: NDArray[np.float64]) -> None:
     """Add ``block^T block`` to the lower triangle, in place."""
     from scipy.linalg.blas import dsyrk
 
-    # BLAS wants Fortran's order: an array in C's order is the transpose of one.
+    # BLAS requires Fortran order; an array in C order is the transpose of an array in Fortran order.
     columns, transposed = (block, 1) if block.flags.f_contiguous else (block.T, 0)
     dsyrk(1.0, columns, beta=1.0, c=gram, trans=transposed, lower=1, overwrite_c=1)
 
@@ -137,7 +138,7 @@ def _eigenvectors(
     from scipy.linalg import eigh
 
     report("eigenvectors", None)
-    largest = float(gram.diagonal().max())  # the largest eigenvalue is no smaller
+    largest = float(gram.diagonal().max())  # a lower bound of the largest eigenvalue
     if not largest > 0:
         return np.empty(0), np.empty((len(gram), 0))
     lowest = max(least**2, FLOOR**2 * largest)
@@ -146,5 +147,5 @@ def _eigenvectors(
     s = np.sqrt(squares[::-1])
     keep = int((s > FLOOR * s[0]).sum()) if len(s) else 0
     report("eigenvectors", 1.0)
-    # A copy: behind the view stands a matrix as large as the Gram matrix.
+    # A copy, because a view would keep a matrix as large as the Gram matrix in memory.
     return s[:keep].copy(), np.ascontiguousarray(vectors[:, ::-1][:, :keep])

@@ -1,4 +1,4 @@
-"""Calibrations as people want to know them."""
+"""Descriptions of calibrations for users."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def described(calibration: "Calibration") -> dict[str, Any]:
-    """What a person wants to know of a calibration."""
+    """The main facts of a calibration, for users."""
     facts, used = calibration.facts, calibration.frequencies[calibration.selection.any(axis=0)]
     size = " x ".join(f"{1e3 * length:.4g}" for length in calibration.field_of_view)
     best, candidates = facts.get("best_snr"), facts.get("candidate_rows")

@@ -1,12 +1,12 @@
-"""Every error this package raises on purpose.
+"""Every error that this package raises on purpose.
 
-The message of each says what was wrong, where, and what was expected; the command line prints it as it stands
-and exits with code 2. Anything else that escapes is a bug.
+Each message says what was wrong, where, and what was expected. The command line prints the message unchanged and exits
+with code 2. Any other exception is a bug.
 """
 
 
 class MPIFastError(Exception):
-    """Base class of all errors the package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class InputError(MPIFastError, ValueError):
@@ -14,7 +14,7 @@ class InputError(MPIFastError, ValueError):
 
 
 class OutputError(MPIFastError, OSError):
-    """A file cannot be written, though nothing is wrong with its name: the disk is full, or a quota is used up."""
+    """A file cannot be written although its name is valid: the disk is full, or a quota is used up."""
 
 
 class FileFormatError(MPIFastError):
@@ -26,11 +26,11 @@ class MismatchError(MPIFastError):
 
 
 class DeviceError(MPIFastError):
-    """A GPU, or what is needed to use one, is missing, exhausted or lost."""
+    """A GPU, or software needed to use one, is missing, out of memory or lost."""
 
 
 class LiveError(MPIFastError):
-    """A live stream cannot take a frame: too many wait already, it is closed, or it has failed."""
+    """A live stream cannot take a frame: too many frames wait, the stream is closed, or it has failed."""
 
 
 class ModelError(MPIFastError):
@@ -38,8 +38,8 @@ class ModelError(MPIFastError):
 
 
 class MPIFastWarning(UserWarning):
-    """Something that the result depends on was decided, or is doubtful; the command line prints it as a note."""
+    """The result depends on an automatic decision or on a doubtful value; the command line prints it as a note."""
 
 
 class FileWarning(MPIFastWarning):
-    """Something in a file is odd, but may be meant: frames of zeros, say."""
+    """A file contains something unusual that may be intended, such as frames of zeros."""

@@ -1,9 +1,9 @@
-"""Simulated measurements as a scanner delivers them: calibration scans and frames, with noise and background.
+"""Simulated measurements: calibration scans and frames, with noise and background, as from a scanner.
 
 `measure_matrix` moves a delta sample through a `Scanner`, with background scans in between; `Receiver` measures
-phantoms; `save_matrix` and `save_frames` write what they deliver as MDF files. Spectra are (C, K', frames) where they
-belong to a matrix and (frames, C, K') elsewhere, as MDF files have them. K' are all K frequencies where a matrix of
-them fits `MATRIX_BYTES`, as planes' do; of larger ones, as volumes', the strongest are kept.
+phantoms; `save_matrix` and `save_frames` write their results as MDF files. As in MDF files, spectra are (C, K', frames)
+in a matrix and (frames, C, K') elsewhere. K' are all K frequencies if the matrix fits `MATRIX_BYTES`, as for planes.
+Larger matrices, as for volumes, keep only the strongest frequencies.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,26 +24,26 @@ Spectra = NDArray[np.complex64]
 BACKGROUND_EVERY, BACKGROUND_BLOCK = 19, 2  # voxels between two background scans, and frames of each scan
 CHUNK = 64  # frames simulated at once
 FEED_THROUGH = 5.0  # strength of the empty scanner's signal, in noise deviations
-MATRIX_BYTES = 512 << 20  # of the frequencies that are kept of a matrix: 3262 of 19^3 voxels and three channels
-NOISE_BYTES = 256 << 20  # simulated at once
-SURVEY = 11  # voxels per axis of a volume that show how strong a row is
+MATRIX_BYTES = 512 << 20  # limit of a matrix, 3262 frequencies with 19^3 voxels and three channels
+NOISE_BYTES = 256 << 20  # noise simulated at once
+SURVEY = 11  # voxels per axis of a volume from which the strength of a row is estimated
 
 
 @dataclass(frozen=True)
 class MeasuredMatrix:
-    """A system matrix as measured, and what a real scanner does not tell: its true value.
+    """A measured system matrix, together with its true value, which is unknown for a real scanner.
 
     Attributes
     ----------
     scanner : Scanner
     frequency_index : (K',) int
-        Which of the scanner's frequencies are in the matrix.
+        Indices of the scanner's frequencies in the matrix.
     truth : (C, K', N) complex64
-        Without noise or background.
+        True matrix, without noise or background.
     foreground, background : (C, K', N), (C, K', B) complex64
         Spectra with and without the delta sample.
     foreground_index, background_index : (N,), (B,) int
-        When each was acquired, counted over all frames.
+        Position of each frame in the order of acquisition.
     """
 
     scanner: Scanner
@@ -56,7 +56,7 @@ class MeasuredMatrix:
 
     @property
     def frequencies(self) -> NDArray[np.float64]:
-        """Those of the matrix, (K',) in Hz."""
+        """Frequencies of the matrix, (K',) in Hz."""
         return self.scanner.frequencies[self.frequency_index]
 
     def calibrate(self, rows: RowFilter = RowFilter()) -> Calibration:  # noqa: B008 (frozen)
@@ -85,7 +85,7 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
     ----------
     scanner : Scanner
     snr_db : float
-        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz; InputError if it is no number.
+        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz; InputError if not a number.
     rng : numpy Generator
     """
     if not np.isfinite(snr_db):
@@ -113,11 +113,11 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
 
 
 def row_strength(scanner: Scanner) -> NDArray[np.float64]:
-    """Root mean square of each row over the voxels, (C, K) in V; fine volumes are surveyed at fewer voxels."""
+    """Root mean square of each row over the voxels, (C, K) in V; for fine volumes at a subset of the voxels."""
     if scanner.dimensions == 3 and max(scanner.grid) > SURVEY:
         grid = tuple(min(count, SURVEY) for count in scanner.grid)
         voxel_size = tuple(size / count for size, count in zip(scanner.field_of_view, grid, strict=True))
-        # As much tracer in a voxel as before.
+        # The amount of tracer in a voxel stays the same.
         concentration = scanner.concentration * scanner.sample_volume / float(np.prod(voxel_size))
         scanner = replace(scanner, grid=grid, voxel_size=voxel_size, concentration=concentration, sub_voxels=1)
     strength = np.empty((len(scanner.receive.resonance), len(scanner.frequencies)))
@@ -129,7 +129,7 @@ def row_strength(scanner: Scanner) -> NDArray[np.float64]:
 def kept_frequencies(
     scanner: Scanner, merit: NDArray[np.float64], matrix_bytes: int | None = None
 ) -> NDArray[np.int64]:
-    """Frequencies of which a matrix is kept, ascending: all, or those whose best row has the highest merit (C, K)."""
+    """Frequencies to keep in a matrix, ascending: all, or those whose best row has the highest merit (C, K)."""
     channels, count = merit.shape
     matrix_bytes = MATRIX_BYTES if matrix_bytes is None else matrix_bytes
     limit = max(1, matrix_bytes // (8 * channels * int(np.prod(scanner.grid))))
@@ -145,8 +145,8 @@ def noisy(
 ) -> tuple[Spectra, Spectra]:
     """Measure a matrix and background frames with white noise: foreground (C, K', N) and background (C, K', B).
 
-    The noise of a row has the ``deviation`` (C, K'); the indices say which of the noise's frames are which. Some rows
-    at once keep memory small.
+    The noise of a row has the ``deviation`` (C, K'); the indices assign the frames of the noise. Rows are processed in
+    parts to save memory.
     """
     channels, count, _ = truth.shape
     total = len(foreground_index) + len(background_index)
@@ -170,17 +170,17 @@ class Receiver:
     matrix : MeasuredMatrix
         Signals come from its true value.
     selection : (C, K') bool
-        The rows over which the SNR is meant: those of a calibration.
+        Rows that define the SNR, those of a calibration.
     snr_db : float
         ``20 log10(||signal|| / ||noise||)`` over these rows, exactly, in every frame (in a typical one if ``steady``);
-        InputError if it is no number.
+        InputError if not a number.
     rng : numpy Generator
     kind : str
-        See `noise.complex_noise`. ``drift`` wanders within each call of `frames`.
+        See `noise.complex_noise`. With ``drift`` the feed-through changes within each call of `frames`.
     feed_through : bool
-        Add the constant signal of the empty scanner, which background frames let one subtract.
+        Add the constant signal of the empty scanner, which can be subtracted with background frames.
     steady : bool
-        Give all frames the noise of a typical one of the first, as a scanner does, and not each its own.
+        Give all frames the same noise level, that of a typical first frame, as a scanner does.
     """
 
     def __init__(
@@ -202,7 +202,7 @@ class Receiver:
         self.frequency_index = matrix.frequency_index
         self._profile = np.broadcast_to(noise_profile(self.scanner)[self.frequency_index], selection.shape)
         self._steady = steady
-        self._level = 0.0  # noise deviation per row of the last frames
+        self._level = 0.0  # noise deviation per row in the last frames
         pattern = complex_noise((1, *selection.shape), rng)[0] * FEED_THROUGH
         self._pattern = pattern if feed_through else np.zeros_like(pattern)
         self._empty: Spectra | None = None
@@ -213,7 +213,7 @@ class Receiver:
         noise = complex_noise(signals.shape, self._rng, self._kind, self._profile)
         loudness = np.linalg.norm(signals[:, self._selection], axis=1)
         scale = self._amplitude * loudness / np.linalg.norm(noise[:, self._selection], axis=1)
-        if self._empty is None:  # as strong as the noise of a typical frame
+        if self._empty is None:  # its strength is that of the noise in a typical frame
             self._level = float(np.median(scale))
             self._empty = (self._level * self._pattern).astype(np.complex64)
         if self._steady:
@@ -221,7 +221,7 @@ class Receiver:
         return np.asarray(signals + scale[:, None, None] * noise + self._empty, dtype=np.complex64)
 
     def background(self, count: int) -> Spectra:
-        """Measure nothing, with a typical frame's noise: (count, C, K') complex64; InputError before any `frames`."""
+        """Measure background frames with typical noise: (count, C, K') complex64; InputError before any `frames`."""
         if self._empty is None:
             raise InputError("background: measure frames first, whose noise level it takes")
         noise = complex_noise((count, *self._selection.shape), self._rng, self._kind, self._profile)
@@ -232,7 +232,7 @@ class Receiver:
 
 
 def acquisition_of(scanner: Scanner) -> Acquisition:
-    """How a simulated scanner acquires, in MDF's words."""
+    """Acquisition parameters of a simulated scanner in terms of MDF."""
     gx, gy = scanner.gradient[:2]
     gz = scanner.gradient[2] if scanner.dimensions == 3 else -gx - gy
     return Acquisition(
@@ -251,7 +251,7 @@ def acquisition_of(scanner: Scanner) -> Acquisition:
 
 
 def metadata_of(scanner: Scanner, description: str = "") -> Metadata:
-    """Who measured what, where there is nobody."""
+    """Metadata of a simulated measurement."""
     return Metadata(
         description=description,
         simulation=True,
@@ -263,7 +263,7 @@ def metadata_of(scanner: Scanner, description: str = "") -> Metadata:
 
 
 def save_matrix(path: str | Path, matrix: MeasuredMatrix, description: str = "") -> None:
-    """Write a measured matrix as an MDF system matrix, background frames where they were acquired."""
+    """Write a measured matrix as an MDF system matrix, with background frames in the order of acquisition."""
     scanner = matrix.scanner
     nx, ny, nz = (*scanner.grid[::-1], 1)[:3]
     dx, dy, dz = (*scanner.voxel_size[::-1], scanner.sample_height)[:3]
@@ -282,7 +282,7 @@ def save_matrix(path: str | Path, matrix: MeasuredMatrix, description: str = "")
 
 
 def _selection(scanner: Scanner, frequency_index: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Frequencies as MDF files name them: none if all are stored."""
+    """Selection of frequencies for an MDF file; None if all are stored."""
     return frequency_index if len(frequency_index) < len(scanner.frequencies) else None
 
 
@@ -304,18 +304,18 @@ def save_frames(
     receiver : Receiver
     images : (F, *grid)
     background : int
-        Background frames to measure; without any the file says that it is background-corrected.
+        Number of background frames; with 0 the file states that it is background-corrected.
     time_domain : bool
         Store samples in V rather than spectra.
     description : str
-        Kept in the file.
+        Stored in the file.
     report : callable
         Called with the number of frames just measured.
 
     Raises
     ------
     InputError
-        Samples are wanted of a matrix that holds some frequencies only.
+        If samples are requested from a matrix with a selection of frequencies.
     """
     scanner = receiver.scanner
     index = _selection(scanner, receiver.frequency_index)

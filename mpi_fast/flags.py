@@ -1,4 +1,4 @@
-"""What may be wrong with a frame, as bits of a number; and what can be told from its samples alone."""
+"""Faults of a frame, as bits of a number, and the faults that its samples alone show."""
 
 from enum import IntFlag
 from typing import Any
@@ -8,29 +8,29 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 
-RUN = 3  # equal samples in a row that make a plateau
-# Samples at a plateau are so many times as many as in the step below it: what is rounded to a few digits has plateaus
-# at the top of every sine, but no more of them than two or three times the next digit's.
+RUN = 3  # this many equal samples in a row make a plateau
+# A plateau has this many times more samples than the next digitisation step. Coarse rounding also makes plateaus at the
+# top of every sine, but with only two or three times as many samples as the next digit.
 CROWD = 8
 
 
 class Flag(IntFlag):
-    """What is found of one frame; `Reconstruction.flags` holds the sum."""
+    """Faults of one frame; `Reconstruction.flags` holds their sum."""
 
     BAD = 1
-    """NaN, Inf or numbers too large to compute with: no image can be made, NaN stands for it."""
+    """NaN, Inf or numbers too large to compute with: the image is NaN."""
     CLIPPED = 2
     """Samples stay at a channel's largest or smallest value: the receiver was overdriven, the image is wrong."""
     EMPTY = 4
     """Noise alone explains the signals: the image is zero."""
     FOREIGN = 8
-    """The signals do not belong to the calibration: for itself, or by the verdict over the frames so far."""
+    """The signals do not fit the calibration, judged by this frame alone or by the verdict over all frames so far."""
     DEAD = 16
-    """A channel that the calibration uses is silent: zero, or one value all the time."""
+    """A channel that the calibration uses is silent: zero, or constant."""
 
 
 def is_strict(on_bad_frame: str) -> bool:
-    """Whether ``stop`` was asked for rather than ``mark``; InputError for anything else."""
+    """Whether the option is ``stop`` rather than ``mark``; raises InputError for anything else."""
     if on_bad_frame not in ("mark", "stop"):
         raise InputError(f"on bad frame '{on_bad_frame}': expected mark or stop")
     return on_bad_frame == "stop"
@@ -47,9 +47,9 @@ def of_samples(samples: NDArray[Any], used: NDArray[np.bool_]) -> NDArray[np.uin
     Parameters
     ----------
     samples : (F, C, V) real
-        As stored: any processing smoothes a plateau.
+        Samples as stored, because any processing smoothes a plateau.
     used : (C,) bool
-        Channels that matter.
+        Channels that the calibration uses.
     """
     with np.errstate(invalid="ignore"):
         steady = (samples == samples[..., :1]).all(axis=2)
@@ -82,9 +82,9 @@ def _clipped(samples: NDArray[Any], top: bool = True) -> NDArray[np.bool_]:
 
 
 def _is_crowded(values: NDArray[np.float64], extreme: float) -> bool:
-    """Whether far more values are at the extreme than within the next step of the values' resolution.
+    """Whether far more values are at the extreme than within the next digitisation step.
 
-    Where more than half of all are, the signal rests: between pulses, or within one digit of the converter.
+    If more than half of all values are, the signal is at rest: between pulses, or within one digit of the converter.
     """
     distance = np.sort(np.abs(values - extreme))
     steps = np.diff(distance)

@@ -1,9 +1,9 @@
-"""How well images of a calibration are expected to be, before any frame was measured: frames simulated through it.
+"""Expected quality of images with a calibration, before any frame is measured: frames simulated through its matrix.
 
-Phantoms of families that training never sees, signals ``S V^T x`` of this very calibration with white noise in the
-whitened rows, reconstructed as any frame is, and compared with the truth. So it says what the network makes of what the
-scanner measures, where the matrix is right: errors of the calibration itself, and whatever changed since it was
-measured, come on top.
+The phantoms are of families that are not used in training. Their signals ``S V^T x`` are computed with this
+calibration, with white noise in the whitened rows, reconstructed like any frame, and compared with the truth. The
+forecast assumes that the matrix is right: errors of the calibration itself, and changes of the scanner since, come in
+addition.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,22 +21,22 @@ from mpi_fast.metrics import coverage, psnr
 from mpi_fast.reconstructor import Reconstructor
 
 SNRS_DB = 15.0, 25.0, 35.0
-VOXELS = 60_000  # of all phantoms of an SNR: seconds
-FEWEST, TURNS = 3, 3  # phantoms, and turns of the families at most
+VOXELS = 60_000  # of all phantoms of an SNR together; takes seconds
+FEWEST, TURNS = 3, 3  # least number of phantoms, and most rounds over the families
 INTERVAL = 0.95
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What to expect of images at one SNR, over so many phantoms.
+    """Expected quality of images at one SNR, over some phantoms.
 
     Attributes
     ----------
     snr_db : float
-        ``20 log10(||signal|| / ||noise||)`` over the whitened rows of each frame; as `reconstruct` reports it.
+        ``20 log10(||signal|| / ||noise||)`` over the whitened rows of each frame, as `reconstruct` reports it.
     phantoms : int
     psnr_db, worst_db, best_db : float
-        Mean, smallest and largest PSNR over them, the peak being the true maximum.
+        Mean, smallest and largest PSNR over the phantoms; the peak is the true maximum.
     held : float
         Share of the voxels whose true value is within the 95 % interval.
     """
@@ -57,19 +57,19 @@ def forecast(
     phantoms: int | None = None,
     seed: int = 0,
 ) -> Iterator[Forecast]:
-    """Simulate frames of a calibration, reconstruct them, and say how close the images are, SNR by SNR.
+    """Simulate frames of a calibration, reconstruct them, and compare the images with the truth, for each SNR.
 
     Parameters
     ----------
     calibration : Calibration
     snrs_db : sequence of float
-        Every SNR sees the same phantoms.
+        SNRs to simulate, all with the same phantoms.
     model : str or Path
         Bundle; see `Reconstructor`.
     phantoms : int, optional
-        By default as many as have some 60 000 voxels: 21 of most planes, 3 of large volumes.
+        By default as many as have about 60 000 voxels together: 21 for most planes, 3 for large volumes.
     seed : int
-        Of phantoms and noise.
+        Seed of phantoms and noise.
 
     Yields
     ------
@@ -78,9 +78,9 @@ def forecast(
     Raises
     ------
     InputError
-        For an SNR that is no number, no phantoms, and a grid on which these show nothing.
+        For an SNR that is not a number, for zero phantoms, and for a grid on which phantoms are invisible.
     MPIFastError
-        As `Reconstructor` for the model.
+        For the model, as `Reconstructor`.
     """
     families = len(heldout.families(len(calibration.grid)))
     count = int(np.clip(VOXELS // calibration.num_voxels, FEWEST, TURNS * families)) if phantoms is None else phantoms
@@ -89,7 +89,7 @@ def forecast(
     sizes = [abs(length) / n for length, n in zip(calibration.field_of_view, calibration.grid, strict=True)]
     aspect = [size / sizes[-1] for size in sizes[:-1]]
     truth = heldout.phantoms(count, [seed, 0], calibration.grid, aspect)
-    truth = truth[truth.reshape(count, -1).any(axis=1)]  # on a line of voxels some have nothing to show
+    truth = truth[truth.reshape(count, -1).any(axis=1)]  # on a line of voxels some phantoms are empty
     if not len(truth):
         raise InputError(f"{shown(calibration.grid)} voxels: no phantom has anything to show on so few")
     reconstructor = Reconstructor(calibration, model, inspect=False)
@@ -103,10 +103,10 @@ def forecast(
 def simulated(
     calibration: Calibration, images: NDArray[np.float32], snr_db: float, rng: np.random.Generator
 ) -> NDArray[np.complex64]:
-    """Selected rows (F, M) that images (F, *grid) would give, with noise at exactly this SNR over the whitened rows."""
+    """Selected rows (F, M) of images (F, *grid), with noise at exactly this SNR over the whitened rows."""
     y = (images.reshape(len(images), -1) @ calibration.basis) * calibration.singular_values
     weights = calibration.weights
-    # The projection is U^T W, so U y is its transpose's product, whitened once more than the rows are.
+    # The projection is U^T W, so its transpose applied to y gives W U y, which has the weights W once too often.
     signals = (y @ calibration.projection).conj() / weights
     noise = rng.standard_normal((2, *signals.shape))
     noise = noise[0] + 1j * noise[1]

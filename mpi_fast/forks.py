@@ -1,4 +1,4 @@
-"""What threads of the parent hold when a process forks must not hold up the child, in which they do not exist."""
+"""Reset locks in a forked child process, because threads of the parent that hold them do not exist there."""
 
 import ctypes
 import os
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Forking(Protocol):
-    """What has threads or locks of its own."""
+    """An object with its own threads or locks."""
 
     def after_fork(self) -> object:
-        """Make locks anew; return what needs threads of the parent, which is never used or freed again."""
+        """Make new locks; return objects that need threads of the parent, which are never used or freed again."""
         ...
 
 
@@ -18,15 +18,15 @@ _living: "weakref.WeakSet[Forking]" = weakref.WeakSet()
 
 
 def renew_in_children(one: Forking) -> None:
-    """Have `Forking.after_fork` called in processes that fork from this one, for as long as the object lives."""
+    """Call `Forking.after_fork` in forked child processes, as long as the object exists."""
     _living.add(one)
 
 
 def _after_fork() -> None:
     for one in list(_living):
-        # Freeing a network's session waits for its threads, which would be for ever: it keeps a reference to itself.
+        # Freeing a network's session would wait for its missing threads for ever, so a reference keeps it alive.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one.after_fork()))
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
+if hasattr(os, "register_at_fork"):  # not available on Windows
     os.register_at_fork(after_in_child=_after_fork)

@@ -1,7 +1,7 @@
-"""Frozen graphs: which of a bundle's is that of a calibration.
+"""Find the frozen graph of a calibration in a bundle.
 
-A frozen graph has one scanner inside: with any other it would make wrong images without a word. So the manifest has the
-hash of the calibration that it was made for, over all that a frame meets on its way.
+A frozen graph contains one scanner; with another scanner it would silently make wrong images. The manifest therefore
+has a hash of its calibration, over everything that affects a frame.
 """
 
 import hashlib
@@ -33,18 +33,18 @@ def frozen_for(bundle: Bundle, calibration: Calibration, precision: str, evaluat
     bundle : Bundle
         An opened bundle.
     calibration : Calibration
-        Of the frames.
+        Calibration of the frames.
     precision : str
-        ``fp16`` takes the graph with float16 inside where there is one; anything else the one in float32.
+        ``fp16`` selects the graph with float16 inside, if there is one; anything else the graph in float32.
     evaluations : int
-        Of the network, which a frozen graph has inside.
+        Number of network evaluations, which is fixed in a frozen graph.
 
     Raises
     ------
     MismatchError
-        When there is none, or it is for another calibration or number of evaluations.
+        If there is none, or if it is for another calibration or number of evaluations.
     ModelError
-        When the manifest's list of them is damaged.
+        If the list in the manifest is damaged.
     """
     try:
         there = {

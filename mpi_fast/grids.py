@@ -1,4 +1,4 @@
-"""Grids: as people read them, and what the network takes them for."""
+"""Grids as texts, and which of them are planes."""
 
 from collections.abc import Iterable
 

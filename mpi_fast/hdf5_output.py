@@ -1,8 +1,8 @@
-"""HDF5 files to write: where the disk is full that is one error, and HDF5 itself never knows.
+"""Write HDF5 files so that a full disk gives one error and does not disturb HDF5.
 
-HDF5 cannot close a file whose last parts it cannot write: it keeps it open, fails again with whatever is done next, and
-crashes at the end of the process. So it writes through `_Sink`, which remembers the first failure and, from then on,
-takes everything and stores nothing on the disk. What raises the failure is `OutputFile`, as soon as it is asked.
+HDF5 cannot close a file if it cannot write the last parts. It keeps the file open, fails again at the next operation,
+and crashes at the end of the process. So it writes through `_Sink`, which stores the first failure, and from then on
+accepts everything without writing to the disk. `OutputFile` raises the failure at the next check.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class OutputFile(h5py.File):  # type: ignore[misc]
     Parameters
     ----------
     path : str or Path
-        Created, or emptied.
+        File to create or overwrite.
     options
-        Of `h5py.File`.
+        Options of `h5py.File`.
 
     Raises
     ------
     OSError
-        Where the block ends, and on `check`: what stopped the first write that failed. Everything after it is lost;
-        remove the file.
+        At the end of the block, and by `check`: the error of the first failed write. Later data are lost, so the file
+        must be removed.
     """
 
     def __init__(self, path: str | Path, **options: Any) -> None:
@@ -44,22 +44,22 @@ class OutputFile(h5py.File):  # type: ignore[misc]
             raise
 
     def __enter__(self) -> Self:
-        # Ctrl+C waits while HDF5 calls back or writes, which would lose the exception, now and then.
+        # Ctrl+C waits while HDF5 calls back or writes, which might lose the exception.
         self._signals = ending_signals([signal.SIGINT], insist=False)
         self._signals.__enter__()
         return self
 
     def check(self) -> None:
-        """Raise what stopped the first write that failed, if any did, or the signal that came meanwhile."""
+        """Raise the error of the first failed write, or the signal that arrived meanwhile, if any."""
         raise_waiting()
         if self._sink.failure is not None:
             raise self._sink.failure
 
     def close(self) -> None:
-        """Close the file; whether all was written is told by `check`."""
+        """Close the file; use `check` to see whether everything was written."""
         try:
             super().close()
-        except BaseException:  # an interrupt in the middle of it
+        except BaseException:  # an interrupt while the file is closed
             self._sink.abandon()
             super().close()
             raise
@@ -80,12 +80,12 @@ class OutputFile(h5py.File):  # type: ignore[misc]
 
 
 class _Sink:
-    """A file as `h5py` wants it, of which no method fails.
+    """A file object for `h5py` whose methods never fail.
 
     Attributes
     ----------
     failure : OSError, or None
-        What stopped the first write that failed. What was written since is kept in memory, for HDF5 may read it.
+        Error of the first failed write. Later data are kept in memory, because HDF5 may read them.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -114,7 +114,7 @@ class _Sink:
             try:
                 self._raw.seek(start)
                 written = 0
-                while written < size:  # a disk that is nearly full takes a part
+                while written < size:  # a nearly full disk may accept only a part
                     written += self._raw.write(data[written:])
             except OSError as error:
                 self.failure = error
@@ -158,7 +158,7 @@ class _Sink:
 
     @uninterrupted
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing, because nothing is buffered."""
 
     def close(self) -> None:
         self._raw.close()

@@ -1,8 +1,8 @@
-"""Scanners and phantoms that training has never seen: what methods are compared on.
+"""Held-out scanners and phantoms, which are not used in training, to compare methods.
 
 Three scanners differ from each other in particles, gradient, drive amplitude, receive chain, calibration noise and
-number of rows; the third lies outside the range that training draws from (smaller gradient coverage, larger particles,
-a sharp resonance). A fourth one is of volumes. Each may have any grid over its field of view, see `HeldOut.on`. The
+number of rows; the third lies outside the range of the training (smaller gradient coverage, larger particles, a sharp
+resonance). A fourth scanner is for volumes. Each may have any grid over its field of view, see `HeldOut.on`. The
 phantom families are those of OpenMPI and of `phantoms.unseen`.
 """
 
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A scanner, how noisy its calibration is, and how often background was taken."""
+    """A scanner, with the noise of its calibration and the interval of its background scans."""
 
     name: str
     scanner: Scanner
@@ -33,9 +33,9 @@ class HeldOut:
     seed: int
 
     def on(self, grid: tuple[int, ...]) -> "HeldOut":
-        """The same scanner with other voxels, as many as ``grid`` says, in the same field of view.
+        """The same scanner with another grid over the same field of view.
 
-        The delta sample is as large as a voxel, and measured as long as makes as many rows usable as before.
+        The delta sample is as large as a voxel, and the measuring time keeps the number of usable rows the same.
         """
         scanner = self.scanner
         if len(grid) != scanner.dimensions or min(grid) < 1:
@@ -48,7 +48,7 @@ class HeldOut:
     def measure_matrix(self, matrix_bytes: int = MATRIX_BYTES) -> MeasuredMatrix:
         """Measure the scanner's system matrix with white noise, background scans and a constant feed-through.
 
-        Of one larger than so many bytes the strongest frequencies are kept.
+        A matrix larger than ``matrix_bytes`` keeps only its strongest frequencies.
         """
         scanner, rng = self.scanner, np.random.default_rng(self.seed)
         strength = np.where(scanner.frequencies >= 80e3, row_strength(scanner), 0.0)
@@ -151,7 +151,7 @@ def phantoms(
     aspect: float | Sequence[float] = 1.0,
     concentrations: tuple[float, float] = (0.05, 2.0),
 ) -> Array:
-    """Held-out phantoms, families in turn, each of random overall concentration: (count, *grid) float32.
+    """Held-out phantoms, families in turn, with random overall concentrations: (count, *grid) float32.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ def phantoms(
     grid, aspect
         See `phantoms.generate`.
     concentrations : (low, high)
-        Of the brightest parts, relative to the delta sample, even in the logarithm.
+        Range of the largest concentration, relative to the delta sample, uniform in the logarithm.
     """
     rng = np.random.default_rng(seed)
     canvas = Canvas.of_grid(grid, aspect)

@@ -1,4 +1,4 @@
-"""Which frames are to be believed: flags for each, and the verdict over all."""
+"""Tests of frames: flags for each frame, and the verdict over all."""
 
 import warnings
 from typing import Any
@@ -12,20 +12,20 @@ from mpi_fast.flags import Flag, of_rows
 from mpi_fast.misfit import Misfit, MisfitMeter, RowNoise
 from mpi_fast.verdict import FRAMES, Verdict, foreign_frames
 
-LARGEST = 1e15  # of reduced signals, in noise deviations or so: what is computed of their squares fits float32
+LARGEST = 1e15  # limit of reduced signals, roughly in noise deviations, so that their squares fit float32
 
 
 class Inspection:
-    """Looks at frames of one calibration, before and after they are reconstructed.
+    """Tests frames of one calibration, before and after their reconstruction.
 
     Parameters
     ----------
     calibration : Calibration
     noise : RowNoise, optional
-        What the measurement's background frames show.
+        Noise in the measurement's background frames.
     judge_images : bool
-        Let the images have a say in the verdict, which is meant for those that the packaged network makes: others may
-        leave more of the signals unexplained.
+        Use the images for the verdict. This is meant for the network of the package; images of other networks may leave
+        more of the signals unexplained.
 
     Attributes
     ----------
@@ -48,11 +48,11 @@ class Inspection:
         self._warned = Flag(0)
 
     def restarted(self, noise: RowNoise | None = None) -> "Inspection":
-        """Another one for other frames of the same calibration."""
+        """A new inspection for other frames of the same calibration."""
         return Inspection(self._calibration, noise, judge_images=self._judge_images, meter=self._meter)
 
     def check_signals(self, rows: NDArray[np.complex64]) -> NDArray[np.uint8]:
-        """BAD and DEAD for rows (F, M); bad ones are set to zero there, so that nothing they hold goes anywhere."""
+        """Flags BAD and DEAD for rows (F, M); bad rows are set to zero in place, so that they affect nothing else."""
         bad = unusable_frames(rows, self._calibration)
         rows[bad] = 0
         flags = np.where(bad, np.uint8(Flag.BAD), of_rows(rows, self._channel))
@@ -61,29 +61,28 @@ class Inspection:
     def check_images(
         self, rows: NDArray[np.complex64], image: NDArray[np.floating[Any]], flags: NDArray[np.uint8]
     ) -> tuple[Misfit, NDArray[np.uint8]]:
-        """Misfit, and the flags with EMPTY and FOREIGN, of frames that were reconstructed.
+        """Misfit of reconstructed frames, and flags that now include EMPTY and FOREIGN.
 
         Parameters
         ----------
         rows : (F, M) complex64
         image : (F, N)
         flags : (F,) uint8
-            Of `check_signals`, and of what else is known. Frames that are bad, clipped or dead have no say in the
-            verdict.
+            Flags by `check_signals` and from other sources. Bad, clipped and dead frames do not enter the verdict.
         """
         misfit = self._meter(rows, self._calibration.reduce(rows), image, self.verdict.noise)
         flags = flags.copy()
         readable = (flags & np.uint8(Flag.BAD)) == 0
         flags[readable & ~(image > 0).any(axis=1)] |= np.uint8(Flag.EMPTY)
         foreign = readable & foreign_frames(misfit, self.verdict.noise)
-        heard = np.flatnonzero(flags == 0)
-        foreign[heard] |= self.verdict.add(misfit.of(heard))
+        usable = np.flatnonzero(flags == 0)
+        foreign[usable] |= self.verdict.add(misfit.of(usable))
         flags[foreign] |= np.uint8(Flag.FOREIGN)
         self._warn(flags)
         return misfit, flags
 
     def _warn(self, flags: NDArray[np.uint8]) -> None:
-        """Once for each kind of trouble."""
+        """Warn once for each kind of fault."""
         for flag, text in (
             (Flag.BAD, "NaN, Inf or numbers too large: such frames have no image"),
             (Flag.CLIPPED, "samples stay at a channel's largest or smallest value: the receiver was overdriven"),
@@ -95,7 +94,7 @@ class Inspection:
                 self._warned |= flag
                 warnings.warn(
                     f"{frames.size} of {len(flags)} frames reconstructed together, from number {frames[0]} of these: "
-                    f"{text} (said once; flags tell which frames)",
+                    f"{text} (reported once; the flags mark all such frames)",
                     MPIFastWarning,
                     stacklevel=4,
                 )
@@ -107,7 +106,7 @@ class Inspection:
 
 
 def unusable_frames(rows: NDArray[np.complex64], calibration: Calibration) -> NDArray[np.bool_]:
-    """Which frames of rows (F, M) hold NaN, Inf or numbers too large to compute with."""
+    """Which frames of rows (F, M) contain NaN, Inf or numbers too large to compute with, (F,) bool."""
     with np.errstate(over="ignore", invalid="ignore"):
         size = (np.abs(rows) * calibration.weights).max(axis=1, initial=0.0)
-    return np.asarray(~(size < LARGEST))  # of NaN, too
+    return np.asarray(~(size < LARGEST))  # also true for NaN

@@ -1,8 +1,8 @@
-"""A journal: records that are appended to a file one by one, and are all there after whatever end came.
+"""A journal: records that are appended to a file one by one and survive any end of the process.
 
-The file begins with a line that says what it is. Then come records, each its length and CRC-32 followed by its bytes;
-the first says, as JSON, what the others were made from. A record counts if all of it is there: what a kill, a full disk
-or a power cut left of the last one is cut off when the journal is opened again.
+The file begins with a line that identifies it. Each record consists of its length, its CRC-32 and its bytes. The first
+record describes, as JSON, the origin of the others. Only complete records count: an incomplete last record, left by a
+kill, a full disk or a power cut, is removed when the journal is opened again.
 """
 
 import json
@@ -20,34 +20,34 @@ from mpi_fast.leftovers import lock
 
 MAGIC = b"mpi-fast journal 1\n"
 HEAD = struct.Struct("<QI")
-SYNC = 1.0  # s: a power cut loses the work of so long at most
+SYNC = 1.0  # s; a power cut loses at most the work of this time
 
 
 class Journal:
-    """Records in a file, which this process alone writes.
+    """Records in a file that only this process writes.
 
     Parameters
     ----------
     path : Path
     origin : mapping
-        What the records are made from, as values that JSON knows.
+        Description of the inputs of the records, as JSON values.
     resume : bool
-        Keep the records of a journal of the same origin that is there; otherwise they are dropped.
+        Keep the records of an existing journal of the same origin; otherwise they are dropped.
 
     Attributes
     ----------
     path : Path
     dropped : bool
-        Whether there were records, and `resume` was not asked for.
+        Whether existing records were dropped because of ``resume=False``.
 
     Raises
     ------
     InputError
-        Another process is writing the journal, or what has its name is none.
+        If another process is writing the journal, or if the file is not a journal.
     MismatchError
-        The records that are there are of another origin; the message says what differs.
+        If the existing records have another origin; the message names the difference.
     OutputError
-        The disk is full.
+        If the disk is full.
     """
 
     def __init__(self, path: Path, origin: Mapping[str, Any], *, resume: bool) -> None:
@@ -79,7 +79,7 @@ class Journal:
             yield record
 
     def append(self, record: bytes) -> None:
-        """Add a record, which is there when this returns; `OutputError` if the disk is full, and all others are."""
+        """Append a record; raises OutputError if the disk is full, and then keeps all earlier records."""
         start = self._ends[-1] if self._ends else len(MAGIC)
         self._file.seek(start)
         self._write(HEAD.pack(len(record), zlib.crc32(record)) + record)
@@ -94,7 +94,7 @@ class Journal:
         self._synced = time.monotonic()
 
     def close(self) -> None:
-        """Keep the file."""
+        """Close the file and keep it."""
         try:
             self._cut(self._ends[-1])
             self.sync()
@@ -102,14 +102,14 @@ class Journal:
             self._file.close()
 
     def remove(self) -> None:
-        """The records are not needed any more."""
+        """Remove the file."""
         self.path.unlink(missing_ok=True)
         self._file.close()
 
     def _write(self, content: bytes) -> None:
         with writing_to(self.path):
             view = memoryview(content)
-            while view:  # a disk that is nearly full takes a part
+            while view:  # a nearly full disk may accept only a part
                 view = view[self._file.write(view) :]
 
     def _cut(self, end: int) -> None:
@@ -117,7 +117,7 @@ class Journal:
         self._file.seek(end)
 
     def _read(self, start: int) -> bytes | None:
-        """The record that begins there; None if it is not whole."""
+        """The record at a position; None if it is incomplete."""
         self._file.seek(start)
         head = self._file.read(HEAD.size)
         if len(head) < HEAD.size:
@@ -129,13 +129,13 @@ class Journal:
         return record if len(record) == length and zlib.crc32(record) == checksum else None
 
     def _scan(self) -> list[int]:
-        """Where the records end that are whole."""
+        """End positions of the complete records."""
         self._synced = time.monotonic()
-        begins = self._file.read(len(MAGIC))
-        if begins != MAGIC:
-            if MAGIC.startswith(begins):  # new, or as far as it came
+        first = self._file.read(len(MAGIC))
+        if first != MAGIC:
+            if MAGIC.startswith(first):  # a new file, or one with an incomplete first line
                 return []
-            raise InputError(f"{self.path}: is no journal of mpi-fast: move it away, for its name is needed")
+            raise InputError(f"{self.path}: is not a journal of mpi-fast: move it away, because its name is needed")
         ends, start = [], len(MAGIC)
         while (record := self._read(start)) is not None:
             start += HEAD.size + len(record)
@@ -164,7 +164,7 @@ def _open(path: Path) -> Any:
         if not lock(descriptor):
             file.close()
             raise InputError(f"{path}: another process is writing it")
-        try:  # whoever had the lock may have removed the file meanwhile
+        try:  # another process with the lock may have removed the file meanwhile
             if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 return file
         except FileNotFoundError:

@@ -5,15 +5,15 @@
     L(a) / a = integral of theta(s) exp(-s^2 a^2) ds,    theta(s) = 4 s sum_n exp(-n^2 pi^2 s^2)
 
 The integrand is smooth, so a Gauss-Legendre rule converges exponentially. A Gaussian of a vector's length is a product
-over its components, which is what makes the magnetisation of a whole grid cheap, see `lissajous`.
+over its components, which makes the magnetisation of a whole grid fast to compute, see `lissajous`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LAST = 1.5  # theta(1.5) is 1e-9 of its maximum, and the Gaussians of larger s are narrow besides
-TERMS = np.arange(1.0, 9.0)[:, None]  # of theta's series: either one needs three where it is used
+LAST = 1.5  # theta(1.5) is 1e-9 of its maximum; Gaussians of larger s are also narrow
+TERMS = np.arange(1.0, 9.0)[:, None]  # terms of the series of theta; each series needs three in its range
 
 
 def theta(s: Array) -> Array:

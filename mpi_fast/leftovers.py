@@ -1,8 +1,8 @@
-"""Temporary files of processes that were killed: named so that they are known as such, and removed by the next process.
+"""Remove temporary files of killed processes, which are recognised by their names.
 
-A name holds the host, the process and when that started. While a file is written, its process also holds a lock on it.
-A file is removed only if its host is this one, its process is gone, and nobody holds the lock: containers may share
-the name of a host and number their processes alike.
+A name contains the host, the process and its start time. While a file is written, its process also holds a lock on it.
+A file is removed only if it is of this host, its process has ended, and no process holds the lock. The lock is needed
+because containers may have the same host name and the same process numbers.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # on Windows: the names alone tell
+except ImportError:  # on Windows, where only the names are used
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".mpi-fast-"
@@ -32,7 +32,7 @@ def hidden_name(suffix: str) -> str:
 
 @contextmanager
 def locked_file(path: Path) -> Iterator[None]:
-    """Create an empty file and hold a lock on it: others open it by its name and write."""
+    """Create an empty file and hold a lock on it while other code opens it by its name and writes."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         lock(descriptor)
@@ -42,21 +42,21 @@ def locked_file(path: Path) -> Iterator[None]:
 
 
 def lock(descriptor: int) -> bool:
-    """Take the lock of an open file, which lasts until it is closed; False where another process has it."""
+    """Take the lock of an open file, which lasts until it is closed; False if another process has it."""
     if fcntl is None:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # the file system knows no locks
+    except OSError:  # the file system does not support locks
         return True
     return True
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes of this host left in a folder."""
-    with suppress(OSError):  # of a folder that cannot be listed, and of files that others remove meanwhile
+    """Remove temporary files of killed processes of this host in a folder."""
+    with suppress(OSError):  # for folders that cannot be listed, and files that others remove meanwhile
         for entry in os.scandir(folder):
             match = _NAME.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
             if match and match[1] == _host() and not _alive(int(match[2]), int(match[3])):
@@ -64,7 +64,7 @@ def sweep(folder: Path) -> None:
 
 
 def _remove_unlocked(path: Path) -> None:
-    if path.is_dir():  # which nobody can lock
+    if path.is_dir():  # a folder cannot be locked
         shutil.rmtree(path, ignore_errors=True)
         return
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
@@ -80,20 +80,20 @@ def _host() -> str:
 
 
 def _alive(pid: int, started: int) -> bool:
-    """Whether the process lives that had this number at that time."""
+    """Whether the process with this number and start time still runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's, which is alive
+    except OSError:  # a running process of another user
         pass
     return _started(pid) == started
 
 
 def _started(pid: int) -> int:
-    """When a process started, in the system's ticks since it booted; 0 where that is not told."""
+    """When a process started, in the system's ticks since it booted; 0 if unknown."""
     try:
-        # Behind the name of the program, which is in parentheses and may hold any.
+        # After the name of the program in parentheses, which may contain parentheses itself.
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     except (OSError, ValueError, IndexError):
         return 0

@@ -1,4 +1,4 @@
-"""What the signals say about an image: the linear-Gaussian half of Bayes' rule, exact and cheap.
+"""The likelihood of an image given its signals: the linear-Gaussian part of Bayes' rule, exact and fast.
 
 A frame is reduced to ``y = S V^T x + sigma xi`` (see `calibration`). Combined with a Gaussian ``x ~ N(m, r^2 I)`` it
 gives a Gaussian again, diagonal in V:
@@ -6,12 +6,12 @@ gives a Gaussian again, diagonal in V:
     mean      m + V diag(g) (y - S V^T m),         g = S r^2 / (S^2 r^2 + sigma^2)
     variance  r^2 (1 - diag(V diag(S g) V^T))      per voxel
 
-Two uses, one formula, for images of root-mean-square one (a prior N(0, I)):
+This formula has two uses, both for images of root-mean-square one (a prior N(0, I)):
 
-* m = 0, r one of `WIDTHS`: what the signals say by themselves, and where this scanner sees at all. With it the network
-  begins (`training.network`), and r = 1 is where iterative methods start;
-* m an image that something else made, r how far that is trusted: the proximal step ``argmin ||S V^T x - y||^2 / sigma^2
-  + ||x - m||^2 / r^2``. Each block of the network takes it, and so does plug and play (`methods.plug_and_play`).
+* m = 0, r one of `WIDTHS`: the linear estimate from the signals alone. The network starts with it (`training.network`),
+  and iterative methods start with r = 1;
+* m another estimate of the image, r its uncertainty: the data-consistency (proximal) step ``argmin ||S V^T x - y||^2 /
+  sigma^2 + ||x - m||^2 / r^2``. Each block of the network uses it, and so does plug and play (`methods.plug_and_play`).
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ from mpi_fast.errors import InputError
 
 Array = NDArray[np.float32]
 
-# Standard deviations of the white priors under which the network sees what the signals say, next to that of images of
-# root-mean-square one. Narrow ones trust only what is measured best, wide ones show what the weak components hold.
+# Standard deviations of the white priors for which the network gets linear estimates, relative to images of
+# root-mean-square one. Narrow priors use only the best-measured components, wide ones also show weak components.
 WIDTHS = (1.0, 1 / 9, 1 / 3, 3.0, 9.0)
 
-# Energies in standard deviations of the noise's own energy in y. No frame is scaled as if its signals had less than
-# the first, so that one without particles is scaled by its noise, not by the accident of what is left. A frame with
-# less than the second is empty, one with more than the third holds signal.
+# Energies of the signal in y, in standard deviations of the energy of noise. The first is the minimum for the scale, so
+# that a frame without particles is scaled by its noise rather than by a random remainder. A frame with less than the
+# second is empty; one with more than the third certainly contains signal.
 DETECTION = 2.0
 EMPTY, CERTAIN = 5.0, 8.0
 # Phantoms are smoother than white noise, so their signals are stronger: an image of root-mean-square one has about the
@@ -38,17 +38,17 @@ SIGNAL_PER_IMAGE = 2.0
 
 
 def signal_scale(y: NDArray[np.floating], singular_values: NDArray[np.floating], noise: Array) -> Array:
-    """Root-mean-square of the image behind each frame, roughly, from the energy of its reduced signals.
+    """Estimate the root-mean-square of each frame's image from the energy of its reduced signals.
 
-    ``E ||y||^2 = s^2 sum(S^2) + R sigma^2`` for a white image of variance s^2; solved for s, floored at the noise. It
-    need not be exact: training scales its images by the same rule.
+    ``E ||y||^2 = s^2 sum(S^2) + R sigma^2`` for a white image of variance s^2; solved for s, with a minimum given by
+    the noise. It need not be exact, because training scales its images by the same rule.
 
     Parameters
     ----------
     y : (F, R)
         Reduced signals.
     singular_values : (R,)
-        Of the calibration.
+        Singular values of the calibration.
     noise : (F,)
         Noise standard deviation of each frame.
 
@@ -63,10 +63,10 @@ def signal_scale(y: NDArray[np.floating], singular_values: NDArray[np.floating],
 
 
 def signal_presence(y: NDArray[np.floating], noise: Array) -> Array:
-    """How sure it is that frames hold any signal: 0 for what noise alone explains, 1 beyond doubt, (F,) float32.
+    """Evidence of signal in frames: 0 if noise alone explains them, 1 beyond doubt, (F,) float32.
 
-    The energy of noise in y is ``sigma^2 chi^2(R)``, so of frames without particles all but one in many thousands get
-    exactly 0. Frames of interest are far above: one of 350 rows and rank 150 has 1 from an SNR of -7 dB.
+    The energy of noise in y is ``sigma^2 chi^2(R)``, so frames without particles get exactly 0, except one
+    in many thousands. Useful frames are far above: one of 350 rows and rank 150 has 1 from an SNR of -7 dB.
     """
     presence = (_excess_energy(y, noise) - EMPTY) / (CERTAIN - EMPTY)
     return np.asarray(np.clip(presence, 0.0, 1.0), dtype=np.float32)

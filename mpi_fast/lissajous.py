@@ -1,17 +1,17 @@
-"""Spectra of the magnetisation that a Lissajous trajectory makes, from harmonics instead of samples over time.
+"""Spectra of the magnetisation for a Lissajous trajectory, from harmonics instead of samples over time.
 
 With the Langevin function as a sum of Gaussians (`langevin`), the relative magnetisation along axis d is
 
     M_d(r, t) = sum_q w_q u_d exp(-e_q u_d^2) prod_(c != d) exp(-e_q u_c^2)
     u_d(r, t) = beta (G_d r_d + A_d cos(2 pi f_d t))
 
-whose factors know one coordinate and one drive frequency each. Factor d repeats after D_d samples (the divider of its
-frequency), so a short FFT gives its harmonics, and the spectrum at frequency k sums their products over all mixtures m
-of harmonics with ``m . f = k``, modulo the sampling rate: aliasing is part of it. This equals the FFT over time to the
-precision of the Gaussians, for any wanted frequencies alone; averages over sub-voxels are averages of factors. Cosines
-are even, so the spectra are real.
+Each factor depends on one coordinate and one drive frequency. Factor d repeats after D_d samples (the divider of its
+frequency), so a short FFT gives its harmonics. The spectrum at frequency k is the sum of their products over all
+mixtures m of harmonics with ``m . f = k``, modulo the sampling rate, which includes aliasing. The result equals the FFT
+over time to the precision of the Gaussians, and any selection of frequencies can be computed. Averages over sub-voxels
+are averages of factors. Cosines are even, so the spectra are real.
 
-A row of a volume of n^3 voxels costs ``6 n^3 P Q`` operations for P mixtures, about 10, and Q Gaussians, about 30.
+A row of a volume of n^3 voxels takes ``6 n^3 P Q`` operations for P mixtures, about 10, and Q Gaussians, about 30.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mpi_fast.langevin import gaussian_sum
 
 Array = NDArray[np.float32]
-BLOCK_BYTES = 16 << 20  # of intermediate products at once
+BLOCK_BYTES = 16 << 20  # size of intermediate products
 NEGLIGIBLE = 1e-11  # harmonics, and mixtures of them, below this share of the strongest are left out
 
 
@@ -36,21 +36,21 @@ def magnetisation_spectra(
     fields : per axis (n * sub_voxels, D) float64
         u_d at the points of axis d, x first, over one period of its drive field.
     sub_voxels : int
-        Neighbouring points of each axis that make a voxel.
+        Number of neighbouring points of each axis in a voxel.
     wanted : (K',) int
-        Frequencies of an FFT over lcm(D) samples.
+        Indices of frequencies of an FFT over lcm(D) samples.
 
     Yields
     ------
     part : slice
-        Which of the wanted frequencies.
+        Part of the wanted frequencies.
     spectra : (axes, k, N) float32
         Voxels with x fastest.
     """
     dividers = tuple(u.shape[1] for u in fields)
     even, odd = _harmonics(fields, sub_voxels)
     mixtures, counts = _mixtures(even, odd, dividers, wanted)
-    # Products over all axes but the last are the largest arrays: (k, voxels of a plane, P Q).
+    # Products over all axes except the last are the largest arrays: (k, voxels of a plane, P Q).
     voxels = int(np.prod([factors.shape[1] for factors in even[:-1]]))
     step = max(1, BLOCK_BYTES // (4 * voxels * mixtures.shape[2] * even[0].shape[2]))
     for start in range(0, len(wanted), step):
@@ -81,7 +81,7 @@ def _harmonics(fields: list[NDArray[np.float64]], sub_voxels: int) -> tuple[list
         for factors, factor in ((even, gaussian), (odd, u * gaussian)):
             mean = factor.reshape(len(weights), -1, sub_voxels, u.shape[1]).mean(axis=2)
             spectrum = np.fft.fft(mean, axis=-1).real / u.shape[1]
-            # Products of what rounding leaves would be denormal numbers, with which processors are slow.
+            # Products of rounding errors would be denormal numbers, which are slow.
             spectrum[np.abs(spectrum) < NEGLIGIBLE * np.abs(spectrum).max()] = 0.0
             factors.append(np.ascontiguousarray(spectrum.transpose(2, 1, 0), dtype=np.float32))
     return even, odd
@@ -90,19 +90,19 @@ def _harmonics(fields: list[NDArray[np.float64]], sub_voxels: int) -> tuple[list
 def _mixtures(
     even: list[Array], odd: list[Array], dividers: tuple[int, ...], wanted: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which harmonics of the drive frequencies make each wanted frequency.
+    """The mixtures of harmonics of the drive frequencies that give each wanted frequency.
 
     Returns
     -------
     mixtures : (axes, K', P)
-        All that fall on a frequency, the strongest first.
+        All mixtures at a frequency, the strongest first.
     counts : (K',)
-        How many of each frequency are not negligible, one at least.
+        Number of mixtures of each frequency that are not negligible, at least one.
     """
     samples = int(np.lcm.reduce(dividers))
-    cycles = samples // np.asarray(dividers)  # of each drive frequency in a period
+    cycles = samples // np.asarray(dividers)  # cycles of each drive frequency in a period
     harmonics = np.indices(dividers).reshape(len(dividers), -1)
-    # Harmonics to frequency is a homomorphism of groups: equally many mixtures fall on each.
+    # The map from harmonics to frequency is a group homomorphism, so every frequency has equally many mixtures.
     of_frequency = np.argsort(cycles @ harmonics % samples, kind="stable").reshape(samples, -1)[wanted]
     mixtures = harmonics[:, of_frequency]
     strength = [np.maximum(np.abs(a).max(axis=1), np.abs(b).max(axis=1)) for a, b in zip(even, odd, strict=True)]

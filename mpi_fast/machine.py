@@ -1,4 +1,4 @@
-"""What the figures on the screen were made with: hardware and versions."""
+"""Hardware and versions, to be shown with measured figures."""
 
 import os
 import platform
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, operating system and versions; asks package metadata, and imports nothing."""
+    """Processor, cores, memory, operating system and versions; reads package metadata without importing packages."""
     return {
         "mpi-fast": mpi_fast.__version__,
         "processor": processor(),
@@ -51,7 +51,7 @@ def processor() -> str:
 
 
 def cores() -> int:
-    """Cores that this process may use, fewer than the machine's in a container."""
+    """Number of cores that this process may use; in a container, fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

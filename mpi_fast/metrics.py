@@ -1,9 +1,9 @@
-"""How close images are to the truth.
+"""Figures of merit: how close images are to the truth.
 
-Conventions, the same wherever this project states a figure: images are clipped at zero, since no concentration is
-negative, and nothing else is done to them; no image is rescaled; the peak and the data range are the maximum of each
-true image. Every function takes images and truths of planes (F, ny, nx) or volumes (F, nz, ny, nx), and returns one
-number per frame, float64 (F,); where the truth is empty a number relative to it does not exist and is NaN.
+These conventions apply to all figures of this project. Images are clipped at zero, because no concentration is
+negative, and not changed otherwise; in particular they are not rescaled. The peak and the data range are the maximum of
+each true image. Every function takes images and truths of planes (F, ny, nx) or volumes (F, nz, ny, nx), and returns
+one number per frame, float64 (F,). If the truth is empty, a number relative to it is NaN.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from mpi_fast.errors import InputError
 
 Array = NDArray[np.float64]
-SIGMA, RADIUS = 1.5, 5  # of the SSIM's Gaussian window: cut at 3.5 sigma, 11 voxels along every axis
+SIGMA, RADIUS = 1.5, 5  # Gaussian window of the SSIM, cut at 3.5 sigma: 11 voxels along every axis
 WINDOW = 2 * RADIUS + 1
 K1, K2 = 0.01, 0.03
-GMS_C = 170 / 255**2  # Xue et al.'s, for images with peak one
-EDGE = 0.3  # of the truth's steepest gradient
-LEVELS = 0.5, 0.8, 0.95  # of intervals
+GMS_C = 170 / 255**2  # constant of Xue et al., for images with peak one
+EDGE = 0.3  # threshold relative to the truth's steepest gradient
+LEVELS = 0.5, 0.8, 0.95  # levels of the intervals
 
 
 def _pair(image: NDArray[Any], truth: NDArray[Any]) -> tuple[Array, Array]:
@@ -38,17 +38,17 @@ def _flat(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _peak(truth: Array) -> Array:
-    """Maximum of each image, NaN where it is empty, (F, 1, ...) to divide images by."""
+    """Maximum of each image, NaN if it is empty, (F, 1, ...), as a divisor of images."""
     return _or_nan(truth.max(axis=tuple(range(1, truth.ndim)), keepdims=True))
 
 
 def _or_nan(values: Array) -> Array:
-    """Replace zeros, by which nothing can be divided, by NaN."""
+    """Replace zeros, which cannot be divisors, by NaN."""
     return np.where(values > 0, values, np.nan)
 
 
 def psnr(image: NDArray[Any], truth: NDArray[Any]) -> Array:
-    """Peak signal-to-noise ratio ``10 log10(max(truth)^2 / mean((image - truth)^2))`` in dB, infinite for the truth."""
+    """Peak signal-to-noise ratio ``10 log10(max(truth)^2 / mean((image - truth)^2))`` in dB; infinite if equal."""
     image, truth = _pair(image, truth)
     with np.errstate(divide="ignore"):
         peak, error = _or_nan(_flat(truth).max(axis=1)), _flat((image - truth) ** 2).mean(axis=1)
@@ -62,7 +62,7 @@ def nrmse(image: NDArray[Any], truth: NDArray[Any]) -> Array:
 
 
 def concentration_error(image: NDArray[Any], truth: NDArray[Any]) -> Array:
-    """Relative error of the total concentration, ``sum(image) / sum(truth) - 1``: negative where some is missing."""
+    """Relative error of the total concentration, ``sum(image) / sum(truth) - 1``; negative if some is missing."""
     image, truth = _pair(image, truth)
     return np.asarray(_flat(image).sum(axis=1) / _or_nan(_flat(truth).sum(axis=1)) - 1)
 
@@ -108,7 +108,8 @@ def edge_similarity(image: NDArray[Any], truth: NDArray[Any]) -> Array:
     """Mean similarity of the gradient magnitudes, ``(2 m t + c) / (m^2 + t^2 + c)``, at most 1.
 
     Xue et al., "Gradient magnitude similarity deviation", IEEE Trans. Image Process. 2014, there called GMSM: Prewitt
-    gradients, images divided by the true maximum, c = 0.0026; without their down-sampling, for voxels are large here.
+    gradients, images divided by the true maximum, c = 0.0026; without their down-sampling, because voxels are large
+    here.
     """
     image, truth = _pair(image, truth)
     peak = _peak(truth)
@@ -130,7 +131,7 @@ def edge_f1(image: NDArray[Any], truth: NDArray[Any]) -> Array:
 
 
 def sharpness(image: NDArray[Any], truth: NDArray[Any]) -> Array:
-    """Sum of the gradient magnitudes over that of the truth: below 1 for a blurred image, above for a ragged one."""
+    """Sum of the gradient magnitudes over that of the truth: below 1 for a blurred image, above 1 for a noisy one."""
     image, truth = _pair(image, truth)
     return np.asarray(_flat(prewitt(image)).sum(axis=1) / _or_nan(_flat(prewitt(truth)).sum(axis=1)))
 
@@ -153,7 +154,7 @@ def prewitt(images: NDArray[Any]) -> Array:
 
 
 def _part(values: Array, axis: int, start: int) -> Array:
-    """Two fewer along an axis."""
+    """A part that is shorter by two along an axis."""
     return values[(*(slice(None),) * axis, slice(start, values.shape[axis] - 2 + start))]
 
 
@@ -163,10 +164,10 @@ def _part(values: Array, axis: int, start: int) -> Array:
 def coverage(
     image: NDArray[Any], half_width: NDArray[Any], truth: NDArray[Any], inside: NDArray[np.bool_] | None = None
 ) -> Array:
-    """Share of the voxels whose true value lies within ``image +- half_width``: its level, where that is honest.
+    """Share of the voxels whose true value lies within ``image +- half_width``; for correct intervals, their level.
 
-    half_width is in the shape and unit of the images; ``inside`` (*grid) says which voxels count, such as those that
-    the trajectory covers.
+    half_width has the shape and unit of the images; ``inside`` (*grid) selects voxels, such as those within the
+    trajectory.
 
     Raises
     ------

@@ -1,16 +1,17 @@
-"""What of a frame the calibration does not explain, in three numbers.
+"""Three numbers for the part of a frame that the calibration does not explain.
 
-Of the whitened signals ``b_r = U y + r`` (see `calibration`), with the image x that was made of them:
+The whitened signals are ``b_r = U y + r`` (see `calibration`), and x is the image made from them. The numbers are:
 
-outside     the energy of r per direction, over that of the noise which background frames show: a lost synchronisation
-            or another scanner multiplies it
-receiver    the part of r that a change of the receive chain would leave. A chain whose gain and phase have changed a
-            little, smoothly with frequency, adds to each channel's signals s a bit of ``f^2 s`` (a shifted resonance)
-            and of ``i f s`` (a delay): few directions, outside the range of A, in which noise has little energy
-image       ``||y - S V^T x||^2 / (R sigma^2)``, what no plausible image explains within the range of A: other particles
+outside     energy of r per direction, relative to the noise in background frames. It is large after a lost
+            synchronisation, or with another scanner.
+receiver    the part of r that a changed receive chain would cause. If gain and phase of the chain change slightly and
+            smoothly with frequency, the signals s of a channel change by a multiple of ``f^2 s`` (a shifted resonance)
+            and of ``i f s`` (a delay). These are few directions outside the range of A, with little energy of noise.
+image       ``||y - S V^T x||^2 / (R sigma^2)``, the part within the range of A that no plausible image explains. It is
+            large with other particles.
 
-The last two compare with the frame's own noise level, and need no background frames. What the noise of single rows is
-relative to the calibration's, `RowNoise`, background frames show, or the residuals of many frames.
+The last two are relative to the frame's own noise level and need no background frames. The noise of single rows
+relative to the calibration, `RowNoise`, comes from background frames or from the residuals of many frames.
 """
 
 from dataclasses import dataclass
@@ -26,26 +27,26 @@ from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]
-PRIOR = 8.0  # frames that say that the rows' noise is the calibration's
-HEARD = 0.03  # share of a frame's energy from which a channel is asked for its receive chain
-SPIKE = 4.0  # standard deviations at which single rows are cut off
-IMAGES, MOST, MANY = 64, 0.98, 0.9  # typical images, and of how many of them leeways are
-IMAGES_OFF = 3e-5  # energy, relative to the signals', by which the network's images are off without any noise
+PRIOR = 8.0  # weight, in frames, of the assumption that the noise of the rows is that of the calibration
+STRONG = 0.03  # share of a frame's energy above which the receive chain of a channel is tested
+SPIKE = 4.0  # standard deviations at which single rows are clipped
+IMAGES, MOST, MANY = 64, 0.98, 0.9  # number of typical images, and the quantiles over them that define the leeways
+IMAGES_OFF = 3e-5  # energy of the error of the network's images without noise, relative to the signals
 
 
 @dataclass(frozen=True)
 class RowNoise:
-    """Noise of each row of a measurement, relative to the calibration's.
+    """Noise of each row of a measurement, relative to that of the calibration.
 
     Attributes
     ----------
     energy : (M,) float64
-        Sum over frames of the squared whitened noise of each row (mean of real and imaginary part), each frame's
-        relative to its mean over the rows.
+        Sum over frames of the squared whitened noise of each row (mean of real and imaginary part), relative to the
+        mean over the rows of each frame.
     frames : float
-        How many frames, less what was lost by subtracting their mean.
+        Effective number of frames, after the loss by subtracting their mean.
     variance : float, or None
-        Mean over the rows, in whitened units, of what background frames show; None without such.
+        Noise variance in background frames, the mean over the rows in whitened units; None without such frames.
     """
 
     energy: Array
@@ -54,14 +55,14 @@ class RowNoise:
 
     @classmethod
     def unknown(cls, rows: int) -> "RowNoise":
-        """Noise of which nothing is known."""
+        """Unknown noise."""
         return cls(np.zeros(rows), 0.0)
 
     @classmethod
     def of_background(cls, calibration: Calibration, energy: Array, frames: int) -> "RowNoise":
-        """The noise from the rows' sums (M,) of squared magnitudes over background frames, less their mean.
+        """Noise from background frames: ``energy`` (M,) is the sum of their squared deviations from their mean.
 
-        Fewer than two frames, or frames that are all the same, tell nothing.
+        The noise remains unknown with fewer than two frames, or if all frames are equal.
         """
         whitened = energy * np.square(calibration.weights) / 2
         total = float(whitened.mean())
@@ -70,7 +71,7 @@ class RowNoise:
         return cls(whitened / total * (frames - 1), frames - 1.0, total / (frames - 1))
 
     def with_frames(self, energy: Array) -> "RowNoise":
-        """And these frames' (F, M), each relative to its mean."""
+        """Add the noise energy (F, M) of more frames, each relative to its mean over the rows."""
         return RowNoise(self.energy + energy.sum(axis=0), self.frames + len(energy), self.variance)
 
     @property
@@ -81,22 +82,22 @@ class RowNoise:
 
 @dataclass(frozen=True)
 class Misfit:
-    """The misfit of F frames; see the module's description.
+    """The misfit of F frames; see the description of this module.
 
     Attributes
     ----------
     outside : (F,) float64
-        One for what noise alone leaves, NaN where no background frames show the noise.
+        About one for noise alone; NaN without background frames.
     receiver : (F,) float64
-        Per direction: one for noise alone, NaN for frames without signal.
+        Mean per direction: about one for noise alone; NaN for frames without signal.
     image : (F,) float64
-        About one, and more where frames are so clean that the image is what is not exact.
+        About one; larger if the noise is so small that errors of the image dominate.
     implausible : (F,) float64
-        The same over noise and what images are usually off by: at most about one at any noise.
+        The same residual, relative to noise plus the usual error of images: at most about one at any noise level.
     directions : (F,) float64
-        Directions that ``receiver`` is a mean over; 0 for frames without signal.
+        Number of directions in the mean ``receiver``; 0 for frames without signal.
     rows : (F, M) float64
-        Squared residual of each row over its expectation for noise that is the calibration's.
+        Squared residual of each row, relative to its expectation for noise like that of the calibration.
     """
 
     outside: Array
@@ -119,7 +120,7 @@ class MisfitMeter:
         p = calibration.projection
         lengths = np.einsum("rm,rm->m", p.real, p.real) + np.einsum("rm,rm->m", p.imag, p.imag)
         leverage = lengths / np.square(calibration.weights) / 2
-        self._left = np.maximum(1 - leverage, 0.05)  # of each row's noise, outside the range of A
+        self._left = np.maximum(1 - leverage, 0.05)  # share of each row's noise outside the range of A
         channel, frequency = np.nonzero(calibration.selection)
         self._channels = np.stack([channel == one for one in np.unique(channel)]).astype(float)
         relative = calibration.frequencies[frequency] / calibration.frequencies[frequency].max()
@@ -135,14 +136,14 @@ class MisfitMeter:
         ----------
         rows : (F, M) complex
         reduced : ReducedFrames
-            Of these rows.
+            Reduction of these rows.
         image : (F, N)
-            That was made of them.
+            Images made from them.
         noise : RowNoise
         """
         calibration, x = self._calibration, np.asarray(image, np.float64)
         y, variance = reduced.y.astype(np.float64), np.square(reduced.noise, dtype=np.float64)
-        # Single precision: a double copy of a volume's basis would take longer than all else.
+        # In single precision, because a copy of a volume's basis in double precision would take longer than the rest.
         expected = (x.astype(np.float32) @ calibration.basis).astype(np.float64) * calibration.singular_values
         floor = np.where(variance > 0, variance, 1.0)
         left = np.square(y - expected).sum(axis=1)
@@ -154,15 +155,15 @@ class MisfitMeter:
         size = np.abs(residual)
         residual *= np.where(size > limit, limit / np.maximum(size, limit), 1.0)
         fit = self._whitened_fit(expected)
-        energy, directions = self._left_by_receiver(residual, fit, profile)
+        energy, directions = self._receiver_energy(residual, fit, profile)
         leeway = self.receiver_leeway * np.square(np.abs(fit)).sum(axis=1)
-        # What a changed chain left is no noise: taken out of the noise level, at most half of it.
+        # The effect of a changed chain is no noise, so it is subtracted from the noise level, up to half of the level.
         outside = 2 * calibration.num_rows - calibration.rank
         quiet = np.maximum(variance - np.maximum(energy - directions * variance, 0) / outside, variance / 2)
         with np.errstate(divide="ignore", invalid="ignore"):
             receiver = energy / (directions * quiet + leeway)
 
-        # A calibration that is noisy itself leaves its noise outside, as much as there are particles.
+        # Noise of the calibration itself also appears outside, in proportion to the signals.
         own = np.square(x).sum(axis=1) if calibration.noise_known else 0.0
         seen = np.nan if noise.variance is None else noise.variance + own
         squares = np.square(np.abs(residual)) / 2 / self._left
@@ -185,7 +186,7 @@ class MisfitMeter:
 
     @cached_property
     def _typical(self) -> tuple[Complex, Array, Array]:
-        """Whitened signals (F, M) of typical images by the whole matrix, their y, and y by the reduced one, (F, R)."""
+        """Typical images: whitened signals (F, M) by the full matrix, their y, and y by the reduced matrix, (F, R)."""
         calibration = self._calibration
         families = list(FAMILIES if len(calibration.grid) == 2 else VOLUMES)
         images = generate(families, IMAGES, calibration.grid, seed=0).reshape(IMAGES, -1)
@@ -196,34 +197,34 @@ class MisfitMeter:
 
     @cached_property
     def receiver_leeway(self) -> float:
-        """Energy, relative to the signals', that right frames show where a changed receive chain would.
+        """Energy, relative to the signals, that fitting frames have in the directions of a changed receive chain.
 
-        What the truncated directions of A hold: of most images it is less than this.
+        It comes from the truncated directions of A; most images have less than this value.
         """
         rows, y, expected = self._typical
         fit = self._whitened_fit(expected)
-        energy, _ = self._left_by_receiver(rows - self._whitened_fit(y), fit, np.ones(rows.shape[1]))
+        energy, _ = self._receiver_energy(rows - self._whitened_fit(y), fit, np.ones(rows.shape[1]))
         signal = np.square(np.abs(fit)).sum(axis=1)
         return float(np.quantile(energy / signal, MOST)) if len(signal) else 0.0
 
     @cached_property
     def image_leeway(self) -> float:
-        """Energy, relative to the signals', that right images are off: by the network, and by the reduction of A."""
+        """Energy, relative to the signals, of usual image errors, by the network and by the reduction of A."""
         _, y, expected = self._typical
         off = np.square(y - expected).sum(axis=1) / np.square(y).sum(axis=1)
         return IMAGES_OFF + (float(np.quantile(off, MANY)) if len(off) else 0.0)
 
-    def _left_by_receiver(self, residual: Complex, fit: Complex, profile: Array) -> tuple[Array, Array]:
-        """Energy that a changed chain leaves in the residual (F, M), and in how many directions.
+    def _receiver_energy(self, residual: Complex, fit: Complex, profile: Array) -> tuple[Array, Array]:
+        """Energy in the residual (F, M) that a changed chain may have caused, and its number of directions.
 
-        This is the score test of a random change of each channel: directions count as much as such a change leaves in
-        them. Of noise that ``profile`` (M,) describes the energy is about a chi-square of as many degrees of freedom:
-        three moments agree (Pearson's approximation of a quadratic form).
+        This is the score test for a random change of each channel: the weight of a direction is the energy that such a
+        change causes in it. For noise described by ``profile`` (M,), the energy is approximately a chi-square with this
+        number of degrees of freedom; three moments agree (Pearson's approximation of a quadratic form).
         """
         loud = np.square(np.abs(fit)) @ self._channels.T
-        heard = loud >= HEARD * loud.sum(axis=1, keepdims=True)
+        strong = loud >= STRONG * loud.sum(axis=1, keepdims=True)
         change = fit[:, None] * self._changes
-        length = np.linalg.norm(change, axis=2) * np.where(heard, 1.0, np.inf).repeat(2, axis=1)
+        length = np.linalg.norm(change, axis=2) * np.where(strong, 1.0, np.inf).repeat(2, axis=1)
         change = change / np.where(length > 0, length, np.inf)[..., None]
         change -= self._whitened_fit(self._reduced(change))
         covariance = ((change * profile) @ change.conj().swapaxes(1, 2)).real

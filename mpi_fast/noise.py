@@ -52,9 +52,9 @@ def complex_noise(
     rng : numpy Generator
         Source of randomness.
     kind : str
-        ``white``; ``coloured``: the profile's standard deviations; ``spiky``: Student t with 3 degrees of freedom, real
-        and imaginary part alike, so that one row in some hundreds is ten times off; ``drift``: white plus a fixed
-        pattern whose amplitude wanders from frame to frame and carries half of the power.
+        ``white``; ``coloured``: the profile's standard deviations; ``spiky``: Student t with 3 degrees of freedom, for
+        real and imaginary part, so that one row in some hundreds is ten times off; ``drift``: white plus a fixed
+        pattern whose amplitude changes slowly from frame to frame and carries half of the power.
     profile : broadcastable to shape[1:], optional
         Relative standard deviation per row, for ``coloured``.
 
@@ -94,7 +94,7 @@ def add_noise(
     signals : (F, M) complex
         Noise-free selected rows.
     snr_db : float
-        ``20 log10(||signal|| / ||noise||)`` per frame. A frame of zeros stays one.
+        ``20 log10(||signal|| / ||noise||)`` per frame. A frame of zeros stays zero.
     rng, kind, profile
         See `complex_noise`.
 

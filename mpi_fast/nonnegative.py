@@ -1,12 +1,12 @@
-"""Non-negative least squares around an image: what explains the signals, is nowhere negative, and stays close to it.
+"""Non-negative least squares around an image: a non-negative image that explains the signals and is close to it.
 
 ``min ||A x - y||^2 + mu ||x - c||^2`` subject to x >= 0. Its conditions of optimality (Lawson and Hanson, "Solving
 least squares problems", 1974, chapter 23) say that ``x = max(c + A^T w, 0)`` for the one w that minimises
 
     d(w) = ||max(c + A^T w, 0)||^2 / 2 + mu ||w||^2 / 2 - <y, w>
 
-without any constraint: convex, piecewise quadratic, and of R dimensions only. Newton's method with a line search ends
-after some five to twenty steps, when the set of positive voxels no longer changes: with the exact solution.
+without any constraint. This function is convex, piecewise quadratic, and has only R dimensions. Newton's method with a
+line search ends after five to twenty steps, when the set of positive voxels no longer changes, with the exact solution.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ STEPS, HALVINGS = 100, 30
 
 
 def nnls(forward: Array, y: Array, mu: float, centre: Array | None = None) -> Array:
-    """Solve for one frame: forward (R, N), y (R,), centre (N,), zero by default -> (N,); see the module's head."""
+    """Solve for one frame: forward (R, N), y (R,), centre (N,), zero by default -> (N,); see the module description."""
     middle = np.zeros(forward.shape[1]) if centre is None else centre
 
     def dual(w: Array) -> float:

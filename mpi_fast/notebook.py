@@ -1,4 +1,4 @@
-"""What a notebook shows of calibrations and reconstructions: a small table and a picture."""
+"""Display of calibrations and reconstructions in notebooks: a small table and a picture."""
 
 import base64
 import html
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from mpi_fast.reconstruction import Reconstruction
 
 SHOWN = 8  # frames
-SIZE = 110  # pixels of an image's longer side, at least
+SIZE = 110  # minimum number of pixels of an image's longer side
 GAP = 4
-NOTHING = 204  # grey, where an image is NaN
+NOTHING = 204  # grey value for NaN
 CONCENTRATION, UNCERTAINTY = "inferno", "viridis"  # as in figures
 
 Array = NDArray[Any]
 
 
 def of_calibration(calibration: "Calibration") -> str:
-    """HTML: what was selected, and how strongly each voxel is seen."""
+    """HTML with the selection of rows and a map of the sensitivity."""
     seen = np.sqrt(np.square(calibration.basis * calibration.singular_values).sum(axis=1))
     image = seen.reshape(1, *calibration.grid)
     caption = f"signal of the delta sample over noise, 0 to {image.max():.3g}{_way(image)}"
@@ -34,7 +34,7 @@ def of_calibration(calibration: "Calibration") -> str:
 
 
 def of_reconstruction(result: "Reconstruction") -> str:
-    """HTML: numbers over all frames, and the first of them with their uncertainty below."""
+    """HTML with numbers over all frames, and the first images above their uncertainty."""
     count = len(result)
     if not count:
         return _page("Reconstruction of no frames", {}, [], "")
@@ -61,7 +61,7 @@ def _page(title: str, facts: Mapping[str, Any], rows: Sequence[tuple[Array, str]
 
 
 def _picture(rows: Sequence[tuple[Array, str]], caption: str) -> str:
-    """Rows of images (F, ny, nx) or (F, nz, ny, nx), each row in its colours from zero to its largest value."""
+    """Rows of images (F, ny, nx) or (F, nz, ny, nx), each row with a colour scale from zero to its maximum."""
     if not rows:
         return ""
     try:

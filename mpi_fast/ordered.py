@@ -1,4 +1,4 @@
-"""Chunks that are computed elsewhere, their images in order: what processes and actors have in common."""
+"""Compute chunks elsewhere and return images in order; the common part of processes and actors."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -16,25 +16,25 @@ from mpi_fast.pipelines import Frames, Pipeline
 
 Rows = NDArray[np.complex64]
 Make = Callable[[], tuple[Pipeline, str]]
-AHEAD = 2  # chunks for each worker: one that is computed, one that waits
-LOSSES = 3  # of workers over one chunk, before the chunk is to blame
+AHEAD = 2  # chunks for each worker: one in progress, and one waiting
+LOSSES = 3  # number of workers lost with one chunk, before the chunk is blamed
 
 
 @dataclass(eq=False)
 class Task:
-    """A chunk on its way, what becomes of it, and how many workers were lost over it."""
+    """A chunk in progress, its result, and the number of workers lost with it."""
 
     rows: Rows
     future: Future[Any] = field(default_factory=Future)
     losses: int = 0
 
     def lost(self, workers: str, advice: str) -> None:
-        """Count one more loss of one of the workers.
+        """Count the loss of a worker.
 
         Raises
         ------
         DeviceError
-            When it is one too many.
+            If too many workers were lost.
         """
         self.losses += 1
         if self.losses > LOSSES:
@@ -44,7 +44,7 @@ class Task:
 class Ordered(ABC):
     """Workers with a pipeline each, in a ``with`` block."""
 
-    count: int  # of workers
+    count: int  # number of workers
 
     @abstractmethod
     def __enter__(self) -> Self: ...
@@ -55,16 +55,16 @@ class Ordered(ABC):
     ) -> None: ...
 
     def map(self, chunks: Iterable[Rows]) -> Iterator[Frames]:
-        """Images of chunk after chunk of rows, in the order of the chunks.
+        """Yield the images of chunks of rows, in the order of the chunks.
 
-        A worker that is killed is replaced, and what was being computed is computed again.
+        A killed worker is replaced, and its chunks are computed again.
 
         Raises
         ------
         DeviceError
-            Workers die over one chunk again and again.
+            If several workers are lost with one chunk.
         MPIFastError
-            Of a pipeline, or of whatever yields the chunks: then after the results of those before.
+            From a pipeline or from the source of chunks, after the results of earlier chunks.
         """
         waiting: deque[Task] = deque()
         source: Iterator[Rows] | None = iter(chunks)
@@ -89,8 +89,8 @@ class Ordered(ABC):
 
     @abstractmethod
     def _submit(self, task: Task) -> None:
-        """Have it computed."""
+        """Submit a task to a worker."""
 
     @abstractmethod
     def _first(self, waiting: deque[Task]) -> Frames:
-        """Wait for the result of the first of those that were submitted."""
+        """Wait for the result of the first submitted task."""

@@ -1,6 +1,6 @@
-"""A measurement and the calibration it is reconstructed with: do they fit, and which numbers go where.
+"""Combine a measurement with its calibration: check that they fit, and read the rows that the calibration selected.
 
-With both at hand, reconstruction is three lines::
+Reconstruction then takes three lines::
 
     with MeasurementFile("measurement.mdf") as file:
         for result in Reconstructor(calibration).stream(MeasuredRows(file, calibration)):
@@ -30,18 +30,18 @@ Rows = NDArray[np.complex64]
 def check_pairing(measurement: MeasurementFile, calibration: Calibration, periods: slice = slice(None)) -> Agreement:
     """Check that a measurement was acquired like its calibration, in the periods in use.
 
-    Channels and samples are always compared; everything else where the calibration knows its own, as it does if it
-    came from a file.
+    Numbers of channels and samples are always compared. Acquisition parameters are compared if the calibration has
+    them, as it does if it was made from an MDF file.
 
     Returns
     -------
     Agreement
-        What must be done with the signals, and what is doubtful.
+        Necessary conversions of the signals, and doubts.
 
     Raises
     ------
     MismatchError
-        Naming the first thing that differs and cannot be converted, and both its values; see `agreement`.
+        For the first difference that cannot be converted; the message names both values. See `agreement`.
     """
     acquisition = measurement.acquisition
     channels, frequencies = calibration.selection.shape
@@ -52,7 +52,7 @@ def check_pairing(measurement: MeasurementFile, calibration: Calibration, period
             f"per period, but the calibration has {channels} and {calibration.num_samples}"
         )
     used = range(acquisition.periods_per_frame)[periods]
-    if calibration.acquisition is None or not used:  # no periods are refused where frames are selected
+    if calibration.acquisition is None or not used:  # an empty selection of periods is refused when frames are selected
         return Agreement(None, (), ())
     found = Side(acquisition, measurement.transfer_function_corrected)
     expected = Side(calibration.acquisition, calibration.transfer_function_corrected)
@@ -72,7 +72,7 @@ def check_pairing(measurement: MeasurementFile, calibration: Calibration, period
 
 
 class MeasuredRows:
-    """The rows of a measurement that its calibration selected, background subtracted, read as they are needed.
+    """The rows of a measurement that its calibration selected, background-corrected, read when they are needed.
 
     Iterating reads the file from the start, some frames at a time, each a complex64 array (frames, M) as
     `Reconstructor` and `Calibration.reduce` take them.
@@ -80,57 +80,57 @@ class MeasuredRows:
     Parameters
     ----------
     measurement : MeasurementFile
-        Open for as long as this is iterated.
+        Measurement, which must stay open during the iteration.
     calibration : Calibration
-        Of the scanner, in the same state.
+        Calibration of the same scanner in the same state.
     start, stop : int
-        The range of frames, counted over what `periods` leaves.
+        The range of frames, counted after the selection by `periods`.
     periods : slice
-        Periods to take of each stored frame: those of one patch, say.
+        Periods to use of each stored frame, such as those of one patch.
     average : int or "all"
-        Consecutive frames averaged into one.
+        Number of consecutive frames averaged into one.
     background : bool
-        Subtract the mean background frame, if the file has any and is not corrected already.
+        Subtract the mean background frame, if the file has any and is not yet corrected.
     chunk : int
-        Frames in each array but the last.
+        Number of frames in each array except the last.
     on_bad_frame : str
-        ``mark``: frames with NaN or Inf are yielded as they are, for `Reconstructor` to flag; ``stop``: they are an
+        ``mark``: frames with NaN or Inf are yielded unchanged, and `Reconstructor` flags them; ``stop``: they are an
         error.
 
     Attributes
     ----------
     num_frames : int
-        Frames that iterating yields.
+        Number of frames that the iteration yields.
     left_over : int
-        Frames at the end that are fewer than are averaged into one; they are not yielded.
+        Number of frames at the end that are too few for an average; they are not yielded.
     begin : int
-        Frames that iterating leaves out, 0 unless set: a multiple of ``chunk`` gives the same arrays as without it.
+        Number of frames to skip, 0 unless set. With a multiple of ``chunk`` the remaining arrays are the same.
     background_subtracted : bool
     noise : RowNoise
-        What the background frames show of the noise in these frames.
+        Noise of these frames, estimated from the background frames.
     agreement : Agreement
-        What was converted, and what is doubtful.
+        Conversions and doubts.
     flags : (frames,) uint8
-        Of the array that was yielded last: clipped samples and silent channels, see `flags.Flag`.
+        Clipped samples and silent channels in the array that was yielded last, see `flags.Flag`.
     numbers : (frames,) int64
-        Of the array that was yielded last: each frame's number, or that of the first of those averaged.
+        Number of each frame, or of the first averaged frame, in the array that was yielded last.
     times : (frames,) float64
-        Of the array that was yielded last: when each frame, or the first of those averaged, began, in s after the
-        file's first one did. Background frames between them are not counted.
+        Start time of each frame, or of the first averaged frame, in the array that was yielded last. In s after the
+        start of the file's first frame; background frames in between are not counted.
     averaged : int
         Frames averaged into one.
 
     Warns
     -----
     MPIFastWarning
-        Of what is doubtful about the pair, and of outliers among the background frames.
+        For doubts about the pair, and for outliers among the background frames.
 
     Raises
     ------
     MismatchError
-        Measurement and calibration do not fit, see `check_pairing`, or the measurement lacks selected frequencies.
+        If measurement and calibration do not fit, see `check_pairing`, or if selected frequencies are missing.
     InputError
-        Nothing is selected, NaN or Inf are in all background frames, or, if asked for, in frames while iterating.
+        If no frame is selected, if all background frames contain NaN or Inf, or, with ``stop``, if a frame does.
     """
 
     def __init__(
@@ -155,8 +155,8 @@ class MeasuredRows:
         factor = self.agreement.factor
         self._factor = np.complex64(1) if factor is None else factor[calibration.selection].astype(np.complex64)
         self._seen: list[NDArray[np.uint8]] = []
-        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._look)
-        read(start, average=average)  # refuses an empty selection now rather than later
+        read = partial(measurement.frames, stop=stop, periods=periods, chunk=chunk, inspect=self._flag_samples)
+        read(start, average=average)  # refuses an empty selection already here
         stored, available = measurement.acquisition.periods_per_frame, range(measurement.acquisition.periods_per_frame)
         items = range(measurement.num_frames // stored * len(available[periods]))[start:stop]
         frames, self._first = len(items), items.start
@@ -178,7 +178,7 @@ class MeasuredRows:
         self._background = empty.mean.astype(np.complex64) if self.background_subtracted else np.complex64(0)
         own = RowNoise.of_background(calibration, empty.energy, empty.frames) if empty.frames else None
         self.noise = RowNoise.unknown(calibration.num_rows) if own is None else own
-        if self.noise.variance is not None:  # the mean of some frames is subtracted from that of others
+        if self.noise.variance is not None:  # averages have less noise; the subtracted mean adds some
             share = 1 / self.averaged + (1 / empty.frames if self.background_subtracted else 0.0)
             self.noise = replace(self.noise, variance=self.noise.variance * share)
 
@@ -200,12 +200,12 @@ class MeasuredRows:
             yield rows
             done += len(rows)
 
-    def _look(self, samples: NDArray[Any]) -> None:
-        """Flag frames of samples as they were stored."""
+    def _flag_samples(self, samples: NDArray[Any]) -> None:
+        """Flag frames by their samples as stored."""
         self._seen.append(of_samples(samples, self._used))
 
     def _flags_of(self, count: int) -> NDArray[np.uint8]:
-        """Flags of the next frames, of all those that each is a mean of."""
+        """Flags of the next frames; those of averaged frames are combined."""
         if not self._seen:
             return np.zeros(count, np.uint8)
         seen = np.concatenate(self._seen)
@@ -228,7 +228,7 @@ def _stored_rows(measurement: MeasurementFile, calibration: Calibration) -> tupl
 
 
 def image_grid(calibration: Calibration) -> Grid:
-    """The calibration's plane or volume in space, as far as the calibration knows it."""
+    """Position of the calibration's plane or volume in space, as far as it is known."""
     facts = calibration.facts
     regular = Grid.regular(calibration.grid, calibration.field_of_view)
     if "normal" not in facts:

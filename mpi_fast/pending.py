@@ -1,4 +1,4 @@
-"""Images that a GPU is still making."""
+"""Results that a GPU is still computing."""
 
 import time
 from dataclasses import replace
@@ -10,15 +10,15 @@ from mpi_fast.reconstruction import Reconstruction
 
 
 class Pending:
-    """Of `Reconstructor.enqueue`: arrays of the GPU, and when they are written.
+    """The result of `Reconstructor.enqueue`: arrays on the GPU, and whether they are complete.
 
-    Keep it until they are: it also keeps the signals, which are being read.
+    Keep this object until they are: it also keeps the signals in memory, which are still being read.
 
     Attributes
     ----------
     event : cupy.cuda.Event
-        For programs that wait on the GPU, as by ``stream.wait_event(pending.event)``. With a stream of your own given
-        to `Reconstructor.enqueue`, that waits already.
+        For programs that wait on the GPU, as by ``stream.wait_event(pending.event)``. A stream that was given to
+        `Reconstructor.enqueue` waits already.
     """
 
     def __init__(self, images: Reconstruction, event: Event, signals: Any, began: float) -> None:
@@ -26,19 +26,19 @@ class Pending:
 
     @property
     def done(self) -> bool:
-        """Whether the images are there; DeviceError where the GPU failed."""
+        """Whether the images are complete; raises DeviceError if the GPU failed."""
         with device_errors():
             return bool(self.event.done)
 
     def wait(self) -> Reconstruction:
-        """The images, when they are there: CuPy arrays, or those given as ``out``.
+        """Wait until the images are complete and return them: CuPy arrays, or those given as ``out``.
 
-        Their `elapsed_ms` ends when this returns.
+        Their `elapsed_ms` includes this waiting.
 
         Raises
         ------
         DeviceError
-            When the GPU failed meanwhile.
+            If the GPU has failed.
         """
         with device_errors():
             self.event.synchronize()

@@ -5,7 +5,7 @@ images are batched. Philox4x32-10 (Salmon, Moraes, Dror & Shaw, "Parallel random
 SC 2011) is a keyed bijection of 128-bit counters instead: the number of a voxel is a pure function of (seed,
 sample, step, voxel), and any device computes any of them on its own.
 
-The mapping, for whoever writes it again in CUDA (all integers are unsigned, 32 bits)::
+The mapping, as a specification for the CUDA version (all integers are unsigned, 32 bits)::
 
     key     = (seed & 0xffffffff, seed >> 32)
     counter = (voxel / 4, step, sample, 0)              one call serves the four voxels of a block
@@ -16,8 +16,8 @@ The mapping, for whoever writes it again in CUDA (all integers are unsigned, 32 
     voxel 4k     = r cos(2 pi u2),    voxel 4k + 1 = r sin(2 pi u2)
     voxel 4k + 2, voxel 4k + 3                          the same from (w[2], w[3])
 
-24 bits are used because such u1 and u2 are float32 numbers: no device rounds them, so all that can differ is
-the last digit of the elementary functions. Here they are evaluated in float64 and rounded once to float32,
+24 bits are used because such u1 and u2 are float32 numbers: no device rounds them, so only the last digit
+of the elementary functions can differ. Here they are evaluated in float64 and rounded once to float32,
 which makes this module the reference. A kernel in float32 with `logf`, `sqrtf` and `sincospif(2 * u2)` (exact
 argument; not `sincosf(6.2831853f * u2)`, whose rounded argument alone costs 1e-6) stays within 2e-6 of it.
 """
@@ -46,7 +46,7 @@ def standard_normal(seed: int, samples: int, step: int, voxels: int) -> Float32A
     """Draw standard-normal noise images by Box-Muller from Philox4x32-10.
 
     An element depends on its own (seed, sample, step, voxel) alone: not on the other samples of the call, nor
-    on the number of voxels. The module's head states the mapping.
+    on the number of voxels. The head of this module describes the mapping.
 
     Parameters
     ----------
@@ -97,13 +97,13 @@ def _encrypt(even: Uint64Array, odd: Uint64Array, key: tuple[int, int]) -> tuple
     Returns
     -------
     uint64 arrays (2, ...)
-        The output's words 0 and 2, and 1 and 3. The arguments are left alone.
+        The output's words 0 and 2, and 1 and 3. The arguments are not changed.
     """
     aligned = (2,) + (1,) * (even.ndim - 1)
     multipliers = np.array(_MULTIPLIERS, np.uint64).reshape(aligned)
     mask, half = np.uint64(_MASK), np.uint64(32)
     for number in range(ROUNDS):
-        # The key schedule is a Weyl sequence: it needs no state, only the number of the round.
+        # The key schedule is a Weyl sequence, which depends only on the number of the round.
         round_key = [(word + number * step) & _MASK for word, step in zip(key, _WEYL, strict=True)]
         product = even * multipliers
         # One round: (x0, x1, x2, x3) <- (hi2 ^ x1 ^ k0, lo2, hi0 ^ x3 ^ k1, lo0). Its swap is the reversal.

@@ -1,4 +1,4 @@
-"""What happens to a measured system matrix before it is inverted: background, row SNR, selection of rows.
+"""Preprocessing of a measured system matrix: background correction, SNR of rows, selection of rows.
 
 Arrays are (rows, frames): a row is one frequency component of one receive channel, a foreground frame is the delta
 sample at one voxel, a background frame is taken without it. The conventions are those of MPIFiles.jl.
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 Complex = NDArray[np.complexfloating]
-STRONG_ROWS = 20  # rows that vote on which voxels are strong
-STRONG_VOXEL = 0.9  # of the row's maximum
-ROWS_OF_VOLUMES = 6000  # at most, unless somebody wants more: a Gram matrix of 1.2 GB, some minutes
-LARGEST_ORDER = 64  # of mixing: what no order up to this one reaches is not told apart
+STRONG_ROWS = 20  # number of rows that determine the strong voxels
+STRONG_VOXEL = 0.9  # threshold relative to the row's maximum
+ROWS_OF_VOLUMES = 6000  # default maximum: a Gram matrix of 1.2 GB, some minutes
+LARGEST_ORDER = 64  # largest mixing order that is computed
 
 
 def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
@@ -37,17 +37,17 @@ def background_blocks(order: NDArray[np.integer]) -> list[NDArray[np.integer]]:
 
 
 def background_weights(foreground_order: NDArray[np.integer], background_order: NDArray[np.integer]) -> "csr_array":
-    """How much of each background frame is subtracted from each foreground frame, (B, N) float64, mostly zeros.
+    """Weights with which background frames are subtracted from foreground frames, (B, N) float64, mostly zeros.
 
-    The mean of each contiguous block of background frames stands at the block's middle; between blocks it is
-    interpolated linearly in the order of acquisition, before the first and after the last it is held.
+    The mean of each contiguous block of background frames belongs to the middle of the block. Between blocks it is
+    interpolated linearly in the order of acquisition; before the first and after the last block it is constant.
 
     Parameters
     ----------
     foreground_order, background_order : (N,), (B,) int
-        When each frame was acquired, counted over all frames; B >= 1.
+        Position of each frame in the order of acquisition; B >= 1.
     """
-    from scipy.sparse import csr_array  # a quarter of a second, which only calibrations need
+    from scipy.sparse import csr_array  # this import takes a quarter of a second, and only calibrations need it
 
     blocks = background_blocks(background_order)
     middles = np.array([background_order[block].mean() for block in blocks])
@@ -65,17 +65,17 @@ def background_weights(foreground_order: NDArray[np.integer], background_order: 
 def row_noise(background: Complex) -> NDArray[np.float64]:
     """Noise standard deviation of the real (or imaginary) part of each row, (rows,).
 
-    From the differences of background frames that follow each other, (rows, B) in the order of acquisition, B >= 2: so
-    drift does not count as noise, and blocks may be as short as one frame, as they are in OpenMPI's calibrations.
+    It is estimated from differences of consecutive background frames, (rows, B) in the order of acquisition, B >= 2. So
+    drift does not count as noise, and blocks may be as short as one frame, as in OpenMPI's calibrations.
     """
     difference = np.diff(background, axis=1)
     return np.asarray(np.sqrt(np.square(np.abs(difference), dtype=np.float64).mean(axis=1) / 4))
 
 
 def floor_deviations(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Noise deviations (rows,), not all zero, kept above a tenth of their median.
+    """Limit noise deviations (rows,), not all zero, to at least a tenth of their median.
 
-    A few frames may agree by accident, and a row of no noise would be the only one that counts.
+    A few frames may be equal by chance, and a row without noise would dominate all others.
     """
     return np.maximum(deviation, 0.1 * np.median(deviation[deviation > 0]))
 
@@ -83,10 +83,11 @@ def floor_deviations(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
 def row_snr(
     foreground: Callable[[NDArray[np.int64]], Complex], background: Complex, parts: Sequence[NDArray[np.int64]]
 ) -> NDArray[np.float64]:
-    """Signal-to-noise ratio of each row where the file does not store one.
+    """Signal-to-noise ratio of each row, if the file does not contain it.
 
-    Median magnitude over the strong voxels, over the mean magnitude of the background less its mean. Strong are the
-    voxels that reach 90 % of the maximum in one of the 20 rows of highest raw SNR; without any, the peak counts.
+    This is the median magnitude over the strong voxels, divided by the mean magnitude of the background after
+    subtraction of its mean. A voxel is strong if it reaches 90 % of the maximum in one of the 20 rows of highest raw
+    SNR. Without strong voxels, the peak is used.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ def row_snr(
     background : (rows, B) complex
         Background frames, which must show some noise: not all the same.
     parts : sequence of (n,) int
-        All the rows, as many at once as may be in memory.
+        All rows, in parts that fit into memory.
     """
     noise = np.abs(background - background.mean(axis=1, keepdims=True)).mean(axis=1).astype(np.float64)
     noise = floor_deviations(noise)
@@ -112,14 +113,14 @@ def mixing_orders(drive_frequencies: Sequence[float], frequencies: NDArray[np.fl
     """Mixing order of every frequency of a Lissajous acquisition.
 
     A component sits at ``|sum_d m_d f_d|``; its order is the least ``sum |m_d|`` that reaches it (Rahmer et al. 2009).
-    Components that no order up to `LARGEST_ORDER` reaches get one more.
+    Components that need more than `LARGEST_ORDER` get `LARGEST_ORDER` + 1.
 
     Parameters
     ----------
     drive_frequencies : sequence of float
-        In Hz, of the channels that drive anything.
+        Frequencies of the drive channels in use, in Hz.
     frequencies : (K,)
-        Of the spectrum, in Hz, ascending from zero in equal steps.
+        Frequencies of the spectrum in Hz, ascending from zero in equal steps.
     """
     steps = [round(frequency / frequencies[1]) for frequency in drive_frequencies]
     reach = {0: 0}
@@ -139,21 +140,21 @@ def mixing_orders(drive_frequencies: Sequence[float], frequencies: NDArray[np.fl
 
 @dataclass(frozen=True)
 class RowFilter:
-    """Which frequency components to reconstruct from.
+    """Selection of the frequency components for reconstruction.
 
     Attributes
     ----------
     snr_threshold : float
-        Rows of at least this signal-to-noise ratio stay.
+        Smallest signal-to-noise ratio of selected rows.
     min_frequency, max_frequency : float
-        In Hz. Below 80 kHz the drive field's own feed-through rules.
+        Limits in Hz. Below 80 kHz the feed-through of the drive field dominates.
     channels : sequence of int, optional
-        Receive channels to use, counted from 0; default all.
+        Receive channels to use, counted from 0; by default all.
     max_order : int, optional
         Highest mixing order to use.
     max_rows : int, optional
-        At most so many rows, those of best SNR; by default 6000 for volumes, which decide what reducing them costs,
-        and any number for planes.
+        Largest number of rows; those of best SNR are used. By default 6000 for volumes, because it determines the cost
+        of the reduction, and unlimited for planes.
     """
 
     snr_threshold: float = 5.0
@@ -164,18 +165,18 @@ class RowFilter:
     max_rows: int | None = None
 
     def of_any_frequency(self) -> "RowFilter":
-        """The same without limits on frequency, for rows whose frequency nobody knows."""
+        """The same filter without limits of frequency, for rows of unknown frequency."""
         return replace(self, min_frequency=0.0, max_frequency=np.inf)
 
     def candidates(
         self, frequencies: NDArray[np.float64], num_channels: int, orders: NDArray[np.int64] | None = None
     ) -> NDArray[np.bool_]:
-        """Rows that pass whatever their SNR, (C, K) bool, for frequencies (K,) in Hz and their mixing orders.
+        """Rows that pass all criteria except SNR, (C, K) bool, for frequencies (K,) in Hz and their mixing orders.
 
         Raises
         ------
         InputError
-            For channels that do not exist, and for ``max_order`` where the orders are unknown.
+            For channels that do not exist, and for ``max_order`` if the orders are unknown.
         """
         wanted = list(range(num_channels) if self.channels is None else self.channels)
         if not wanted or any(not 0 <= channel < num_channels for channel in wanted):
@@ -195,7 +196,7 @@ class RowFilter:
         Raises
         ------
         InputError
-            When nothing is left.
+            If no row is left.
         """
         chosen = candidates if snr is None else candidates & (snr >= self.snr_threshold)
         if not chosen.any():
@@ -211,7 +212,7 @@ class RowFilter:
         return chosen
 
     def limit(self, grid: tuple[int, ...]) -> float:
-        """How many rows of a calibration of this grid may be used."""
+        """Largest number of rows for a calibration on this grid."""
         return self.max_rows or (ROWS_OF_VOLUMES if len(grid) == 3 else np.inf)
 
 

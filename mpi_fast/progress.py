@@ -1,4 +1,4 @@
-"""How far something is: a bar on a terminal, and elsewhere a line now and then."""
+"""Progress: a bar on a terminal, and a line now and then elsewhere."""
 
 import time
 
@@ -9,13 +9,13 @@ EVERY = 30.0  # s between two lines
 
 
 class ProgressBar(Progress):
-    """A bar that is gone when done; where the screen is no terminal, a line every `EVERY` seconds.
+    """A bar that disappears when done; without a terminal, a line every `EVERY` seconds.
 
     Parameters
     ----------
     screen : Console
     unit : str
-        Of what is counted.
+        Unit of the counted items.
     """
 
     def __init__(self, screen: Console, unit: str = "") -> None:
@@ -28,10 +28,10 @@ class ProgressBar(Progress):
         )
         super().__init__(*columns, console=screen, transient=True, disable=not screen.is_terminal)
         self._unit, self._began = unit, time.monotonic()
-        self._said, self._first = self._began, 0.0
+        self._printed, self._first = self._began, 0.0
 
     def start_task_at(self, description: str, done: int, total: int) -> TaskID:
-        """Add a task of which so much was done before."""
+        """Add a task that is partly done."""
         self._first = done
         return self.add_task(description, total=total, completed=done)
 
@@ -39,9 +39,9 @@ class ProgressBar(Progress):
         """See `Progress`."""
         super().advance(task_id, advance)
         now = time.monotonic()
-        if not self.disable or now - self._said < EVERY:
+        if not self.disable or now - self._printed < EVERY:
             return
-        self._said = now
+        self._printed = now
         task = self.tasks[self.task_ids.index(task_id)]
         done, total = int(task.completed), task.total
         text = f"{task.description}: {done}"

@@ -1,4 +1,4 @@
-"""Reading a whole file that somebody else may have written: a regular one, of bounded size, or a clear error."""
+"""Read a complete file of possibly unknown origin, which must be a regular file of limited size."""
 
 import stat
 from pathlib import Path
@@ -13,11 +13,11 @@ def read_regular(path: str | Path, largest: int, expected: str, error: type[MPIF
     ----------
     path : str or Path
     largest : int
-        Bytes, which it may have at most. It is asked for its size before anything is read.
+        Largest size in bytes, which is checked before anything is read.
     expected : str
-        What should have been there, for the message.
+        Description of the expected file, for the message.
     error : type
-        Raised for a file that is missing, cannot be read, is too large, or no file: a folder, a pipe, a device.
+        Error class for a file that is missing, unreadable, too large, or a folder, a pipe or a device.
     """
     path = Path(path)
     try:
@@ -30,7 +30,7 @@ def read_regular(path: str | Path, largest: int, expected: str, error: type[MPIF
             content = file.read(facts.st_size + 1)
     except FileNotFoundError as problem:
         raise error(f"{path}: no such file; expected {expected}") from problem
-    except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as problem:  # ValueError for a name with a zero byte
         raise error(f"{path}: cannot be read: {getattr(problem, 'strerror', None) or problem}") from problem
     if len(content) != facts.st_size:
         raise error(f"{path}: it changed while it was read")

@@ -1,4 +1,4 @@
-"""What a `Reconstructor` makes of frames: images, how uncertain they are, and what was found on the way."""
+"""The result of a `Reconstructor`: images, their uncertainty, and diagnostics of the frames."""
 
 from dataclasses import dataclass
 
@@ -21,23 +21,23 @@ class Reconstruction:
         The concentration, not negative, in the unit of the calibration's delta sample. Zero for
         frames whose signals noise alone explains (`likelihood.signal_presence`).
     std : (F, *grid) float32
-        Uncertainty, in the image's unit: the root-mean-square of the image's error to be expected; for intervals see
-        `half_width`. The network has learned it.
+        Uncertainty, in the image's unit: the expected root-mean-square error of the image, as the network has learned
+        it; for intervals see `half_width`.
     snr_db : (F,) float32
-        Signal-to-noise ratio found, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
+        Estimated signal-to-noise ratio, ``20 log10(||signal|| / ||noise||)`` over the whitened rows.
     noise_floor : (F,) float32
-        Root-mean-square over the voxels of what the frame's noise alone would leave in a linear estimate.
+        Root-mean-square over the voxels of the error that noise alone would cause in a linear estimate.
     elapsed_ms : float
         Wall-clock time of the call per frame.
     misfit : (F, 3) float32, or None
-        What the calibration does not explain, see `misfit`: the noise outside its range over that of background frames
-        (NaN without such), what a changed receive chain would leave over noise, and what the image leaves of the
-        signals over noise, ``||y - S V^T x||^2 / (R sigma^2)``, before the signals overrule it (`consistency`). Each is
-        about one if all is right. None for signals on a GPU, and where nobody asked.
+        Three ratios to noise, see `misfit`; each is about one if the frame fits the calibration. They are the energy
+        outside the range of the matrix, relative to background frames (NaN without them); the part of it that a changed
+        receive chain would cause; and the residual of the image, ``||y - S V^T x||^2 / (R sigma^2)``, before any
+        correction by `consistency`. None for signals on a GPU, and without ``inspect``.
     flags : (F,) uint8, or None
         Sum of `flags.Flag`: bad, clipped, empty, foreign, dead. None for signals on a GPU.
     quantiles : (F, 2) float32, or None
-        How the errors of a frame are spread, see `uncertainty`; None where they are taken for normal.
+        Quantiles of the errors of each frame, see `uncertainty`; None if errors are assumed to be normal.
     """
 
     image: Array
@@ -50,14 +50,14 @@ class Reconstruction:
     quantiles: Array | None = None
 
     def half_width(self, level: float) -> Array:
-        """How far intervals reach that hold the truth in a share of the voxels, such as 0.95: ``image +- half_width``.
+        """Half-width of intervals ``image +- half_width`` that contain the truth in a share of the voxels, say 0.95.
 
         (F, *grid) float32, in the image's unit; a concentration is not negative, so intervals end at zero.
 
         Raises
         ------
         InputError
-            For a level that is no share.
+            For a level that is not between 0 and 1.
         """
         return half_width(self.std, self.quantiles, level)
 

@@ -1,12 +1,12 @@
-"""Reconstructor: signals in, concentration images out, with their uncertainty.
+"""Reconstructor: turns signals into concentration images with their uncertainty.
 
     cal = Calibration.from_mdf("sm.mdf")
     rec = Reconstructor(cal)
     out = rec(signals)          # out.image, out.std: (frames, *grid) in the calibration's concentration unit
     for out in rec.stream(chunks): ...
 
-Per frame: reduce the signals, find noise level and scale, and evaluate the network, whose posterior mean is the image
-and whose second output is its uncertainty; then once more, shown its own image (`refinement`).
+For each frame, the signals are reduced, noise level and scale are estimated, and the network gives the posterior mean,
+which is the image, and the uncertainty. A second evaluation then refines this image (`refinement`).
 """
 
 import logging
@@ -51,29 +51,29 @@ class Reconstructor:
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     model : str or Path
-        A bundle, or ``default`` for the one that comes with the package.
+        A bundle, or ``default`` for the one of the package.
     device : str
-        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes a GPU if there is one with what it needs, and when it fails, the
-        CPU with a warning.
+        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` uses a GPU if there is one with all required software. If that GPU
+        fails, the CPU continues, with a warning.
     threads : int, optional
-        Threads that the network may use on the CPU; default all.
+        Threads of the network on the CPU; by default all.
     evaluations : int
-        Of the network for each frame. The second, which is shown the image of the first, makes it better by
-        some tenths of a decibel and doubles the time; see `refinement`.
+        Network evaluations for each frame. The second one takes the image of the first as an input. It improves the
+        image by some tenths of a decibel and doubles the time; see `refinement`.
     engine : str
-        ``auto``; ``onnx``, ONNX Runtime on CPU or GPU; or, on a GPU, ``tensorrt``, an engine with the scanner inside,
-        which the bundle must have for this calibration. On a GPU ``auto`` takes the network's own CUDA kernels,
-        and ONNX Runtime where those are not to be had.
+        ``auto``; ``onnx``, ONNX Runtime on CPU or GPU; or, on a GPU, ``tensorrt``, an engine that contains the scanner.
+        The bundle must have such an engine for this calibration. On a GPU ``auto`` uses the network's own CUDA kernels,
+        and ONNX Runtime where these cannot run.
     precision : str
-        Of TensorRT's engine: ``fp16``, ``tf32`` or ``fp32``.
+        Precision of the TensorRT engine: ``fp16``, ``tf32`` or ``fp32``.
     inspect : bool
-        Measure how well the calibration explains each frame, and flag those that it does not. Of 400 rows it takes one
-        core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it there is no misfit, and no
-        frame is foreign.
+        Measure how well the calibration explains each frame, and flag frames that do not fit. With 400 rows this takes
+        one core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it, misfit is None, and no
+        frame is flagged as foreign.
     on_bad_frame : str
-        ``mark``: a frame that cannot be reconstructed comes out as NaN, flagged; ``stop``: it is an error.
+        ``mark``: a frame that cannot be reconstructed gives an image of NaN and a flag; ``stop``: it is an error.
 
     Raises
     ------
@@ -114,12 +114,12 @@ class Reconstructor:
 
     @property
     def runs_on(self) -> str:
-        """What computes, and why it was chosen: for people."""
+        """Description of the device and engine in use, and why they were chosen."""
         pipeline, why = self._chosen()
         return f"{pipeline.name}: {why}"
 
     def _chosen(self) -> tuple[Pipeline, str]:
-        """The pipeline, and why it was chosen; in a process that forked, one of its own."""
+        """The pipeline, and why it was chosen. A forked process makes its own pipeline."""
         if self._made is None:
             self._made = self._choose()
         return self._made
@@ -130,7 +130,7 @@ class Reconstructor:
         return old
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what only this process has. Another one chooses a pipeline of its own, on its first frames."""
+        """Everything except objects of this process. Another process chooses its pipeline at its first frames."""
         return {**vars(self), "_made": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -139,12 +139,12 @@ class Reconstructor:
 
     @property
     def graphs(self) -> dict[int, dict[str, Any]]:
-        """Whether frames are one CUDA graph, by how many there are at once; of pipelines on a GPU, see `Capture`."""
+        """State of the CUDA graph for each number of frames at once, on a GPU; see `Capture`."""
         return {frames: state.to_dict() for frames, state in getattr(self._chosen()[0], "graphs", {}).items()}
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the frames belong to the calibration: of all calls so far, or of the stream that runs."""
+        """Whether the frames fit the calibration, judged by all calls so far or by the current stream."""
         return self._inspection.verdict
 
     def __call__(self, signals: NDArray[Any], flags: NDArray[np.uint8] | None = None) -> Reconstruction:
@@ -153,18 +153,18 @@ class Reconstructor:
         Parameters
         ----------
         signals : (F, C, V) real volts, (F, C, K) complex spectra, or (F, M) complex selected rows
-            Background-corrected, see `Calibration.select`. Of NumPy; or of CuPy, PyTorch and others that keep them on
-            the GPU that reconstructs: then the images stay there, as CuPy arrays, NaN comes out as NaN, and nobody
-            looks for bad frames. To go on without waiting for them, see `enqueue`.
+            Background-corrected, see `Calibration.select`: a NumPy array, or an array of CuPy, PyTorch and others on
+            the GPU that reconstructs. Then the images are CuPy arrays on that GPU, NaN gives NaN, and frames are not
+            checked. To continue without waiting for the images, see `enqueue`.
         flags : (F,) uint8, optional
-            What is known of the frames already; see `flags.Flag`.
+            Flags that are already known for the frames; see `flags.Flag`.
 
         Raises
         ------
         InputError, MismatchError
             For shapes that do not fit the calibration, and with ``on_bad_frame="stop"`` for NaN or Inf.
         DeviceError
-            When the GPU fails and was asked for.
+            If the GPU was requested and fails.
         """
         if is_on_gpu(signals):
             return replace(self.enqueue(signals).wait(), flags=flags)
@@ -175,26 +175,26 @@ class Reconstructor:
         return frames.on(self.calibration.grid, began, misfit, flags)
 
     def enqueue(self, signals: Any, *, out: Reconstruction | None = None, stream: Any = None) -> Pending:
-        """Begin to reconstruct frames that are on the GPU, by its own kernels, and return.
+        """Start to reconstruct frames on the GPU by the network's own kernels, and return at once.
 
-        Calls are done in their order. The first of a number of frames waits, see `warmup`. Selected rows as complex64
-        and ``out`` need no memory.
+        Calls are executed in order. The first call with a new number of frames takes longer, see `warmup`. With
+        selected rows as complex64 and ``out``, no memory is allocated.
 
         Parameters
         ----------
         signals : array
             As for `__call__`, on the GPU.
         out : Reconstruction, optional
-            Written instead of new arrays: of an earlier call, or made of your own, float32 and C-contiguous.
+            Result to overwrite: one of an earlier call, or your own float32, C-contiguous arrays.
         stream : optional
-            CUDA stream of CuPy or PyTorch, or its address. Work begins after what is on it; what is enqueued on it from
-            then on, such as the next signals, begins when the images are there. Without it, what is on the current
-            stream of the signals' library is waited for, and signals must stay as they are until `Pending.done`.
+            CUDA stream of CuPy or PyTorch, or its address. The work begins after earlier work on this stream, and later
+            work on it, such as copying the next signals, begins when the images are complete. Without it, the call
+            waits for the current stream of the signals' library, and the signals must not change until `Pending.done`.
 
         Raises
         ------
         InputError, MismatchError, DeviceError
-            As `__call__`; also for arrays that are not on the GPU, and where no kernels of its own run.
+            As `__call__`; also for arrays that are not on the GPU, and if the network's own kernels are not in use.
         """
         began = time.perf_counter()
         with self._lock:
@@ -202,16 +202,16 @@ class Reconstructor:
         return Pending(frames.on(self.calibration.grid, began) if out is None else out, event, signals, began)
 
     def warmup(self, *frames: int) -> None:
-        """Reconstruct so many empty frames at once, for each number, so that no later call waits for a first one.
+        """Reconstruct each of these numbers of empty frames at once, so that no later call with them takes longer.
 
-        On a GPU that compiles kernels, allocates buffers and captures the graphs of these numbers of frames.
+        On a GPU this compiles kernels, allocates buffers and captures the CUDA graphs.
         """
         for count in frames:
             with self._lock:
                 warmup(self._chosen()[0], np.zeros((count, self.calibration.num_rows), np.complex64))
 
     def close(self) -> None:
-        """Give back the GPU's memory. A later call begins anew."""
+        """Free the memory of the GPU. A later call allocates it again."""
         with self._lock:
             made, self._made = self._made, None
             if made is not None:
@@ -227,24 +227,24 @@ class Reconstructor:
         sde: str = "ve",
         seed: int = 0,
     ) -> Array:
-        """Draw images that explain the signals, each as probable as the network finds it.
+        """Draw posterior samples: images that explain the signals, with the probability that the network gives them.
 
-        Their mean is close to the image of a call, their standard deviation to its std; they serve whatever no mean
-        tells, such as the probability that a vessel is open. Each costs ``steps`` evaluations of the network.
+        Their mean is close to the image of a call, and their standard deviation to its std. They answer questions that
+        a mean cannot, such as the probability that a vessel is open. Each takes ``steps`` network evaluations.
 
         Parameters
         ----------
         signals : array
-            Of F frames, see `__call__`.
+            Signals of F frames, see `__call__`.
         count : int
             Samples of each frame.
         sampler, sde : str
-            ``dpm``, ``heun``, ``euler-maruyama`` or ``predictor-corrector``; for the last two, of what process:
-            ``ve``, ``vp`` or ``sub-vp``.
+            ``dpm``, ``heun``, ``euler-maruyama`` or ``predictor-corrector``; for the last two, ``sde`` selects the
+            process, ``ve``, ``vp`` or ``sub-vp``.
         steps : int
-            Of the sampler; of ``dpm`` more than the default change mean and deviation by less than the samples' noise.
+            Steps of the sampler. With ``dpm``, more than the default change mean and deviation insignificantly.
         seed : int
-            Of the noise, which is the same for every frame.
+            Seed of the noise, which is the same for every frame.
 
         Returns
         -------
@@ -253,7 +253,7 @@ class Reconstructor:
         Raises
         ------
         InputError, MismatchError
-            For options out of range, and signals that do not fit or are not finite.
+            For options out of range, and for signals that do not fit or are not finite.
         """
         draw = getattr(pipeline := self._chosen()[0], "samples", None)
         if draw is None:
@@ -266,7 +266,7 @@ class Reconstructor:
     def _prepared(
         self, signals: NDArray[Any], known: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.complex64], NDArray[np.uint8]]:
-        """Selected rows of frames on the host, zero for the bad ones, and flags."""
+        """Selected rows of frames on the host, with zeros for bad frames, and flags."""
         signals = np.asarray(signals)
         rows = self.calibration.rows(signals) if self._strict else self.calibration.select(signals)
         rows = rows.copy() if rows is signals else rows
@@ -283,7 +283,7 @@ class Reconstructor:
     def _judged(
         self, rows: NDArray[np.complex64], flags: NDArray[np.uint8], frames: Frames
     ) -> tuple[Frames, Array | None, NDArray[np.uint8]]:
-        """Images with NaN for the bad ones; misfit and flags."""
+        """Images, with NaN for bad frames; misfit and flags."""
         misfit, bad = None, (flags & np.uint8(Flag.BAD)) != 0
         if self._inspect:
             found, flags = self._inspection.check_images(rows, frames.image, flags)
@@ -301,20 +301,20 @@ class Reconstructor:
         workers: int = 1,
         cluster: str | None = None,
     ) -> Iterator[Reconstruction]:
-        """Reconstruct chunk after chunk of frames, each as `__call__` takes them, in constant memory.
+        """Reconstruct chunks of frames one after the other, each as `__call__` takes them, in constant memory.
 
-        The verdict begins anew, or goes on with the one that is given, of the frames before these. What yields the
-        chunks may know more, as `pairing.MeasuredRows` does: ``noise``, what background frames show
-        (`misfit.RowNoise`), and ``flags`` of the chunk that it yielded last.
+        The verdict begins anew, or continues with ``verdict``, that of earlier frames. The iterable may have two more
+        attributes, as `pairing.MeasuredRows` has: ``noise``, the noise of its background frames (`misfit.RowNoise`),
+        and ``flags`` of the chunk that it yielded last.
 
-        With several ``workers``, that many processes compute the images, each with the ``threads`` of this one; chunks
-        are then asked for before the images of earlier ones are yielded. What comes out is the same. So it is with a
-        ``cluster``, where actors of Ray do: the address of one, or ``auto``; see `cluster.Cluster`.
+        With several ``workers``, that many processes compute the images, each with ``threads`` threads. Chunks are then
+        read before the images of earlier chunks are yielded; the result is the same. With ``cluster``, the address of
+        a Ray cluster or ``auto``, actors of Ray compute the images; see `cluster.Cluster`.
 
         Raises
         ------
         InputError
-            For several workers and a cluster.
+            If both several workers and a cluster are given.
         """
         if workers > 1 and cluster is not None:
             raise InputError("workers and cluster: expected one of the two")

@@ -14,8 +14,8 @@ from mpi_fast.preprocessing import floor_deviations, row_noise
 
 logger = logging.getLogger(__name__)
 Complex = NDArray[np.complexfloating[Any, Any]]
-RESIDUAL_FREEDOM = 8  # directions outside the range of A, at least, from which the noise level is estimated
-SNR_CEILING_DB = 50.0  # no frame is believed to be cleaner: model errors and float32 are noise, too
+RESIDUAL_FREEDOM = 8  # minimum number of directions outside the range of A for the noise estimate
+SNR_CEILING_DB = 50.0  # upper limit of the SNR of a frame, because model errors and float32 also act as noise
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ReducedFrames:
         Noise standard deviation of each component of y.
     snr_db : (F,) float32
         ``20 log10(||signal|| / ||noise||)`` over the whitened rows, as estimated; at most `SNR_CEILING_DB`, and minus
-        infinity where the noise explains everything.
+        infinity if noise alone explains the frame.
     """
 
     y: NDArray[np.float32]
@@ -39,12 +39,12 @@ class ReducedFrames:
 
 
 def row_weights(matrix: Complex, background: Complex | None) -> tuple[NDArray[np.float64], bool]:
-    """One over the noise standard deviation of each row, and whether it is known; else all rows are weighted alike.
+    """Inverse noise standard deviation of each row, and whether it is known; otherwise all weights are equal.
 
     Parameters
     ----------
     matrix : (rows, N) complex
-        Background-corrected.
+        Background-corrected matrix.
     background : (rows, B) complex, or None
         Background frames in the order of acquisition.
     """
@@ -63,30 +63,30 @@ def reduce_matrix(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating[Any]]]:
     """SVD of the whitened rows, real over imaginary: U (2M, R), S (R,), V (N, R); see `decomposition.decompose`.
 
-    Rank rule: singular values above ``eps * max(2M, N) * S_1`` stay, and a few directions are always left for the noise
-    to show itself: R <= 2M - 8.
+    Rank: singular values above ``eps * max(2M, N) * S_1`` are kept, with R <= 2M - 8, so that a few directions are left
+    to estimate the noise of frames.
 
-    A matrix that was measured carries noise of standard deviation one in each whitened entry, and more along the
-    directions of voxels that share background frames: ``tau^2 = 1 + ||W v||^2`` along v. Noise alone makes singular
-    values up to ``tau (sqrt(2M) + sqrt(N))``; those are dropped too, and the others shrunk to what they explain of the
-    noise-free matrix (the optimal shrinkage of Gavish and Donoho, "Optimal shrinkage of singular values", IEEE Trans.
+    A measured matrix has noise of standard deviation one in each whitened entry, and more along directions of voxels
+    that share background frames: ``tau^2 = 1 + ||W v||^2`` along v. Noise alone gives singular values up to
+    ``tau (sqrt(2M) + sqrt(N))``. Those are dropped, too, and the others are shrunk to their part of the noise-free
+    matrix (the optimal shrinkage of Gavish and Donoho, "Optimal shrinkage of singular values", IEEE Trans.
     Inf. Theory 2017, eq. 7).
 
     Parameters
     ----------
     matrix : (M, N) complex
     subtracted : (B, N) array or sparse array, optional
-        W: how much of each background frame was subtracted from each voxel (`preprocessing.background_weights`), for a
-        matrix that was measured, in units of its noise.
+        W: the weight of each background frame in the correction of each voxel (`preprocessing.background_weights`), for
+        a measured matrix, in units of its noise.
     weights : (M,), optional
-        That whiten the rows, if they are not white.
+        Weights that whiten the rows, unless they are already white.
     report : callable
-        Told how far it is.
+        Called with the progress.
 
     Raises
     ------
     InputError
-        When nothing is left.
+        If no singular value is left.
     """
     rows, voxels = 2 * len(matrix), matrix.shape[1]
     largest_noise = 0.0 if subtracted is None else float(np.sqrt(rows) + np.sqrt(voxels))

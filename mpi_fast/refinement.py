@@ -1,9 +1,9 @@
-"""Shown its own image as a noisy one, the network makes a better one.
+"""Refinement: a second evaluation of the network takes the first image as a noisy image and improves it.
 
-The first evaluation of a frame gives an image and the size of its errors. A second one gets that image as what a
-sampler's noisy image is, ``x_t`` with ``sigma_t`` the root-mean-square of these errors, and goes on from there; the
-network was trained for it (self-conditioning: Chen, Zhang and Hinton, "Analog bits", ICLR 2023). What the errors of the
-second image are, it says anew.
+The first evaluation of a frame gives an image and the expected size of its errors. The second evaluation gets this
+image in place of a sampler's noisy image ``x_t``, with ``sigma_t`` the root-mean-square of these errors. The network
+was trained for this (self-conditioning: Chen, Zhang and Hinton, "Analog bits", ICLR 2023). It also estimates the errors
+of the second image.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ Array = NDArray[np.float32]
 
 
 def own_precision(std: Array, scale: Array) -> Array:
-    """``1 / sigma_t^2`` of an image that has these errors.
+    """``1 / sigma_t^2`` of an image with these errors.
 
     Parameters
     ----------
     std : (F, N) float32
-        Size of the errors of each voxel.
+        Expected error of each voxel.
     scale : (F,) float32
-        Of the frame's images (`likelihood.signal_scale`), in whose unit precision is.
+        Scale of the frame's image (`likelihood.signal_scale`), which is the unit of the precision.
 
     Returns
     -------

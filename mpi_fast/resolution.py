@@ -1,14 +1,14 @@
-"""What a calibration resolves, before any frame was measured: the resolution matrix of its linear estimate.
+"""The resolution of a calibration, known before any frame is measured: the resolution matrix of its linear estimate.
 
 Signals ``y = S V^T x + sigma xi`` and a white prior of deviation r have the posterior mean ``V diag(f) V^T x`` plus
 noise, with ``f = S^2 / (S^2 + sigma^2 / r^2)`` (see `likelihood`). That product is the resolution matrix (Backus and
-Gilbert; Menke, "Geophysical Data Analysis", chapter 4): column i is what becomes of a point at voxel i. Its diagonal
-says which share of a voxel's own value comes back in it, from 0 where nothing is seen to 1 where the voxel is resolved
-for itself. A point that d voxels share comes back with 1/d, so one over the diagonal is the size of a resolved cell in
-voxels. Its trace, the sum of f, is how many numbers are measured in effect.
+Gilbert; Menke, "Geophysical Data Analysis", chapter 4): column i is the image of a point at voxel i. Its diagonal is
+the share of a voxel's own value that returns in it, from 0 where nothing is seen to 1 where the voxel is fully
+resolved. A point that is spread over d voxels returns with 1/d, so the inverse of the diagonal is the size of a
+resolved cell in voxels. The trace, the sum of f, is the effective number of measured values.
 
-What it says is linear and knows no prior but white noise: an image that is known to be smooth, non-negative or made of
-vessels is found in more detail, see `forecast`.
+This estimate is linear and has only a white prior. Stronger prior knowledge, such as smooth, non-negative or
+vessel-like images, gives more detail, see `forecast`.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from mpi_fast.errors import InputError
 from mpi_fast.likelihood import SIGNAL_PER_IMAGE
 
 SNR_DB = 25.0
-PART = 4096  # voxels at once: a basis may be as large as memory
-BEST = 0.9  # quantile of the voxels whose resolution stands for the grid: those at its rim may lie outside the scan
+PART = 4096  # voxels processed at once, because a basis may fill the memory
+BEST = 0.9  # this quantile over the voxels represents the grid; voxels at its rim may lie outside the scan
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Resolution:
     Attributes
     ----------
     snr_db : float
-        ``20 log10(||signal|| / ||noise||)`` over the whitened rows, of a typical image; as `reconstruct` reports it.
+        ``20 log10(||signal|| / ||noise||)`` over the whitened rows of a typical image, as `reconstruct` reports it.
     diagonal : (*grid) float64
-        From 0, not seen, to 1, resolved voxel by voxel.
+        From 0 (not seen) to 1 (fully resolved).
     voxel_size : tuple of float
         In m, along the same axes.
     """
@@ -46,34 +46,34 @@ class Resolution:
 
     @property
     def effective_rank(self) -> float:
-        """How many numbers are measured in effect: the trace of the resolution matrix."""
+        """Effective number of measured values: the trace of the resolution matrix."""
         return float(self.diagonal.sum())
 
     @cached_property
     def cell(self) -> float:
-        """Side of a resolved cell in voxels where the scanner sees best: 1 where every voxel is resolved."""
+        """Side of a resolved cell in voxels, at the best place; 1 if every voxel is resolved."""
         return float(np.quantile(self.diagonal, BEST) ** (-1 / self.diagonal.ndim))
 
     @property
     def cell_size(self) -> tuple[float, ...]:
-        """The same in m, along each axis."""
+        """Side of a resolved cell in m, along each axis."""
         return tuple(self.cell * size for size in self.voxel_size)
 
 
 def resolution(calibration: Calibration, snr_db: float = SNR_DB) -> Resolution:
-    """What a calibration resolves at an SNR; no frame is needed, and none simulated.
+    """The resolution of a calibration at an SNR; no frame is measured or simulated.
 
     Parameters
     ----------
     calibration : Calibration
-        Of M rows, rank R and N voxels.
+        Calibration with M rows, rank R and N voxels.
     snr_db : float
-        Of the frames in question, see `Resolution`.
+        SNR of the frames, see `Resolution`.
 
     Raises
     ------
     InputError
-        For an SNR that is no number.
+        For an SNR that is not a number.
     """
     if not np.isfinite(snr_db):
         raise InputError(f"SNR {snr_db} dB: expected a number")

@@ -1,7 +1,7 @@
 """Samplers: from noise to an image that the denoiser finds plausible.
 
-Each sampler is a pure function of a denoiser, a source of noise and a grid. What makes it a reconstruction
-(the signals, the network) is inside the denoiser; where the noise comes from is the caller's choice.
+Each sampler is a pure function of a denoiser, a source of noise and a grid of noise levels. The denoiser contains
+everything about the reconstruction (the signals, the network); the caller chooses the source of noise.
 
 ===================  ===================================  ==============  =========================
 Name                 Algorithm                            Draws of noise  Network evaluations (NFE)
@@ -14,9 +14,9 @@ predictor-corrector  predictor-corrector, the same paper  2 steps - 1     2 step
 
 All of them finish by returning a denoised image: the last step of a solver to noise level zero is exactly
 that, and the stochastic ones would otherwise leave noise of level sigma_min behind. Every coefficient is
-computed in float64, arrays stay in the dtype of the noise, and no element of a batch sees another: if the
-denoiser treats them apart too, results are bitwise independent of batching. Within a step loop nothing is
-allocated but by the denoiser and the noise source.
+computed in float64, arrays stay in the dtype of the noise, and elements of a batch are independent: if the
+denoiser treats them separately, too, results are bitwise independent of batching. In the loop over steps, only
+the denoiser and the noise source allocate memory.
 """
 
 import itertools
@@ -78,7 +78,7 @@ def dpm_solver_2m(denoise: Denoiser, noise: Noise, sigmas: npt.ArrayLike) -> Flo
     levels = _levels(sigmas)
     x = _initial(noise, levels[0])
     denoised, previous = np.empty_like(x), np.zeros_like(x)
-    h_previous = math.inf  # makes the first step first order: nothing to extrapolate from
+    h_previous = math.inf  # makes the first step first order, because there is nothing to extrapolate from
     for sigma, sigma_next in itertools.pairwise(levels):
         _evaluate(denoise, x, sigma, out=denoised)
         h = math.log(sigma / sigma_next)  # lambda_i - lambda_(i-1)
@@ -91,7 +91,7 @@ def dpm_solver_2m(denoise: Denoiser, noise: Noise, sigmas: npt.ArrayLike) -> Flo
         x += previous
         np.multiply(denoised, gain * (1.0 + extrapolation), out=previous)
         x += previous
-        # What is kept for the next step is this step's D; the other array becomes scratch.
+        # D of this step is kept for the next one; the other array is reused.
         previous, denoised, h_previous = denoised, previous, h
     # The step to sigma = 0 has h = infinity: first order, as in the paper's code, where it returns D.
     return _evaluate(denoise, x, levels[-1], out=denoised)
@@ -205,7 +205,7 @@ def predictor_corrector(denoise: Denoiser, noise: Noise, sde: SDE, steps: int, c
     sde : SDE
         The noising process to reverse.
     steps : int
-        Noise levels, at least 1; the last one, at t_min, is where it denoises and stops.
+        Number of noise levels, at least 1; the sampler denoises and stops at the last one, t_min.
     corrector_steps : int
         Langevin steps after each predictor step, M in the paper.
 
@@ -265,7 +265,7 @@ SAMPLERS: Final[dict[str, Sampler]] = {
 
 
 def get_sampler(name: str) -> Sampler:
-    """Look a sampler up by name; InputError lists the names if there is none such."""
+    """Look a sampler up by name; raises InputError with all names if it is unknown."""
     if name not in SAMPLERS:
         raise InputError(f"sampler is {name!r}, expected one of {', '.join(SAMPLERS)}")
     return SAMPLERS[name]
@@ -320,13 +320,13 @@ def _initial(noise: Noise, level: float) -> FloatArray:
 
 
 def _evaluate(denoise: Denoiser, x: FloatArray, sigma: float, out: FloatArray) -> FloatArray:
-    """Copy D(x; sigma) to `out` and return that: the denoiser's own array may be reused, or even be x."""
+    """Copy D(x; sigma) to `out` and return that: the denoiser's own array may be reused, or even be x itself."""
     np.copyto(out, _checked(denoise(x, sigma), out.shape, "the denoised batch"))
     return out
 
 
 def _checked(array: FloatArray, shape: tuple[int, ...], name: str) -> FloatArray:
-    """Return the array if it has the batch's shape: broadcast, all samples would silently share one image."""
+    """Return the array if it has the batch's shape; broadcasting would silently give all samples one image."""
     if array.shape != shape:
         raise InputError(f"{name} has shape {array.shape}, expected {shape}")
     return array

@@ -1,8 +1,7 @@
-"""A calibration scan: the spectra of a delta sample at every voxel, and without it, from a file or from arrays.
+"""A calibration scan: spectra with a delta sample at every voxel, and without it, from a file or from arrays.
 
-What is read here is what was measured, of the candidates among the rows as many at once as fit a block: a matrix of a
-volume may be larger than memory, and a few of its rows are used. `calibration.Calibration` makes of it what frames are
-reduced with.
+The measured values of candidate rows are read in blocks, because the matrix of a volume may be larger than memory and
+only a few of its rows are used. `calibration.Calibration` turns them into the arrays that reduce frames.
 """
 
 import math
@@ -26,36 +25,36 @@ from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders,
 Complex = NDArray[np.complexfloating[Any, Any]]
 IntArray = NDArray[np.int64]
 IN_MEMORY = "system matrix"
-BLOCK_BYTES = 256 << 20  # of rows that are corrected at once, in double precision: all of most planes
+BLOCK_BYTES = 256 << 20  # rows that are corrected at once, in double precision: all rows of most planes
 
 
 @dataclass(frozen=True)
 class CalibrationScan:
-    """What was measured to calibrate a scanner.
+    """The measured data of a calibration.
 
     Attributes
     ----------
     candidates : (C, K) bool
-        The rows that follow: those that are wanted whatever their SNR, or already with it where ``snr`` was stored.
+        Rows in this scan: those that pass all criteria except SNR, or also SNR if ``snr`` was stored.
     foreground : callable
-        Reads some of them, by their numbers among the candidates: (n, N) complex, voxels in MDF order (x fastest).
+        Reads candidate rows by their numbers: (n, N) complex, voxels in MDF order (x fastest).
     background : (rows, B) complex, or None
-        In the order of acquisition.
+        Background frames in the order of acquisition.
     subtracted : (B, N) sparse array, or None
-        How much of each background frame is to be subtracted from each voxel.
+        Weight with which each background frame is subtracted from each voxel.
     snr : (C, K), or None
-        Signal-to-noise ratio of each row, where it is known.
+        Signal-to-noise ratio of each row, if known.
     frequencies : (K,) float64
         In Hz.
     grid, field_of_view
         (ny, nx) or (nz, ny, nx), and the extent along these axes in m.
     source : str
-        What it is called in messages.
+        Name in messages.
     acquisition : Acquisition, or None
-        How it was acquired, as far as that is known.
+        Acquisition parameters, if known.
     transfer_function_corrected : bool
     facts : dict
-        For people.
+        Facts to be shown to users.
     """
 
     candidates: NDArray[np.bool_]
@@ -76,7 +75,7 @@ class CalibrationScan:
     def open_mdf(
         cls, path: str | Path, rows: RowFilter, plane: tuple[str, int] | None = None
     ) -> Iterator["CalibrationScan"]:
-        """A plane or the volume of a file that is open meanwhile, of its rows only those in question.
+        """Context manager for a plane or the volume of a file, with only the candidate rows.
 
         See `Calibration.from_mdf`.
         """
@@ -91,7 +90,7 @@ class CalibrationScan:
             wanted = _stored_rows(chosen, stored)
 
             fits = wanted.size <= _rows_per_block(grid.shape)
-            held = file.rows(grid, wanted) if fits else None  # read once, not for every step
+            held = file.rows(grid, wanted) if fits else None  # read only once
             background = subtracted = None
             if len(file.background_index):
                 background = file.background(wanted)
@@ -142,7 +141,7 @@ class CalibrationScan:
         acquisition: Acquisition | None = None,
         facts: dict[str, Any] | None = None,
     ) -> "CalibrationScan":
-        """Take it from arrays, see `Calibration.from_arrays`."""
+        """A scan from arrays, see `Calibration.from_arrays`."""
         if len(grid) not in (2, 3) or min(grid) < 1:
             raise InputError(f"grid {grid}: expected the voxels of a plane (ny, nx) or a volume (nz, ny, nx)")
         if len(field_of_view) != len(grid) or not all(math.isfinite(length) and length for length in field_of_view):
@@ -178,7 +177,7 @@ class CalibrationScan:
         )
 
     def cleaned(self) -> "CalibrationScan":
-        """Replace outliers among the background frames, and say in a warning where these cannot tell the noise.
+        """Replace outliers among the background frames; warn if these frames do not show the noise.
 
         Raises
         ------
@@ -201,13 +200,13 @@ class CalibrationScan:
         return replace(self, background=background)
 
     def with_snr(self) -> "CalibrationScan":
-        """Find the SNR of the candidates where it is not known, if background frames show the noise."""
+        """Compute the SNR of the candidates, if it is unknown and background frames show the noise."""
         if self.snr is not None or self.background is None or not shows_noise(self.background):
             return self
 
         def measured(rows: IntArray) -> Complex:
             block = self._read(rows)
-            # What is exactly zero was not measured: voxels that a scan which was stopped never reached.
+            # Voxels of exact zeros were not measured, because the scan was stopped before.
             return np.where(block == 0, 0, self._corrected(block, rows))
 
         snr = np.full(self.candidates.shape, -np.inf)
@@ -215,7 +214,7 @@ class CalibrationScan:
         return replace(self, snr=snr)
 
     def strength(self) -> NDArray[np.float64]:
-        """Root mean square of each candidate over the voxels, (C, K); of other rows minus infinity."""
+        """Root mean square of each candidate over the voxels, (C, K); minus infinity for other rows."""
         found = [
             np.linalg.norm(self._corrected(self._read(part), part), axis=1)
             for part in self._parts(np.arange(self.candidates.sum()))
@@ -225,15 +224,15 @@ class CalibrationScan:
         return out
 
     def matrix(self, rows: IntArray, report: Report = silent) -> NDArray[np.complex64]:
-        """Read some candidates, and subtract the background: (rows, N), a block after the other.
+        """Read some candidates and subtract the background, block by block: (rows, N).
 
-        Voxels that hold nothing but zeros, as those that a scan which was stopped never reached, stay zeros, which is
-        said in a warning.
+        Voxels that contain only zeros, because the scan was stopped before they were reached, stay zero, with a
+        warning.
 
         Raises
         ------
         InputError
-            For NaN or Inf, with channel and frequency of the first; and what single precision cannot compute with.
+            For NaN or Inf, with channel and frequency of the first, and for numbers too large for single precision.
         """
         out = np.empty((len(rows), math.prod(self.grid)), np.complex64)
         reached, largest, done = np.zeros(out.shape[1], dtype=bool), 0.0, 0
@@ -243,7 +242,7 @@ class CalibrationScan:
             reached |= block.any(axis=0)
             block = self._corrected(block, part)
             largest = max(largest, float(np.abs(block).max()))
-            with np.errstate(over="ignore"):  # which is said below
+            with np.errstate(over="ignore"):  # reported below
                 out[done : done + len(part)] = block
             done += len(part)
         report("rows", 1.0)
@@ -257,7 +256,7 @@ class CalibrationScan:
         return out
 
     def _parts(self, rows: IntArray) -> list[IntArray]:
-        """The rows, as many at once as fit a block."""
+        """The rows in parts that fit a block."""
         step = _rows_per_block(self.grid)
         return [rows[start : start + step] for start in range(0, len(rows), step)]
 
@@ -283,7 +282,7 @@ class CalibrationScan:
             )
 
     def _warn_of_unreached(self, unreached: NDArray[np.bool_]) -> None:
-        if not unreached.all():  # which is no matrix, and said as that
+        if not unreached.all():  # all zeros are an invalid matrix, which is reported elsewhere
             count, first = int(unreached.sum()), int(unreached.argmax())
             warnings.warn(
                 f"{self.source}: {count} of {len(unreached)} voxels hold nothing but zeros, the first is number "
@@ -296,9 +295,9 @@ class CalibrationScan:
 def _stored_snr(
     source: str, stored: NDArray[np.float64], shape: tuple[int, int], index: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
-    """The SNR (C, K') that a file stores, at all frequencies; None where none of it is a number above zero.
+    """The SNR (C, K') that a file stores, at all frequencies; None if no value is above zero.
 
-    An infinite one is that of a row without noise, which nobody knows: such rows stay, with the best SNR that is known.
+    An infinite value means a row of unknown noise; it is replaced by the best known SNR, so that the row is kept.
     """
     known = np.isfinite(stored) & (stored > 0)
     endless = int(np.isposinf(stored).sum())
@@ -316,7 +315,7 @@ def _stored_snr(
 
 
 def _rows_per_block(grid: tuple[int, ...]) -> int:
-    """How many rows are read and corrected at once."""
+    """Number of rows that are read and corrected at once."""
     return max(1, BLOCK_BYTES // (np.dtype(np.complex128).itemsize * math.prod(grid)))
 
 

@@ -5,7 +5,7 @@ The SDEs of Song et al. ("Score-based generative modeling through stochastic dif
 
     x_t = s(t) (x_0 + sigma(t) n),    n ~ N(0, I).
 
-They differ in the signal scale s and in how fast the noise sigma grows, not in what a network has to learn.
+They differ in the signal scale s and in the growth of the noise sigma, but a network learns the same for all.
 One denoiser D(x; sigma) of the EDM kind (Karras et al., "Elucidating the design space of diffusion-based
 generative models", NeurIPS 2022, section 2 and table 1) serves them all, for any t:
 
@@ -118,12 +118,12 @@ class VE(SDE):
 
 @dataclass(frozen=True)
 class _LinearBeta(SDE):
-    """What VP and sub-VP share: beta(t) rises linearly, and s(t) = exp(-B(t)/2) with B(t) = int_0^t beta.
+    """Common part of VP and sub-VP: beta(t) rises linearly, and s(t) = exp(-B(t)/2) with B(t) = int_0^t beta.
 
     Song et al. fix beta_min = 0.1, beta_max = 20 and stop at t = 1e-3 or 1e-5, which gives each process a
-    noise range of its own. Here the range is fixed and the rest follows: B(t_max) from sigma_max gives
-    beta_max, B(t_min) from sigma_min gives t_min. With the defaults beta_max is 9.1 for both, t_min 0.00096
-    for VP and 0.037 for sub-VP.
+    different noise range. Here the range is fixed, and the other parameters follow from it: B(t_max) from sigma_max
+    gives beta_max, B(t_min) from sigma_min gives t_min. With the defaults beta_max is 9.1 for both, t_min 0.00096 for
+    VP and 0.037 for sub-VP.
 
     Attributes
     ----------
@@ -244,7 +244,7 @@ def karras_sigmas(steps: int, sigma_min: float = SIGMA_MIN, sigma_max: float = S
     ramp = np.linspace(0.0, 1.0, steps)
     high, low = sigma_max ** (1.0 / RHO), sigma_min ** (1.0 / RHO)
     sigmas = np.append((high + ramp * (low - high)) ** RHO, 0.0)
-    sigmas[0] = sigma_max  # the root and the power undo each other only up to rounding
+    sigmas[0] = sigma_max  # root and power cancel only up to rounding
     if steps > 1:
         sigmas[-2] = sigma_min
     return sigmas

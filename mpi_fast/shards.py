@@ -1,4 +1,4 @@
-"""Reconstructions of parts of a measurement, such as the jobs of a batch system make, as the one of the whole."""
+"""Merge reconstructions of parts of a measurement, such as those of jobs in a batch system."""
 
 import json
 import warnings
@@ -13,7 +13,7 @@ from mpi_fast.errors import InputError, MismatchError, MPIFastWarning
 from mpi_fast.mdf import ReconstructionFile
 from mpi_fast.reconstruction import Reconstruction
 
-OWN = "command", "runs_on"  # that parts may differ in
+OWN = "command", "runs_on"  # entries in which parts may differ
 NEEDED = "_frame", "_snrDecibel", "_noiseFloor"
 CHUNK = 64
 Numbers = NDArray[np.int64]
@@ -21,19 +21,19 @@ Times = NDArray[np.float64]
 
 
 def in_order(files: Sequence[ReconstructionFile]) -> list[ReconstructionFile]:
-    """Sort parts by their frames, once they are known to belong together.
+    """Check that parts belong together, and sort them by their frames.
 
     Raises
     ------
     InputError
-        A file is not by mpi-fast, or holds no images.
+        If a file is not by mpi-fast, or contains no images.
     MismatchError
-        Two of them differ in grid, in what made them or in what they keep of each frame, or hold the same frames.
+        If two parts differ in grid, provenance or kinds of values, or contain the same frames.
 
     Warns
     -----
     MPIFastWarning
-        Of frames between two parts that are in none.
+        For missing frames between two parts.
     """
     numbers = {file: _numbers(file) for file in files}
     ordered = sorted(files, key=lambda file: int(numbers[file][0]))
@@ -56,7 +56,7 @@ def in_order(files: Sequence[ReconstructionFile]) -> list[ReconstructionFile]:
 
 
 def provenance_of(ordered: Sequence[ReconstructionFile]) -> dict[str, Any]:
-    """What made all of them, and what each."""
+    """Provenance common to all parts, and that of each part."""
     common = {name: value for name, value in ordered[0].provenance.items() if name not in OWN}
     own = [{name: file.provenance[name] for name in OWN if name in file.provenance} for file in ordered]
     parts = [{"file": file.path.name, **one} for file, one in zip(ordered, own, strict=True)]
@@ -64,7 +64,7 @@ def provenance_of(ordered: Sequence[ReconstructionFile]) -> dict[str, Any]:
 
 
 def images_of(file: ReconstructionFile) -> Iterator[tuple[Reconstruction, Numbers, Times | None]]:
-    """The images of a part some at a time, with the numbers and times of their frames."""
+    """Yield the images of a part in chunks, with the numbers and times of their frames."""
     found = {name: file.found(name) for name in file.names}
     for start in range(0, len(file.image), CHUNK):
         part = slice(start, start + CHUNK)

@@ -5,7 +5,7 @@ along H with mean magnetisation ``m L(beta |H|)``, ``L(a) = coth(a) - 1/a``. The
 of the total magnetisation (Knopp and Buzug, "Magnetic Particle Imaging", 2012, chapters 2 and 4). Relaxation and
 anisotropy are left out. Defaults are those of the 2D acquisitions of the OpenMPI data set.
 
-No voxel's signal is computed over time, see `lissajous`.
+Spectra are computed without samples over time, see `lissajous`.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class ReceiveChain:
     ----------
     coupling : (C, 2) or (C, 3) tuple of tuples
         Coil sensitivity of each channel to magnetisation along x, y and, in volumes, z, in 1/m. Off-diagonal entries
-        are cross-talk; the third row of a 2D experiment is a z coil, which sees it through its misalignment only.
+        are cross-talk; the third row of a 2D experiment is a z coil, which receives signals only by misalignment.
     resonance : (C,) tuple
         Resonance frequency of each channel in Hz.
     quality : float
@@ -74,17 +74,17 @@ class Scanner:
     core_diameter : float
         Diameter of the particles' magnetic core in m.
     saturation_magnetisation : float
-        Of the core material, in A/m.
+        Saturation magnetisation of the core material in A/m.
     temperature : float
-        In K.
+        Temperature in K.
     concentration : float
         Iron concentration of the delta sample in mol/l; images are in multiples of it.
     sample_height : float
-        Extent of the delta sample along z in m, where the grid is a plane.
+        Extent of the delta sample along z in m, if the grid is a plane.
     sub_voxels : int
         Points per axis over which a voxel's signal is averaged.
     receive : ReceiveChain
-        What happens between magnetisation and volts.
+        Receive chain from magnetisation to volts.
     """
 
     grid: tuple[int, ...] = (19, 19)
@@ -167,12 +167,12 @@ class Scanner:
 
     @property
     def aspect(self) -> tuple[float, ...]:
-        """Sides of a voxel over its width: (height,) or (depth, height)."""
+        """Sides of a voxel relative to its width: (height,) or (depth, height)."""
         return tuple(size / self.voxel_size[-1] for size in self.voxel_size[:-1])
 
     @property
     def plane(self) -> tuple[tuple[int, int], tuple[float, float]]:
-        """Grid (ny, nx) and field of view (height, width) for what takes planes alone; InputError for a volume."""
+        """Grid (ny, nx) and field of view (height, width) for functions of planes; raises InputError for a volume."""
         if self.dimensions != 2:
             raise InputError(f"scanner: grid is {self.grid}, expected a plane (ny, nx)")
         (ny, nx), (height, width) = self.grid, self.field_of_view
@@ -200,12 +200,12 @@ class Scanner:
         Parameters
         ----------
         frequency_index : (K',) int, optional
-            The frequencies wanted, 0 to K - 1; all K by default. What a matrix costs is proportional to their number.
+            Wanted frequencies, 0 to K - 1; by default all K. The cost of a matrix is proportional to their number.
 
         Raises
         ------
         InputError
-            There is no such frequency.
+            If a frequency does not exist.
 
         Notes
         -----
@@ -219,7 +219,7 @@ class Scanner:
         return result
 
     def blocks(self, frequency_index: NDArray[np.integer]) -> Iterator[tuple[slice, NDArray[np.complex64]]]:
-        """The system matrix a few frequencies at a time: which of the wanted ones, and their signals (C, k, N) in V.
+        """Yield the system matrix in parts: a slice of the wanted frequencies, and their signals (C, k, N) in V.
 
         Raises
         ------
@@ -238,9 +238,9 @@ class Scanner:
             yield part, np.asarray(signals, dtype=np.complex64)
 
     def _fields(self) -> list[NDArray[np.float64]]:
-        """Energy of a particle in the field's component along x, y and z over that of heat.
+        """Energy of a particle in the field component along x, y and z, relative to the thermal energy.
 
-        At each sub-voxel of an axis, over one period of that axis' drive field: (n * sub_voxels, dividers[axis]).
+        For each sub-voxel of an axis, over one period of that axis' drive field: (n * sub_voxels, dividers[axis]).
         """
         particle_moment = self.saturation_magnetisation * np.pi / 6 * self.core_diameter**3
         beta = particle_moment / (BOLTZMANN * self.temperature)  # 1/T

@@ -1,4 +1,4 @@
-"""What is said of images: numbers over all of them."""
+"""Summary numbers over all images."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Summary:
-    """What is kept of a stream of reconstructions: a few numbers."""
+    """Collects a few numbers from a stream of reconstructions."""
 
     def __init__(self) -> None:
         self.frames, self.peak = 0, 0.0
@@ -21,7 +21,7 @@ class Summary:
         self._flags: list[int] = []
 
     def add(self, result: "Reconstruction") -> None:
-        """Take in one chunk."""
+        """Add a chunk."""
         self.frames += len(result)
         self.peak = max(self.peak, float(np.nanmax(result.image, initial=0.0)))
         if result.misfit is not None and result.flags is not None:
@@ -45,7 +45,7 @@ class Summary:
         }
 
     def shown(self) -> dict[str, str]:
-        """The same for people."""
+        """Texts for the screen."""
         facts = self.facts()
         snr = facts["mean_snr_db"]
         return {
@@ -57,6 +57,6 @@ class Summary:
         }
 
     def _flagged(self) -> str:
-        """How many frames have each flag."""
+        """Number of frames with each flag, as a text."""
         counts = {str(flag.name).lower(): sum(bool(flags & flag) for flags in self._flags) for flag in Flag}
         return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"

@@ -1,8 +1,8 @@
-"""TensorRT: which package is here, what it builds for, and what is known of an engine.
+"""TensorRT: installed packages, the GPUs that they build for, and facts about engines.
 
-NVIDIA has two packages with one Python API. ``tensorrt`` builds on and for the GPU at hand, whatever it is;
-``tensorrt_rtx`` builds anywhere, without a GPU, for the compute capabilities that it lists: RTX cards, and not the
-data-centre GPUs of capability 9.0. An engine serves the package, the version and the capability that it was built for.
+NVIDIA has two packages with the same Python API. ``tensorrt`` builds on and for the present GPU of any kind.
+``tensorrt_rtx`` builds anywhere, without a GPU, for a list of compute capabilities: RTX cards, but not data-centre GPUs
+of capability 9.0. An engine works only with the package, the version and the capability that it was built for.
 
 Compute capabilities are integers here: 89 is 8.9.
 """
@@ -22,11 +22,11 @@ from typing import Any
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import ModelError, MPIFastError
 
-PACKAGES = ("tensorrt", "tensorrt_rtx")  # in the order of preference: where both are, the first serves every GPU
+PACKAGES = ("tensorrt", "tensorrt_rtx")  # in order of preference; the first supports every GPU
 INSTALL = {"tensorrt": "pip install 'mpi-fast[tensorrt]'", "tensorrt_rtx": "pip install 'mpi-fast[tensorrt-rtx]'"}
 OLDEST = {"tensorrt": 11, "tensorrt_rtx": 1}
 FAILURES = ("INTERNAL_ERROR", "ERROR")
-LOG = ".log"  # of a file beside each engine: what TensorRT said, and its layers
+LOG = ".log"  # suffix of a file beside each engine with TensorRT's messages and the layers
 LARGEST_LOG = 10**6  # lines; the largest engine so far has 10^5
 _NO_MEMORY = re.compile(r"out of memory|insufficient memory|FAILED_ALLOCATION|cudaError 2\b", re.IGNORECASE)
 _WHERE = re.compile(r" In \w+ at \S+|\[?\w+\.cpp:+\w*(::)?\d*[:\]] ?|\bIn function \w+:\s*")
@@ -39,11 +39,11 @@ class TensorRT:
     Attributes
     ----------
     name, version : str
-        Of the package.
+        Name and version of the package.
     module : module
-        Itself.
+        The imported module.
     logger : ILogger
-        The process's only one, as TensorRT wants it; its ``lines`` are (severity, message).
+        The only logger of the process, as TensorRT requires; its ``lines`` are (severity, message).
     """
 
     name: str
@@ -53,11 +53,11 @@ class TensorRT:
 
     @property
     def portable(self) -> bool:
-        """Whether it builds for GPUs that are not here."""
+        """Whether the package builds for GPUs that are not in this machine."""
         return hasattr(self.module, "ComputeCapability")
 
     def capabilities(self) -> tuple[int, ...]:
-        """What it builds for on this machine."""
+        """Compute capabilities that the package builds for on this machine."""
         if not self.portable:
             device = device_capability()
             return () if device is None else (device,)
@@ -65,21 +65,21 @@ class TensorRT:
         return tuple(sorted(int(name[2:]) for name in members if re.fullmatch(r"SM\d+", name)))
 
     def listen(self) -> deque[tuple[str, str]]:
-        """Forget what was logged, and return where the rest of it will appear."""
+        """Clear the log, and return the queue of new messages."""
         lines: deque[tuple[str, str]] = self.logger.lines
         lines.clear()
         return lines
 
     def failure(self, what: str) -> MPIFastError:
-        """The error to raise when TensorRT has failed: what it logged, or that there was not enough memory."""
-        said = "; ".join(tidy(message) for severity, message in self.logger.lines if severity in FAILURES)
-        if _NO_MEMORY.search(said):
-            return MPIFastError(f"{what}: not enough memory on the GPU: {said}; smaller batches need less (--batch)")
-        return ModelError(f"{what}: {self.name} {self.version} failed: {said or 'it does not say why'}")
+        """The error to raise when TensorRT has failed, with its log or a lack of memory."""
+        log = "; ".join(tidy(message) for severity, message in self.logger.lines if severity in FAILURES)
+        if _NO_MEMORY.search(log):
+            return MPIFastError(f"{what}: not enough memory on the GPU: {log}; smaller batches need less (--batch)")
+        return ModelError(f"{what}: {self.name} {self.version} failed: {log or 'it does not say why'}")
 
 
 def tidy(message: str) -> str:
-    """Leave of one of TensorRT's messages what a user can read: no places in its own sources, one line."""
+    """Shorten a message of TensorRT to one line without positions in its own sources."""
     lines = (line for line in message.splitlines() if "catchCudaError" not in line)
     return " ".join(_WHERE.sub("", " ".join(lines)).split())
 
@@ -91,7 +91,7 @@ def load(name: str) -> TensorRT:
     Raises
     ------
     MPIFastError
-        When the package or its library is missing, or it is too old.
+        If the package or its library is missing or too old.
     """
     try:
         module = importlib.import_module(name)
@@ -120,12 +120,12 @@ def _logger(module: Any) -> Any:
 
 
 def available() -> list[TensorRT]:
-    """The packages that are here, the preferred first.
+    """The installed packages, in order of preference.
 
     Raises
     ------
     MPIFastError
-        When there is none; says of each why.
+        If there is none; the message gives the reason for each.
     """
     found, reasons = [], []
     for name in PACKAGES:
@@ -139,7 +139,7 @@ def available() -> list[TensorRT]:
 
 
 def device_capability() -> int | None:
-    """Compute capability of the current GPU; None where there is none, or no CuPy to ask."""
+    """Compute capability of the current GPU; None without a GPU or without CuPy."""
     try:
         import cupy
     except ImportError:
@@ -154,28 +154,28 @@ def capability_name(capability: int) -> str:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What the manifest says of an engine.
+    """Facts about an engine in the manifest.
 
     Attributes
     ----------
     file, onnx : str
-        Of the engine, and what it was built from.
+        File of the engine, and the ONNX file that it was built from.
     key : str
         See `engine_key`.
     package, version : str
-        Of the TensorRT that built it.
+        Package and version of TensorRT that built it.
     capability : int
         Compute capability that it runs on.
     precision : str
-        Of the inner layers: fp32 or fp16.
+        Precision of the inner layers: fp32 or fp16.
     tf32 : bool
         Whether float32 products may be rounded to TF32's ten bits.
     batches : tuple of int
-        One optimisation profile for each: made for this batch, and valid from one to it.
+        Batch sizes with an optimisation profile each, which is valid from 1 to this size.
     workspace : tuple of int
-        Bytes of scratch memory that each of them needs.
+        Scratch memory of each profile in bytes.
     layers : tuple of dict
-        Of each profile, {type of the output: layers}: what is left after fusion, and so launched.
+        For each profile, {type of the output: number of layers} after fusion, which are launched.
     """
 
     file: str
@@ -202,7 +202,7 @@ class EngineFacts:
         return cls(**{**known, **lists, "layers": tuple(dict(one) for one in entry["layers"])})
 
     def built_from(self, content: bytes) -> bool:
-        """Whether this is the engine of an ONNX file as it is now."""
+        """Whether this engine was built from the present contents of an ONNX file."""
         return self.key == engine_key(content, self.package, self.version, self.capability, self.batches, self.tf32)
 
     @property
@@ -218,7 +218,7 @@ class EngineFacts:
 def engine_key(
     content: bytes, package: str, version: str, capability: int, batches: tuple[int, ...], tf32: bool
 ) -> str:
-    """Hash of all that an engine depends on: the ONNX file, TensorRT, the GPU and the options."""
+    """Hash of everything that an engine depends on: the ONNX file, TensorRT, the GPU and the options."""
     parts = [hashlib.sha256(content).hexdigest(), package, version, capability, list(batches), tf32]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -229,7 +229,7 @@ def listed(bundle: Bundle) -> list[EngineFacts]:
     Raises
     ------
     ModelError
-        When the manifest's list of them is damaged.
+        If the list in the manifest is damaged.
     """
     try:
         return [EngineFacts.from_dict(entry) for entry in bundle.manifest.get("engines", ())]
@@ -238,7 +238,7 @@ def listed(bundle: Bundle) -> list[EngineFacts]:
 
 
 def cache_folder() -> Path:
-    """Where engines are kept that are in no bundle: ``$MPI_FAST_CACHE``, or the user's cache folder."""
+    """Folder for engines outside bundles: ``$MPI_FAST_CACHE``, or the user's cache folder."""
     given = os.environ.get("MPI_FAST_CACHE")
     if given:
         return Path(given)

@@ -1,4 +1,4 @@
-"""Signals that end a process, as exceptions: so that whatever cleans up after itself does."""
+"""Raise signals that end a process as exceptions, so that all code can clean up."""
 
 import os
 import signal
@@ -19,12 +19,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Terminated(KeyboardInterrupt):
-    """A signal that ends the process has come; what handles Ctrl+C handles it alike.
+    """Raised for a signal that ends the process; handlers of Ctrl+C handle it, too.
 
     Attributes
     ----------
     number : int
-        Of the signal.
+        Number of the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,13 +33,13 @@ class Terminated(KeyboardInterrupt):
 
 
 def uninterrupted(function: Function) -> Function:
-    """Have `ending_signals` wait while a function runs whose caller, a library, would lose the exception."""
+    """Delay `ending_signals` during a function whose caller, a library, would lose the exception."""
     _uninterrupted.add(function.__code__)
     return function
 
 
 def raise_waiting() -> None:
-    """Raise `Terminated` if a signal came while an `uninterrupted` function ran, and none was raised since."""
+    """Raise `Terminated` if a signal that arrived during an `uninterrupted` function has not been raised yet."""
     for ender in _enders:
         number, ender.waiting = ender.waiting, None
         if number is not None:
@@ -50,18 +50,18 @@ def raise_waiting() -> None:
 def ending_signals(numbers: Sequence[int] = ENDING, *, insist: bool = True) -> Iterator[None]:
     """Raise `Terminated` in the block for signals that would end the process.
 
-    Those that are handled otherwise, or ignored, as nohup has it, stay so.
+    Signals with another handler, or ignored ones, as by nohup, are not changed.
 
     Parameters
     ----------
     numbers : sequence of int
         The signals.
     insist : bool
-        Raise it again where it was lost: Python drops what is raised in a callback of a weak reference, say.
+        Raise it again if it was lost, because Python drops exceptions in callbacks of weak references, for example.
     """
     before = {number: signal.getsignal(number) for number in numbers}
     taken = [number for number, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
-    if not taken or threading.current_thread() is not threading.main_thread():  # others get no signals
+    if not taken or threading.current_thread() is not threading.main_thread():  # other threads get no signals
         yield
         return
     ender = _Ender(insist)
@@ -80,12 +80,12 @@ def ending_signals(numbers: Sequence[int] = ENDING, *, insist: bool = True) -> I
 
 
 class _Ender:
-    """The handler: raises `Terminated` where that is heard, and looks again later whether it was.
+    """The handler: raises `Terminated` if possible, and checks later whether it was lost.
 
     Attributes
     ----------
     waiting : int, or None
-        The signal that came where it would not have been heard.
+        A signal that arrived while the exception would have been lost.
     """
 
     def __init__(self, insist: bool) -> None:
@@ -104,7 +104,7 @@ class _Ender:
         raise Terminated(number)
 
     def disarm(self) -> None:
-        """Send no signal any more."""
+        """Stop sending signals."""
         with self._lock:
             self._armed = False
 

@@ -1,9 +1,9 @@
-"""Intervals of voxels: from the size of their errors, and how heavy the tails of the errors are.
+"""Intervals of voxels, from the expected size of their errors and the shape of the error distribution.
 
-The size of an error is its root-mean-square over all images that explain the signals alike. Errors of sparse images are
-not normal: most are far smaller than that, few are larger. Two quantiles of the errors next to their sizes say how a
-frame's are spread, what half and what 95 % of them do not exceed. Between and beyond these the quantile follows
-Weibull's distribution through both, ``(log 1 / (1 - level))^(1 / k)``.
+The expected size of an error is its root-mean-square over all images that explain the signals equally well. Errors of
+sparse images are not normal: most are far smaller than this size, and few are larger. Two quantiles describe the
+distribution in a frame: the ratios of error to expected size that half and 95 % of the errors do not exceed. Other
+quantiles follow the Weibull distribution through both, ``(log 1 / (1 - level))^(1 / k)``.
 """
 
 from typing import Any
@@ -18,16 +18,16 @@ NORMAL = 0.674, 1.960  # the quantiles of normal errors
 
 
 def half_width(std: NDArray[np.float32], quantiles: NDArray[np.float32] | None, level: float) -> NDArray[np.float32]:
-    """How far to either side of the image an interval reaches that holds a share of a frame's voxels.
+    """Half-width of the intervals that contain the truth in a share of a frame's voxels.
 
     Parameters
     ----------
     std : (F, *grid) float32
-        The size of the errors.
+        Expected size of the errors.
     quantiles : (F, 2) float32, or None
-        At `LEVELS`, next to std; None for normal errors.
+        Quantiles of the errors at `LEVELS`, in units of std; None for normal errors.
     level : float
-        Share of the voxels that are to be held, between 0 and 1.
+        Share of the voxels, between 0 and 1.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def half_width(std: NDArray[np.float32], quantiles: NDArray[np.float32] | None, 
     Raises
     ------
     InputError
-        For a level that is no share.
+        For a level that is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise InputError(f"level {level}: expected a number between 0 and 1")

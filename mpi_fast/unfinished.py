@@ -1,8 +1,8 @@
-"""Reconstruction in chunks that are kept: what is done stays done, whatever ends the process.
+"""Reconstruct in chunks that are stored at once, so that finished images survive any end of the process.
 
-Images go into a journal beside the output as they are made, and into the output when all of them are there. A run that
-goes on after another one begins behind the last whole chunk, in the same state: its images are those of a run that was
-never interrupted, byte for byte.
+Images are first written to a journal beside the output, and to the output when all of them are complete. A resumed run
+starts after the last complete chunk, in the same state, so that its images are those of an uninterrupted run, byte for
+byte.
 """
 
 import io
@@ -29,7 +29,7 @@ SUFFIX = ".part"
 
 
 class Source(Protocol):
-    """Frames in chunks, as `pairing.MeasuredRows` has them."""
+    """A source of frames in chunks, such as `pairing.MeasuredRows`."""
 
     begin: int
 
@@ -40,12 +40,12 @@ class Source(Protocol):
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """The numbers of the frames that were yielded last."""
+        """Numbers of the frames in the last chunk."""
         ...
 
     @property
     def times(self) -> NDArray[np.float64] | None:
-        """When these began, in s."""
+        """Start times of the frames in the last chunk, in s."""
         ...
 
     def __iter__(self) -> Iterator[NDArray[Any]]: ...
@@ -53,7 +53,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images, and which frames they are of.
+    """Images with the numbers and times of their frames.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Chunk:
     numbers : (F,) int64
     times : (F,) float64, or None
     verdict : Verdict
-        Over all frames up to these.
+        State of the verdict after these frames.
     """
 
     result: Reconstruction
@@ -73,7 +73,7 @@ class Chunk:
         return len(self.numbers)
 
     def pack(self) -> bytes:
-        """All of it as bytes."""
+        """Convert to bytes."""
         verdict, noise = self.verdict, self.verdict.noise
         arrays = {name: getattr(self, name) for name in ("numbers", "times")}
         arrays |= {f"result.{one.name}": getattr(self.result, one.name) for one in fields(Reconstruction)}
@@ -87,7 +87,7 @@ class Chunk:
 
     @classmethod
     def unpack(cls, content: bytes) -> Self:
-        """What `pack` made bytes of."""
+        """The chunk from bytes by `pack`."""
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: array if array.ndim else array.item() for name, array in file.items()}
 
@@ -98,7 +98,7 @@ class Chunk:
         return cls(Reconstruction(**group("result.")), arrays["numbers"], arrays.get("times"), verdict)
 
     def without(self, flag: int) -> "Chunk":
-        """Only the images of frames that do not have this flag."""
+        """Only the images of frames without this flag."""
         if self.result.flags is None:
             return self
         kept = (self.result.flags & np.uint8(flag)) == 0
@@ -111,21 +111,21 @@ class Chunk:
 
 
 class Unfinished:
-    """The images of an output until all of them are there.
+    """The images of an output until all of them are complete.
 
     Parameters
     ----------
     output : Path
-        The journal lies beside it, under its name and `SUFFIX`.
+        Output file; the journal is beside it, with the same name and `SUFFIX`.
     origin : mapping
         What determines the images; see `Journal`.
     resume : bool
-        Go on with what an interrupted run of the same origin left.
+        Continue after the images of an interrupted run of the same origin.
 
     Attributes
     ----------
     done : int
-        Frames of which there are images.
+        Number of frames with images.
 
     Raises
     ------
@@ -135,7 +135,7 @@ class Unfinished:
     Warns
     -----
     MPIFastWarning
-        Of what is kept, when the block ends early, and of what is dropped.
+        About kept images, if the block ends early, and about dropped images.
     """
 
     def __init__(self, output: Path, origin: Mapping[str, Any], *, resume: bool) -> None:
@@ -160,7 +160,7 @@ class Unfinished:
         if error is None or not len(self._journal):
             self._journal.remove()
             return
-        with suppress(OSError):  # the error that ended it says more
+        with suppress(OSError):  # the original error is more informative
             self._journal.close()
         warnings.warn(
             f"{self._journal.path}: {self.done} frames are kept; --resume goes on behind them",
@@ -169,13 +169,13 @@ class Unfinished:
         )
 
     def chunks(self) -> Iterator[Chunk]:
-        """All that are done, in order."""
+        """All finished chunks, in order."""
         return map(Chunk.unpack, self._journal)
 
     def run(
         self, reconstruct: Reconstructor, source: Source, workers: int = 1, cluster: str | None = None
     ) -> Iterator[Chunk]:
-        """Reconstruct what is not done yet, by that many processes or a cluster, and yield it when it is kept."""
+        """Reconstruct the missing chunks, with several processes or a cluster, and yield each when it is stored."""
         source.begin = self.done
         frames = _Noted(source)
         for result in reconstruct.stream(frames, self._verdict, workers, cluster):
@@ -186,7 +186,7 @@ class Unfinished:
 
 
 class _Noted:
-    """Chunks of a source, and what it says of each, until their images come."""
+    """Iterates over the chunks of a source, and keeps their numbers and times until their images are made."""
 
     def __init__(self, source: Source) -> None:
         self._source = source

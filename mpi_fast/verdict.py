@@ -1,14 +1,14 @@
-"""Do the data belong to the calibration? A running verdict over frames, with a bound on its false alarms.
+"""A sequential test whether the frames fit the calibration, with a bound on its false alarms.
 
-Each frame multiplies a bet against "they do". A bet is a likelihood ratio whose expectation is at most one while they
-do, so nobody wins for long against the truth; whatever was lost before is forgiven (the larger of the product and one
-is kept: Page's CUSUM). Such a product exceeds a level L with a probability of at most n / L within n frames (Shin,
-Ramdas and Rinaldo, "E-detectors", 2024), so the level follows from the false alarms that are allowed: one in `FRAMES`
-frames.
+The hypothesis is that the frames fit. Each frame multiplies a running product by a bet against it: a likelihood ratio
+whose expectation is at most one under the hypothesis. The product never falls below one, so that evidence for the
+calibration does not accumulate (Page's CUSUM). Within n frames such a product exceeds a level L with a probability of
+at most n / L (Shin, Ramdas and Rinaldo, "E-detectors", 2024). The level follows from the allowed rate of false alarms,
+one in `FRAMES` frames.
 
-The bets are on `misfit.Misfit`: ``receiver``, in which noise is a chi-square of as many degrees of freedom as there are
-directions, and ``implausible``, whose mean over right frames is at most about one. Both with some reserve, for noise is
-not Gaussian, and no image is found exactly.
+There are two bets, on parts of `misfit.Misfit`: ``receiver``, a chi-square for noise alone with as many degrees of
+freedom as directions, and ``implausible``, whose mean over fitting frames is at most about one. Both have a margin,
+because noise is not exactly Gaussian and images are not exact.
 """
 
 import math
@@ -21,23 +21,23 @@ from numpy.typing import NDArray
 from mpi_fast.misfit import Misfit, RowNoise
 
 FRAMES = 10_000  # at most one false alarm in so many, on average
-LEVEL = math.log(2 * FRAMES)  # of two products
+LEVEL = math.log(2 * FRAMES)  # logarithm of the level; the factor 2 is for the two products
 
-# A frame is foreign for itself where noise outside is so many times what background frames show: drifts reach 10.
+# A single frame is foreign if its noise outside is this many times that of background frames; drifts reach 10.
 OUTSIDE = 16.0
-# ... and where `receiver` is beyond what chance makes of it in one of 14 000 frames.
+# ... or if `receiver` is beyond the value that chance produces in one of 14 000 frames, in standard deviations.
 DEVIATIONS = 3.8
-# From so many frames that show the noise of each row on, `receiver` is believed.
+# `receiver` is used as soon as this many frames have shown the noise of each row.
 ENOUGH = 12
 
 
 @dataclass(frozen=True)
 class Bet:
-    """A bet on a mean of squares that is at most ``usual`` if all is right: that it is ``times`` as large."""
+    """A bet that a mean of squares, at most ``usual`` if the frames fit, is ``times`` as large."""
 
     usual: float
     times: float
-    most: float  # that a frame may add to the logarithm: one frame alone decides nothing
+    most: float  # maximum that a frame adds to the logarithm, so that no single frame decides
 
     def log(self, mean: NDArray[Any], directions: NDArray[Any] | float) -> NDArray[np.float64]:
         """Logarithm of the likelihood ratio."""
@@ -47,11 +47,11 @@ class Bet:
 
 RECEIVER = Bet(usual=1.5, times=2.0, most=3.0)
 IMAGE = Bet(usual=1.0, times=1.15, most=2.0)
-IMAGE_DIRECTIONS = 30.0  # as many as its spread over right frames is that of
+IMAGE_DIRECTIONS = 30.0  # degrees of freedom that match its spread over fitting frames
 
 
 def foreign_frames(misfit: Misfit, noise: RowNoise) -> NDArray[np.bool_]:
-    """Which frames are foreign beyond doubt, each for itself, (F,) bool."""
+    """Which frames are certainly foreign, each judged alone, (F,) bool."""
     k = np.maximum(misfit.directions, 1)
     chance = (1 - 2 / (9 * k) + DEVIATIONS * np.sqrt(2 / (9 * k))) ** 3  # Wilson and Hilferty's quantile
     with np.errstate(invalid="ignore"):
@@ -60,18 +60,18 @@ def foreign_frames(misfit: Misfit, noise: RowNoise) -> NDArray[np.bool_]:
 
 @dataclass
 class Verdict:
-    """What the frames so far say.
+    """State of the test after the frames so far.
 
     Attributes
     ----------
     noise : RowNoise
-        Of the rows: what background frames show, and the frames so far.
+        Noise of the rows, from background frames and the frames so far.
     judge_images : bool
         Whether to bet on the images, too.
     receiver, image : float
         Logarithms of the two products.
     frames : int
-        That have been looked at.
+        Number of frames tested.
     """
 
     noise: RowNoise
@@ -82,24 +82,24 @@ class Verdict:
 
     @property
     def foreign(self) -> bool:
-        """Whether the frames so far do not belong to the calibration; see `FRAMES` for how often that is wrong."""
+        """Whether the frames so far do not fit the calibration; `FRAMES` gives the rate of false alarms."""
         return max(self.receiver, self.image) >= LEVEL
 
     @property
     def reason(self) -> str:
-        """What they differ in, for people."""
+        """The probable difference, as a text for users."""
         if self.receiver >= self.image:
             return "the receive chain (delay, resonance, gain) is not the calibration's"
         return "no plausible image explains the signals: other particles, or another drive field"
 
     def add(self, misfit: Misfit) -> NDArray[np.bool_]:
-        """Take in frames that hold signal; returns, after each, whether the verdict is foreign, (F,) bool."""
+        """Add frames with signal; returns whether the verdict is foreign after each of them, (F,) bool."""
         known = self.noise.frames + np.arange(len(misfit.image)) >= ENOUGH
         receiver = np.where(known, RECEIVER.log(np.nan_to_num(misfit.receiver), misfit.directions), 0.0)
         image = IMAGE.log(misfit.implausible, IMAGE_DIRECTIONS) * self.judge_images
         out = np.zeros(len(receiver), bool)
         for index, (r, i) in enumerate(zip(receiver, image, strict=True)):
-            # Not far beyond the level, so that it is taken back when things are right again.
+            # Limited to slightly above the level, so that the verdict is withdrawn when the frames fit again.
             self.receiver = min(max(self.receiver, 0.0) + float(r), 2 * LEVEL)
             self.image = min(max(self.image, 0.0) + float(i), 2 * LEVEL)
             out[index] = self.foreign

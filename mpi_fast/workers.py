@@ -1,4 +1,4 @@
-"""Several processes that compute what one would: each loads bundle and calibration once, results come in order."""
+"""Compute with several processes. Each loads bundle and calibration once, and results have the order of the input."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ class Workers(Ordered):
     make : callable
         Makes the pipeline; it is pickled.
     count : int
-        Of processes.
+        Number of processes.
     """
 
     def __init__(self, make: Make, count: int) -> None:
@@ -56,12 +56,12 @@ class Workers(Ordered):
     def _submit(self, task: Task) -> None:
         try:
             task.future = self._pool.submit(_compute, task.rows)
-        except BrokenProcessPool as error:  # found out when its result is wanted
+        except BrokenProcessPool as error:  # handled when its result is requested
             task.future = Future()
             task.future.set_exception(error)
 
     def _started(self) -> ProcessPoolExecutor:
-        # Spawned: threads of networks and of BLAS do not survive a fork.
+        # Spawned, because threads of networks and of BLAS do not survive a fork.
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.count, context, _begin, (self._make,))
 
@@ -75,7 +75,7 @@ _pipeline: Pipeline | None = None
 
 
 def _begin(make: Make) -> None:
-    """Start a worker: let the parent handle Ctrl+C, and end with it, however it ends."""
+    """Start a worker: leave Ctrl+C to the parent, and end when the parent ends for any reason."""
     global _make
     _make = make
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -90,7 +90,7 @@ def _end_with_parent() -> None:
 
 
 def _compute(rows: Rows) -> Frames:
-    """Reconstruct in a worker; the pipeline is made with the first rows, so that its errors are those of a task."""
+    """Reconstruct in a worker; the pipeline is made with the first rows, so that its errors belong to a task."""
     global _pipeline
     if _pipeline is None:
         assert _make is not None

@@ -1,4 +1,4 @@
-"""Every line of the promise names a test that there is."""
+"""Every line of the promise names an existing test."""
 
 import ast
 import re
@@ -8,8 +8,8 @@ FOLDER = Path(__file__).parent
 PAGE = (FOLDER.parent / "docs" / "promise.md").read_text()
 
 
-def test_every_line_names_a_test_that_there_is():
-    lines = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| whatever ")]
+def test_every_line_names_an_existing_test():
+    lines = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.endswith("| test |")]
     assert len(lines) > 25
     for line in lines:
         assert re.search(r"`test_\w+\.py::test_\w+` \|$", line), line

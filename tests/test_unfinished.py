@@ -257,7 +257,7 @@ def test_damaged_records_are_not_believed(tmp_path):
 def test_journals_of_others_are_refused(tmp_path):
     path = tmp_path / "a.part"
     path.write_text("a text of somebody")
-    with pytest.raises(InputError, match="is no journal of mpi-fast"):
+    with pytest.raises(InputError, match="is not a journal of mpi-fast"):
         Journal(path, {}, resume=False)
     assert path.read_text() == "a text of somebody"
     path.unlink()

@@ -1,7 +1,7 @@
-"""The command line, ``mpi-fast``: one command per module, all of them thin.
+"""The command line, ``mpi-fast``: one module for each command.
 
-A command reads its options, calls the library, and shows what came back; whatever takes long to import is imported
-inside it, so that ``mpi-fast --help`` answers at once. Nothing imports the command line.
+A command reads its options, calls the library, and shows the result. Modules that are slow to import are imported
+inside the command, so that ``mpi-fast --help`` answers at once. No other module imports the command line.
 """
 
 from typing import Annotated
@@ -39,14 +39,14 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Also show the log: what is done, and how.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the log of every step.")] = False,
 ) -> None:
     """Real-time image reconstruction for magnetic particle imaging.
 
-    First steps: demo; then calibrate and reconstruct with files of your own, or of
-    simulate; info says what is in a file.
+    Start with demo. Then use calibrate and reconstruct with your own files, or with
+    those that simulate writes. info describes a file.
     """
     if verbose:
         log_to_screen()

@@ -1,4 +1,4 @@
-"""What ``calibrate`` and ``reconstruct`` do with arrays that have no MDF around them."""
+"""Array files (MATLAB, NumPy) as input of ``calibrate`` and ``reconstruct``."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 SUFFIXES = ".mat", ".npy", ".npz"
 
 
-def is_array(path: Path, told: str | None) -> bool:
-    """Whether a file holds arrays: by its name, or because options that only these need were given."""
-    return path.suffix.lower() in SUFFIXES or told is not None
+def is_array(path: Path, array_option: str | None) -> bool:
+    """Whether a file is an array file, judged by its name or by options that only array files have."""
+    return path.suffix.lower() in SUFFIXES or array_option is not None
 
 
 def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any], report: "Report") -> "Calibration":
@@ -29,7 +29,7 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
     selection : dict
         Options of `Calibration.from_mdf`.
     report : callable
-        Told how far it is.
+        Called with the progress.
     """
     from mpi_fast.arrays import calibrate_array, read_array
     from mpi_fast.preprocessing import RowFilter
@@ -61,7 +61,7 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
 
 
 def read_frames(path: Path, calibration: "Calibration", layout: dict[str, Any], frames: slice) -> Any:
-    """Frames of the array in a file, as `Calibration.rows` takes them, those without a sample subtracted."""
+    """Frames of the array in a file, as `Calibration.rows` takes them, less the mean of frames without a sample."""
     from mpi_fast.arrays import frames_of, read_array
 
     array = read_array(path, layout["variable"])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mpi_fast.reconstructor import Reconstructor
 
-SNR_DB = 20.0  # of matrix and frames; no time depends on it
+SNR_DB = 20.0  # of matrix and frames; it does not affect the time
 PUBLISHED_MS = 2490.0  # per frame on an RTX 4090: Wang et al., "A score-based model guided by signals", 2025
 
 
@@ -85,7 +85,7 @@ def measure(
     repeats: int,
     report: Callable[[], None] = lambda: None,
 ) -> "NDArray[np.float64]":
-    """Milliseconds of each of several calls, after one that warms up."""
+    """Milliseconds of each of several calls, after a warm-up call."""
     reconstructor(rows)
     milliseconds = []
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""``mpi-fast calibrate``: a system matrix, selected and reduced once."""
+"""``mpi-fast calibrate``: select the rows of a system matrix and reduce it, once."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +44,7 @@ def calibrate(
     max_order: Annotated[int | None, typer.Option(min=1, show_default="any", help="Highest mixing order.")] = None,
     max_rows: Annotated[
         int | None,
-        typer.Option(min=5, show_default="6000 for volumes", help="Use at most so many rows, those of best SNR."),
+        typer.Option(min=5, show_default="6000 for volumes", help="Most rows to use, those of best SNR."),
     ] = None,
     grid: Annotated[
         str | None,
@@ -53,7 +53,7 @@ def calibrate(
     field_of_view: Annotated[
         str | None,
         typer.Option(
-            metavar="MM[,...]", help="Of the whole grid in mm, or one for each of x,y,z.", rich_help_panel=ARRAYS
+            metavar="MM[,...]", help="Size of the grid in mm, or one for each of x,y,z.", rich_help_panel=ARRAYS
         ),
     ] = None,
     variable: Variable = None,
@@ -62,7 +62,9 @@ def calibrate(
     fastest: Annotated[
         str,
         typer.Option(
-            metavar="x|y", help="Coordinate that changes from voxel to voxel; y in MATLAB.", rich_help_panel=ARRAYS
+            metavar="x|y",
+            help="Coordinate that changes fastest from voxel to voxel; y in MATLAB.",
+            rich_help_panel=ARRAYS,
         ),
     ] = "x",
     frequencies: Annotated[
@@ -71,13 +73,13 @@ def calibrate(
     ] = None,
     sampling_rate: Annotated[
         float | None,
-        typer.Option(help="Of real numbers, signals over time: samples per second.", rich_help_panel=ARRAYS),
+        typer.Option(help="Samples per second, for signals over time (real numbers).", rich_help_panel=ARRAYS),
     ] = None,
     json_file: JsonFile = None,
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
-    """Select the rows of a system matrix, reduce it, and save what reconstruction needs."""
+    """Select the rows of a system matrix, reduce it, and save the calibration for reconstruct."""
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
@@ -116,10 +118,10 @@ def calibrate(
         facts = described(calibration)
         console.print(facts_table(str(matrix), facts))
         if not calibration.facts.get("background_frames"):
-            note("no background frames: all rows count alike, and the matrix is taken to be free of noise")
+            note("no background frames: all rows have the same weight, and the matrix is assumed to be free of noise")
         if (enough := calibration.facts["enough_snr_rows"]) > calibration.num_rows:
             used = f"the {calibration.num_rows} of best SNR are used"
-            note(f"{enough} rows have SNR >= {snr_threshold:g}: {used}; --max-rows takes more")
+            note(f"{enough} rows have SNR >= {snr_threshold:g}: {used}; --max-rows allows more")
         if (coarser := too_fine(resolution(calibration))) is not None:
             note(coarser)
         if output:

@@ -1,4 +1,4 @@
-"""``mpi-fast compare``: our method and its opponents on the same frames: a figure, a table, and who wins."""
+"""``mpi-fast compare``: compare our method and others on the same frames, with a figure and tables."""
 
 import csv
 from pathlib import Path
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mpi_fast.comparison import Duel, Outcome, Setup
     from mpi_fast.noise import NoiseKind
 
-OURS = "posterior"  # what opponents are compared with
-DPI, COLOURS = 90, 128  # of a figure with hundreds of small images
+OURS = "posterior"  # the method that all others are compared with
+DPI, COLOURS = 90, 128  # for a figure with hundreds of small images
 SSIM = "Gaussian window, sigma 1.5, data range = the true maximum"
 CAPTION = """\
 Means over {frames} frames of {families} phantom families, {scanner}, {grid} voxels, {noise} noise. PSNR: peak = the
@@ -30,32 +30,32 @@ other frames of the same scanner and families; mpi-fast is told nothing. Time: o
 
 
 class ListsCommand(TyperCommand):
-    """Lets values of lists follow each other, with commas between or spaces."""
+    """Command whose list options take values separated by commas or spaces."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `with_commas`."""
+        """Join the values of list options, see `with_commas`."""
         return super().parse_args(ctx, with_commas(args, ("--snr", "--methods")))
 
 
 def compare(
     snr: Annotated[
-        str, typer.Option(metavar="DB DB", help="SNRs of the signals, in dB, with spaces or commas between.")
+        str, typer.Option(metavar="DB DB", help="SNRs of the signals in dB, separated by spaces or commas.")
     ] = "5,10,15,20,25,30,35",
     methods: Annotated[
         str | None,
         typer.Option(
             metavar="NAME NAME",
             show_default="all that take less than a second",
-            help="Names, also of methods that installed packages register; an unknown one shows which there are.",
+            help="Names of methods, also those of other packages; an unknown name lists all.",
         ),
     ] = None,
     phantoms: Annotated[int, typer.Option(min=2, max=100_000, help="Test frames.")] = 64,
     scanner: Annotated[
-        str, typer.Option(help="in, fine or out: within what training draws from, or outside; of volumes in.")
+        str, typer.Option(help="in or fine: scanner like those of the training; out: unlike them. Volumes: only in.")
     ] = "in",
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
     grid: Annotated[
-        str, typer.Option(help="Voxels over the scanner's field of view, rows x columns, or planes before them.")
+        str, typer.Option(help="Voxels of the grid: rows x columns, or planes x rows x columns.")
     ] = "19x19",
     model: Model = "default",
     seed: Seed = 0,
@@ -70,7 +70,7 @@ def compare(
     json_file: JsonFile = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write every frame's figures of merit.")] = None,
 ) -> None:
-    """Compare methods, each tuned, at several noise levels, on scanners and phantoms that training never saw."""
+    """Compare tuned methods at several noise levels, on scanners and phantoms that were not used in training."""
     with friendly():
         check_outputs(output, json_file, csv_file)
         if output:
@@ -117,7 +117,7 @@ def compare(
 
 
 def _served(setup: "Setup", names: list[str]) -> list[str]:
-    """The methods that reconstruct images of the grid; says which do not."""
+    """The methods that support the grid; a note names the others."""
     from mpi_fast.comparison import refused
 
     reasons = refused(setup, names)
@@ -145,7 +145,7 @@ def _axes(outcomes: "dict[tuple[str, float], Outcome]") -> tuple[list[str], list
 
 
 def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", merit: str, places: int) -> Table:
-    """Methods by SNRs, the best of each column in bold, and ours against the best opponent in the last line."""
+    """Table of methods and SNRs, with the best of each column in bold and our gain over the best opponent below."""
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
@@ -170,7 +170,7 @@ def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", me
 
 
 def _coverage(outcomes: "dict[tuple[str, float], Outcome]") -> Table:
-    """Share of voxels within the intervals of the methods that know their uncertainty."""
+    """Share of voxels within the intervals, for methods that give an uncertainty."""
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
@@ -189,7 +189,7 @@ def _held(outcome: "Outcome") -> str:
 def summary(
     setup: "Setup", outcomes: "dict[tuple[str, float], Outcome]", duels: "dict[str, list[Duel]]"
 ) -> dict[str, Any]:
-    """Everything but the images: means with intervals, what was tuned and how, who wins."""
+    """All results except images: means with intervals, tuned parameters, comparisons."""
     from mpi_fast.comparison import interval
 
     lines = []

@@ -1,4 +1,4 @@
-"""``mpi-fast convert``: images that were reconstructed, in other formats."""
+"""``mpi-fast convert``: write reconstructed images in other formats."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +12,10 @@ from mpi_fast.errors import InputError
 
 
 def convert(
-    images: Annotated[Path, typer.Argument(metavar="IMAGES.mdf", help="Reconstruction: MDF v2, of any program.")],
+    images: Annotated[Path, typer.Argument(metavar="IMAGES.mdf", help="Reconstruction in MDF v2, from any program.")],
     output: Annotated[
         list[Path] | None,
-        typer.Option("-o", "--output", help="File to write, its format by its suffix; may be given several times."),
+        typer.Option("-o", "--output", help="File to write; its suffix selects the format. May be repeated."),
     ] = None,
     region: Region = None,
     external: External = False,

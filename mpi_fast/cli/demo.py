@@ -1,4 +1,4 @@
-"""``mpi-fast demo``: a scanner that training never saw, its phantoms reconstructed, a picture and a table."""
+"""``mpi-fast demo``: reconstruct phantoms of a scanner that was not used in training; a picture and a table."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mpi_fast.cli.trial import Trial
     from mpi_fast.simulation import Scanner
 
-SNRS_DB = 15.0, 25.0  # the paper's
+SNRS_DB = 15.0, 25.0  # those of the paper
 CALIBRATION_SNR_DB = 20.0
 CAPTION = """\
 Means over {frames} frames. PSNR: peak = the true maximum. SSIM: Gaussian window, sigma 1.5, data range = the
@@ -35,7 +35,7 @@ def demo(
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Reconstruct a simulated scanner's frames with the bundled network, beside ART: a picture and a table."""
+    """Reconstruct frames of a simulated scanner with the bundled network and with ART; a picture and a table."""
     with friendly():
         check_outputs(output, json_file)
         picture = _can_draw(output)
@@ -98,7 +98,7 @@ def _about(one: "Scanner", calibration: "Calibration") -> dict[str, Any]:
 
 
 def _can_draw(output: Path) -> bool:
-    """Whether there will be a picture; says what to install where matplotlib is missing."""
+    """Whether the picture can be drawn; a note says what to install if Matplotlib is missing."""
     from mpi_fast import plots
 
     try:

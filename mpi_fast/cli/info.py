@@ -1,4 +1,4 @@
-"""``mpi-fast info``: this installation, and what a file is."""
+"""``mpi-fast info``: describe this installation, or files."""
 
 import zipfile
 from collections.abc import Callable, Sequence
@@ -25,16 +25,16 @@ def info(
     files: Annotated[
         list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, checkpoints.")
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Picture to write of what a calibration resolves.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Picture of the resolution of a calibration.")] = None,
     quality: Annotated[
         bool,
-        typer.Option("--quality/--no-quality", help="Of calibrations: simulate frames, and say how good images are."),
+        typer.Option("--quality/--no-quality", help="Simulate frames of a calibration to predict image quality."),
     ] = True,
     json_file: JsonFile = None,
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
-    """Show versions, hardware and the default model, or what the given files are, and what calibrations can resolve."""
+    """Show versions, hardware and the default model, or describe files; for calibrations, also the resolution."""
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
@@ -70,12 +70,12 @@ def info(
 
 
 def about(path: Path) -> dict[str, Any]:
-    """Say what a file or folder is, and what is in it.
+    """Describe a file or folder and its contents.
 
     Raises
     ------
     FileFormatError, ModelError
-        It is nothing of ours, or damaged.
+        If its kind is unknown, or if it is damaged.
     """
     if path.is_dir():
         return _bundle(path)
@@ -123,7 +123,7 @@ def _bundle(path: Path | str) -> dict[str, Any]:
 
 
 def _described(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a manifest tells about its files, beyond what opening one has checked."""
+    """Facts of a manifest about its files, beyond those checked when a bundle is opened."""
     parity = manifest.get("parity", ())
     return {
         "parameters": manifest.get("parameters", "unknown"),
@@ -140,7 +140,7 @@ def _graph(entry: dict[str, Any]) -> str:
 
 
 def _cost(entry: dict[str, Any]) -> str:
-    """What one frame costs, in words."""
+    """Cost of one frame, as a text."""
     return (
         f"of {entry['of']}: {entry['nodes']} operators ({entry['nodes_before']} before simplification), "
         f"{entry['parameters']} parameters, "
@@ -156,14 +156,14 @@ def _by_artefact(parity: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, A
 
 
 def _worst(rows: Sequence[dict[str, Any]]) -> str:
-    """Largest difference over all comparisons of one artefact, and what it does to images."""
+    """Largest difference over all comparisons of one artefact, and its effect on images."""
     changes = [one["psnr_change_db"] for one in rows if one.get("psnr_change_db") is not None]
     images = f", images {min(changes):+.4f} dB PSNR" if changes else ""
     return f"{max(float(one['relative']) for one in rows):.2g} relative{images}"
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    """Name a model.pt for what it is: a zip archive of torch's, which is checked but not unpickled here."""
+    """Describe a PyTorch checkpoint, a zip archive that is checked but not unpickled here."""
     from mpi_fast.training.archive import read_archive
 
     size = len(read_archive(path)[0])
@@ -225,7 +225,7 @@ def _measurement(path: Path) -> dict[str, Any]:
 
 
 def _signals(file: "SystemMatrixFile | MeasurementFile") -> dict[str, Any]:
-    """What both kinds of signals have."""
+    """Facts that system matrices and measurements share."""
     acquisition = file.acquisition
     strength = acquisition.strength.reshape(len(acquisition.strength), -1)[0]
     tones = zip(strength, acquisition.divider.reshape(-1), strict=True)
@@ -253,7 +253,7 @@ def _deviations(path: Path) -> dict[str, Any]:
     return {"deviations from MDF v2.1": "\n".join(validate(path)) or "none"}
 
 
-# The first of these datasets that a file has says what it is.
+# The first of these datasets in a file determines its kind.
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "/reconstruction/data": _reconstruction,
     "/calibration/size": _system_matrix,

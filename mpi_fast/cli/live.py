@@ -1,4 +1,4 @@
-"""``mpi-fast live``: images as they are made, on a page in a browser."""
+"""``mpi-fast live``: show images in a browser while frames are reconstructed."""
 
 import secrets
 from pathlib import Path
@@ -23,33 +23,31 @@ SIMULATED_RATE = 100.0
 def live(
     source: Annotated[
         str,
-        typer.Argument(
-            metavar="SOURCE", help=f"A measurement (MDF) at its scanner's rate, '{SIMULATE}', or a socket: tcp://..."
-        ),
+        typer.Argument(metavar="SOURCE", help=f"A measurement (MDF), '{SIMULATE}', or a socket: tcp://..."),
     ],
     calibration: Annotated[
         Path | None, typer.Option("-c", "--calibration", help="System matrix (MDF), or what calibrate saved.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any that is free.")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 for any free port.")] = 8765,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+        str, typer.Option(help="Address to listen on; addresses that others can reach need a token.")
     ] = "127.0.0.1",
     token: Annotated[
         str | None,
-        typer.Option(envvar="MPI_FAST_TOKEN", show_default="a new one where one is needed", help="Asked of visitors."),
+        typer.Option(envvar="MPI_FAST_TOKEN", show_default="a new one if needed", help="Token for access."),
     ] = None,
-    clients: Annotated[int, typer.Option(min=1, max=1000, help="Pages open at a time.")] = 8,
+    clients: Annotated[int, typer.Option(min=1, max=1000, help="Largest number of open pages.")] = 8,
     average: Annotated[int, typer.Option(min=1, max=10**6, help="Frames of a sliding mean.")] = 1,
     newest: Annotated[
-        bool, typer.Option(help="Drop, and count, what cannot be reconstructed in time; or let the source wait.")
+        bool, typer.Option(help="Drop (and count) frames that come too fast; or let the source wait.")
     ] = True,
     rate: Annotated[
         float | None,
         typer.Option(show_default=f"the scanner's, {SIMULATED_RATE:g} simulated", help="Frames per second."),
     ] = None,
-    repeat: Annotated[bool, typer.Option("--repeat", help="Of files: begin anew at the end, for ever.")] = False,
-    grid: Annotated[str, typer.Option(help="Of the simulated scanner.")] = "19x19",
-    recordings: Annotated[Path, typer.Option(metavar="FOLDER", help="Where recordings go.")] = Path(),
+    repeat: Annotated[bool, typer.Option("--repeat", help="Play a file again and again.")] = False,
+    grid: Annotated[str, typer.Option(help="Grid of the simulated scanner.")] = "19x19",
+    recordings: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder for recordings.")] = Path(),
     plane: Plane = None,
     model: Model = "default",
     threads: Threads = None,
@@ -57,7 +55,7 @@ def live(
     device: Device = "auto",
     engine: EngineName = "auto",
 ) -> None:
-    """Reconstruct frames as they come, and show the images on a page: http://127.0.0.1:8765 unless told otherwise."""
+    """Reconstruct frames as they arrive, and show the images on a page, by default http://127.0.0.1:8765."""
     with friendly():
         if not recordings.is_dir():
             raise InputError(f"--recordings {recordings}: no such folder")
@@ -66,7 +64,7 @@ def live(
         if token is not None and len(token) < 16:
             raise InputError("--token: at least 16 characters were expected; without it a good one is made")
         from mpi_fast.live.recorder import Recorder
-        from mpi_fast.live.server import Access, Page, listen, needs_token, serve  # says what is not installed
+        from mpi_fast.live.server import Access, Page, listen, needs_token, serve  # names a missing package
         from mpi_fast.pairing import image_grid
         from mpi_fast.reconstructor import Reconstructor
 

@@ -1,4 +1,4 @@
-"""``mpi-fast merge``: reconstructions of parts of a measurement, as one."""
+"""``mpi-fast merge``: join reconstructions of parts of a measurement."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,13 +11,14 @@ from mpi_fast.console import check_outputs, console, friendly, progress_bar
 
 
 def merge(
-    parts: Annotated[list[Path], typer.Argument(metavar="PART.mdf...", help="What reconstruct --frames A:B wrote.")],
+    parts: Annotated[list[Path], typer.Argument(metavar="PART.mdf...", help="Files by reconstruct --frames A:B.")],
     output: Annotated[
-        list[Path], typer.Option("-o", "--output", help="File to write, its format by its suffix; several times.")
+        list[Path],
+        typer.Option("-o", "--output", help="File to write; its suffix selects the format. May be repeated."),
     ],
     external: External = False,
 ) -> None:
-    """Merge reconstructions of different frames of one measurement, in whatever order they are named."""
+    """Merge reconstructions of different frames of one measurement, given in any order."""
     from mpi_fast import formats
     from mpi_fast.mdf import access
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the reading of those that are more than a number."""
+"""Options that several commands share, and parsers of option values."""
 
 import math
 import re
@@ -11,16 +11,14 @@ import typer
 from mpi_fast.errors import InputError
 from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS
 
-# Headings under which the help lists what few need.
-ARRAYS, NETWORK, STRANGERS = "Arrays without MDF around them", "Network and machine", "Files of strangers"
+# Headings of the help for rarely needed options.
+ARRAYS, NETWORK, UNTRUSTED = "MATLAB and NumPy arrays", "Network and machine", "Untrusted files"
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write what the screen shows to this file.")]
-Model = Annotated[str, typer.Option(help="Bundle: a folder, or default.", rich_help_panel=NETWORK)]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the printed results to this file.")]
+Model = Annotated[str, typer.Option(help="Model: the folder of a bundle, or default.", rich_help_panel=NETWORK)]
 Evaluations = Annotated[
     int,
-    typer.Option(
-        min=1, max=MOST_EVALUATIONS, help="Evaluations of the network for each frame.", rich_help_panel=NETWORK
-    ),
+    typer.Option(min=1, max=MOST_EVALUATIONS, help="Network evaluations for each frame.", rich_help_panel=NETWORK),
 ]
 Threads = Annotated[
     int | None,
@@ -29,49 +27,55 @@ Threads = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 EngineName = Annotated[
     str,
-    typer.Option("--engine", help="What evaluates the network: auto, onnx or tensorrt.", rich_help_panel=NETWORK),
+    typer.Option(
+        "--engine", help="Engine that evaluates the network: auto, onnx or tensorrt.", rich_help_panel=NETWORK
+    ),
 ]
 External = Annotated[
     bool,
-    typer.Option("--external", help="Follow what files refer to out of their own folder.", rich_help_panel=STRANGERS),
+    typer.Option(
+        "--external", help="Follow links and references to files in other folders.", rich_help_panel=UNTRUSTED
+    ),
 ]
 Untrusted = Annotated[
     bool,
     typer.Option(
         "--untrusted",
-        help="Let a child process with limits of time and memory read the files first.",
-        rich_help_panel=STRANGERS,
+        help="First read the files in a child process with limited time and memory.",
+        rich_help_panel=UNTRUSTED,
     ),
 ]
 Workers = Annotated[
-    int, typer.Option(min=1, max=1024, help="Processes that share the frames.", rich_help_panel=NETWORK)
+    int, typer.Option(min=1, max=1024, help="Number of processes that share the frames.", rich_help_panel=NETWORK)
 ]
 OnCluster = Annotated[
     str | None,
     typer.Option(
-        "--cluster", metavar="auto|ADDRESS", help="Let a Ray cluster share the frames.", rich_help_panel=NETWORK
+        "--cluster", metavar="auto|ADDRESS", help="Distribute the frames over a Ray cluster.", rich_help_panel=NETWORK
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, max=LIMITS["seed"], help="Seed of all random numbers.")]
-Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, from 0, such as z=9.")]
+Plane = Annotated[str | None, typer.Option(metavar="AXIS=N", help="Plane of a 3D matrix, such as z=9, counted from 0.")]
 Region = Annotated[
     list[str] | None,
-    typer.Option("--region", metavar="NAME=X0:X1,Y0:Y1", help="Box in mm, or a file of labels: a region of a .csv."),
+    typer.Option("--region", metavar="NAME=X0:X1,Y0:Y1", help="Region for a .csv: a box in mm, or a file of labels."),
 ]
 
 Variable = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The variable, where a file holds several.", rich_help_panel=ARRAYS),
+    typer.Option(metavar="NAME", help="Variable to use if a file has several.", rich_help_panel=ARRAYS),
 ]
 Empty = Annotated[
     str | None,
-    typer.Option(metavar="N,N", help="Frames without a sample, from 0; subtracted.", rich_help_panel=ARRAYS),
+    typer.Option(
+        metavar="N,N", help="Numbers of frames without a sample, which are subtracted.", rich_help_panel=ARRAYS
+    ),
 ]
 Axis = Annotated[
     int | None,
     typer.Option(
         min=0,
-        show_default="its length tells",
+        show_default="found by its length",
         help="The axis of voxels or frames, from 0.",
         rich_help_panel=ARRAYS,
     ),
@@ -89,7 +93,7 @@ def parse_plane(text: str | None) -> tuple[str, int] | None:
 
 
 def parse_range(text: str | None, option: str) -> slice:
-    """``10:20`` -> slice(10, 20); either end may be missing; ``7`` is one item; None is all."""
+    """``10:20`` -> slice(10, 20); both ends are optional; ``7`` is one item; None selects all."""
     if text is None:
         return slice(None)
     match = re.fullmatch(r"(\d*)(:?)(\d*)", text.strip())
@@ -105,7 +109,7 @@ def parse_range(text: str | None, option: str) -> slice:
 
 
 def parse_grid(text: str, axes: Container[int] = (2, 3)) -> tuple[int, ...]:
-    """``19x21`` -> (19, 21), rows and columns, and ``19x21x23`` -> (19, 21, 23), planes before them; see ``axes``."""
+    """``19x21`` -> (19, 21) rows and columns; ``19x21x23`` -> (19, 21, 23) planes, rows and columns."""
     sizes = re.split("[x,]", text.strip())
     grid = tuple(int(size) for size in sizes if re.fullmatch(r"\d{1,4}", size, re.ASCII))
     if len(grid) != len(sizes) or len(grid) not in axes or not 1 <= min(grid) <= max(grid) <= LARGEST_GRID:
@@ -139,9 +143,9 @@ def parse_numbers(text: str, option: str, axes: int = 2) -> tuple[float, ...]:
 
 
 def with_commas(arguments: Iterable[str], options: Container[str]) -> list[str]:
-    """``--snr 5 15 25 --seed 1`` -> ``--snr 5,15,25 --seed 1``, for the options that take lists."""
+    """``--snr 5 15 25 --seed 1`` -> ``--snr 5,15,25 --seed 1``, for list options."""
     joined: list[str] = []
-    values: int | None = None  # of the list that arguments belong to
+    values: int | None = None  # number of values so far of the current list option
     for argument in arguments:
         is_value = not argument.startswith("-") or re.fullmatch(r"-[\d.][\d.,-]*", argument)
         if values is not None and is_value:

@@ -1,4 +1,4 @@
-"""What ``info`` and ``calibrate`` say of a calibration's limits: what it resolves, and how good images will be."""
+"""Limits of a calibration, as ``info`` and ``calibrate`` report them: resolution and expected image quality."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mpi_fast.mdf import Grid
 
 SNRS_DB = 15.0, SNR_DB, 35.0
-BLOCKS = 9  # numbers along an axis of the map on the screen
-FINE = 3.0  # voxels along a side of what the scanner resolves: two are plenty (Nyquist), and noise needs some more
+BLOCKS = 9  # numbers along each axis of the printed map
+FINE = 3.0  # most voxels across a resolved cell: two suffice (Nyquist), and noise needs some more
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Outlook:
     Attributes
     ----------
     grid : Grid
-        Its voxels in space.
+        Grid of the calibration in space.
     resolved : sequence of Resolution
-        At each of `SNRS_DB`.
+        Resolution at each of `SNRS_DB`.
     expected : sequence of Forecast
-        Likewise, or none.
+        Forecast at each of `SNRS_DB`, or empty.
     """
 
     grid: "Grid"
@@ -45,7 +45,7 @@ class Outlook:
 
     @classmethod
     def of(cls, calibration: "Calibration", quality: bool = True) -> "Outlook":
-        """Compute it, with a progress bar for the frames that are simulated; these can be left out."""
+        """Compute the limits; with ``quality``, frames are simulated, with a progress bar."""
         from mpi_fast.pairing import image_grid
 
         resolved = [resolution(calibration, snr_db) for snr_db in SNRS_DB]
@@ -53,7 +53,7 @@ class Outlook:
 
     @property
     def mapped(self) -> Resolution:
-        """The one whose map is shown."""
+        """The resolution whose map is shown."""
         return self.resolved[SNRS_DB.index(SNR_DB)]
 
     def tables(self, title: str) -> Iterator[Table]:
@@ -103,7 +103,7 @@ class Outlook:
         return resolution_figure(maps, self.grid.field_of_view, titles=titles, axes=self.grid.axes)
 
     def facts(self) -> dict[str, Any]:
-        """The same for a JSON file, and the whole map."""
+        """All results and the whole map, for a JSON file."""
         at = []
         for number, found in enumerate(self.resolved):
             numbers: dict[str, Any] = {"snr_db": found.snr_db, "effective_rank": found.effective_rank}
@@ -114,7 +114,7 @@ class Outlook:
 
 
 def expected(calibration: "Calibration") -> list["Forecast"]:
-    """How good images will be at each of `SNRS_DB`; a note and nothing, where no network can tell."""
+    """Expected quality at each of `SNRS_DB`; empty, with a note, if no network is available."""
     from mpi_fast.forecast import forecast
 
     found: list[Forecast] = []
@@ -131,11 +131,11 @@ def expected(calibration: "Calibration") -> list["Forecast"]:
 
 
 def too_fine(found: Resolution) -> str | None:
-    """Say in one line that a grid is far finer than what is measured, or nothing if it is not.
+    """A line that says that the grid is far finer than the resolution, or None if it is not.
 
-    So it is where even the voxels that are seen best come back with less than ``1 / FINE^2`` of their own value (in
-    volumes ``1 / FINE^3``): each number that is measured is spread over nine voxels (27), and the prior alone tells
-    them apart.
+    The criterion is that even the best-resolved voxels return with less than ``1 / FINE^2`` of their own value (in
+    volumes ``1 / FINE^3``). Then each measured value is spread over nine voxels (27), and only the prior distinguishes
+    them.
     """
     if found.cell <= FINE:
         return None
@@ -156,7 +156,7 @@ def _coarser(found: Resolution) -> tuple[int, ...]:
 
 
 def _numbers(title: str, plane: NDArray[np.float64], axes: str, lengths: tuple[float, ...]) -> Table:
-    """A map in few numbers, means over blocks of voxels, placed as in a picture: vertical axes point up."""
+    """A map as a table of means over blocks of voxels, arranged as in a picture with the vertical axis up."""
     table = Table(title=title, title_justify="left")
     rows, columns = (_blocks(count) for count in plane.shape)
     middles = [
@@ -173,7 +173,7 @@ def _numbers(title: str, plane: NDArray[np.float64], axes: str, lengths: tuple[f
 
 
 def _blocks(count: int) -> list[NDArray[np.int64]]:
-    """Voxels along an axis in a few blocks, alike from both ends."""
+    """Voxels along an axis in a few blocks, symmetric about the middle."""
     voxels = np.arange(count)
     if count <= BLOCKS:
         return np.split(voxels, count)

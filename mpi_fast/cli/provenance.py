@@ -1,4 +1,4 @@
-"""What made images: for people who look at them later, and for a run that goes on where another one ended."""
+"""Provenance of images, stored with them and compared when an interrupted run is resumed."""
 
 import sys
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def made_by(
     reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows | None"
 ) -> dict[str, Any]:
-    """What made the images, so that they can be made again; ``rows`` of a file that says how it was acquired."""
+    """Provenance, with which images can be made again; ``rows`` only for MDF measurements."""
     bundle, reduced = reconstructor.bundle, reconstructor.calibration
     made = {
         "package": f"mpi-fast {mpi_fast.__version__}",
@@ -44,7 +44,7 @@ def origin_of(
     threads: int | None,
     selection: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that the bits of the images depend on; of files, size and time of change stand for what they hold."""
+    """Everything that the bits of the images depend on; files are identified by size and time of change."""
     return {
         "package": f"mpi-fast {mpi_fast.__version__}",
         "measurement": _state_of(measurement),

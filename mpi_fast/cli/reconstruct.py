@@ -1,4 +1,4 @@
-"""``mpi-fast reconstruct``: a measurement and a calibration in, images out."""
+"""``mpi-fast reconstruct``: make images from a measurement and a calibration."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,31 +54,31 @@ def reconstruct(
             "-o",
             "--output",
             show_default="MEASUREMENT.reco.mdf, of arrays .reco.npz",
-            help="File to write, its format by its suffix: .mdf, .npz, .png...; may be given several times.",
+            help="File to write; its suffix selects the format: .mdf, .npz, .png... May be repeated.",
         ),
     ] = None,
-    png: Annotated[Path | None, typer.Option("--png", help="Picture of the first frames to write, too.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Also write a picture of the first frames.")] = None,
     region: Region = None,
     json_file: JsonFile = None,
     plane: Plane = None,
     model: Model = "default",
     frames: Annotated[
-        str | None, typer.Option(metavar="A:B", show_default="all", help="Frames to reconstruct, from 0.")
+        str | None, typer.Option(metavar="A:B", show_default="all", help="Frames to reconstruct, counted from 0.")
     ] = None,
     periods: Annotated[
-        str | None, typer.Option(metavar="A:B", help="Periods of each frame: those of a patch, say.")
+        str | None, typer.Option(metavar="A:B", help="Periods of each frame to use, such as those of a patch.")
     ] = None,
-    average: Annotated[str, typer.Option(metavar="N|all", help="Average so many consecutive frames into one.")] = "1",
-    background: Annotated[bool, typer.Option(help="Subtract the measurement's mean background frame.")] = True,
+    average: Annotated[
+        str, typer.Option(metavar="N|all", help="Number of consecutive frames averaged into one.")
+    ] = "1",
+    background: Annotated[bool, typer.Option(help="Subtract the mean background frame of the measurement.")] = True,
     variable: Variable = None,
     empty: Empty = None,
     axis: Axis = None,
     on_bad_frame: Annotated[
-        str, typer.Option(help="A frame with NaN: skip it, mark its image by NaN and a flag, or stop with an error.")
+        str, typer.Option(help="For frames with NaN: skip them, mark their images by NaN and a flag, or stop.")
     ] = "mark",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on behind what an interrupted run of the same command has done.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run of the same command.")] = False,
     device: Device = "auto",
     engine: EngineName = "auto",
     threads: Threads = None,
@@ -88,7 +88,7 @@ def reconstruct(
     external: External = False,
     untrusted: Untrusted = False,
 ) -> None:
-    """Reconstruct images from the signals in a measurement, in bounded memory however long it is."""
+    """Reconstruct images from the signals in a measurement of any length, in bounded memory."""
     from mpi_fast import formats
     from mpi_fast.mdf import access
 
@@ -141,7 +141,7 @@ def reconstruct(
             options = {"threads": threads, "evaluations": evaluations, "engine": engine, "on_bad_frame": strictness}
             reconstructor = Reconstructor(reduced, model, device, **options)
             if rows is not None and file is not None:
-                _tell(rows, _why_no_background(background, file.background_corrected))
+                _print_notes(rows, _why_no_background(background, file.background_corrected))
             source: Source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
             provenance = made_by(reconstructor, measurement, calibration, rows)
             header = formats.Header(grid, None if file is None else file.acquisition, provenance, regions)
@@ -161,8 +161,8 @@ def reconstruct(
         _report(measurement, files, summary, provenance, json_file)
 
 
-def _tell(rows: "MeasuredRows", no_background: str) -> None:
-    """Note what was done with the signals, and what was not."""
+def _print_notes(rows: "MeasuredRows", no_background: str) -> None:
+    """Print notes about the processing of the signals."""
     for done in rows.agreement.done:
         note(done)
     if not rows.background_subtracted:
@@ -175,7 +175,7 @@ def _tell(rows: "MeasuredRows", no_background: str) -> None:
 def _report(
     measurement: Path, written: list[Path], summary: Summary, provenance: dict[str, Any], json_file: Path | None
 ) -> None:
-    """Say what was found and what was written, on the screen and in the JSON file."""
+    """Report results and written files, on the screen and in the JSON file."""
     console.print(facts_table(str(measurement), summary.shown()))
     console.print("wrote " + ", ".join(map(str, written)), soft_wrap=True)
     if json_file:

@@ -1,4 +1,4 @@
-"""``mpi-fast simulate``: files of a simulated scanner, to try things out without one."""
+"""``mpi-fast simulate``: write files of a simulated scanner, for first steps without a real one."""
 
 import sys
 from contextlib import ExitStack, suppress
@@ -27,36 +27,38 @@ def simulate(
     ] = None,
     matrix: Annotated[Path | None, typer.Option(help="System matrix to write.")] = None,
     measurement: Annotated[
-        Path | None, typer.Option(help="Measurement to write; its true images go beside it.")
+        Path | None, typer.Option(help="Measurement to write; its true images are written beside it.")
     ] = None,
     core: Annotated[float, typer.Option(help="Core diameter of the particles in nm.")] = 24.0,
     gradient: Annotated[
         str,
-        typer.Option(help="Selection-field gradient in T/m along x and y, minus twice it along z, or one for each."),
+        typer.Option(help="Selection-field gradient in T/m along x and y (z: -2 times it), or one for each."),
     ] = "-1",
     drive: Annotated[str, typer.Option(help="Drive-field amplitude in mT, or one for each of x,y.")] = "12",
-    grid: Annotated[str, typer.Option(help="Rows x columns of voxels, or of a volume planes before them.")] = "19x19",
+    grid: Annotated[str, typer.Option(help="Voxels: rows x columns, or planes x rows x columns.")] = "19x19",
     field_of_view: Annotated[
-        str | None, typer.Option(metavar="MM", show_default="38, along z 19", help="Of the grid in mm, or x,y,z.")
+        str | None, typer.Option(metavar="MM", show_default="38, along z 19", help="Size of the grid in mm, or x,y,z.")
     ] = None,
-    voxel: Annotated[str | None, typer.Option(metavar="MM", help="Instead: size of a voxel in mm, or x,y,z.")] = None,
+    voxel: Annotated[
+        str | None, typer.Option(metavar="MM", help="Instead of it: size of a voxel in mm, or x,y,z.")
+    ] = None,
     calibration_snr: Annotated[float, typer.Option(help="SNR of the matrix above 80 kHz in dB.")] = 20.0,
     phantoms: Annotated[
-        str, typer.Option(help=f"Phantom families, with commas between; {HELD_OUT}: all that training never sees.")
+        str, typer.Option(help=f"Phantom families, separated by commas; {HELD_OUT}: all that are not used in training.")
     ] = HELD_OUT,
-    frames: Annotated[int, typer.Option(min=1, max=10**6, help="Frames, each of another phantom.")] = 8,
-    snr: Annotated[float, typer.Option(help="SNR of each frame over the rows calibrate selects, in dB.")] = 20.0,
+    frames: Annotated[int, typer.Option(min=1, max=10**6, help="Number of frames, each of another phantom.")] = 8,
+    snr: Annotated[float, typer.Option(help="SNR of each frame in dB, over the rows that calibrate selects.")] = 20.0,
     noise: Annotated[str, typer.Option(help="white, coloured, spiky or drift.")] = "white",
-    background_frames: Annotated[int, typer.Option(min=0, max=10**6, help="Background frames, 0 for none.")] = 32,
+    background_frames: Annotated[int, typer.Option(min=0, max=10**6, help="Number of background frames.")] = 32,
     spectra: Annotated[
-        bool, typer.Option("--spectra", help="Store spectra, not samples over time; of large volumes always.")
+        bool, typer.Option("--spectra", help="Store spectra instead of samples over time; always so for large volumes.")
     ] = False,
     seed: Seed = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Simulate a scanner of planes or volumes: its system matrix, measurements of phantoms, their true images, as MDF.
+    """Simulate a scanner of planes or volumes, and write its system matrix, a measurement and its true images as MDF.
 
-    Of a large volume's matrix the strongest frequencies are kept, as many as take half a gigabyte.
+    The matrix of a large volume keeps only its strongest frequencies, up to half a gigabyte.
     """
     with friendly(), ExitStack() as undo:
         if folder is not None:
@@ -80,7 +82,7 @@ def simulate(
         if noise not in NOISE_KINDS:
             raise InputError(f"--noise {noise}: expected one of {', '.join(NOISE_KINDS)}")
         scanner = _scanner(parse_grid(grid), field_of_view, voxel, gradient, drive, core)
-        # One generator for each purpose: the phantoms of a seed do not depend on how noisy the matrix was.
+        # One generator for each purpose, so that the phantoms of a seed do not depend on the noise of the matrix.
         of_matrix, of_phantoms, of_noise = (np.random.default_rng([seed, purpose]) for purpose in range(3))
         with spinner("simulating the system matrix"):
             held_out = partial(heldout.phantoms, concentrations=(1.0, 1.0))
@@ -120,7 +122,7 @@ def simulate(
 def _scanner(
     grid: tuple[int, ...], field_of_view: str | None, voxel: str | None, gradient: str, drive: str, core: float
 ) -> "Scanner":
-    """Lengths and fields in the units of the command line."""
+    """The scanner from lengths and fields in the units of the command line."""
     from mpi_fast.simulation import Scanner
 
     axes = len(grid)
@@ -135,7 +137,7 @@ def _scanner(
             extent = tuple(1e-3 * size for size in parse_numbers(field_of_view, "--field-of-view", axes)[::-1])
         voxel_size = [size / count for size, count in zip(extent, grid, strict=True)]
     fields = parse_numbers(gradient, "--gradient", axes)
-    if axes == 3 and "," not in gradient:  # no field has a gradient alone: the three add up to zero
+    if axes == 3 and "," not in gradient:  # the three gradients of a magnetic field add up to zero
         fields = *fields[:2], -2 * fields[2]
     return make(
         grid=grid,
@@ -151,5 +153,5 @@ def _millimetres(lengths: tuple[float, ...]) -> str:
 
 
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it holds what was written
+    with suppress(OSError):  # the folder is not empty
         folder.rmdir()

@@ -1,4 +1,4 @@
-"""``mpi-fast train``: the network, anew or going on, or one to compare it with."""
+"""``mpi-fast train``: train the network, or a network to compare with, from the start or resumed."""
 
 import math
 from functools import partial
@@ -18,29 +18,33 @@ if TYPE_CHECKING:
 
 
 def train(
-    minutes: Annotated[float, typer.Option(help="Minutes to train, all resumed runs together.")],
+    minutes: Annotated[float, typer.Option(help="Minutes of training, over all resumed runs.")],
     finish: Annotated[
-        float, typer.Option(min=0, help="Minutes of them, the last ones, with a falling learning rate: to deploy.")
+        float, typer.Option(min=0, help="How many of the last minutes have a falling learning rate.")
     ] = 0.0,
     output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write.")] = Path("model.pt"),
-    method: Annotated[str, typer.Option(help="posterior, which is ours; dernet or deq, to compare.")] = "posterior",
+    method: Annotated[
+        str, typer.Option(help="posterior (our network), or dernet or deq to compare with.")
+    ] = "posterior",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     grid: Annotated[
         str | None,
-        typer.Option(show_default="19x19", help="Voxels of the images of dernet and deq; posterior serves any."),
+        typer.Option(show_default="19x19", help="Grid of dernet and deq; posterior serves any grid."),
     ] = None,
     seed: Seed = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     scanners: Annotated[
-        int | None, typer.Option(min=1, max=100_000, show_default="256", help="Random scanners of dernet and deq.")
+        int | None, typer.Option(min=1, max=100_000, show_default="256", help="Random scanners for dernet and deq.")
     ] = None,
     phantoms: Annotated[
-        int | None, typer.Option(min=1, max=10**7, show_default="60000", help="Random phantoms of dernet and deq.")
+        int | None, typer.Option(min=1, max=10**7, show_default="60000", help="Random phantoms for dernet and deq.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(show_default="the method's own", help="Highest one.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(show_default="that of the method", help="Largest learning rate.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Train a network on simulated scanners; needs torch, which the extra "train" brings."""
+    """Train a network on simulated scanners; needs PyTorch, which the extra "train" installs."""
     with friendly():
         if not minutes > 0:
             raise InputError(f"--minutes {minutes}: expected a positive number")

@@ -1,4 +1,4 @@
-"""The demonstration's experiment: phantoms seen by a scanner of its own, at one noise level, and two methods."""
+"""The experiment of the demo: phantoms in a special scanner, at one noise level, by two methods."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +14,15 @@ from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import ReceiveChain, Scanner
 
-PHANTOMS = "tumours", "vessels", "shape", "resolution", "concentration"  # the last three are no training data
+PHANTOMS = "tumours", "vessels", "shape", "resolution", "concentration"  # the last three are not used in training
 COUNT = 8  # of each phantom
-STRENGTHS = 10.0 ** np.arange(-4, 1)  # of ART's regularisation; the best for each noise level is taken
+STRENGTHS = 10.0 ** np.arange(-4, 1)  # of ART's regularisation; the best one for each noise level is used
 SWEEPS = 10
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Frames at one noise level, and what became of them."""
+    """Frames at one noise level, and their images."""
 
     snr_db: float
     weighted_snr_db: float
@@ -34,7 +34,7 @@ class Trial:
 
 
 def scanner() -> Scanner:
-    """A scanner of its own: particles, fields and receive chain are none of the defaults."""
+    """A scanner whose particles, fields and receive chain differ from the defaults."""
     receive = ReceiveChain(
         coupling=((38.0, -0.9), (0.7, 61.0), (-1.2, 2.1)),
         resonance=(0.8e6, 1.3e6, 2.0e6),
@@ -45,10 +45,10 @@ def scanner() -> Scanner:
 
 
 def run_trial(reconstructor: Reconstructor, truth: NDArray[np.complex64], snr_db: float, seed: int) -> Trial:
-    """Measure every phantom with the true matrix (M, N), and reconstruct with what the calibration knows of it."""
+    """Measure every phantom with the true matrix (M, N), and reconstruct with the measured calibration."""
     calibration = reconstructor.calibration
     images = generate(PHANTOMS, COUNT * len(PHANTOMS), calibration.grid, np.random.default_rng([seed, 1]))
-    images /= images.max(axis=(1, 2), keepdims=True)  # alike in peak, so that one colour scale suits all
+    images /= images.max(axis=(1, 2), keepdims=True)  # equal peaks, so that one colour scale suits all
     clean = images.reshape(len(images), -1) @ truth.T
     rows = add_noise(clean, snr_db, np.random.default_rng([seed, 2, round(snr_db)]))
     loudness, noise = (np.linalg.norm(part * calibration.weights, axis=1) for part in (clean, rows - clean))

@@ -1,1 +1,1 @@
-"""Engines: what runs exported graphs, ONNX Runtime and TensorRT, on buffers of fixed addresses."""
+"""Engines that run exported graphs, ONNX Runtime and TensorRT, on buffers of fixed addresses."""

@@ -1,9 +1,9 @@
-"""ONNX files that have parts of themselves in other files, found without the ``onnx`` package.
+"""Find ONNX files that store parts in other files, without the ``onnx`` package.
 
-A tensor of an ONNX model may say that its numbers are elsewhere (``data_location = EXTERNAL``), under a path that the
-runtime would follow. Models here are checked against a hash that does not cover such files, so they are refused.
+A tensor of an ONNX model may store its numbers in another file (``data_location = EXTERNAL``), at a path that the
+runtime would follow. The hash of a model does not cover such files, so models with external data are refused.
 
-Of Protocol Buffers' wire format this needs the few lines of `fields`; the numbers are those of onnx.proto3.
+`fields` decodes the necessary part of the Protocol Buffers format; the field numbers are those of onnx.proto3.
 """
 
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ def has_external_data(content: bytes) -> bool:
     Raises
     ------
     ValueError
-        For content that is no message of Protocol Buffers.
+        For content that is not a Protocol Buffers message.
     """
-    # The path has the key "location": a model without that word need not be searched.
+    # The path has the key "location", so a model without this word need not be searched.
     return b"location" in content and any(_external("model", memoryview(content)))
 
 
 def _external(message: str, content: memoryview) -> Iterator[bool]:
-    """Once for every part of a message that is elsewhere; without recursion, which a file could make deep."""
+    """Yield once for every external part of a message; not recursive, because a file could cause deep recursion."""
     waiting = [(message, content)]
     while waiting:
         kind, part = waiting.pop()

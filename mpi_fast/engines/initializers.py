@@ -20,7 +20,7 @@ def initializers(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
     Raises
     ------
     ModelError
-        For content that is no ONNX model, and tensors that are cut short.
+        For content that is not an ONNX model, and for truncated tensors.
     """
     found: dict[str, NDArray[np.float32]] = {}
     try:
@@ -48,8 +48,8 @@ def initializers(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
 def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float32]]:
     """Parameters of the network that a graph was exported from, by their names there.
 
-    The exporter keeps names but for the weights of dense layers, which it transposes: each is what the layer's input is
-    multiplied by before its bias, which has a name, is added.
+    The exporter keeps the names, except for weights of dense layers, which it transposes. Such a weight is found as the
+    factor of the product to which the layer's bias, which has a name, is added.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
 
 
 def _factors_before(content: bytes) -> dict[str, str]:
-    """For what is added to a product, such as a dense layer's bias: the name of the product's second factor."""
+    """Map from summands of a product, such as a dense layer's bias, to the name of the product's second factor."""
     graphs = [part for number, part in fields(memoryview(content)) if number == _GRAPH]
     nodes = [part for graph in graphs for number, part in fields(_bytes(graph)) if number == _NODE]
     second: dict[str, str] = {}

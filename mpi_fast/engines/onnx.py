@@ -22,11 +22,11 @@ class BoundSession:
             for name, buffer in buffers.items():
                 try:
                     bind(name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-                except Exception as error:  # as below
+                except Exception as error:  # see below
                     raise ModelError(f"the network has no {name} of {buffer.shape}: {error}") from error
 
     def __call__(self) -> None:
-        """Run on what the buffers hold; ModelError where the model is not for them, DeviceError of a GPU."""
+        """Run on the contents of the buffers; raises ModelError if the model does not fit, DeviceError for a GPU."""
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # ONNX Runtime's errors have no common base class of their own
@@ -40,11 +40,11 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
     Raises
     ------
     ModelError
-        When it has parts in other files, or ONNX Runtime refuses it.
+        If it has parts in other files, or if ONNX Runtime refuses it.
     MPIFastError
-        When ONNX Runtime is not installed.
+        If ONNX Runtime is not installed.
     DeviceError
-        When it has no CUDA, or not for this GPU.
+        If ONNX Runtime has no CUDA, or not for this GPU.
     """
     try:
         if has_external_data(content):
@@ -58,7 +58,7 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
-    # Threads may spin within an evaluation, but not after it: they would take the cores from what runs in between.
+    # Threads may spin during an evaluation, but not after it, because they would block cores for other work.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     provider = "CPUExecutionProvider" if gpu is None else CUDA
     if provider not in onnxruntime.get_available_providers():
@@ -69,6 +69,6 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
         )
     except Exception as error:  # ONNX Runtime's errors have no common base class of their own
         raise ModelError(f"{title}: ONNX Runtime refuses it: {error}") from error
-    if opened.get_providers()[0] != provider:  # it falls back without a word
+    if opened.get_providers()[0] != provider:  # ONNX Runtime falls back silently
         raise DeviceError(f"ONNX Runtime cannot use CUDA device {gpu}: its libraries or the GPU are missing")
     return opened

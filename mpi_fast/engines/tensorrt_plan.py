@@ -1,9 +1,9 @@
 """TensorRT on a GPU: engines of a bundle, bound to device addresses and enqueued on a stream.
 
-`Plan` and `Bound` know addresses and streams and nothing of who allocated them; `bind` allocates on a device. What
-makes a run fit for capture in a CUDA graph: a stream of one's own; scratch memory given by the caller, so that nothing
-is allocated later; one execution context for each batch size; and one enqueue when it is bound, before any capture, in
-which TensorRT sets up what it needs, TensorRT-RTX compiling its kernels for this shape.
+`Plan` and `Bound` use addresses and streams of any origin; `bind` allocates on a device. Capture in a CUDA graph
+requires a separate stream; scratch memory of the caller, so that nothing is allocated later; one execution context for
+each batch size; and one enqueue at binding, before any capture, in which TensorRT prepares its resources and
+TensorRT-RTX compiles its kernels for this shape.
 """
 
 from collections.abc import Mapping
@@ -29,12 +29,12 @@ from mpi_fast.tensorrt_library import (
     tidy,
 )
 
-ALIGNMENT = 256  # of scratch memory; CuPy's and CUDA's own allocations have it
+ALIGNMENT = 256  # of scratch memory; allocations of CuPy and CUDA have it
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of an engine: its shape with -1 for the batch, its NumPy type, and which of both it is."""
+    """An input or output of an engine: its shape with -1 for the batch, its NumPy type, and its direction."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -55,16 +55,16 @@ class Plan:
     content : bytes
         The engine.
     facts : EngineFacts
-        Of it.
+        Facts about the engine.
 
     Raises
     ------
     MismatchError
-        When it is for another GPU, version or driver.
+        If it is for another GPU, version or driver.
     ModelError
-        When it is damaged.
+        If it is damaged.
     MPIFastError
-        When the GPU has not enough memory.
+        If the GPU has too little memory.
     """
 
     def __init__(self, trt: TensorRT, content: bytes, facts: EngineFacts) -> None:
@@ -87,12 +87,12 @@ class Plan:
             self._compile_early()
 
     def profile(self, batch: int) -> int:
-        """The optimisation profile for a batch: of those that hold it, the one for the smallest.
+        """The optimisation profile for a batch: the smallest that contains it.
 
         Raises
         ------
         InputError
-            When the engine has none for it.
+            If the engine has none for it.
         """
         fitting = [size for size in self.facts.batches if size >= batch]
         if batch < 1 or not fitting:
@@ -112,10 +112,10 @@ class Plan:
         Parameters
         ----------
         batch : int
-            Frames.
+            Number of frames.
         addresses : dict
             {tensor: device address} of every one of `tensors`, for this batch, contiguous. They must stay valid, and
-            hold numbers that the network can compute with.
+            contain valid input numbers.
         workspace : int
             Device address of `workspace` bytes, a multiple of 256, which nothing else uses while this runs.
         stream : int
@@ -126,7 +126,7 @@ class Plan:
         InputError
             For addresses that are missing, and the default stream.
         DeviceError
-            When TensorRT fails.
+            If TensorRT fails.
         """
         return Bound(self, batch, addresses, workspace, stream)
 
@@ -136,7 +136,7 @@ class Plan:
         return Tensor(shape, module.nptype(self._engine.get_tensor_dtype(name)), mode == module.TensorIOMode.INPUT)
 
     def _check(self, content: bytes) -> None:
-        """Ask before deserialising, which would give no reason."""
+        """Check an engine before it is deserialised, which would give no reason for a failure."""
         validity, reasons = self._runtime.get_engine_validity(content)
         if validity != self._trt.module.EngineValidity.INVALID:
             return
@@ -144,19 +144,19 @@ class Plan:
         found = [name for name, bit in named.items() if int(reasons) & int(bit)]
         if "INSUFFICIENT_GPU_MEMORY" in found:
             raise MPIFastError(f"{self.facts.file}: not enough memory on the GPU; smaller batches need less (--batch)")
-        said = [tidy(message) for severity, message in self._trt.logger.lines if severity in FAILURES]
+        messages = [tidy(message) for severity, message in self._trt.logger.lines if severity in FAILURES]
         raise MismatchError(
             f"{self.facts.file}: {self._trt.name} {self._trt.version} cannot run it here: "
-            f"{', '.join(found).lower().replace('_', ' ') or '; '.join(said) or 'no reason given'}"
+            f"{', '.join(found).lower().replace('_', ' ') or '; '.join(messages) or 'no reason given'}"
         )
 
     def _compile_early(self) -> None:
-        """TensorRT-RTX compiles for the GPU and shape at hand: at once, not in the middle of a run, and only once."""
+        """Make TensorRT-RTX compile for this GPU and shape at once, instead of during a run, and only once."""
         module, config = self._trt.module, self._config
         config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
-        config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED  # the caller captures
+        config.cuda_graph_strategy = module.CudaGraphStrategy.DISABLED  # the caller captures the graph
         self._runtime_cache = config.create_runtime_cache()
-        if self._cache_file.is_file():  # TensorRT ignores what another driver or GPU left there
+        if self._cache_file.is_file():  # TensorRT ignores files of another driver or GPU
             self._runtime_cache.deserialize(self._cache_file.read_bytes())
         config.set_runtime_cache(self._runtime_cache)
 
@@ -209,7 +209,7 @@ class Bound:
         Raises
         ------
         DeviceError
-            When TensorRT refuses.
+            If TensorRT refuses.
         """
         self._require(self._context.execute_async_v3(self._stream), "not enqueued")
 
@@ -231,23 +231,23 @@ def bind(plan: Plan, batch: int, device: Device) -> tuple[dict[str, Array], Arra
 
 
 def open_plan(bundle: Bundle, onnx: str) -> Plan:
-    """The engine for the GPU at hand of one of a bundle's ONNX files.
+    """The engine for the present GPU from one of a bundle's ONNX files.
 
     Parameters
     ----------
     bundle : Bundle
-        That holds the ONNX file, and may hold engines.
+        Bundle with the ONNX file, and possibly with engines.
     onnx : str
         Name of the file.
 
     Raises
     ------
     MismatchError
-        When the engines there are for other GPUs or versions, or of another ONNX file.
+        If its engines are for other GPUs or versions, or from another ONNX file.
     ModelError
-        When one is damaged.
+        If an engine is damaged.
     MPIFastError
-        When there is no GPU, or no TensorRT.
+        If there is no GPU, or no TensorRT.
     """
     packages, capability = available(), device_capability()
     if capability is None:

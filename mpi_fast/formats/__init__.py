@@ -1,4 +1,4 @@
-"""Output formats: a series of images as files of any kind, chosen by the suffix of their name.
+"""Output formats: write a series of images as files whose suffix selects the format.
 
     with writing([Path("images.mdf"), Path("images.npz")], Header(grid, acquisition)) as writer:
         for result in reconstruct.stream(rows):
@@ -9,11 +9,11 @@
 
 Each module uses only those further down::
 
-    writer                  images as they are made
+    writer                  writing while images are made
     registry                suffix -> format
-    mdf  nifti  zarr  arrays  table  picture  film    a format each: `registry.Format` says what its module has
-    series  regions         what formats are given
-    common                  what they share
+    mdf  nifti  zarr  arrays  table  picture  film    one format each; `registry.Format` is their interface
+    series  regions         input of all formats
+    common                  shared helpers
 """
 
 from mpi_fast.formats.regions import Region, regions_of

@@ -1,4 +1,4 @@
-"""What formats share: libraries that may be missing, names of files that lie beside each other, places in mm."""
+"""Helpers of all formats: optional libraries, names of second files, positions in mm."""
 
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ from mpi_fast.mdf import Grid
 
 
 def require_library(path: Path, extra: str, *modules: str) -> None:
-    """MPIFastError that says what to install unless all these modules can be imported."""
+    """Raise MPIFastError that says what to install, unless all these modules can be imported."""
     for module in modules:
         try:
             import_module(module)
@@ -21,12 +21,12 @@ def require_library(path: Path, extra: str, *modules: str) -> None:
 
 
 def with_std(path: Path, suffix: str) -> Path:
-    """Where the uncertainty goes of formats that hold one array: ``x.nii.gz`` -> ``x.std.nii.gz``."""
+    """File for the uncertainty, for formats with one array per file: ``x.nii.gz`` -> ``x.std.nii.gz``."""
     return path.with_name(f"{path.name[: -len(suffix)]}.std{path.name[-len(suffix) :]}")
 
 
 def voxel_centres(grid: Grid, axis: str) -> NDArray[np.float64]:
-    """Where the middles of voxels lie along x, y or z, in mm."""
+    """Centres of the voxels along x, y or z, in mm."""
     number = "xyz".index(axis)
     count = grid.size[number]
     return np.asarray(1e3 * (grid.center[number] + ((np.arange(count) + 0.5) / count - 0.5) * grid.extent[number]))

@@ -1,4 +1,4 @@
-"""Films: frame after frame, each beside its uncertainty, with its time, one colour scale for all, and a scale bar."""
+"""Films: each frame beside its uncertainty, with its time, a common colour scale, and a scale bar."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +10,11 @@ from mpi_fast.plots import Film, record
 from mpi_fast.plots.film_frames import Pixels
 from mpi_fast.plots.recording import require_film
 
-FRAMES = 240  # that a film has at most; of longer series, every second one is shown, or every third, ...
+FRAMES = 240  # largest number in a film; longer series show every second frame, every third, and so on
 
 
 def require(path: Path) -> None:
-    """Matplotlib, and for MP4 imageio-ffmpeg."""
+    """Require Matplotlib, and for MP4 imageio-ffmpeg."""
     require_film(path)
 
 
@@ -43,6 +43,6 @@ def _frames(series: Series) -> Iterator[Pixels]:
 
 
 def _top(images: Images, shown: range) -> float:
-    """Upper end of the colour scale; 1 where there is nothing to see."""
+    """Upper end of the colour scale; 1 if all images are empty."""
     largest = max(float(np.nanmax(images[index : index + 1], initial=0.0)) for index in shown)
     return largest if largest > 0 else 1.0

@@ -1,8 +1,8 @@
-"""NumPy's and MATLAB's files: arrays by name.
+"""NumPy and MATLAB files with named arrays.
 
-``.npz`` and ``.mat`` hold ``image`` and ``std`` (F, ny, nx) or (F, nz, ny, nx), what is known of each image, such as
-``snr_db`` and ``time``, and of all: ``axes``, ``voxel_size`` and ``center`` in m along these, ``unit``, and
-``provenance`` as JSON. ``.npy`` holds the images alone, and a file beside it their uncertainty.
+``.npz`` and ``.mat`` contain ``image`` and ``std`` (F, ny, nx) or (F, nz, ny, nx), values for each image, such as
+``snr_db`` and ``time``, and values for all images: ``axes``, ``voxel_size`` and ``center`` in m along these, ``unit``,
+and ``provenance`` as JSON. ``.npy`` contains only the images; a second file contains their uncertainty.
 """
 
 import json
@@ -25,11 +25,11 @@ LARGEST_MAT = 2**31  # bytes of a variable in MATLAB's version 5, which SciPy wr
 
 
 def require(path: Path) -> None:
-    """Nothing that is not always there."""
+    """No optional library is needed."""
 
 
 def files(path: Path) -> Sequence[Path]:
-    """One file, and of ``.npy`` another one for the uncertainty."""
+    """One file, and for ``.npy`` a second one for the uncertainty."""
     return (path, with_std(path, ".npy")) if path.suffix.lower() == ".npy" else (path,)
 
 
@@ -39,7 +39,7 @@ def save(path: Path, series: Series) -> None:
     Raises
     ------
     InputError
-        More than MATLAB's format holds.
+        If the series is larger than MATLAB's format allows.
     """
     {".npy": _save_npy, ".npz": _save_npz, ".mat": _save_mat}[path.suffix.lower()](path, series)
 
@@ -64,7 +64,7 @@ def _save_npz(path: Path, series: Series) -> None:
 
 
 def _write(file: IO[bytes], images: Images, series: Series) -> None:
-    """Write an array in NumPy's format, a part at a time."""
+    """Write an array in NumPy's format, part by part."""
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(images.shape)}
     npy.write_array_header_1_0(file, header)
     for part in series.chunks():
@@ -85,7 +85,7 @@ def _save_mat(path: Path, series: Series) -> None:
 
 
 def _beside(series: Series) -> dict[str, Any]:
-    """What is written beside the images."""
+    """The values that are written beside the images."""
     return {
         **series.found,
         "axes": series.grid.axes,

@@ -1,4 +1,4 @@
-"""MDF 2.1: what every program of magnetic particle imaging reads."""
+"""MDF 2.1, the common format of programs for magnetic particle imaging."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from mpi_fast.mdf import ReconstructionWriter
 
 
 def unknown(path: Path) -> str:
-    """What is missing where arrays of numbers are all that there is."""
+    """The error message for input without acquisition parameters."""
     return f"{path}: MDF states how signals were acquired; arrays do not, and their images are written to .npz, say"
 
 
 def require(path: Path) -> None:
-    """Nothing that is not always there."""
+    """No optional library is needed."""
 
 
 def files(path: Path) -> Sequence[Path]:
@@ -23,12 +23,12 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def save(path: Path, series: Series) -> None:
-    """Write images, uncertainty and what is known of each.
+    """Write images, uncertainty and the values for each image.
 
     Raises
     ------
     InputError
-        Nobody knows how the signals were acquired, which MDF must say.
+        If the acquisition parameters are unknown, because MDF requires them.
     """
     if series.acquisition is None:
         raise InputError(unknown(path))

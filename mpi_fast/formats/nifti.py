@@ -1,7 +1,7 @@
-"""NIfTI: what programs for medical images read; the uncertainty goes into a second file.
+"""NIfTI, the format of programs for medical images; the uncertainty is written to a second file.
 
-Axes are x, y, z and the frames; voxel sizes and the affine are in mm, in the coordinates of the scanner, which no
-patient's left and right are known in. Frames follow each other in s. What made the images is in the header as JSON.
+The axes are x, y, z and the frames. Voxel sizes and the affine are in mm, in the coordinates of the scanner; left and
+right of a patient are unknown. The time between frames is in s. The header contains the provenance as JSON.
 """
 
 import gzip
@@ -19,11 +19,11 @@ from mpi_fast.formats.common import require_library, with_std
 from mpi_fast.formats.series import Images, Series
 from mpi_fast.mdf import Grid
 
-LARGEST = 2**15 - 1  # of an axis in NIfTI-1; longer series are written as NIfTI-2
+LARGEST = 2**15 - 1  # longest axis in NIfTI-1; longer series are written as NIfTI-2
 
 
 def require(path: Path) -> None:
-    """Nibabel."""
+    """Require nibabel."""
     require_library(path, "nifti", "nibabel")
 
 
@@ -45,7 +45,7 @@ def save(path: Path, series: Series) -> None:
 
 
 def _write(file: IO[bytes], series: Series, name: str, images: Images) -> None:
-    """Write a header and then the voxels, x fastest, as they lie in the images."""
+    """Write a header and then the voxels, x fastest, as they lie in memory."""
     header = _header(series, name, images)
     header.write_to(file)
     file.write(bytes(header.get_data_offset() - file.tell()))
@@ -78,8 +78,8 @@ def _header(series: Series, name: str, images: Images) -> Any:
 
 
 def affine(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Matrix (4, 4) from voxel numbers (i, j, k) to the middles of voxels in mm."""
-    # A slice whose thickness nobody states is taken to be as thick as voxels are wide: readers invert the matrix.
+    """Matrix (4, 4) from voxel numbers (i, j, k) to the centres of voxels in mm."""
+    # A slice of unknown thickness gets that of the voxel width, because readers invert the matrix.
     size = np.asarray(grid.extent) / grid.size
     size[~(size > 0)] = min(size[size > 0])
     matrix = np.diag([*size, 1e-3])

@@ -12,7 +12,7 @@ SHOWN = 8  # frames
 
 
 def require(path: Path) -> None:
-    """Matplotlib; see `plots.require`."""
+    """Require Matplotlib; see `plots.require`."""
     plots.require(path)
 
 

@@ -33,22 +33,22 @@ def whole(grid: Grid) -> Region:
 
 
 def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
-    """Regions that people named, each as a box or as a file of labels.
+    """Regions from option texts, each a box or a file of labels.
 
     Parameters
     ----------
     texts : sequence of str
-        ``vessel=-5:5,2:8`` is all voxels whose middle lies there in mm, along x and y, and along z whatever lies in
-        the grid. A name ending in .nii, .nii.gz, .npy or .npz is a file of labels on this grid: zero is no region, and
-        every other number one, which has the name of the file, and if there are several the number behind it.
+        ``vessel=-5:5,2:8`` contains all voxels whose centre lies in these ranges in mm, along x and y, and at any z. A
+        text ending in .nii, .nii.gz, .npy or .npz is a file of labels on this grid. Zero is no region, and every other
+        label is a region. Its name is that of the file; if there are several, the label is appended.
     grid : Grid
 
     Raises
     ------
     InputError
-        A text is neither, two regions have one name, or no voxel lies in a box.
+        If a text is neither, two regions have the same name, or no voxel lies in a box.
     FileFormatError
-        The file is damaged, or its labels are not whole numbers on this grid.
+        If the file is damaged, or its labels are not whole numbers on this grid.
     """
     found: list[Region] = []
     for text in texts:
@@ -62,7 +62,7 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
 
 
 def require(texts: Sequence[str], outputs: Sequence[Path]) -> None:
-    """Check regions as far as that is possible before the grid is known; raises as `regions_of`."""
+    """Check regions as far as possible before the grid is known; raises as `regions_of`."""
     if texts and not any(path.suffix.lower() == ".csv" for path in outputs):
         raise InputError("--region: of tables: name an output that ends in .csv, too")
     for text in texts:
@@ -73,7 +73,7 @@ def require(texts: Sequence[str], outputs: Sequence[Path]) -> None:
 
 
 def _parse(text: str) -> tuple[str, dict[str, tuple[float, float]]]:
-    """Name of a box, and its ends along the axes that it names."""
+    """Name of a box, and its ranges along its axes."""
     name, _, rest = text.partition("=")
     parts = rest.split(",")
     if not name.strip() or not 1 <= len(parts) <= 3:
@@ -95,7 +95,7 @@ def _box(text: str, grid: Grid) -> Region:
     mask = np.ones(grid.shape, bool)
     for axis, (low, high) in ends.items():
         if axis not in grid.axes:
-            continue  # a plane lies where it lies
+            continue  # the position of a plane along its normal does not matter
         places = voxel_centres(grid, axis)
         inside = (low <= places) & (places <= high)
         if not inside.any():
@@ -125,14 +125,14 @@ def _labelled(path: Path, grid: Grid) -> list[Region]:
 
 
 def _labels(path: Path, grid: Grid) -> NDArray[Any]:
-    """Labels [z, y, x] or [row, column]; those of a NIfTI file are [x, y, z] there."""
+    """Labels [z, y, x] or [row, column]; a NIfTI file stores them as [x, y, z]."""
     if path.suffix.lower() in (".npy", ".npz"):
         return read_numpy(path, None)
     import nibabel
 
     try:
         labels = np.asarray(nibabel.nifti1.load(path).dataobj)
-    except Exception as error:  # nibabel and zlib raise what they like on damaged files
+    except Exception as error:  # nibabel and zlib may raise anything on damaged files
         raise FileFormatError(f"{path}: no NIfTI file, or damaged: {error}") from error
     if labels.ndim > 3 and labels.shape[3:] == (1,) * (labels.ndim - 3):
         labels = labels.reshape(labels.shape[:3])

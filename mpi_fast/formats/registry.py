@@ -1,4 +1,4 @@
-"""Which format a file's name asks for."""
+"""Formats and their suffixes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,15 +10,15 @@ from mpi_fast.formats.series import Series
 
 
 class Format(Protocol):
-    """A way to write a series; modules of this package are such."""
+    """Interface of a format; modules of this package implement it."""
 
     def require(self, path: Path) -> None:
-        """Check that it can be written, before any image is made.
+        """Check that the format can be written, before any image is made.
 
         Raises
         ------
         MPIFastError
-            A library is not installed; the message says what to install.
+            If a library is missing; the message says what to install.
         """
 
     def files(self, path: Path) -> Sequence[Path]:
@@ -26,7 +26,7 @@ class Format(Protocol):
         ...
 
     def save(self, path: Path, series: Series) -> None:
-        """Write a series; every file appears when whole."""
+        """Write a series; every file appears when it is complete."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -48,12 +48,12 @@ FORMATS: Mapping[str, Format] = {
 
 
 def format_of(path: Path) -> Format:
-    """The format that a name asks for by its suffix.
+    """The format of a file name, by its suffix.
 
     Raises
     ------
     InputError
-        There is none; the message lists the suffixes that there are.
+        If the suffix is unknown; the message lists all suffixes.
     """
     name = path.name.lower()
     for suffix, one in FORMATS.items():
@@ -63,16 +63,16 @@ def format_of(path: Path) -> Format:
 
 
 def check(path: Path, *, acquired: bool = True) -> Sequence[Path]:
-    """Check before any work that a series can be written under this name, and say which files that will make.
+    """Check before any work that a series can be written under this name, and return the files to be written.
 
-    Whether it is known how the signals were ``acquired`` matters to MDF.
+    ``acquired`` says whether the acquisition parameters are known, which MDF requires.
 
     Raises
     ------
     InputError
-        The suffix is unknown, or the format's needs something that is not known.
+        If the suffix is unknown, or the format needs unknown values.
     MPIFastError
-        A library is not installed.
+        If a library is not installed.
     """
     chosen = format_of(path)
     if chosen is mdf and not acquired:
@@ -82,12 +82,12 @@ def check(path: Path, *, acquired: bool = True) -> Sequence[Path]:
 
 
 def save(path: str | Path, series: Series) -> None:
-    """Write a series in the format that the name asks for; every file appears when whole.
+    """Write a series in the format of the file name; every file appears when it is complete.
 
     Raises
     ------
     InputError, MPIFastError
-        As `check`, and where the format cannot hold the series.
+        As `check`, and if the format cannot hold the series.
     """
     path = Path(path)
     chosen = format_of(path)

@@ -1,4 +1,4 @@
-"""Series: images one after the other on one grid, wherever they lie, as every format writes them."""
+"""Series: consecutive images on one grid, in memory or in a file, as input of every format."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mpi_fast.reconstruction import Reconstruction
 
 DELTA_SAMPLE = "of the delta sample"  # the unit of every image, and of its uncertainty
-# What is several numbers of each image, and what these are called in tables.
+# Values with several numbers per image, and the names of these numbers in tables.
 PARTS = {"misfit": ("outside", "receiver", "image"), "quantiles": tuple(f"{100 * level:g}" for level in LEVELS)}
 CHUNK_BYTES = 1 << 24
 TIME_UNITS = ("s", 1.0), ("ms", 1e3), ("us", 1e6)
 
-# What is kept of each image: its name in MDF files, and everywhere else.
+# Values kept for each image: name in MDF files, and name everywhere else.
 NAMES = {
     "_frame": "frame",
     "_time": "time",
@@ -39,7 +39,7 @@ NAMES = {
 
 
 class Images(Protocol):
-    """F images (F, *grid), in memory or in a file: ``images[10:20]`` are ten of them as float32 array."""
+    """F images (F, *grid), in memory or in a file: ``images[10:20]`` are ten of them as a float32 array."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -53,31 +53,31 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """F images, what is known of each, and of all.
+    """F images, values for each image, and values for all.
 
     Attributes
     ----------
     grid : Grid
         The plane or volume of the images.
     image : (F, *grid.shape) float32
-        An array, or what reads parts of one.
+        An array, or an object that reads parts of one.
     std : the same, or None
         The uncertainty of each voxel.
     found : mapping of str to arrays (F, ...)
-        What is known of each image, by the names that are the values of `NAMES`.
+        Values for each image; the keys are the values of `NAMES`.
     acquisition : Acquisition, or None
-        How the signals were acquired, as far as that is known.
+        Acquisition parameters of the signals, if known.
     provenance : mapping
-        What made the images: texts, numbers, lists and mappings of these.
+        How the images were made: texts, numbers, lists and mappings of these.
     regions : sequence of Region
-        What tables are made of; all voxels unless there are any.
+        Regions for tables; if empty, tables use all voxels.
     unit : str
-        Of images and uncertainty.
+        Unit of images and uncertainty.
 
     Raises
     ------
     InputError
-        The shapes do not fit each other.
+        If the shapes do not fit each other.
     """
 
     grid: Grid
@@ -101,13 +101,13 @@ class Series:
     def of(
         cls, result: Reconstruction, grid: Grid, *, provenance: Mapping[str, Any] | None = None, **known: NDArray[Any]
     ) -> Series:
-        """Images that a `Reconstructor` made, with what is ``known`` of them beside, such as ``frame`` and ``time``."""
+        """Images of a `Reconstructor`, with other ``known`` values for each, such as ``frame`` and ``time``."""
         return cls(grid, result.image, result.std, {**known, **reconstruction_metadata(result)}, provenance or {})
 
     @classmethod
     @contextmanager
     def open(cls, path: str | Path) -> Iterator[Series]:
-        """Lend the images of an MDF file, which is read as they are asked for and closed when the block ends.
+        """Context manager for the images of an MDF file, which are read on access; the file is closed at the end.
 
         Raises
         ------
@@ -122,18 +122,18 @@ class Series:
         return len(self.image)
 
     def chunks(self) -> Iterator[slice]:
-        """Parts that are small enough to be held in memory."""
+        """Parts that are small enough for the memory."""
         step = max(1, CHUNK_BYTES // (4 * math.prod(self.grid.shape)))
         for start in range(0, len(self), step):
             yield slice(start, min(start + step, len(self)))
 
     @property
     def numbers(self) -> NDArray[np.int64]:
-        """Number of each image's frame, (F,) int64; where nobody knows, they are counted."""
+        """Frame number of each image, (F,) int64; if unknown, images are counted from 0."""
         return np.asarray(self.found.get("frame", np.arange(len(self))), np.int64)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """What is known of each image, (F,) each: where that is several numbers, by names of their own."""
+        """Values for each image, (F,) each; values with several numbers are split into columns."""
         columns: dict[str, NDArray[Any]] = {}
         for name, values in self.found.items():
             if name in PARTS:
@@ -144,7 +144,7 @@ class Series:
         return columns
 
     def titles(self, part: slice, *, times: bool = False) -> list[str]:
-        """What the images are called: "frame 3", or "frames 0-9" of those that are means; with the time if known."""
+        """Titles of the images: "frame 3", or "frames 0-9" for means, optionally with the time."""
         averaged = int(self.provenance.get("averaged", 1))
         names = (f"{one}" if averaged == 1 else f"{one}-{one + averaged - 1}" for one in self.numbers[part].tolist())
         titles = [f"frame {name}" if averaged == 1 else f"frames {name}" for name in names]
@@ -156,13 +156,13 @@ class Series:
 
     @property
     def times(self) -> NDArray[np.float64] | None:
-        """When each image began, (F,) float64 in s; None where nobody knows."""
+        """Start time of each image, (F,) float64 in s; None if unknown."""
         times = self.found.get("time")
         return None if times is None else np.asarray(times, np.float64)
 
     @property
     def interval(self) -> float | None:
-        """Mean time from one image to the next in s; None of fewer than two, and where nobody knows."""
+        """Mean time between images in s; None if unknown, or for fewer than two images."""
         times = self.times
         if times is None or len(times) < 2 or not times[-1] > times[0]:
             return None
@@ -170,6 +170,6 @@ class Series:
 
 
 def reconstruction_metadata(result: Reconstruction) -> dict[str, NDArray[Any]]:
-    """What a `Reconstructor` found of each image, by the names in `NAMES`."""
+    """Values of a `Reconstruction` for each image, by the names in `NAMES`."""
     found = {name: getattr(result, name) for name in ("snr_db", "noise_floor", "misfit", "quantiles", "flags")}
     return {name: values for name, values in found.items() if values is not None}

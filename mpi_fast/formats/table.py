@@ -1,9 +1,9 @@
-"""CSV: a line for each frame and each region of it.
+"""CSV: one line for each frame and region.
 
-Of the voxels of a region, the mean, the sum and the maximum, in the unit of the images, and how uncertain the mean is.
-How the errors of neighbours go together is not known of each image, so there are two estimates: ``std_independent`` as
-if they were independent, which is too small, and ``std_common`` as if all had the same sign, which is too large. Those
-of the sum are these times the number of voxels.
+For the voxels of a region, the table gives mean, sum and maximum, in the unit of the images, and the uncertainty of the
+mean. The correlation between errors of neighbouring voxels is unknown for a single image, so there are two estimates:
+``std_independent`` assumes independent errors and is too small; ``std_common`` assumes errors of the same sign and is
+too large. For the sum, multiply both by the number of voxels.
 """
 
 import csv
@@ -19,7 +19,7 @@ from mpi_fast.formats.series import Series
 
 
 def require(path: Path) -> None:
-    """Nothing that is not always there."""
+    """No optional library is needed."""
 
 
 def files(path: Path) -> Sequence[Path]:
@@ -28,7 +28,7 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def save(path: Path, series: Series) -> None:
-    """Write the regions of a series; those of all its voxels where it has none."""
+    """Write the regions of a series, or one region of all voxels if it has none."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         rows = _rows(series)
         first = next(rows, None)

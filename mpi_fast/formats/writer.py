@@ -1,4 +1,4 @@
-"""Writing images as they are made, in any number of formats at once."""
+"""Write images while they are made, in any number of formats at once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,9 +26,9 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Header:
-    """What is known of images before the first of them is made; see `Series`.
+    """Values that are known before the first image is made; see `Series`.
 
-    ``acquisition`` is how the signals were acquired, None of arrays that do not say it.
+    ``acquisition`` has the acquisition parameters; None for arrays, which do not contain them.
     """
 
     grid: Grid
@@ -38,32 +38,32 @@ class Header:
 
 
 class Writer(Protocol):
-    """What takes images in, chunk by chunk."""
+    """Receives images, chunk by chunk."""
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
-        """Take in the next images with the numbers of their frames and, in s, when these began."""
+        """Append images with the numbers and the start times (in s) of their frames."""
         ...
 
 
 @contextmanager
 def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
-    """Lend a `Writer`; when the block ends, and only if it ends well, every output appears, whole.
+    """Context manager for a `Writer`. If the block ends without an error, all outputs appear, complete.
 
-    While they are made, images go into an MDF file, in constant memory: the one that is asked for, or one with a hidden
-    name beside the first output. Every other format is made from that at the end, when number and range of the images
-    are known. Images of arrays, all of which are in memory anyway, are kept there.
+    Images are first written to an MDF file, in constant memory: the requested one, or one with a hidden name beside the
+    first output. All other formats are made from it at the end, when number and range of the images are known. If the
+    input is an array, which is in memory anyway, the images are kept in memory.
 
     Parameters
     ----------
     outputs : sequence of Path
-        Files to write, each in the format that its suffix asks for.
+        Files to write, each in the format of its suffix.
     header : Header
-        What is known of all images.
+        Values for all images.
 
     Raises
     ------
     InputError, MPIFastError
-        As `registry.save`, before the block begins as far as it can be known then.
+        As `registry.save`; if possible, already before the block begins.
     """
     for output in outputs:
         check(output, acquired=header.acquisition is not None)
@@ -74,13 +74,13 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
         for output in outputs:
             save(output, kept.series())
         return
-    asked_for = next((output for output in outputs if format_of(output) is mdf), None)
+    requested = next((output for output in outputs if format_of(output) is mdf), None)
     with ExitStack() as stack:
-        path = asked_for or stack.enter_context(temporary_beside(outputs[0], ".mdf"))
+        path = requested or stack.enter_context(temporary_beside(outputs[0], ".mdf"))
         with ReconstructionWriter(path, header.grid, header.acquisition, provenance=header.provenance) as target:
             stored = Stored(target)
             yield stored
-        others = [output for output in outputs if output != asked_for]
+        others = [output for output in outputs if output != requested]
         _require_images(stored.length, others)
         if others:
             series = stack.enter_context(Series.open(path))
@@ -90,13 +90,13 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
 
 
 def _require_images(length: int, outputs: Sequence[Path]) -> None:
-    """An MDF file may hold no images, where all frames were skipped; nothing else may."""
+    """Refuse to write no images, if all frames were skipped, in any format except MDF."""
     if outputs and not length:
         raise InputError(f"{outputs[0]}: there are no images to write: no frame was reconstructed")
 
 
 class Stored:
-    """Images that go into an MDF file."""
+    """Writer to an MDF file."""
 
     def __init__(self, writer: ReconstructionWriter) -> None:
         self._writer = writer
@@ -111,7 +111,7 @@ class Stored:
 
 
 class Kept:
-    """Images that are kept in memory."""
+    """Writer that keeps images in memory."""
 
     def __init__(self, header: Header) -> None:
         self._header = header
@@ -124,12 +124,12 @@ class Kept:
         self.length += len(result)
 
     def series(self) -> Series:
-        """All of them."""
+        """The series of all images."""
         whole = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
         image, std, header = whole.pop("image"), whole.pop("std"), self._header
         return Series(header.grid, image, std, whole, header.provenance, regions=header.regions)
 
 
 def image_metadata(result: "Reconstruction", numbers: Numbers, times: Times | None) -> dict[str, NDArray[Any]]:
-    """What is known of each image, by the names of `Series`."""
+    """Values for each image, by the names of `Series`."""
     return {"frame": numbers, **({} if times is None else {"time": times}), **reconstruction_metadata(result)}

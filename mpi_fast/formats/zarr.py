@@ -1,7 +1,7 @@
 """Zarr, a folder that xarray, Dask and others open: arrays with coordinates in mm and s.
 
-``xarray.open_zarr("x.zarr").image.sel(time=0.5, method="nearest")`` is the image at half a second. Where nobody knows
-the times, the frames are counted instead.
+``xarray.open_zarr("x.zarr").image.sel(time=0.5, method="nearest")`` is the image at half a second. If
+the times are unknown, the coordinate is the frame number.
 """
 
 import json
@@ -18,12 +18,12 @@ from mpi_fast.formats.common import require_library, voxel_centres
 from mpi_fast.formats.series import Series
 
 CHUNK_BYTES = 1 << 22
-VERSION: Literal[2] = 2  # of the format: what every library reads
+VERSION: Literal[2] = 2  # version of the format that every library reads
 UNITS = {"snr_db": "dB"}
 
 
 def require(path: Path) -> None:
-    """Xarray and Zarr."""
+    """Require xarray and Zarr."""
     require_library(path, "zarr", "xarray", "zarr")
 
 
@@ -33,13 +33,13 @@ def files(path: Path) -> Sequence[Path]:
 
 
 def save(path: Path, series: Series) -> None:
-    """Write a series, a part at a time; the folder appears when whole."""
+    """Write a series, part by part; the folder appears when it is complete."""
     from zarr import consolidate_metadata
 
     frames = max(1, min(len(series), CHUNK_BYTES // (4 * math.prod(series.grid.shape))))
     encoding = {"chunks": (frames, *series.grid.shape)}
     with atomic_folder(path) as temporary:
-        for start in range(0, len(series), frames):  # whole chunks: none is written twice
+        for start in range(0, len(series), frames):  # whole chunks, so that none is written twice
             part = slice(start, min(start + frames, len(series)))
             images = _dataset(series, part)
             if start:
@@ -55,7 +55,7 @@ def _along(series: Series) -> str:
 
 
 def _dataset(series: Series, part: slice) -> Any:
-    """Some of the images, and what is known of them."""
+    """Some of the images, with their values."""
     import xarray
 
     along, grid = _along(series), series.grid

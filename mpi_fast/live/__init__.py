@@ -1,13 +1,13 @@
-"""Frames that come as long as a scanner runs, and images as fast as they can be made.
+"""Reconstruct frames while a scanner delivers them.
 
     with Live(Reconstructor(calibration), average=4) as live:
-        acquisition.on_frame = live.submit      # from its own thread
-        for image in live:                      # in this one
+        acquisition.on_frame = live.submit      # called by its own thread
+        for image in live:                      # runs in this thread
             show(image.image, image.number, image.latency_ms)
 
-Data flow one way, each part in a module of its own::
+Data flow in one direction, and each part is a module::
 
-    submit -> waiting.Line -> preparation -> reconstruct, as many at once as pace allows -> waiting.Line -> iteration
+    submit -> waiting.Line -> preparation -> reconstruct, in batches limited by pace -> waiting.Line -> iteration
                               |  sliding mean, running background               |
                               `------------------- counters, latencies ---------'
 """

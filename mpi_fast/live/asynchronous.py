@@ -1,4 +1,4 @@
-"""AsyncLive: the same stream for programs that run in an event loop, which it never blocks."""
+"""AsyncLive: a live stream for programs with an event loop, which it never blocks."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,12 +12,12 @@ from mpi_fast.live.stream import Live
 
 
 class AsyncLive:
-    """A `Live` whose waiting is awaited: ``await live.submit(...)``, ``async for image in live``.
+    """A `Live` with awaitable methods: ``await live.submit(...)``, ``async for image in live``.
 
     Parameters
     ----------
     reconstruct, options
-        Those of `Live`. To be made and used in one running event loop; reconstruction has a thread of its own.
+        Parameters of `Live`. Create and use this object in one running event loop; reconstruction has its own thread.
     """
 
     def __init__(self, reconstruct: Reconstructs, **options: Any) -> None:
@@ -26,8 +26,8 @@ class AsyncLive:
         self._live = Live(reconstruct, changed=self._notify_waiting, **options)
 
     def _notify_waiting(self) -> None:
-        """Let those who wait look again; called by any thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        """Wake all waiting tasks to check again; any thread may call this."""
+        with suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
@@ -36,7 +36,7 @@ class AsyncLive:
                 one.set_result(None)
 
     async def _wait_for_change(self) -> None:
-        """Wait until anything was put, taken or closed: no change is missed that comes after the last look."""
+        """Wait until something was put, taken or closed; changes since the last check are not missed."""
         one = self._loop.create_future()
         self._waiting.add(one)
         try:
@@ -54,8 +54,8 @@ class AsyncLive:
         flags: int = 0,
         timeout: float | None = None,
     ) -> None:
-        """Take in a frame; see `Live.submit`."""
-        with suppress(TimeoutError):  # `Live` says what is wrong
+        """Submit a frame; see `Live.submit`."""
+        with suppress(TimeoutError):  # `Live` raises the error then
             async with asyncio.timeout(timeout):
                 while not self._live.has_room:
                     await self._wait_for_change()
@@ -76,7 +76,7 @@ class AsyncLive:
 
     @property
     def stream(self) -> Live:
-        """The stream itself, for threads that submit."""
+        """The underlying stream, for threads that submit."""
         return self._live
 
     def finish(self) -> None:

@@ -1,4 +1,4 @@
-"""What a live stream counts, and how long its images take."""
+"""Counters of a live stream, and the latency of its images."""
 
 import threading
 from collections.abc import Iterable, Mapping
@@ -14,47 +14,47 @@ except ImportError as error:
     raise MPIFastError("live streams need hdrhistogram: pip install 'mpi-fast[live]'") from error
 
 PERCENTILES = 50.0, 90.0, 99.0, 99.9
-LONGEST_US = 3_600_000_000  # an hour, in microseconds; what takes longer counts as an hour
-DIGITS = 2  # of latencies that are told apart: to 1 %
+LONGEST_US = 3_600_000_000  # an hour, in microseconds; longer latencies count as an hour
+DIGITS = 2  # significant digits of latencies in the histogram: 1 %
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Counts since a stream's start; every frame is in one of `frames_dropped`, `background`, `images` and `waiting`.
+    """Counts since the start; every frame is in one of `frames_dropped`, `background`, `images` and `waiting`.
 
     Attributes
     ----------
     frames : int
-        Taken in.
+        Frames accepted by `submit`.
     refused : int
-        Not taken in: of the wrong shape or type, or with ``error`` when too many waited.
+        Frames not accepted: wrong shape or type, or too many waiting frames with ``full="error"``.
     missing : int
-        Numbers that were skipped: frames that were lost before they came here.
+        Numbers that were skipped: frames lost before they arrived.
     jumps : int
-        Times that number or timestamp did not grow from one frame to the next.
+        How often number or timestamp did not increase from one frame to the next.
     background : int
-        Marked empty.
+        Frames marked empty.
     frames_dropped : int
-        Of which no image was made, because newer ones came or the stream was closed.
+        Frames dropped because newer ones arrived or the stream was closed.
     waiting : int
-        Of which none has been made yet.
+        Frames waiting for their reconstruction.
     images : int
-        Made; with each period on its own more than one of a frame.
+        Images made; with ``periods="each"`` several for a frame.
     images_dropped : int
-        That nobody fetched in time, or before the stream was closed.
+        Images dropped because newer ones were made or the stream was closed before they were fetched.
     delivered : int
-        That somebody has fetched.
+        Images fetched.
     failed : int
-        Images that `reconstruct` raised an error for.
+        Images for which `reconstruct` raised an error.
     batches : int
         Calls of `reconstruct`.
     flags : dict
-        Images with each flag, by its name.
+        Number of images with each flag, by the name of the flag.
     latency_ms : dict
-        Percentiles by their names, such as "p99.9", and "max"; empty before the first image.
+        Percentiles by name, such as "p99.9", and "max"; empty before the first image.
     latency_sum_s : float
     last_error : str, or None
-        What went wrong last, in words.
+        Text of the last error.
     """
 
     frames: int = 0
@@ -76,7 +76,7 @@ class Statistics:
 
 
 class Counters:
-    """Counts, from any thread, in memory that does not grow."""
+    """Counts events from any thread, in bounded memory."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -88,17 +88,17 @@ class Counters:
         self._last: tuple[int, float] | None = None
 
     def add(self, count: int = 1, *, to: str) -> None:
-        """Count more of one field of `Statistics`."""
+        """Increase one field of `Statistics`."""
         with self._lock:
             self._counts[to] = self._counts.get(to, 0) + count
 
     def fail(self, error: str, *, to: str) -> None:
-        """Count an error, and keep its words."""
+        """Count an error, and keep its text."""
         self.add(to=to)
         self._last_error = error
 
     def count_arrival(self, number: int, timestamp: float) -> None:
-        """Count a frame that is taken in, and compare its number and time with those of the one before."""
+        """Count an accepted frame, and compare its number and timestamp with those of the previous frame."""
         with self._lock:
             counts = self._counts
             counts["frames"] = counts.get("frames", 0) + 1
@@ -120,7 +120,7 @@ class Counters:
                     self._flags[name] += 1
 
     def snapshot(self, more: Mapping[str, int]) -> Statistics:
-        """All of it at one moment, and what others have counted."""
+        """All counts at one moment, together with counts from elsewhere (``more``)."""
         with self._lock:
             histogram, latency = self._histogram, {}
             if histogram.get_total_count():

@@ -1,4 +1,4 @@
-"""What goes through a live stream: frames as they arrive, frames made ready, images."""
+"""The objects in a live stream: arriving frames, prepared frames, images."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,23 +14,23 @@ Array = NDArray[np.float32]
 
 
 class Reconstructs(Protocol):
-    """What a live stream calls: a `Reconstructor`, or whatever else makes images of rows."""
+    """Interface that a live stream requires: that of a `Reconstructor`, or of another object that makes images."""
 
     @property
     def calibration(self) -> Calibration:
-        """The calibration of the scanner: which rows of a frame are used, and the grid of its images."""
+        """The calibration of the scanner, which defines the rows in use and the grid of the images."""
         ...
 
     def __call__(self, signals: NDArray[Any], flags: NDArray[np.uint8] | None = None, /) -> Reconstruction:
-        """Reconstruct frames of rows (F, M), all finite; ``flags`` (F,) say what is known of them already."""
+        """Reconstruct frames of finite rows (F, M); ``flags`` (F,) are already known."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """As it arrived: signals of J periods, (J, C, V), (J, C, K) or (J, M), at the monotonic time ``arrived`` in s.
+    """An arriving frame: signals of J periods, (J, C, V), (J, C, K) or (J, M), and the monotonic time ``arrived`` in s.
 
-    ``flags`` are those that are known already.
+    ``flags`` are already known.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Rows (M,) to reconstruct, the mean of ``averaged`` frames; none, and BAD among the flags, where none can be."""
+    """A prepared frame: rows (M,), the mean of ``averaged`` frames; None, and flagged BAD, without valid rows."""
 
     number: int
     period: int
@@ -61,21 +61,21 @@ class LiveImage:
     Attributes
     ----------
     number, timestamp
-        Of the frame, as they were submitted: of the last one of a mean.
+        Number and timestamp of the frame as submitted; for a mean, those of its last frame.
     period : int
-        Of the frame, from 0, where every period makes an image; else 0.
+        Period of the frame, from 0, if every period makes an image; otherwise 0.
     image, std : (*grid) float32
-        See `Reconstruction`; NaN where none could be made.
+        See `Reconstruction`; NaN if the frame cannot be reconstructed.
     snr_db, noise_floor : float
     misfit : (3,) float32, or None
     flags : int
-        Sum of `flags.Flag`: what is wrong with any frame of the mean.
+        Sum of `flags.Flag` over all frames of the mean.
     averaged : int
-        Frames, or periods, that the image is made of.
+        Number of frames, or periods, in the mean.
     latency_ms : float
-        From the frame's arrival to its image, by a clock that never jumps.
+        Time from the frame's arrival to its image, by a clock that never jumps.
     error : str, or None
-        What `reconstruct` raised for this frame.
+        Error that `reconstruct` raised for this frame.
     """
 
     number: int
@@ -93,7 +93,7 @@ class LiveImage:
 
     @property
     def flag_names(self) -> list[str]:
-        """What is wrong, in words."""
+        """Names of the flags."""
         return names_of(self.flags)
 
     @classmethod
@@ -116,14 +116,14 @@ class LiveImage:
 
     @classmethod
     def missing(cls, ready: Ready, grid: tuple[int, ...], latency_ms: float, error: str | None = None) -> "LiveImage":
-        """NaN for a frame of which no image can be made."""
-        nothing = np.full(grid, np.nan, np.float32)
+        """An image of NaN for a frame that cannot be reconstructed."""
+        blank = np.full(grid, np.nan, np.float32)
         return cls(
             ready.number,
             ready.period,
             ready.timestamp,
-            nothing,
-            nothing,
+            blank,
+            blank,
             float("nan"),
             float("nan"),
             None,

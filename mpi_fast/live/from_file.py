@@ -1,4 +1,4 @@
-"""A measurement file, played at the rate at which it was acquired."""
+"""A measurement file as a source of live frames, at the rate of its acquisition."""
 
 import threading
 import time
@@ -15,21 +15,21 @@ CHUNK = 16  # frames read at once
 
 
 class FileSource:
-    """The frames of an MDF measurement, its own background subtracted.
+    """The frames of an MDF measurement, with its own background subtracted.
 
     Parameters
     ----------
     path : Path
     calibration : Calibration
     rate : float, optional
-        Frames per second; by default the scanner's own, one in a cycle times its averages.
+        Frames per second; by default that of the scanner, one frame per cycle times number of averages.
     repeat : bool
-        Begin anew at the end, for ever.
+        Start again at the end, for ever.
 
     Raises
     ------
     FileFormatError, MismatchError
-        The file is no measurement, or does not fit the calibration.
+        If the file is not a measurement, or does not fit the calibration.
     """
 
     def __init__(self, path: Path, calibration: Calibration, rate: float | None = None, repeat: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""A simulated scanner in which a bolus of tracer goes round."""
+"""A simulated scanner with a circulating bolus of tracer, as a source of live frames."""
 
 import threading
 import time
@@ -12,14 +12,14 @@ from mpi_fast.experiment import Receiver, acquisition_of, measure_matrix
 from mpi_fast.live.source import Clock, Incoming
 from mpi_fast.simulation import Scanner
 
-FRAMES = 256  # of one round
-EMPTY = 16  # frames of the empty scanner before it
+FRAMES = 256  # frames of one round of the bolus
+EMPTY = 16  # frames of the empty scanner before the first round
 SNR_DB = 25.0
-VESSEL, WIDTH, LENGTH = 0.6, 0.16, 0.35  # radius of the path, half widths of the bolus across and along it: of the grid
+VESSEL, WIDTH, LENGTH = 0.6, 0.16, 0.35  # relative to the grid: radius of the path, half-widths of the bolus
 
 
 class SimulatedSource:
-    """Frames at a rate (1/s), the same ones in every round of the bolus.
+    """Simulated frames at a given rate (1/s), the same in every round of the bolus.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class SimulatedSource:
 
 
 def bolus(grid: tuple[int, ...], frames: int) -> NDArray[np.float32]:
-    """Images (frames, *grid), at most one, of a drop that goes round a circle once and is diluted on its way."""
+    """Images (frames, *grid), at most 1, of a bolus that moves once round a circle and is diluted on its way."""
     axes = np.meshgrid(*(np.linspace(-1, 1, count) for count in grid), indexing="ij")
     z, y, x = ([np.zeros(grid)] * (3 - len(grid)) + list(axes))[-3:]
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
@@ -66,7 +66,7 @@ def bolus(grid: tuple[int, ...], frames: int) -> NDArray[np.float32]:
 
 
 def _scanner(grid: tuple[int, ...]) -> Scanner:
-    """The default scanner, its field of view divided into these voxels."""
+    """The default scanner with its field of view divided into this grid."""
     make = Scanner if len(grid) == 2 else Scanner.volume
     extent = make().field_of_view
     return make(grid=grid, voxel_size=tuple(size / count for size, count in zip(extent, grid, strict=True)))

@@ -1,4 +1,4 @@
-"""A ZeroMQ socket to which an acquisition program publishes its frames."""
+"""A ZeroMQ socket as a source of live frames, to which an acquisition program publishes."""
 
 import threading
 from collections.abc import Iterator
@@ -13,17 +13,17 @@ try:
 except ImportError as error:
     raise MPIFastError("frames from a socket need pyzmq: pip install 'mpi-fast[live]'") from error
 
-WAITING = 256  # messages that ZeroMQ keeps; older ones are lost then, and their numbers counted as missing
+WAITING = 256  # messages that ZeroMQ keeps; excess messages are lost, and their numbers count as missing
 POLL_MS = 100
 
 
 class SocketSource:
-    """Subscribes to a publisher, which need not be there yet and may come and go.
+    """Subscribes to a publisher, which may start later and may be restarted.
 
     Parameters
     ----------
     address : str
-        Such as ``tcp://127.0.0.1:5555``.
+        Address of the publisher, such as ``tcp://127.0.0.1:5555``.
     calibration : Calibration
 
     Raises

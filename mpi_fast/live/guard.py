@@ -1,4 +1,4 @@
-"""Who may see the live page: by the name it was called by, by origin, and by token."""
+"""Access control of the live page, by host name, origin and token."""
 
 import secrets
 from collections.abc import Collection
@@ -21,24 +21,24 @@ HEADERS = {
 
 
 class Guard:
-    """Lets nothing through that was not meant for this page; whoever is refused gets no body, and no reason.
+    """Refuses requests that are not authorised for this page, with an empty answer and without a reason.
 
     Parameters
     ----------
     app : ASGI application
     token : str, or None
-        In the query of the first request (``?token=``, which is answered by a cookie and an address without it), in a
-        cookie, or as ``Authorization: Bearer``.
+        Required token: in the query of the first request (``?token=``, which is answered by a cookie and a redirect to
+        an address without it), in a cookie, or as ``Authorization: Bearer``.
     hosts : collection of str, or None
-        Names by which the page may be called: others are pages of strangers whose names were made to point here. None
-        for any, which a token makes harmless.
+        Host names by which the page may be requested. Other names may belong to foreign sites that were made to resolve
+        to this machine (DNS rebinding). None for any name, which is safe with a token.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str] | None) -> None:
         self._app, self._token, self._hosts = app, token, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse, or hand on."""
+        """Refuse the request, or pass it to the application."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
@@ -56,7 +56,7 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
             return False
-        origin = headers.get("origin")  # browsers say it with every socket, and programs need not
+        origin = headers.get("origin")  # browsers send it with every socket; other programs need not
         return origin is None or urlsplit(origin).netloc == host
 
     def _knows(self, token: str) -> bool:
@@ -64,7 +64,7 @@ class Guard:
 
 
 def _login_response(token: str) -> Response:
-    """Set the cookie, and take the token out of the address, where it could be read over a shoulder."""
+    """Set the cookie, and redirect to the address without the token, so that it does not stay visible."""
     response = RedirectResponse("/", 303, headers=HEADERS)
     response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response

@@ -1,16 +1,16 @@
-"""Who watches a live stream: each gets what his connection can take, and holds up nobody."""
+"""The clients of a live stream: each gets pictures at the rate of its connection and delays no other."""
 
 import asyncio
 from collections import deque
 
 from mpi_fast.live.messages import Picture
 
-WAITING = 64  # pictures for one client
-AT_ONCE = 32  # in one message
+WAITING = 64  # most pictures waiting for one client
+AT_ONCE = 32  # most pictures in one message
 
 
 class Client:
-    """The pictures that wait for one client, and texts; the oldest pictures give way."""
+    """Pictures and texts that wait for one client; when full, the oldest pictures are dropped."""
 
     def __init__(self) -> None:
         self._pictures: deque[Picture] = deque()
@@ -19,7 +19,7 @@ class Client:
         self._filled = asyncio.Event()
 
     def show(self, picture: Picture) -> None:
-        """Put a picture at the end."""
+        """Append a picture."""
         if len(self._pictures) == WAITING:
             self._pictures.popleft()
             self._skipped += 1
@@ -27,12 +27,12 @@ class Client:
         self._filled.set()
 
     def tell(self, kind: str, text: str) -> None:
-        """Put a text, in the place of an older one of its kind."""
+        """Set a text, replacing an older one of its kind."""
         self._texts[kind] = text
         self._filled.set()
 
     async def next(self) -> tuple[list[str], list[Picture], int]:
-        """Wait for texts or pictures; and how many pictures gave way since the last time."""
+        """Wait for texts or pictures; returns them and the number of pictures dropped since the last call."""
         await self._filled.wait()
         texts, skipped = list(self._texts.values()), self._skipped
         self._texts.clear()
@@ -45,12 +45,12 @@ class Client:
 
 
 class Hub:
-    """All clients.
+    """All clients of a stream.
 
     Parameters
     ----------
     most : int
-        Clients at a time.
+        Largest number of clients at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -61,7 +61,7 @@ class Hub:
         return len(self._clients)
 
     def join(self) -> Client | None:
-        """A new client; None if there are as many as there may be."""
+        """A new client; None if there are too many already."""
         if len(self._clients) >= self._most:
             return None
         client = Client()
@@ -69,15 +69,15 @@ class Hub:
         return client
 
     def leave(self, client: Client) -> None:
-        """Forget a client."""
+        """Remove a client."""
         self._clients.discard(client)
 
     def show(self, picture: Picture) -> None:
-        """Show a picture to all."""
+        """Send a picture to all clients."""
         for client in self._clients:
             client.show(picture)
 
     def tell(self, kind: str, text: str) -> None:
-        """Send all a text of a kind, of which only the last one counts."""
+        """Send a text to all clients; only the last one of each kind is kept."""
         for client in self._clients:
             client.tell(kind, text)

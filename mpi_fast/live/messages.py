@@ -1,8 +1,8 @@
-"""What the page is sent: once what it shows, then images, and now and then how the stream is doing.
+"""Messages to the page: first its layout, then images, and regularly the state of the stream.
 
-Images are binary: the length of a header (uint32), the header in JSON, padded with spaces to a multiple of four bytes,
-and float32 maps, of each image those of the concentration, then those of the uncertainty; all little-endian. A volume's
-maps are its maximum projections along its three axes.
+Images are binary and little-endian: the length of the header (uint32), the header in JSON, padded with spaces to a
+multiple of four bytes, and float32 maps. For each image these are the maps of the concentration, then those of the
+uncertainty. The maps of a volume are its maximum projections along its three axes.
 """
 
 import json
@@ -22,21 +22,21 @@ UNIT = "of the delta sample"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as the page gets it: facts for its header, and its maps."""
+    """An image for the page: facts for its header, and its maps."""
 
     facts: dict[str, Any]
     maps: bytes
 
 
 class Pictures:
-    """Makes pictures of the images on one grid."""
+    """Converts images on one grid to pictures."""
 
     def __init__(self, grid: Grid) -> None:
         self._shape = grid.shape
         self._panels: tuple[Panel, ...] = Tile.of(grid.field_of_view, grid.axes, 1.0).panels
 
     def views(self) -> list[dict[str, Any]]:
-        """The names of each map's vertical and horizontal axis, rows, columns, and size in mm along both."""
+        """The names of each map's vertical and horizontal axis, rows, columns, and size in mm along both axes."""
         empty = np.zeros(self._shape)
         return [
             {
@@ -65,7 +65,7 @@ class Pictures:
 
 
 def pack(pictures: Sequence[Picture], skipped: int) -> bytes:
-    """One message of some pictures; ``skipped`` others were not sent, for the client was slow."""
+    """One message of some pictures; ``skipped`` others were not sent because the client was slow."""
     header = json.dumps({"images": [one.facts for one in pictures], "skipped": skipped}, allow_nan=False).encode()
     header += b" " * (-len(header) % 4)
     return b"".join([len(header).to_bytes(4, "little"), header, *(one.maps for one in pictures)])

@@ -1,4 +1,4 @@
-"""Frames as they arrive to rows that can be reconstructed: selection, flags, background, sliding mean."""
+"""Prepare arriving frames for reconstruction: row selection, flags, background, sliding mean."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -27,14 +27,14 @@ class Preparation:
     ----------
     calibration : Calibration
     average : int
-        Frames, or periods, of the sliding mean.
+        Number of frames, or periods, of the sliding mean.
     periods : str
-        ``mean``: those of a frame are averaged; ``each``: every one makes an image.
+        ``mean``: the periods of a frame are averaged; ``each``: every period makes an image.
     background_frames : int
-        The last empty ones that count.
+        Number of most recent empty frames in the background.
 
-    A frame with a flag enters no mean, neither that of other frames nor the background's: it costs nobody anything. It
-    makes an image of its own, unless it is bad.
+    A flagged frame is not used in means, neither of other frames nor of the background. It makes an image of its own,
+    unless it is bad.
     """
 
     def __init__(self, calibration: Calibration, average: int, periods: Periods, background_frames: int) -> None:
@@ -44,7 +44,7 @@ class Preparation:
         self.background = RunningBackground(calibration, background_frames)
 
     def __call__(self, frames: Sequence[Frame]) -> list[list[Ready]]:
-        """Prepare frames, each for one image or one of every period; of those marked empty the background is made."""
+        """Prepare frames, each for one image or one image per period; frames marked empty update the background."""
         found = list(self._rows_of(frames))
         empty = [rows for frame, rows, flags in found if frame.empty for rows in rows[flags == 0]]
         if empty:
@@ -52,7 +52,7 @@ class Preparation:
         return [list(self._ready(*one)) for one in found if not one[0].empty]
 
     def _rows_of(self, frames: Sequence[Frame]) -> Iterator[tuple[Frame, Rows, Flags]]:
-        """Rows (J, M) and flags (J,) of each frame; neighbours of one kind and shape are transformed at once."""
+        """Rows (J, M) and flags (J,) of each frame; consecutive frames of equal shape are transformed together."""
         start = 0
         while start < len(frames):
             first, stop = frames[start].signals, start + 1
@@ -73,17 +73,17 @@ class Preparation:
     def _ready(self, frame: Frame, rows: Rows, flags: Flags) -> Iterator[Ready]:
         if self._periods == "mean" and len(rows) > 1:
             rows, flags = _mean_of_periods(rows, flags)
-        for period, (one, said) in enumerate(zip(rows, flags.tolist(), strict=True)):
-            averaged = int(not said & BAD)
-            if not said:
+        for period, (one, flag_bits) in enumerate(zip(rows, flags.tolist(), strict=True)):
+            averaged = int(not flag_bits & BAD)
+            if not flag_bits:
                 one, averaged = self._mean.add(frame.number * len(rows) + period, one)
             yield Ready(
-                frame.number, period, frame.timestamp, frame.arrived, one - self.background.mean, said, averaged
+                frame.number, period, frame.timestamp, frame.arrived, one - self.background.mean, flag_bits, averaged
             )
 
 
 def _mean_of_periods(rows: Rows, flags: Flags) -> tuple[Rows, Flags]:
-    """The mean of those rows (J, M) that are not bad, with what is said of them; bad if all are."""
+    """The mean of the rows (J, M) that are not bad, with their flags; BAD if all are bad."""
     good = (flags & BAD) == 0
     if not good.any():
         return rows[:1], flags[:1]
@@ -92,7 +92,7 @@ def _mean_of_periods(rows: Rows, flags: Flags) -> tuple[Rows, Flags]:
 
 
 def periods_of(signals: NDArray[Any], calibration: Calibration) -> NDArray[Any]:
-    """Signals of one frame with the axis of periods in front; the frame's own copy.
+    """A copy of the signals of one frame, with the axis of periods in front.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Counters of a live stream in the text format that Prometheus scrapes."""
+"""Counters of a live stream in the text format of Prometheus."""
 
 from collections.abc import Callable, Iterator
 
@@ -28,7 +28,7 @@ COUNTERS = {
 
 
 class StreamCollector(Collector):
-    """Reads the statistics of a stream whenever it is asked."""
+    """Reads the statistics of a stream at every scrape."""
 
     def __init__(self, statistics: Callable[[], Statistics]) -> None:
         self._statistics = statistics
@@ -53,7 +53,7 @@ class StreamCollector(Collector):
 
 
 def as_text(statistics: Callable[[], Statistics]) -> str:
-    """What a scrape gets."""
+    """The answer to a scrape."""
     registry = CollectorRegistry()
     registry.register(StreamCollector(statistics))
     return generate_latest(registry).decode()

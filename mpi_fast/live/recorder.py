@@ -1,4 +1,4 @@
-"""Images of a live stream to an MDF file, by a thread of its own: a slow disk holds up nobody."""
+"""Record live images to an MDF file, in a separate thread, so that a slow disk does not delay the stream."""
 
 import threading
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WAITING, AT_ONCE = 4096, 64
 
 @dataclass(frozen=True)
 class Recording:
-    """How a recording stands, or how the last one ended."""
+    """State of the current or the last recording."""
 
     running: bool = False
     file: str | None = None
@@ -29,17 +29,17 @@ class Recording:
 
 
 class Recorder:
-    """Records to files of its own in a folder, one after the other; a file appears when its recording ends.
+    """Writes each recording to a new file in a folder; the file appears when the recording ends.
 
     Parameters
     ----------
     folder : Path
     grid : Grid
-        Of the images.
+        Grid of the images.
     acquisition : Acquisition, or None
-        Without it nothing can be recorded.
+        Acquisition parameters; without them nothing can be recorded.
     provenance : dict
-        What makes the images.
+        How the images are made.
     """
 
     def __init__(self, folder: Path, grid: Grid, acquisition: Acquisition | None, provenance: dict[str, Any]) -> None:
@@ -53,18 +53,18 @@ class Recorder:
 
     @property
     def state(self) -> Recording:
-        """How it stands."""
+        """State of the recording."""
         dropped = 0 if self._line is None else self._line.dropped
-        running = self._thread is not None and self._thread.is_alive()  # until the file is whole
+        running = self._thread is not None and self._thread.is_alive()  # until the file is complete
         return Recording(running, self._path.name or None, self._images, dropped, self._error)
 
     def start(self) -> None:
-        """Begin a recording, if none is running.
+        """Start a recording, if none is running.
 
         Raises
         ------
         InputError
-            How frames are acquired is unknown, or the file cannot be written.
+            If the acquisition parameters are unknown, or the file cannot be written.
         """
         with self._changing:
             if self._line is None or self._line.closed:
@@ -89,7 +89,7 @@ class Recorder:
             self._line.put(image)
 
     def stop(self) -> None:
-        """End the recording; returns when its file is whole."""
+        """End the recording; returns when its file is complete."""
         with self._changing:
             self._end()
 
@@ -105,7 +105,7 @@ class Recorder:
                     image, std = (np.stack([getattr(one, name) for one in images]) for name in ("image", "std"))
                     writer.append(image, std, _found(images))
                     self._images += len(images)
-        except Exception as error:  # nobody else would ever hear of it
+        except Exception as error:  # the error would be lost otherwise
             self._error = f"{self._path.name}: {error}"
         finally:
             line.close(drop=True)

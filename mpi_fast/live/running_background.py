@@ -1,4 +1,4 @@
-"""The signal of the empty scanner, from the last frames that were marked empty."""
+"""The background signal of the empty scanner, from the most recent frames marked empty."""
 
 from dataclasses import replace
 
@@ -11,15 +11,15 @@ from mpi_fast.misfit import RowNoise
 
 
 class RunningBackground:
-    """Mean and noise of the last ``count`` empty frames, single outliers replaced.
+    """Mean and noise of the last ``count`` empty frames, with single outliers replaced.
 
     Attributes
     ----------
     mean : (M,) complex64
-        Zero before the first.
+        Mean frame; zero before the first empty frame.
     noise : RowNoise
     frames : int
-        That the mean is made of.
+        Number of frames in the mean.
     """
 
     def __init__(self, calibration: Calibration, count: int) -> None:
@@ -32,15 +32,15 @@ class RunningBackground:
 
     @property
     def frames(self) -> int:
-        """How many empty frames the mean is made of."""
+        """Number of empty frames in the mean."""
         return min(self._seen, len(self._rows))
 
     def add(self, rows: NDArray[np.complex64]) -> None:
-        """Take in finite frames (F, M) in the order of acquisition."""
+        """Add finite frames (F, M) in the order of acquisition."""
         for one in rows:
             self._rows[self._seen % len(self._rows)] = one
             self._seen += 1
-        # By time: outliers are found by comparison with the frames before and after.
+        # In order of time, because outliers are found by comparison with the frames before and after.
         ordered = np.roll(self._rows, -self._seen, axis=0) if self._seen > len(self._rows) else self._rows[: self._seen]
         cleaned, _ = without_outliers(ordered.T, self._channel)
         mean = cleaned.mean(axis=1, dtype=np.complex128)
@@ -49,7 +49,7 @@ class RunningBackground:
         self.noise = RowNoise.of_background(self._calibration, energy, self.frames)
 
     def noise_of_means(self, averaged: int) -> RowNoise:
-        """Noise of means of so many frames less this background."""
+        """Noise of means of ``averaged`` frames after subtraction of this background."""
         if self.noise.variance is None:
             return self.noise
         return replace(self.noise, variance=self.noise.variance * (1 / averaged + 1 / self.frames))

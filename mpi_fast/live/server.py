@@ -1,4 +1,4 @@
-"""The live page's server: a source feeds a stream, whose images go to whoever watches and to the recorder."""
+"""Server of the live page: a source feeds a stream, and its images go to the clients and to the recorder."""
 
 import asyncio
 import contextlib
@@ -39,24 +39,24 @@ PAGE = {
     **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in ("colours", "region", "live")},
     "/live.css": ("live.css", "text/css"),
 }
-STATUS_S = 0.5  # between two messages of how the stream is doing
-PATIENCE_S = 20.0  # for one message to a client; who takes none for so long is let go
-LARGEST_COMMAND = 4096  # bytes that a client may send at once
-TRY_LATER, POLICY = 1013, 1008  # codes with which sockets are closed
+STATUS_S = 0.5  # time between two messages about the state of the stream
+PATIENCE_S = 20.0  # time limit of one message to a client; a client that takes longer is disconnected
+LARGEST_COMMAND = 4096  # bytes in one message of a client
+TRY_LATER, POLICY = 1013, 1008  # closing codes of WebSockets
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who may see the page.
+    """Access to the page.
 
     Attributes
     ----------
     host : str
         Address to listen on.
     token : str, or None
-        Needed for every address but the machine's own.
+        Token that is required unless the address is local to this machine.
     clients : int
-        Most at a time.
+        Largest number of clients at a time.
     """
 
     host: str = "127.0.0.1"
@@ -69,25 +69,25 @@ class Access:
 
 
 def needs_token(host: str) -> bool:
-    """Whether others can reach an address."""
+    """Whether other machines can reach an address."""
     return host not in LOOPBACK
 
 
 class Page:
-    """The application: its stream runs while it is served.
+    """The web application, with a stream that runs while it is served.
 
     Parameters
     ----------
     source : Source
     reconstruct : Reconstructs
     grid : Grid
-        Of the images, in space.
+        Grid of the images in space.
     recorder : Recorder
     access : Access
     facts : dict
-        Texts about calibration and model, for people.
+        Texts about calibration and model, to be shown on the page.
     options : dict
-        Of `Live`.
+        Options of `Live`.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Page:
             self._source_state = f"failed: {error}"
 
     async def _show(self, live: AsyncLive) -> None:
-        """Hand on every image; where nobody watches, no picture is made of it."""
+        """Pass on every image; without clients it is not converted to a picture."""
         async for image in live:
             self._recorder.put(image)
             if len(self._hub):
@@ -183,7 +183,7 @@ class Page:
             await asyncio.gather(sending, return_exceptions=True)
 
     async def _send(self, websocket: WebSocket, client: Client) -> None:
-        """Send as fast as the client takes it; one who takes nothing for long is let go."""
+        """Send at the rate of the client; a client that takes nothing for too long is disconnected."""
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             try:
                 while True:
@@ -198,7 +198,7 @@ class Page:
                 await websocket.close(TRY_LATER, "nothing was taken for too long")
 
     async def _listen(self, websocket: WebSocket, client: Client) -> None:
-        """Obey a client's commands: ``{"record": true}`` or ``false``. Anything else ends its connection."""
+        """Execute a client's commands: ``{"record": true}`` or ``false``. Anything else ends the connection."""
         with contextlib.suppress(WebSocketDisconnect):
             while True:
                 wanted = _parse_command(await websocket.receive_text())
@@ -222,7 +222,7 @@ def _parse_command(text: str) -> bool | None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket to serve on; OSError if the address is taken, or is not this machine's."""
+    """A socket to serve on; raises OSError if the address is in use, or does not belong to this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family)
 

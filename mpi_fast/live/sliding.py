@@ -1,4 +1,4 @@
-"""Means over the last frames, a new one with every frame."""
+"""Sliding means over the last frames."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,9 +8,9 @@ NEVER = np.iinfo(np.int64).min // 2
 
 
 class SlidingMean:
-    """The mean of the last ``count`` frames of ``rows`` complex numbers, by their numbers; missing ones are left out.
+    """The mean of the frames with the last ``count`` numbers, each of ``rows`` complex values, without missing ones.
 
-    Nothing is subtracted from a running sum: a frame that has left the mean has left it without a trace.
+    Each mean is computed anew rather than from a running sum, so that older frames leave no rounding errors.
     """
 
     def __init__(self, count: int, rows: int) -> None:
@@ -19,9 +19,9 @@ class SlidingMean:
         self._last = NEVER
 
     def add(self, number: int, rows: Rows) -> tuple[Rows, int]:
-        """Take in a frame; returns the mean, and of how many frames it is."""
+        """Add a frame; returns the mean and its number of frames."""
         count = len(self._numbers)
-        if number <= self._last:  # the numbers began anew, and so does the mean
+        if number <= self._last:  # the numbers started again, so the mean starts again
             self._numbers[:] = NEVER
         self._last, place = number, number % count
         self._rows[place], self._numbers[place] = rows, number

@@ -1,4 +1,4 @@
-"""Where the frames of the live page come from: a file, a simulation, a socket."""
+"""Sources of frames for the live page: a file, a simulation, a socket."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from mpi_fast.mdf import Acquisition
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A frame, as `Live.submit` takes it."""
+    """A frame with the arguments of `Live.submit`."""
 
     signals: NDArray[Any]
     number: int
@@ -26,15 +26,15 @@ class Incoming:
 
 
 class Source(Protocol):
-    """Frames of one scanner, as they come.
+    """A source of frames of one scanner.
 
     Attributes
     ----------
     calibration : Calibration
     name : str
-        For people.
+        Name to be shown.
     acquisition : Acquisition, or None
-        How the frames are acquired, for recordings.
+        Acquisition parameters, for recordings.
     """
 
     calibration: Calibration
@@ -42,21 +42,21 @@ class Source(Protocol):
 
     @property
     def acquisition(self) -> Acquisition | None:
-        """How the frames are acquired."""
+        """Acquisition parameters of the frames."""
         ...
 
     def frames(self, stopped: threading.Event) -> Iterator[Incoming | MPIFastError]:
-        """Yield frames when they are due, until `stopped`; what is wrong with one instead of it."""
+        """Yield frames when they are due, until `stopped`, or an error in place of a frame."""
         ...
 
 
 def feed(source: Source, live: Live, stopped: threading.Event) -> None:
-    """Submit the frames of a source until it ends or is stopped; one that does not fit is counted, and costs no other.
+    """Submit the frames of a source until it ends or is stopped; frames that do not fit are counted and skipped.
 
     Raises
     ------
     MPIFastError
-        The source itself fails.
+        If the source itself fails.
     """
     for incoming in source.frames(stopped):
         if isinstance(incoming, MPIFastError):
@@ -75,13 +75,13 @@ def feed(source: Source, live: Live, stopped: threading.Event) -> None:
 
 
 class Clock:
-    """Frames at a steady rate (1/s): who is late does not wait, and catches up."""
+    """Timing of frames at a steady rate (1/s); a late frame does not wait, so that delays are caught up."""
 
     def __init__(self, rate: float, stopped: threading.Event) -> None:
         self._rate, self._stopped = rate, stopped
         self._began = time.monotonic()
 
     def reached(self, number: int) -> bool:
-        """Wait until frame `number` is due; False if stopped before."""
+        """Wait until frame `number` is due; returns False if stopped before."""
         ahead = self._began + number / self._rate - time.monotonic()
         return not (self._stopped.wait(ahead) if ahead > 0.001 else self._stopped.is_set())

@@ -1,4 +1,4 @@
-"""Live: frames in from one thread, images out in another, and a third that reconstructs between them."""
+"""Live: one thread submits frames, a second fetches images, and a third reconstructs in between."""
 
 import logging
 import threading
@@ -26,35 +26,35 @@ logger = logging.getLogger(__name__)
 
 
 class Live:
-    """Reconstructs frames as they come, in their order, for as long as they come, in memory that does not grow.
+    """Reconstructs frames as they arrive, in their order, without a time limit and in bounded memory.
 
     Parameters
     ----------
     reconstruct : Reconstructor
-        Or another callable with a ``calibration``, see `frames.Reconstructs`. Nobody else should call it meanwhile.
+        Or another callable with a ``calibration``, see `frames.Reconstructs`. No other code should call it meanwhile.
     newest : bool
-        Whether new frames and images push out old ones where processor or consumer is slow: then images are made of
-        the newest frames, within `latency` if that is possible at all, and what is dropped is counted. Otherwise
-        nothing is dropped, and `full` says what happens.
+        Whether new frames and images replace the oldest waiting ones if processor or consumer is slow. Then the newest
+        frames are reconstructed, within `latency` if possible, and dropped ones are counted. Otherwise nothing is
+        dropped, and `full` determines what happens.
     average : int
-        Frames of a sliding mean: every frame makes an image of itself and those of the ``average - 1`` numbers before
-        it, as far as these are there and have no flag.
+        Number of frames of a sliding mean. The image of a frame is made from the mean of this frame and those with the
+        ``average - 1`` preceding numbers; missing and flagged frames are left out.
     full : str
-        Without `newest`, what `submit` does when `waiting` frames wait: ``block`` until there is room, or ``error``. So
-        it is, too, when the images are not fetched: `waiting` of them wait before reconstruction pauses.
+        Without `newest`, what `submit` does if `waiting` frames wait: ``block`` until there is room, or ``error``. If
+        `waiting` images have not been fetched, reconstruction pauses, and frames wait as well.
     periods : str
-        Of frames with several: ``mean`` averages them, ``each`` makes an image of every period, and `average` counts
-        periods.
+        For frames with several periods: ``mean`` averages them; ``each`` makes an image of every period, and `average`
+        counts periods.
     background_frames : int
-        The mean of so many of the last frames that were marked empty is subtracted from all others.
+        The mean of this many most recent frames marked empty is subtracted from all others.
     latency : float
-        In s: with `newest`, no more frames are reconstructed at once than are likely to be made within it.
+        In s. With `newest`, a batch has no more frames than are likely to be reconstructed within this time.
     waiting : int
-        Most frames, and most images, that wait.
+        Largest number of waiting frames, and of waiting images.
     batch : int
-        Most frames that are reconstructed at once; fewer if fewer wait.
+        Largest number of frames that are reconstructed at once.
     changed : callable
-        Called, by whichever thread it is, after anything came, went or ended.
+        Called after every change of the stream, by the thread that caused it.
 
     Raises
     ------
@@ -63,9 +63,9 @@ class Live:
 
     Notes
     -----
-    A frame that is bad, or that `reconstruct` raises an error for, comes out as NaN, flagged, and costs no other frame;
-    an error in a batch makes its frames be reconstructed one by one. The verdict whether frames belong to the
-    calibration (`verdict`) counts frames that are independent of each other: over sliding means it is wrong more often.
+    A bad frame, or one for which `reconstruct` raises an error, gives a flagged image of NaN and affects no other
+    frame. After an error in a batch, its frames are reconstructed one by one. The test whether frames fit the
+    calibration (`verdict`) assumes independent frames, so with sliding means it is wrong more often.
     """
 
     def __init__(
@@ -121,29 +121,29 @@ class Live:
         flags: int = 0,
         timeout: float | None = None,
     ) -> None:
-        """Take in a frame; it is copied. Any thread may call this, one at a time for numbers to be in order.
+        """Submit a frame, which is copied. Any thread may call this; use one at a time to keep the numbers in order.
 
         Parameters
         ----------
         signals : (C, V) real in V, (C, K) complex spectra or (M,) complex selected rows
-            Or with an axis of periods before these. Not background-corrected if empty frames are to be submitted.
+            Optionally with an axis of periods in front. Do not subtract the background if you submit empty frames.
         number : int, optional
-            Of the frame; by default they are counted from 0. Numbers that are left out count as missing.
+            Number of the frame; by default frames are counted from 0. Skipped numbers count as missing frames.
         timestamp : float, optional
-            In s, by any clock; by default the system's. It is handed on, and nothing is computed from it.
+            Time in s, from any clock; by default the system time. It is passed on unchanged.
         empty : bool
-            The scanner was empty: no image is made, and the frame's mean with others becomes the background.
+            Whether the scanner was empty. Then no image is made, and the frame enters the background.
         flags : int
-            What is known of it already; see `flags.Flag`.
+            Flags that are already known; see `flags.Flag`.
         timeout : float, optional
-            In s, to wait at most with ``full="block"``.
+            Longest waiting time in s, with ``full="block"``.
 
         Raises
         ------
         InputError, MismatchError
             For signals that do not fit the calibration.
         LiveError
-            Too many frames wait, with ``full="error"`` or after `timeout`; or the stream was closed.
+            If too many frames wait, with ``full="error"`` or after `timeout`, or if the stream is closed.
         """
         frame = self._arrived(signals, number, timestamp, empty, flags)
         if not self._frames.put(frame, timeout):
@@ -163,7 +163,7 @@ class Live:
         return Frame(number, time.time() if timestamp is None else float(timestamp), own, empty, arrived, flags)
 
     def refuse(self, reason: str) -> None:
-        """Count a frame that cannot even be submitted: a message that nobody can read, say."""
+        """Count a frame that cannot be submitted, such as an unreadable message."""
         self._counters.fail(reason, to="refused")
 
     def _refused(self) -> LiveError:
@@ -180,7 +180,7 @@ class Live:
 
     @property
     def has_room(self) -> bool:
-        """Whether `submit` would not wait now."""
+        """Whether `submit` would return without waiting."""
         return not self._frames.blocks
 
     def _failure(self) -> LiveError:
@@ -189,11 +189,11 @@ class Live:
         return error
 
     def finish(self) -> None:
-        """Say that no more frames will come: iteration ends after the image of the last one."""
+        """End the input: iteration ends after the image of the last frame."""
         self._frames.close()
 
     def close(self) -> None:
-        """Stop: what waits is dropped, and counted. Returns when nothing runs any more; may be called again."""
+        """Stop: waiting frames and images are dropped and counted. Returns when all work has ended; may be repeated."""
         self._closing = True
         self._frames.close(drop=True)
         self._images.close(drop=True)
@@ -211,12 +211,12 @@ class Live:
     # -- images out -----------------------------------------------------------------------------------------------
 
     def get(self, timeout: float | None = None) -> LiveImage | None:
-        """Fetch the next image; None if there is none within `timeout` (s), or will be none any more.
+        """Fetch the next image; returns None if there is none within `timeout` (s), or if the stream has ended.
 
         Raises
         ------
         LiveError
-            The stream itself has failed.
+            If the stream itself has failed.
         """
         image = next(iter(self._images.take(1, timeout)), None)
         if image is not None:
@@ -232,21 +232,21 @@ class Live:
 
     @property
     def has_image(self) -> bool:
-        """Whether `get` would not wait now."""
+        """Whether `get` would return without waiting."""
         return len(self._images) > 0
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to be fetched, and never will be."""
+        """Whether all images have been fetched and no more will be made."""
         return self._images.closed and not self.has_image
 
     def statistics(self) -> Statistics:
-        """What has been counted so far."""
+        """The counts so far."""
         dropped = {"frames_dropped": self._frames.dropped, "images_dropped": self._images.dropped}
         return self._counters.snapshot(dropped | {"waiting": len(self._frames) + self._busy})
 
     def metrics(self) -> str:
-        """The same in the text format of Prometheus."""
+        """The counts so far, in the text format of Prometheus."""
         return as_text(self.statistics)
 
     # -- between them, in a thread of its own ---------------------------------------------------------------------
@@ -257,7 +257,7 @@ class Live:
                 self._busy = len(frames)
                 self._work(frames)
                 self._busy = 0
-        except BaseException as fault:  # nobody else would ever hear of it
+        except BaseException as fault:  # the error would be lost otherwise
             logger.exception("the stream ends")
             self._fault = fault
         finally:
@@ -265,7 +265,7 @@ class Live:
             self._images.close()
 
     def _work(self, frames: list[Frame]) -> None:
-        """Make the images of frames that waited: of all, or of the newest that can be made in time."""
+        """Make the images of waiting frames: of all, or of the newest ones that can be made in time."""
         prepared = self._prepare(frames)
         self._counters.add(sum(frame.empty for frame in frames), to="background")
         done = max(0, len(prepared) - self._pace.batch()) if self._newest else 0
@@ -286,9 +286,9 @@ class Live:
             done += len(batch)
 
     def _images_of(self, ready: Sequence[Ready]) -> list[LiveImage]:
-        """Images in the same order: NaN for bad frames, which `reconstruct` never sees."""
+        """Images in the same order, with NaN for bad frames, which are not passed to `reconstruct`."""
         good = [one for one in ready if not one.flags & Flag.BAD]
-        self._tell_noise(good)
+        self._pass_noise(good)
         made = iter(self._reconstructed(good))
         return [self._missing(one) if one.flags & Flag.BAD else next(made) for one in ready]
 
@@ -300,7 +300,7 @@ class Live:
             self._counters.add(to="batches")
             result = _complete(self._reconstruct(rows, flags), len(rows))
             return [LiveImage.of(one, result, index, _since(one)) for index, one in enumerate(ready)]
-        except Exception as error:  # whatever it is, it is this batch's alone
+        except Exception as error:  # any error affects only this batch
             if len(ready) > 1:
                 return [image for one in ready for image in self._reconstructed([one])]
             what = f"frame {ready[0].number}: {type(error).__name__}: {error}"
@@ -311,8 +311,8 @@ class Live:
     def _missing(self, ready: Ready, error: str | None = None) -> LiveImage:
         return LiveImage.missing(ready, self._calibration.grid, _since(ready), error)
 
-    def _tell_noise(self, ready: Sequence[Ready]) -> None:
-        """Tell the verdict what the background shows of the noise, of the mean of fewest frames."""
+    def _pass_noise(self, ready: Sequence[Ready]) -> None:
+        """Pass the noise of the background to the verdict, for the mean with the fewest frames."""
         verdict = getattr(self._reconstruct, "verdict", None)
         if isinstance(verdict, Verdict) and ready and self._prepare.background.frames:
             found = self._prepare.background.noise_of_means(min(one.averaged for one in ready))

@@ -1,4 +1,4 @@
-"""A line of bounded length that things wait in, between one thread that makes them and another that needs them."""
+"""A bounded queue between a thread that produces items and a thread that consumes them."""
 
 import threading
 import time
@@ -16,16 +16,16 @@ class Line(Generic[Item]):
     Parameters
     ----------
     length : int
-        Most things that wait.
+        Largest number of waiting items.
     when_full : str
-        ``newest``: the oldest is dropped for the new one; ``block``: the new one has to wait; ``error``: it is refused.
+        ``newest``: the oldest item is dropped; ``block``: `put` waits; ``error``: the new item is refused.
     changed : callable
-        Called, by whichever thread it was, after anything was put, taken or closed.
+        Called after an item was put or taken and after closing, by the thread that did it.
 
     Attributes
     ----------
     dropped : int
-        Things that nobody will get.
+        Number of dropped items.
     """
 
     def __init__(self, length: int, when_full: WhenFull, changed: Callable[[], None] = lambda: None) -> None:
@@ -40,12 +40,12 @@ class Line(Generic[Item]):
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more is taken in."""
+        """Whether the queue accepts no more items."""
         return self._closed
 
     @property
     def full(self) -> bool:
-        """Whether nothing more can wait."""
+        """Whether the queue is full."""
         return len(self._items) >= self._length
 
     @property
@@ -54,7 +54,7 @@ class Line(Generic[Item]):
         return self._when_full == "block" and self.full and not self._closed
 
     def put(self, item: Item, timeout: float | None = None) -> bool:
-        """Put something at the end; False if it was refused: full, full until ``timeout`` (s), or closed."""
+        """Append an item; returns False if the queue is closed or full, with ``block`` after ``timeout`` s."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._condition:
             while self.blocks:
@@ -73,7 +73,7 @@ class Line(Generic[Item]):
         return True
 
     def take(self, most: int | None = None, timeout: float | None = None) -> list[Item]:
-        """Take up to ``most`` of what waits, or all; waits for the first. Nothing: closed and empty, or timed out."""
+        """Wait for an item, and take up to ``most`` or all; none after a timeout, or if closed and empty."""
         with self._condition:
             self._condition.wait_for(lambda: self._items or self._closed, timeout)
             count = len(self._items) if most is None else min(most, len(self._items))
@@ -83,7 +83,7 @@ class Line(Generic[Item]):
         return items
 
     def close(self, drop: bool = False) -> None:
-        """Take in nothing more. What waits can still be taken, unless it is dropped."""
+        """Accept no more items. Waiting items can still be taken, unless ``drop`` is true."""
         with self._condition:
             self._closed = True
             if drop:

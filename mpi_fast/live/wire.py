@@ -1,4 +1,4 @@
-"""Frames as messages of a socket: a header in JSON, and the samples as they lie in memory; see docs/live.md."""
+"""Frames as socket messages: a header in JSON, and the samples as they lie in memory; see docs/live.md."""
 
 import json
 import math
@@ -17,7 +17,7 @@ LARGEST_HEADER = 4096
 
 
 def encode(signals: NDArray[Any], number: int, timestamp: float, *, empty: bool = False) -> tuple[bytes, NDArray[Any]]:
-    """The two parts of a message; the second is the array itself, which need not be copied to be sent."""
+    """The two parts of a message; the second is the array itself, which is sent without a copy."""
     signals = np.ascontiguousarray(signals)
     signals = signals.astype(signals.dtype.newbyteorder("<"), copy=False)
     header = {
@@ -32,7 +32,7 @@ def encode(signals: NDArray[Any], number: int, timestamp: float, *, empty: bool 
 
 
 def decode(parts: list[bytes]) -> Incoming:
-    """The frame in a message; InputError for anything that is none."""
+    """The frame in a message; raises InputError for an invalid message."""
     if len(parts) != 2:
         raise InputError(f"message of {len(parts)} parts: two were expected, a header and the samples")
     header, payload = _header(parts[0]), parts[1]

@@ -1,28 +1,27 @@
-"""MDF v2.1 files, in and out: system matrices, measurements and reconstructions.
+"""Read and write MDF v2.1 files: system matrices, measurements and reconstructions.
 
-Reading is lazy. The readers deliver raw facts: spectra, and the order in which frames were acquired. They
-undo what concerns storage alone (layout, frame permutation, voxel order, integer raw data) and nothing that
-concerns physics: background correction, SNR and row selection belong to `mpi_fast.calibration`. Files are
-written whole or not at all: a reader never sees half of one under its final name.
+Reading is lazy. The readers return spectra and the order in which frames were acquired. They handle storage (layout,
+frame permutation, voxel order, integer raw data) but no physics: background correction, SNR and row selection are part
+of `mpi_fast.calibration`. Files are written completely or not at all; no incomplete file appears under its final name.
 
-Spectra are plain, unnormalised `numpy.fft.rfft` over the V samples of one period, as MPIFiles.jl has them, so
+Spectra are plain, unnormalised `numpy.fft.rfft` over the V samples of one period, as in MPIFiles.jl, so that
 time-domain and Fourier-domain files of one scanner agree. Frequency k lies at `Acquisition.frequencies[k]`.
 
 Each module uses only those further down::
 
-    system_matrix  measurement  reconstruction    one kind of file each: its reader and its writer
+    system_matrix  measurement  reconstruction    reader and writer of one kind of file each
     reconstruction_file                           the reader of reconstructions
     signals                                       reading: frames, layout, spectra
     facts  sampling  scale  geometry              reading: acquisition, conversion to volts, grids
-    write                                         writing: what all kinds of files contain
+    write                                         writing: the common content of all kinds of files
     specification                                 MDF v2.1 as a table, and `validate`
     file                                          an MDF file
     datasets                                      named datasets as numbers, flags, texts and lists
-    hdf5  storage  access  rehearsal              HDF5: the only place that reads it; links, what may be opened
-    acquisition  grid  types                      facts that all of them exchange
+    hdf5  storage  access  rehearsal              the only code that reads HDF5; links, permitted files
+    acquisition  grid  types                      data that all modules exchange
 
-Nothing in a file is believed unchecked: whatever HDF5 makes of a damaged or malicious one is a `FileFormatError` that
-names the file and the dataset, and what is odd but may be meant is a `FileWarning`, also kept in `notes`.
+Everything in a file is checked. Any error of HDF5 on a damaged or malicious file becomes a `FileFormatError` that names
+the file and the dataset. Unusual but possible content raises a `FileWarning`, which is also kept in `notes`.
 """
 
 from mpi_fast.mdf.access import Access, access, open_hdf5

@@ -1,4 +1,4 @@
-"""What may be opened: regular files, and what they point to only inside their own folder."""
+"""Which files may be opened: regular files, and files that they refer to only inside their own folder."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from mpi_fast.errors import FileFormatError
 
 @dataclass(frozen=True)
 class Access:
-    """How far files are trusted.
+    """The trust in files.
 
     Attributes
     ----------
     external : bool
-        Follow external links, virtual datasets and external raw data out of a file's own folder.
+        Follow external links, virtual datasets and external raw data outside a file's own folder.
     untrusted : bool
-        Let a child process read each file first, whole: what crashes, hangs or eats memory there is refused.
+        First read each file completely in a child process; files that crash it, hang it or exceed its memory are
+        refused.
     seconds : float
-        How long the child process may take, beside the time that the file's size asks for.
+        Time limit of the child process, in addition to a time proportional to the size of the file.
     """
 
     external: bool = False
@@ -41,9 +42,9 @@ _access: ContextVar[Access] = ContextVar("access", default=_CAREFUL)
 
 @contextmanager
 def access(**options: Any) -> Iterator[Access]:
-    """Trust all files that are opened in this block so far: ``with access(untrusted=True): ...``.
+    """Set the trust in all files opened in a block: ``with access(untrusted=True): ...``.
 
-    Takes the attributes of `Access`; what is not given stays as it is outside of the block.
+    The options are attributes of `Access`; those not given keep their value from outside the block.
     """
     token = _access.set(replace(_access.get(), **options))
     try:
@@ -53,18 +54,18 @@ def access(**options: Any) -> Iterator[Access]:
 
 
 def current_access() -> Access:
-    """Return how far files are trusted here."""
+    """Return the current trust in files."""
     return _access.get()
 
 
 def open_hdf5(path: str | Path) -> Any:
-    """Open an HDF5 file read-only, as `access` allows; FileFormatError says what is wrong with it if that fails."""
+    """Open an HDF5 file read-only, as `access` allows; raises FileFormatError if that fails."""
     path = Path(path)
     size = regular_size(path)
     rehearse_if_untrusted(path)
     try:
         return h5py.File(path, "r")
-    except Exception as error:  # HDF5 raises what it likes on damaged files
+    except Exception as error:  # HDF5 may raise anything on damaged files
         if "truncated" in str(error):
             problem = "the file is truncated; copy or download it again"
         elif "signature not found" in str(error):
@@ -76,18 +77,18 @@ def open_hdf5(path: str | Path) -> Any:
 
 
 def rehearse_if_untrusted(path: Path) -> None:
-    """Let a child process read an HDF5 file first, if `access` says so; FileFormatError if that does harm."""
+    """If `access` requires it, first read an HDF5 file in a child process; raises FileFormatError if that fails."""
     if current_access().untrusted:
-        from mpi_fast.mdf.rehearsal import rehearse  # which reads files itself
+        from mpi_fast.mdf.rehearsal import rehearse  # avoids a circular import
 
         rehearse(path, current_access())
 
 
 def regular_size(path: Path) -> int:
-    """Return the size of a file in bytes; FileFormatError unless it is one: not a folder, a pipe or a device."""
+    """Return the size of a regular file in bytes; raises FileFormatError for folders, pipes and devices."""
     try:
-        found = path.stat()  # does not wait, as opening a pipe would
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        found = path.stat()  # unlike opening, this does not wait for a pipe
+    except (OSError, ValueError) as error:  # ValueError for a name with a zero byte
         if isinstance(error, FileNotFoundError):
             raise FileFormatError(f"{path}: there is no such file; an MDF file was expected") from error
         reason = getattr(error, "strerror", None) or error
@@ -100,12 +101,12 @@ def regular_size(path: Path) -> int:
 
 
 def locate(named: str, folder: Path) -> Path | None:
-    """Find a file that another one in `folder` names, where HDF5 looks for it; None if it is nowhere."""
+    """Find a file named by another one in `folder`, in the places where HDF5 looks; None if there is none."""
     name = Path(named)
     candidates = [name, folder / name.name] if name.is_absolute() else [folder / name, Path.cwd() / name]
     return next((path for path in candidates if path.exists()), None)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in a folder or below it, links and dots resolved."""
+    """Whether a file lies in a folder or below it, after links and dots are resolved."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))

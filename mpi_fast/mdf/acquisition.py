@@ -1,4 +1,4 @@
-"""How data were acquired: every fact about drive fields, receiver and circumstances that a file states."""
+"""Acquisition parameters: everything that a file states about drive fields, receiver and study."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 
 from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, TextArray
 
-NEGLIGIBLE_DRIVE = 1e-3  # of the strongest drive field: what amplifiers are set to that should be off
+NEGLIGIBLE_DRIVE = 1e-3  # relative to the strongest drive field; idle amplifiers have such amplitudes
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """How the data were acquired; fields are in T and T/m (MDF's T/mu0).
+    """Acquisition parameters of data; fields are in T and T/m (MDF's T/mu0).
 
-    What a file does not state is None, unless said otherwise.
+    Parameters that a file does not state are None, unless described otherwise.
 
     Attributes
     ----------
     base_frequency : float
         Clock in Hz; drive channel d oscillates at `base_frequency / divider[d]`.
     divider : int64 array (D, F)
-        0 where a channel has no drive.
+        Dividers of the clock; 0 if a channel has no drive field.
     strength, phase : float64 arrays (J, D, F)
-        Drive-field amplitudes in T and phases in rad; J may be 1 where all periods share them. Phases are NaN where
-        they are not stated.
+        Drive-field amplitudes in T and phases in rad; J may be 1 if all periods share them. Phases that are not stated
+        are NaN.
     gradient : float64 array (3, 3), or None
         Selection-field gradient of the first period and patch in T/m.
     bandwidth : float
@@ -37,7 +37,7 @@ class Acquisition:
     num_samples, num_channels : int
         V samples per period and C receive channels.
     periods_per_frame, num_averages : int
-        J periods in each frame; drive-field periods averaged into each of them.
+        J periods in each frame, and the number of drive-field periods averaged into each of them.
     cycle : float
         Duration of the trajectory in s; unless positive, it is computed from the dividers.
     gradients : float64 array (J, Y, 3, 3), or None
@@ -47,15 +47,15 @@ class Acquisition:
     waveform : str array (D, F), or None
         "sine", "triangle", "custom"...
     unit : str, or None
-        Of the received signals: "V".
+        Unit of the received signals, such as "V".
     induction_factor : float64 array (C,), or None
     transfer_function : complex128 array (C, K), or None
-        Of the receive chain, at `frequencies`; NaN at frequencies that the file does not hold.
+        Transfer function of the receive chain at `frequencies`; NaN at frequencies that are not in the file.
     start_time : str, or None
-        ISO 8601.
+        Start time in ISO 8601.
     description : mapping of str to str, int, float, or a list of these
-        What is stated in the groups /study, /experiment, /tracer and /scanner, by the dataset's name, such as
-        "/study/name"; empty if nothing is.
+        Contents of the groups /study, /experiment, /tracer and /scanner, by the name of the dataset, such as
+        "/study/name".
     """
 
     base_frequency: float
@@ -86,7 +86,7 @@ class Acquisition:
 
     @property
     def common_period(self) -> float:
-        """The shortest cycle of all driven tones in s, or the time sampled where nothing is driven."""
+        """The shortest common cycle of all driven tones in s, or the sampled time without a drive field."""
         used = self.divider[self.driven].tolist()
         return math.lcm(*used) / self.base_frequency if used else self.num_samples / (2 * self.bandwidth)
 
@@ -102,7 +102,7 @@ class Acquisition:
 
     @property
     def driven(self) -> NDArray[np.bool_]:
-        """Which tones have a divider and a strength that is not negligible beside the others', bool array (D, F)."""
+        """Which tones have a divider and a strength that is not negligible, bool array (D, F)."""
         if not self.strength.size:
             return self.divider > 0
         strength = np.nan_to_num(np.abs(self.strength)).max(axis=0)
@@ -110,5 +110,5 @@ class Acquisition:
 
     @property
     def drive_frequencies(self) -> tuple[float, ...]:
-        """Frequencies in Hz of the tones that have any strength, of all drive channels."""
+        """Frequencies in Hz of the driven tones of all drive channels."""
         return tuple(self.base_frequency / divider for divider in self.divider[self.driven].tolist())

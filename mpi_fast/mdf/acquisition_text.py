@@ -1,4 +1,4 @@
-"""An `Acquisition` as plain JSON values and back, so that other files than MDF can keep one."""
+"""Convert an `Acquisition` to plain JSON values and back, to store it in files other than MDF."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from mpi_fast.mdf.acquisition import Acquisition
 
-_ARRAYS: dict[str, tuple[type, int]] = {  # with the number of their axes
+_ARRAYS: dict[str, tuple[type, int]] = {  # type and number of axes
     "divider": (np.int64, 2),
     "strength": (np.float64, 3),
     "phase": (np.float64, 3),
@@ -36,7 +36,7 @@ def to_plain(acquisition: Acquisition) -> dict[str, Any]:
 
 
 def from_plain(plain: Mapping[str, Any]) -> Acquisition:
-    """The inverse of `to_plain`; ValueError, TypeError or KeyError for what it did not write."""
+    """The inverse of `to_plain`; raises ValueError, TypeError or KeyError for other input."""
     values: dict[str, Any] = {}
     for field in fields(Acquisition):
         name, value = field.name, plain[field.name]

@@ -1,4 +1,4 @@
-"""Names for the arrays and tuples that run through this package."""
+"""Type names for the arrays and tuples of this package."""
 
 from typing import Any, TypeAlias
 

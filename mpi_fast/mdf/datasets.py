@@ -1,4 +1,4 @@
-"""Datasets as the values they stand for: numbers, flags, texts, lists; each checked, and named in every error."""
+"""Datasets as typed values: numbers, flags, texts, lists. Each is checked, and errors name the dataset."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from mpi_fast.mdf.array_types import ComplexArray, FloatArray, IntArray, TextArray, Triple
 from mpi_fast.mdf.hdf5 import HDF5File, Stored
 
-# Names of the two parts of a complex number in the wild; h5py turns only the first into complex by itself.
+# Usual names of the two parts of a complex number; h5py converts only the first pair by itself.
 COMPLEX_FIELDS = (("r", "i"), ("real", "imag"), ("re", "im"))
 
 
 class Datasets(HDF5File):
-    """An HDF5 file with typed reading: the first of several names that exists counts, and errors show the first."""
+    """An HDF5 file with typed reading. Of several names, the first existing one is read; errors show the first name."""
 
     def first(self, *names: str) -> Stored | None:
         """Return the first of the datasets `names` that exists."""
@@ -24,7 +24,7 @@ class Datasets(HDF5File):
         return next((item for item in found if item is not None), None)
 
     def array(self, *names: str, default: Any = None) -> NDArray[Any]:
-        """Read a whole, small dataset; without `default` it is mandatory."""
+        """Read a whole, small dataset; it must exist unless there is a `default`."""
         stored = self.first(*names)
         if stored is None and default is None:
             self.fail(names[0], "is missing; it is mandatory here")
@@ -44,7 +44,7 @@ class Datasets(HDF5File):
     def count(self, *names: str, default: int | None = None) -> int:
         """Read a whole number of at least 1."""
         value = self.number(*names, default=default)
-        # NaN and infinity fail this comparison too.
+        # NaN and infinity also fail this comparison.
         if not 1 <= value < 2**62 or value != int(value):
             self.fail(names[0], f"is {value:g}; a whole number of at least 1 was expected")
         return int(value)
@@ -97,7 +97,7 @@ class Datasets(HDF5File):
         return x, y, z
 
     def indices(self, flag: str, name: str, limit: int) -> IntArray | None:
-        """Read a 1-based index list as 0-based, or None where `flag` is off or, lacking it, the list."""
+        """Read a 1-based index list as 0-based; None if `flag` is 0 or, without the flag, if the list is missing."""
         if not self.flag(flag, default=self.find(name) is not None):
             return None
         index = self.integers(name).reshape(-1) - 1
@@ -118,24 +118,24 @@ def is_complex(dtype: np.dtype[Any]) -> bool:
 
 
 def as_complex(raw: NDArray[Any]) -> NDArray[Any]:
-    """Turn compounds of real and imaginary part into complex numbers; other arrays come back as they are."""
+    """Turn compounds of real and imaginary part into complex numbers; return other arrays unchanged."""
     if raw.dtype.names not in COMPLEX_FIELDS:
         return raw
     real, imaginary = raw.dtype.names
-    # Not real + 1j * imaginary: that would turn an infinite part into NaN.
+    # Not computed as real + 1j * imaginary, because that would turn an infinite part into NaN.
     out = np.empty(raw.shape, np.complex64 if raw.dtype[0].itemsize <= 4 else np.complex128)
     out.real, out.imag = raw[real], raw[imaginary]
     return out
 
 
 def as_texts(values: NDArray[Any]) -> TextArray:
-    """Decode byte strings as UTF-8, as far as they are, and end them at the first zero byte, as C does."""
+    """Decode byte strings as UTF-8, with replacement of invalid bytes, up to the first zero byte."""
     texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in values.reshape(-1)]
     texts = [text.split("\0", 1)[0].encode("utf-8", "replace").decode("utf-8") for text in texts]
     return np.asarray(texts, np.str_).reshape(values.shape)
 
 
 def shown(value: Any) -> str:
-    """What a file says, in a message: not too much of it, and without control characters."""
+    """A value from a file for a message: shortened, and without control characters."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,4 +1,4 @@
-"""Reading of `Acquisition`: what a file states of drive field, receiver and circumstances, in whichever shape."""
+"""Read `Acquisition`: the parameters of drive field, receiver and study in a file, stored in any usual shape."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mpi_fast.mdf.period_length import check_sampling
 from mpi_fast.mdf.specification import TYPES
 
 _DRIVE, _RECEIVER = "/acquisition/drivefield", "/acquisition/receiver"
-# The groups that say what was measured where, by whom and why.
+# Groups about study, experiment, tracer and scanner.
 _DESCRIPTIVE = ("study", "experiment", "tracer", "scanner")
 
 
 def read_acquisition(datasets: Datasets, periods: int, channels: int, samples: int, stored: IntArray) -> Acquisition:
-    """Read how the data were acquired.
+    """Read the acquisition parameters.
 
     Parameters
     ----------
     datasets : Datasets
     periods, channels, samples : int
-        J, C and V, as the data have them.
+        J, C and V of the data.
     stored : int64 array (K',)
         The frequencies in the file, in the order of storage.
 
     Raises
     ------
     FileFormatError
-        Something is missing, of another shape, or contradicts the rest.
+        If a parameter is missing, has a wrong shape, or contradicts others.
     """
     divider = _divider(datasets, f"{_DRIVE}/divider")
     gradients = _gradients(datasets, "/acquisition/gradient", periods)
@@ -81,7 +81,7 @@ def _per_period(
         expected = f"J x D x F = {periods} x {shape[0]} x {shape[1]}"
         datasets.fail(name, f"has shape {values.shape}; {expected} was expected")
     sets = values.reshape(-1, *shape)
-    # A count of its own here, patches say, is no reason to refuse a file: nothing is computed from it.
+    # Another count here, such as that of patches, is accepted because nothing is computed from it.
     return sets if len(sets) == periods else sets[:1]
 
 
@@ -101,7 +101,7 @@ def _are_matrices(values: FloatArray) -> bool:
     return values.shape[-2:] == (3, 3) or values.shape == (9,)
 
 
-# What follows is compared with other files and copied, never computed with: an odd shape is no reason to refuse.
+# The following values are only compared with other files and copied, so unusual shapes are accepted.
 
 
 def _offset_field(datasets: Datasets, name: str, periods: int) -> FloatArray | None:
@@ -111,7 +111,7 @@ def _offset_field(datasets: Datasets, name: str, periods: int) -> FloatArray | N
 
 
 def _patches(values: FloatArray, periods: int) -> FloatArray:
-    """Turn (J * Y, ...) into (J, Y, ...), with J = 1 where the count is none of that many periods."""
+    """Turn (J * Y, ...) into (J, Y, ...), with J = 1 if the count is not a multiple of the number of periods."""
     return values.reshape(periods if len(values) % periods == 0 else 1, -1, *values.shape[1:])
 
 
@@ -155,7 +155,7 @@ def _stated(datasets: Datasets, name: str) -> str | None:
 
 
 def _description(datasets: Datasets) -> dict[str, Any]:
-    """Read what the specification knows of study, experiment, tracer and scanner, whatever type it has."""
+    """Read the specified datasets of study, experiment, tracer and scanner, of any type."""
     stated = {}
     for name in TYPES:
         if name.split("/")[1] in _DESCRIPTIVE and datasets.find(name) is not None:

@@ -20,12 +20,12 @@ class MDFFile:
     ----------
     path : Path
     datasets : Datasets
-        What is in it, by name.
+        Contents of the file, by name.
 
     Raises
     ------
     FileFormatError
-        The file is missing, a folder, truncated, not HDF5, or not MDF version 2.
+        If the file is missing, a folder, truncated, not HDF5, or not MDF version 2.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,11 +46,11 @@ class MDFFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is odd about the file, or was decided on the way; for people."""
+        """Unusual facts about the file, and decisions of the reader, as texts for users."""
         return tuple(self.datasets.notes)
 
     def close(self) -> None:
-        """Close the file; closing twice is fine."""
+        """Close the file; it may be closed twice."""
         self.datasets.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where voxels lie: the grid of /calibration or /reconstruction, and which stored value belongs to which voxel."""
+"""The grid of /calibration or /reconstruction, and the assignment of stored values to voxels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mpi_fast.mdf.datasets import Datasets, shown
 from mpi_fast.mdf.grid import Grid
 
 Size = tuple[int, int, int]
-_OFF_GRID = 0.25  # of a voxel: how far a position may lie from the middle of its voxel
+_OFF_GRID = 0.25  # largest distance of a position from the centre of its voxel, in voxels
 
 
 def read_size(datasets: Datasets, group: str) -> Size:
@@ -29,8 +29,8 @@ def read_size(datasets: Datasets, group: str) -> Size:
 def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: IntArray | None = None) -> Grid:
     """Read the grid in `group`: the volume, or a plane of it.
 
-    An axis whose field of view is negative is mirrored: it was stored against its direction. The grid returned is
-    the right way round, every axis ascending.
+    An axis with a negative field of view is mirrored, which means that it was stored in reverse. All axes of the
+    returned grid are ascending.
 
     Parameters
     ----------
@@ -38,16 +38,16 @@ def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: I
     group : str
         /calibration or /reconstruction.
     plane : (str, int), optional
-        Axis and 0-based index; not needed where one axis has a single voxel. Without it a volume is read whole.
+        Axis and 0-based index; not needed if one axis has a single voxel. Without it a volume is read completely.
     background : int64 array, optional
-        The stored frames that are no voxels, for positions that include them.
+        Stored background frames, in case the positions include them.
 
     Raises
     ------
     FileFormatError
-        A field of view in the plane or volume is zero or not finite, or positions contradict the grid.
+        If a field of view in the plane or volume is zero or not finite, or if positions contradict the grid.
     MismatchError
-        The grid has no such plane.
+        If the grid has no such plane.
     """
     size = read_size(datasets, group)
     extent = datasets.triple(f"{group}/fieldOfView")
@@ -77,23 +77,23 @@ def read_grid(datasets: Datasets, group: str, plane: Plane | None, background: I
 
 
 def _center(datasets: Datasets, group: str) -> Triple:
-    """Read the middle of the grid; where only positions are stated, it is theirs."""
+    """Read the centre of the grid; if only positions are stated, their centre."""
     name, positions = f"{group}/fieldOfViewCenter", _positions(datasets, group)
     if datasets.find(name) is None and positions is not None:
         x, y, z = ((positions.min(axis=0) + positions.max(axis=0)) / 2).tolist()
         return x, y, z
     center = datasets.triple(name, (0.0, 0.0, 0.0))
     if not all(map(math.isfinite, center)):
-        datasets.warn(name, f"is {center}; taken as the origin, for finite numbers were expected")
+        datasets.warn(name, f"is {center}; taken as the origin, because finite numbers were expected")
         return 0.0, 0.0, 0.0
     return center
 
 
 def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, int] | None:
-    """Return axis number and index of the plane asked for, or of the only one there is; None for a volume."""
+    """Return axis number and index of the requested plane, or of the only one; None for a volume."""
     grid = " x ".join(map(str, size))
     if plane is None:
-        # A line is a plane, too: of one row, if it runs along x.
+        # A line is also a plane, with one row if it runs along x.
         return (max(axis for axis in range(3) if size[axis] == 1), 0) if 1 in size else None
     letter, index = plane
     if letter not in ("x", "y", "z"):
@@ -110,7 +110,7 @@ def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, in
 def _volume(
     datasets: Datasets, group: str, size: Size, extent: Triple, center: Triple, background: IntArray | None
 ) -> IntArray:
-    """Return the storage index of every voxel, an array [z, y, x] with all axes ascending, however it is stored."""
+    """Return the storage index of every voxel, an array [z, y, x] with ascending axes for any order of storage."""
     positions = _positions(datasets, group)
     if positions is not None:
         return _sorted(datasets, f"{group}/positions", positions, size, extent, center, background)
@@ -145,7 +145,7 @@ def _sorted(
     center: Triple,
     background: IntArray | None,
 ) -> IntArray:
-    """Find the voxel of every position; FileFormatError unless they are the grid's, in whatever order."""
+    """Find the voxel of every position; raises FileFormatError unless they are a permutation of the grid."""
     count = math.prod(size)
     if background is not None and len(positions) == count + background.size:
         positions = np.delete(positions, background, axis=0)

@@ -11,9 +11,9 @@ from mpi_fast.mdf.array_types import IntArray, Triple
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxels on a regular grid: a volume [z, y, x] or one plane of it [row, column], with the place it has in space.
+    """Voxels on a regular grid, a volume [z, y, x] or one plane of it [row, column], with its position in space.
 
-    Rows run along the later, columns along the earlier of the two axes in the plane, so a z plane is [y, x].
+    In a plane, rows follow the later of its two axes and columns the earlier one, so a z plane is [y, x].
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Grid:
     extent, center : tuple of float
         Size and centre along x, y, z in m; along `normal` the slice thickness and position.
     voxels : int64 array (N,)
-        Where each voxel, the last axis of the image fastest, lies among a calibration's foreground frames.
+        Index of each voxel, with the last axis of the image fastest, among the foreground frames of a calibration.
     """
 
     normal: str
@@ -37,7 +37,7 @@ class Grid:
     def regular(
         cls, shape: tuple[int, ...], field_of_view: tuple[float, ...], center: Triple = (0.0, 0.0, 0.0)
     ) -> Grid:
-        """Return a volume, or a z plane one column pitch thick.
+        """Return a volume, or a z plane as thick as the distance of columns.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The one place that talks to HDF5 for reading: links followed with care, and every exception mapped."""
+"""The only module that reads HDF5: it checks links before it follows them, and converts every exception."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mpi_fast.mdf.access import current_access, is_inside, locate, open_hdf5
 from mpi_fast.mdf.heaps import check_heaps
 from mpi_fast.mdf.storage import check_storage, find_hole
 
-_MOST_LINKS = 16  # on the way to one dataset
+_MOST_LINKS = 16  # largest number of links to one dataset
 _GROUP, _DATASET = 0, 1  # of H5O_type_t
 
-# What nobody believes before it is checked against the size of the file: bytes, and how far filters may shrink data.
+# Larger sizes are checked against the size of the file: bytes, and the largest compression by filters.
 _SMALL, _MOST_COMPRESSED = 1 << 20, 1100
 
 
 class HDF5File:
-    """An HDF5 file open for reading, in which nothing is believed unchecked.
+    """An HDF5 file open for reading; everything in it is checked.
 
     Parameters
     ----------
@@ -37,12 +37,12 @@ class HDF5File:
     ----------
     path : Path
     notes : list of str
-        What is odd about the file, or was decided on the way; for people.
+        Unusual facts about the file, and decisions of the reader, as texts for users.
 
     Raises
     ------
     FileFormatError
-        The file is missing, a folder, a device, truncated, or not HDF5.
+        If the file is missing, a folder, a device, truncated, or not HDF5.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,7 +54,7 @@ class HDF5File:
         self._state = self._stat()
 
     def close(self) -> None:
-        """Close the file and those it links to; closing twice is fine."""
+        """Close the file and those it links to; it may be closed twice."""
         for linked in self._linked.values():
             linked.close()
         self._h5.close()
@@ -64,7 +64,7 @@ class HDF5File:
         raise FileFormatError(f"{self.path}: {name} {problem}")
 
     def warn(self, name: str, problem: str) -> None:
-        """Say once that a dataset is odd: in `notes`, and as a FileWarning."""
+        """Report an unusual dataset once, in `notes` and as a FileWarning."""
         note = f"{name} {problem}"
         if note not in self.notes:
             self.notes.append(note)
@@ -72,7 +72,7 @@ class HDF5File:
 
     @contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Turn whatever HDF5 raises, and what NumPy makes of its types and sizes, into a FileFormatError."""
+        """Convert any error of HDF5, and of NumPy about its types and sizes, to a FileFormatError."""
         try:
             yield
         except MPIFastError:
@@ -97,7 +97,7 @@ class HDF5File:
         Raises
         ------
         FileFormatError
-            A group or a dangling link is in its place, it cannot be read, or its values lie where they may not.
+            If it is a group or a dangling link, cannot be read, or stores values in a place that is not permitted.
         """
         if name not in self._found:
             with self.guard(name):
@@ -113,12 +113,12 @@ class HDF5File:
             self.fail(name, "is a group; a dataset was expected")
         return None if item.shape is None else Stored(file, name, item)
 
-    def resolve(self, name: str, asked: str = "", links: int = 0) -> tuple[HDF5File, Any] | None:
-        """Walk to a name step by step, so that HDF5 follows no link itself; return its file and h5py's item."""
+    def resolve(self, name: str, requested: str = "", links: int = 0) -> tuple[HDF5File, Any] | None:
+        """Resolve a name step by step, so that HDF5 follows no link itself; return the file and h5py's item."""
         node: Any = self._h5
-        asked = asked or name
+        requested = requested or name
         steps = [step for step in name.split("/") if step not in ("", ".")]
-        with self.guard(asked):
+        with self.guard(requested):
             for number, step in enumerate(steps):
                 here = step.encode("utf-8", "surrogateescape")
                 if not isinstance(node, h5py.Group) or not node.id.links.exists(here):
@@ -126,8 +126,8 @@ class HDF5File:
                 kind = node.id.links.get_info(here).type
                 if kind != h5py.h5l.TYPE_HARD:
                     if links == _MOST_LINKS:
-                        self.fail(asked, "leads through links in a circle; a dataset was expected")
-                    return self._follow(asked, node, here, "/".join(steps[number + 1 :]), links + 1)
+                        self.fail(requested, "leads through links in a circle; a dataset was expected")
+                    return self._follow(requested, node, here, "/".join(steps[number + 1 :]), links + 1)
                 node = self._open(node, here)
         return self, node
 
@@ -149,14 +149,14 @@ class HDF5File:
         return found
 
     def linked(self, name: str, named: str) -> HDF5File:
-        """Open a file that this one names in the dataset or link `name`; it stays open as long as this one."""
+        """Open a file that this one names in the dataset or link `name`; it stays open as long as this file."""
         path = self.allowed(name, named)
         if path not in self._linked:
             self._linked[path] = HDF5File(path)
         return self._linked[path]
 
     def allowed(self, name: str, named: str) -> Path:
-        """Return the path of a file that this one names, if it is there and may be read."""
+        """Return the path of a file that this one names, if it exists and may be read."""
         folders, path = self._folders(), self.locate(named)
         if not current_access().external and not any(is_inside(path or folder / named, folder) for folder in folders):
             self.fail(
@@ -169,11 +169,11 @@ class HDF5File:
         return path
 
     def locate(self, named: str) -> Path | None:
-        """Return the path of a file that this one names, be it allowed or not; None if there is none."""
+        """Return the path of a file that this one names, permitted or not; None if it does not exist."""
         return next((found for folder in self._folders() if (found := locate(named, folder))), None)
 
     def _folders(self) -> tuple[Path, Path]:
-        """The file may be a link itself; what it names may lie beside the link or beside the file."""
+        """Folders of named files. If this file is a link, these are the folders of the link and of its target."""
         return self.path.parent, self.path.resolve().parent
 
     def _open(self, group: Any, step: bytes) -> Any:
@@ -184,14 +184,14 @@ class HDF5File:
             return None
         dataset = h5py.h5d.open(group.id, step)
         if dataset.get_create_plist().get_external_count():
-            del dataset  # HDF5 looks for raw data in the working directory, unless it is told where the file is
+            del dataset  # HDF5 looks for raw data in the working directory unless the folder of the file is set
             properties = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
             properties.set_efile_prefix(os.fsencode(self.path.resolve().parent))
             dataset = h5py.h5d.open(group.id, step, properties)
         return h5py.Dataset(dataset)
 
     def largest_expansion(self) -> int:
-        """Return how many bytes the file, and those it links to, can expand to."""
+        """Return the largest number of bytes that the file, and those it links to, can contain after decompression."""
         own = max(_SMALL, _MOST_COMPRESSED * self._state[0])
         return own + sum(linked.largest_expansion() for linked in self._linked.values())
 
@@ -201,7 +201,7 @@ class HDF5File:
             return found.st_size, found.st_mtime_ns
 
     def check_unchanged(self, name: str) -> None:
-        """FileFormatError if somebody has written to the file since it was opened."""
+        """Raise FileFormatError if the file was written to since it was opened."""
         if self._stat() != self._state:
             self.fail(name, "cannot be trusted: the file was changed while it was read; try again when it is whole")
 
@@ -212,7 +212,7 @@ class Stored:
     Attributes
     ----------
     name : str
-        As it was asked for.
+        Name as requested.
     shape : tuple of int
     dtype : numpy dtype
     """
@@ -230,7 +230,7 @@ class Stored:
 
     @cached_property
     def hole(self) -> tuple[tuple[int, ...], str] | None:
-        """Where the first value is that nobody ever wrote, and why; None if all were written."""
+        """Index of the first value that was never written, and the reason; None if all were written."""
         with self.file.guard(self.name):
             return find_hole(self.file, self.name, self._dataset)
 
@@ -250,11 +250,11 @@ class Stored:
         if self._dataset.is_virtual:
             held = self.file.largest_expansion()
         elif self._dataset.external:
-            held = declared  # and checked
+            held = declared  # already checked
         if declared > max(_SMALL, held):
             self.file.fail(self.name, f"declares {declared / 2**20:.0f} MiB, more than the file can hold")
 
 
 def _short(text: str) -> str:
-    """What a file says, in a message: not too much of it, and without control characters."""
+    """A text from a file for a message: shortened, and without control characters."""
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -1,8 +1,8 @@
-"""Global heaps, where HDF5 keeps strings of any length, checked before HDF5 walks through them.
+"""Check global heaps, where HDF5 stores strings of variable length, before HDF5 reads them.
 
 A heap is a collection of objects, each with the size of its data; the next one begins where they end (HDF5 file format
-specification, section III.E, "Disk format: level 1E, global heap"). HDF5 2.0 believes these sizes: one of zero for the
-free space keeps it in the same place for ever.
+specification, section III.E, "Disk format: level 1E, global heap"). HDF5 2.0 does not check these sizes: a size of zero
+for the free space makes it loop for ever.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _OBJECT = struct.Struct("<HH4xQ")  # number, reference count, size
 
 
 def check_heaps(file: HDF5File, name: str, dataset: Any) -> None:
-    """Raise FileFormatError if a collection that a dataset's strings lie in is damaged.
+    """Raise FileFormatError if a collection with strings of a dataset is damaged.
 
-    Looks at strings of any length that are stored contiguously, as scalars are; of others HDF5 must take care.
+    Only contiguously stored strings of variable length are checked, as scalars are; others are left to HDF5.
     """
     text, listed = h5py.check_string_dtype(dataset.dtype), h5py.check_vlen_dtype(dataset.dtype)
     if listed is None and (text is None or text.length is not None):
@@ -41,7 +41,7 @@ def check_heaps(file: HDF5File, name: str, dataset: Any) -> None:
 
 
 def _is_sound(handle: int, address: int) -> bool:
-    """Whether the objects of the collection at an address fill it and no more."""
+    """Whether the objects of the collection at an address fill it exactly."""
     end = os.fstat(handle).st_size
     if address + _COLLECTION.size > end:
         return False

@@ -1,4 +1,4 @@
-"""Measurements: frame after frame of spectra or of voltages, of any length."""
+"""Measurements of any length: frames of spectra or voltages."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _DATA = "/measurement/data"
 class MeasurementFile(SignalFile):
     """A measurement: every period of every foreground frame is one frame to reconstruct.
 
-    With J periods per frame, the frames are counted through: period j of the f-th foreground frame, in the
-    order of acquisition, is number `f * J + j`. Where J walks through patches, `periods` picks those of one
+    With J periods per frame, the frames are numbered continuously: period j of the f-th foreground frame, in the order
+    of acquisition, is number `f * J + j`. If the periods belong to several patches, `periods` selects those of one
     patch: the central one of OpenMPI's measurements/*/2.mdf is `slice(9000, 10000)`.
 
     Parameters
@@ -42,11 +42,11 @@ class MeasurementFile(SignalFile):
     Raises
     ------
     FileFormatError
-        The file is damaged, is no measurement, or its parts do not fit each other.
+        If the file is damaged, is not a measurement, or its parts do not fit each other.
     """
 
     def _check_kind(self) -> None:
-        # A group that says what will be measured, or how, is no matrix yet.
+        # A group with parameters of a planned calibration does not make the file a system matrix.
         of_matrix = {"size", "positions", "offsetFields"}.intersection(self.datasets.members("/calibration"))
         if of_matrix:
             name = f"/calibration/{min(of_matrix)}"
@@ -89,15 +89,16 @@ class MeasurementFile(SignalFile):
         Parameters
         ----------
         start, stop : int
-            The range to read of all frames that `periods` leaves.
+            Range of frames to read, counted after the selection by `periods`.
         periods : slice
-            0-based periods to take of each stored frame, with a positive step.
+            0-based periods to use of each stored frame, with a positive step.
         average : int or "all"
-            Consecutive frames averaged into one. A last group with fewer is dropped: its noise would differ.
+            Number of consecutive frames averaged into one. A smaller last group is dropped, because its noise would
+            differ.
         chunk : int
-            Frames, after averaging, in each array but the last.
+            Number of frames, after averaging, in each array except the last.
         inspect : callable, optional
-            Shown the samples as they are stored, (frames, C, V), in order and before they are yielded; not called for
+            Called with the samples as stored, (frames, C, V), in order and before they are yielded; not called for
             spectra.
 
         Yields
@@ -107,7 +108,7 @@ class MeasurementFile(SignalFile):
         Raises
         ------
         InputError
-            The selection is empty, shorter than `average`, or reaches beyond the last frame.
+            If the selection is empty, shorter than `average`, or reaches beyond the last frame.
         """
         wanted = self._periods(periods)
         count = self._foreground.size * len(wanted)
@@ -137,7 +138,7 @@ class MeasurementFile(SignalFile):
         Parameters
         ----------
         periods : slice
-            As in `frames`; take the same, for each patch has a background of its own.
+            As in `frames`; use the same, because each patch has its own background.
 
         Returns
         -------
@@ -167,7 +168,7 @@ class MeasurementFile(SignalFile):
         items: range,
         inspect: Callable[[NDArray[Any]], None] | None = None,
     ) -> Iterator[ComplexArray]:
-        """Yield the frames `items`, counted over `stored` x `periods`, in the pieces that suit the disk."""
+        """Yield the frames `items`, counted over `stored` x `periods`, in blocks suited to the disk."""
         limit, position = self._frames_per_block(), items.start
         while position < items.stop:
             frame, first = divmod(position, len(periods))
@@ -184,7 +185,7 @@ class MeasurementFile(SignalFile):
             position += count * len(part)
 
     def _checked(self, block: ComplexArray, kind: str, first: int) -> ComplexArray:
-        """Say where frames are empty, and turn what would overflow later into NaN; block[0] has the number `first`."""
+        """Warn of empty frames, and replace numbers that would overflow by NaN; block[0] has the number `first`."""
         empty = np.flatnonzero(~block.any(axis=(1, 2)))
         if empty.size:
             self.datasets.warn(_DATA, f"is exactly zero in {kind} {first + empty[0]}, maybe in others")
@@ -202,7 +203,7 @@ class MeasurementFile(SignalFile):
 
 
 def _colon(part: slice) -> str:
-    """A slice as people write it."""
+    """A slice in colon notation."""
     start, stop = part.start or 0, "" if part.stop is None else part.stop
     return f"{start}:{stop}" + ("" if part.step in (None, 1) else f":{part.step}")
 
@@ -219,9 +220,9 @@ def _averaged(blocks: Iterator[ComplexArray], group: int, chunk: int) -> Iterato
         start = 0
         while start < len(block):
             part = block[start : start + group - count]
-            # Sums of thousands of frames outgrow the 24 bits of single precision.
+            # Sums of thousands of frames need more than the 24 bits of single precision.
             whole = np.isfinite(part).all(axis=(1, 2)) if group > 1 else np.ones(len(part), bool)
-            for frame in part[whole]:  # one by one, so that the sum does not depend on where the blocks end
+            for frame in part[whole]:  # one by one, so that the sum does not depend on the block boundaries
                 total = total + frame.astype(np.complex128)
             start, count, used = start + len(part), count + len(part), used + int(whole.sum())
             if count == group:
@@ -267,7 +268,7 @@ def write_measurement(
     Raises
     ------
     InputError
-        There are no frames, their shapes or types do not fit, or the file cannot be created there.
+        If there are no frames, their shapes or types do not fit, or the file cannot be created there.
     """
     with atomic_path(path) as temporary, OutputFile(temporary) as h5:
         data = GrowingDataset(h5, "/measurement/data")

@@ -1,4 +1,4 @@
-"""Bandwidth, samples, cycle and dividers all say how long a period is; here they are compared."""
+"""Compare bandwidth, samples, cycle and dividers, which all determine the length of a period."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TOLERANCE = 1e-3  # relative: cycles are stated to a few digits
 
 
 def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
-    """Check that a period sampled is one cycle of the drive field, or several.
+    """Check that a sampled period is one or several cycles of the drive field.
 
     Raises
     ------
     FileFormatError
-        Naming what contradicts what, and the unit if it is only that.
+        For a contradiction; the message names both values, or a unit that is probably wrong.
     """
     cycle, base = acquisition.cycle, acquisition.base_frequency
     if not 0 < cycle < math.inf:
@@ -35,7 +35,7 @@ def check_sampling(datasets: Datasets, acquisition: Acquisition) -> None:
     most = min(_MOST_CYCLES, acquisition.num_samples / 2)
     if _is_multiple(sampled, cycle, most):
         return
-    # Some software counts channels without any drive into the cycle.
+    # Some software includes channels without a drive field in the cycle.
     everything = acquisition.divider[acquisition.divider > 0].tolist()
     if _is_multiple(sampled, common, most) and abs(math.lcm(*everything) / base - cycle) < _TOLERANCE * cycle:
         datasets.warn(_CYCLE, f"of {1e6 * cycle:.6g} us counts channels without drive; {1e6 * common:.6g} us is right")

@@ -1,4 +1,4 @@
-"""Reading reconstructions: images on a grid, and what is known of each, a part of them at a time."""
+"""Read reconstructions part by part: images on a grid, and values for each image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mpi_fast.mdf.hdf5 import Stored
 
 _GROUP = "/reconstruction"
 
-# What mpi-fast keeps of each image, beside it: datasets of /reconstruction whose first axis is Q.
+# Values that mpi-fast stores for each image: datasets of /reconstruction whose first axis is Q.
 PER_FRAME = {
     "_frame": "number of the frame, or of the first that was averaged, from 0 over the selected periods",
     "_time": "when it began, in s after the first frame did; background frames between are not counted",
@@ -32,7 +32,7 @@ PER_FRAME = {
 
 
 class StoredImages:
-    """Images in an open file, (Q, *grid) float32, read when they are asked for: ``images[10:20]``."""
+    """Images in an open file, (Q, *grid) float32, read on access: ``images[10:20]``."""
 
     def __init__(self, stored: Stored, grid: Grid) -> None:
         self._stored, self._grid = stored, grid
@@ -46,13 +46,13 @@ class StoredImages:
         return self.shape[0]
 
     def __getitem__(self, part: slice) -> NDArray[np.float32]:
-        # All of them in one piece only if the file is large enough to hold as many as it says.
+        # All of them are read at once only if the file is large enough for the number that it states.
         values = self._stored.read(() if part == slice(None) else (part, slice(None), slice(None)))
         return np.asarray(values[:, self._grid.voxels, 0], np.float32).reshape(-1, *self._grid.shape)
 
 
 class ReconstructionFile(MDFFile):
-    """An open reconstruction, of whatever program.
+    """An open reconstruction, written by any program.
 
     Parameters
     ----------
@@ -63,14 +63,14 @@ class ReconstructionFile(MDFFile):
     grid : Grid
         The plane or volume of the images.
     image : StoredImages
-        Q images.
+        The Q images.
     std : StoredImages, or None
-        Their uncertainty, which mpi-fast adds.
+        Uncertainty of the images, an addition of mpi-fast.
 
     Raises
     ------
     FileFormatError
-        The file is damaged or no reconstruction, or its images are not Q x P x 1 with P voxels of /reconstruction/size.
+        If the file is damaged or not a reconstruction, or if its images are not Q x P x 1 for P voxels.
     """
 
     def _check(self) -> None:
@@ -96,28 +96,28 @@ class ReconstructionFile(MDFFile):
         return StoredImages(stored, self.grid)
 
     def found(self, name: str) -> NDArray[Any]:
-        """What is kept of each image under one of the names of `PER_FRAME`: (Q,) or (Q, 3)."""
+        """Values for each image under one of the names of `PER_FRAME`: (Q,) or (Q, 3)."""
         return np.asarray(self._stored(name).read())
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of `PER_FRAME` that the file has."""
+        """Names of `PER_FRAME` that exist in the file."""
         return tuple(name for name in PER_FRAME if self.datasets.has(f"{_GROUP}/{name}"))
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What made the images, as far as the file says it."""
+        """How the images were made, if the file states it."""
         if not self.datasets.has(f"{_GROUP}/_provenance"):
             return {}
         try:
-            told = json.loads(self.datasets.text(f"{_GROUP}/_provenance"))
+            provenance_json = json.loads(self.datasets.text(f"{_GROUP}/_provenance"))
         except ValueError as error:
             self.datasets.fail(f"{_GROUP}/_provenance", f"is not JSON: {error}")
-        return told if isinstance(told, dict) else {"provenance": told}
+        return provenance_json if isinstance(provenance_json, dict) else {"provenance": provenance_json}
 
     @property
     def acquisition(self) -> Acquisition:
-        """How the signals were acquired; FileFormatError where the file does not say it."""
+        """Acquisition parameters of the signals; raises FileFormatError if the file does not state them."""
         receiver = "/acquisition/receiver"
         periods = self.datasets.count("/acquisition/numPeriodsPerFrame", "/acquisition/numPeriods", default=1)
         channels = self.datasets.count(f"{receiver}/numChannels")
@@ -132,13 +132,13 @@ class ReconstructionFile(MDFFile):
 
 
 def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[Any]:
-    """Read the images of a reconstruction, or what was found of each.
+    """Read the images of a reconstruction, or values for each image.
 
     Parameters
     ----------
     path : str or Path
     name : str
-        The dataset in /reconstruction: "data", "_std" for the uncertainty maps mpi-fast adds, or one of `PER_FRAME`.
+        Dataset in /reconstruction: "data", "_std" for the uncertainty that mpi-fast adds, or one of `PER_FRAME`.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def read_reconstruction(path: str | Path, name: str = "data") -> NDArray[Any]:
     Raises
     ------
     FileFormatError
-        No such dataset, or as `ReconstructionFile`.
+        If there is no such dataset, and as `ReconstructionFile`.
 
     Examples
     --------

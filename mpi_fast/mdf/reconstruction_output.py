@@ -1,4 +1,4 @@
-"""Writing reconstructions: images on a grid, with uncertainty maps and provenance beside them."""
+"""Write reconstructions: images on a grid, with uncertainty maps and provenance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mpi_fast.mdf.write import GrowingDataset, Metadata, put, put_common, put_gr
 
 
 class ReconstructionWriter:
-    """Write images as they are made; the file appears when the block ends, and only if it ends well.
+    """Write images while they are made; the file appears when the block ends without an error.
 
     Parameters
     ----------
@@ -30,16 +30,16 @@ class ReconstructionWriter:
     grid : Grid
         The plane or volume of the images.
     acquisition : Acquisition
-        Of the measurement: its facts, start and description are kept.
+        Acquisition parameters of the measurement, which are copied with its start time and description.
     provenance : mapping, optional
-        What made the images; kept as JSON text in the custom field /reconstruction/_provenance.
+        How the images were made; stored as JSON text in the custom field /reconstruction/_provenance.
     metadata : Metadata, optional
-        By default what the acquisition's description says of study, experiment, tracer and scanner.
+        Study, experiment, tracer and scanner; by default taken from the description of the acquisition.
 
     Raises
     ------
     InputError
-        The file cannot be created there, or the provenance is not JSON.
+        If the file cannot be created there, or the provenance is not JSON.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ReconstructionWriter:
             self._images = GrowingDataset(self._h5, "/reconstruction/data")
             self._std = GrowingDataset(self._h5, "/reconstruction/_std")
             self._found = {name: GrowingDataset(self._h5, f"/reconstruction/{name}") for name in PER_FRAME}
-            # An empty stream makes a valid file of no images.
+            # An empty stream makes a valid file without images.
             self._images.append(np.empty((0, self._grid.voxels.size, 1), np.float32))
             self._stack = stack.pop_all()
         return self
@@ -75,18 +75,18 @@ class ReconstructionWriter:
         std: NDArray[Any] | None = None,
         found: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
-        """Add images, and with all of them or none their standard deviations and what was found of them.
+        """Add images, optionally with standard deviations and values for each; either for all images or for none.
 
         Parameters
         ----------
         images, std : real arrays (n, *grid.shape)
         found : mapping of str to arrays (n, ...), optional
-            Under the names of `PER_FRAME`.
+            Values for each image, under the names of `PER_FRAME`.
 
         Raises
         ------
         InputError
-            The shape is not that of the grid, or something is there for some images only.
+            If the shape is not that of the grid, or if values exist only for some images.
         """
         found = found or {}
         for name, kept in found.items():

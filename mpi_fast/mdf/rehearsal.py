@@ -1,4 +1,4 @@
-"""Files that nobody vouches for: a child process reads them first, and may crash, hang or eat memory instead of us."""
+"""Read untrusted files first in a child process, which may crash, hang or run out of memory without harm."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import h5py
 from mpi_fast.errors import FileFormatError, MPIFastError
 from mpi_fast.mdf.access import Access, access
 
-_MEMORY = 2 << 30  # bytes that the child may use, beside a chunk of HDF5's
+_MEMORY = 2 << 30  # memory limit of the child in bytes, in addition to a chunk of HDF5
 _BLOCK = 8 << 20  # bytes read at once
-_SPEED = 20e6  # bytes a second that any disk delivers
+_SPEED = 20e6  # bytes per second that any disk can deliver
 
 
 def rehearse(path: Path, allowed: Access) -> None:
-    """Let a child process read all of a file; once for each state of the file.
+    """Read all of a file in a child process, once for each state of the file.
 
     Raises
     ------
     FileFormatError
-        The child process crashed, took too long or too much memory. What is merely wrong with the file is not said:
-        reading it will.
+        If the child process crashed, took too long or needed too much memory. Other faults of the file are not reported
+        here, but by its reader.
     """
     state = path.stat()
     seconds = allowed.seconds + state.st_size / _SPEED
@@ -40,7 +40,7 @@ def rehearse(path: Path, allowed: Access) -> None:
 
 @lru_cache(maxsize=64)
 def _rehearsed(path: str, size: int, modified: int, external: bool, seconds: float) -> str:
-    """Return what became of the child process, or nothing if all went well."""
+    """Return how the child process failed, or an empty text if it succeeded."""
     command = [sys.executable, "-m", "mpi_fast.mdf.rehearsal", path, str(int(external))]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
@@ -56,14 +56,14 @@ def _rehearsed(path: str, size: int, modified: int, external: bool, seconds: flo
 
 
 def read_everything(path: str) -> None:
-    """Read every dataset of a file, as its readers would; what they would refuse is passed over."""
+    """Read every dataset of a file, as its readers would; datasets that they would refuse are skipped."""
     from mpi_fast.mdf.hdf5 import HDF5File
 
     file = HDF5File(path)
     for name in _datasets(file._h5):
         try:
             stored = file.find(name)
-            if stored is not None and stored.hole is None:  # zeros that nobody wrote are no danger
+            if stored is not None and stored.hole is None:  # values that were never written are harmless zeros
                 for block in _blocks(stored.shape, stored.dtype.itemsize):
                     stored.read(block)
         except MPIFastError:
@@ -90,12 +90,12 @@ def _datasets(root: h5py.Group) -> Iterator[str]:
                     waiting.append(f"{prefix}/{step}")
                 else:
                     yield f"{prefix}/{step}"
-        except Exception:  # the reader will say so
+        except Exception:  # the reader will report it
             continue
 
 
 def _blocks(shape: tuple[int, ...], item: int) -> Iterator[tuple[slice, ...]]:
-    """Cut an array into blocks of bounded size, the last axes whole as far as they fit."""
+    """Cut an array into blocks of bounded size, with complete last axes as far as they fit."""
     steps, room = list(shape), max(1, _BLOCK // max(item, 1))
     for axis in range(len(shape)):
         inner = math.prod(steps[axis + 1 :])
@@ -106,13 +106,13 @@ def _blocks(shape: tuple[int, ...], item: int) -> Iterator[tuple[slice, ...]]:
 
 def _main() -> None:
     try:
-        import resource  # not on Windows, where the time alone is limited
+        import resource  # not available on Windows, where only the time is limited
 
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     except ImportError:
         pass
-    # What is merely wrong with the file, the reader will say better.
+    # Other faults of the file are reported by its reader.
     with access(external=sys.argv[2] == "1", untrusted=False), suppress(MPIFastError):
         read_everything(sys.argv[1])
 

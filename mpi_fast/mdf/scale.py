@@ -1,8 +1,8 @@
-"""From stored numbers to physical ones: which of them /acquisition/receiver/dataConversionFactor belongs to.
+"""Convert stored numbers to physical ones, and decide whether dataConversionFactor applies to them.
 
-MDF maps raw values r of channel c to `a_c r + b_c` in the receiver's unit. Raw are the samples of a measurement, and
-their spectra too, where the offset is the constant component alone. A system matrix, though, is stored processed:
-its spectra are physical already, and a factor beside them was copied from the raw data, as MPIFiles does.
+MDF maps raw values r of channel c to `a_c r + b_c` in the receiver's unit. The samples of a measurement are raw, and so
+are their spectra, for which the offset affects only the constant component. A system matrix, however, is stored after
+processing. Its spectra are already physical, and a factor in the file was copied from the raw data, as MPIFiles does.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _NAME = "/acquisition/receiver/dataConversionFactor"
 
 @dataclass(frozen=True)
 class Scale:
-    """What turns stored numbers into physical ones.
+    """Conversion of stored numbers to physical ones.
 
     Attributes
     ----------
     factor : float64 array (C, 2), or None
-        Scale and offset of each channel; None if the numbers are physical already.
+        Scale and offset of each channel; None if the numbers are already physical.
     reason : str
-        What was done, and why; for people.
+        The conversion and its reason, as a text for users.
     """
 
     factor: FloatArray | None
@@ -43,22 +43,22 @@ def read_scale(
     background_corrected: bool,
     transfer_function_corrected: bool,
 ) -> Scale:
-    """Decide what to do with the factor.
+    """Decide whether the factor applies.
 
     Parameters
     ----------
     datasets : Datasets
     channels : int
     fourier, raw_integers : bool
-        The data are spectra; are whole numbers, as an analogue-digital converter delivers them.
+        Whether the data are spectra, and whether they are whole numbers, as from an analogue-digital converter.
     processed : bool, or None
-        Spectra are those of a system matrix, stored row by row; None if nobody can tell.
+        Whether spectra are those of a system matrix, stored row by row; None if unknown.
     background_corrected, transfer_function_corrected : bool
 
     Raises
     ------
     FileFormatError
-        The factor is no C x 2 finite numbers, or nobody can tell whether it was applied already.
+        If the factor is not C x 2 finite numbers, or if it is unclear whether it was already applied.
     """
     if datasets.find(_NAME) is None:
         return Scale(None, "as stored: no conversion factor is stated")

@@ -1,4 +1,4 @@
-"""What system matrices and measurements share: acquisition, frames, layout and spectra."""
+"""Common parts of system matrices and measurements: acquisition, frames, layout and spectra."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mpi_fast.mdf.scale import read_scale
 
 # Bytes of one read from disk, after conversion: large enough to stream, small beside any result.
 _BLOCK_BYTES = 8 << 20
-_MOST_SAMPLES = 1 << 24  # per period; 53 856 is what 3D scanners have
+_MOST_SAMPLES = 1 << 24  # per period; 3D scanners have 53 856
 
-# Nothing that a receiver delivers is larger, in whatever unit; squares of it still fit into single precision.
+# Larger than any received signal in any unit; its square still fits into single precision.
 LARGEST = 1e15
 
 _DATA, _RECEIVER = "/measurement/data", "/acquisition/receiver"
@@ -35,10 +35,10 @@ class SignalFile(MDFFile, ABC):
     ----------
     acquisition : Acquisition
     frequency_index : int64 array (K',)
-        0-based index into `acquisition.frequencies` of each frequency in the file; ascending, however it is stored.
+        0-based index into `acquisition.frequencies` of each frequency in the file; ascending for any order of storage.
     background_corrected, transfer_function_corrected : bool
     scale : Scale
-        How stored numbers become physical ones.
+        Conversion of stored numbers to physical ones.
     """
 
     acquisition: Acquisition
@@ -66,14 +66,14 @@ class SignalFile(MDFFile, ABC):
 
     @abstractmethod
     def _check_kind(self) -> None:
-        """Refuse a file of the other kind before any detail of it is read."""
+        """Refuse a file of the other kind before details of it are read."""
 
     @abstractmethod
     def _called(self, stored: int) -> str:
-        """Say what people call a stored frame."""
+        """Return a name of a stored frame for messages."""
 
     def _find_layout(self) -> None:
-        """Find out which axis of /measurement/data is which, and check that all sizes fit."""
+        """Find the meaning of each axis of /measurement/data, and check that all sizes fit."""
         channels = self.datasets.count(f"{_RECEIVER}/numChannels")
         samples = self.datasets.count(f"{_RECEIVER}/numSamplingPoints")
         if samples > _MOST_SAMPLES:
@@ -83,7 +83,7 @@ class SignalFile(MDFFile, ABC):
         stored = self._stored_frequencies(samples // 2 + 1)
         points = stored.size if self._fourier else samples
         self._fast, periods, self._num_frames = self._axes(channels, points)
-        # The point k in ascending order is stored as number _order[k].
+        # Frequency k in ascending order is stored at position _order[k].
         self._order: IntArray = np.argsort(stored)
         self._sorted, self._at_zero = bool((np.diff(stored) > 0).all()), stored == 0
         self.frequency_index = stored[self._order]
@@ -100,7 +100,7 @@ class SignalFile(MDFFile, ABC):
         self.acquisition = read_acquisition(self.datasets, periods, channels, samples, stored)
 
     def _is_processed(self) -> bool | None:
-        """Whether spectra are no raw data any more, whatever conversion factor is stated; None if nobody can tell."""
+        """Whether spectra are processed rather than raw, independent of a conversion factor; None if unknown."""
         return False
 
     def _stored_frequencies(self, limit: int) -> IntArray:
@@ -119,7 +119,7 @@ class SignalFile(MDFFile, ABC):
             self._fail_data(f"has shape {self._data.shape}; four axes were expected")
         inner = (channels, points)
         flag = self.datasets.first("/measurement/isFastFrameAxis", "/measurement/isTransposed")
-        # Early files lack the flag; only then may the shape decide.
+        # Early files lack the flag; only then the shape decides.
         fast = shape[2:] != inner and shape[1:3] == inner if flag is None else self.datasets.flag(flag.name)
         found, layout = (shape[1:3], "J x C x {0} x N") if fast else (shape[2:], "N x J x C x {0}")
         periods, frames = (shape[0], shape[3]) if fast else (shape[1], shape[0])
@@ -163,7 +163,7 @@ class SignalFile(MDFFile, ABC):
         acquired = self.datasets.indices("/measurement/isFramePermutation", name, count)
         if acquired is not None and acquired.size != count:
             self.datasets.fail(name, f"has {acquired.size} entries; one for each of the {count} frames was expected")
-        # The stored frame i was acquired as number _acquired[i].
+        # The stored frame i was acquired as frame number _acquired[i].
         self._permuted = acquired is not None
         self._acquired = np.arange(count) if acquired is None else acquired
         self._foreground, self._background = np.flatnonzero(background == 0), np.flatnonzero(background)
@@ -190,10 +190,10 @@ class SignalFile(MDFFile, ABC):
     ) -> ComplexArray:
         """Read one block from disk: complex array (frames, periods, channels, frequencies), as stored.
 
-        `inspect` is shown samples as they are stored, (frames * periods, channels, samples).
+        `inspect` is called with samples as stored, (frames * periods, channels, samples).
         """
         leading = (0,) * (len(self._data.shape) - 4)
-        # A transform needs all samples, so time-domain data are cut to `points` only after it.
+        # The transform needs all samples, so time-domain data are cut to `points` only afterwards.
         stored = points if self._fourier else slice(None)
         if self._fast:
             raw = np.moveaxis(self._data.read((*leading, periods, channels, stored, frames)), -1, 0)
@@ -213,7 +213,7 @@ class SignalFile(MDFFile, ABC):
             if factor is not None:
                 volts = factor[0] * volts + factor[1]
             spectra = np.fft.rfft(volts, axis=-1)[..., points]
-        with np.errstate(over="ignore"):  # what is too large is found by its reader
+        with np.errstate(over="ignore"):  # numbers that are too large are found by the caller
             return spectra.astype(self._dtype, copy=False)
 
     def _frames_per_block(self) -> int:
@@ -227,7 +227,7 @@ def items_per_block(size: int) -> int:
 
 
 def find_unusable(spectra: ComplexArray) -> NDArray[np.bool_] | None:
-    """Find numbers that nobody can compute with: NaN, Inf, and beyond `LARGEST`; None if there are none."""
+    """Find unusable numbers: NaN, Inf, and beyond `LARGEST`; None if there are none."""
     extremes = [end for part in (spectra.real, spectra.imag) for end in (part.min(initial=0), part.max(initial=0))]
     if max(map(abs, extremes)) <= LARGEST and not np.isnan(extremes).any():
         return None
@@ -235,6 +235,6 @@ def find_unusable(spectra: ComplexArray) -> NDArray[np.bool_] | None:
 
 
 def run_length(index: IntArray) -> int:
-    """Return how many entries from the first on count up by one."""
+    """Return the length of the first run of entries that increase by one."""
     breaks = np.flatnonzero(np.diff(index) != 1)
     return int(breaks[0]) + 1 if breaks.size else index.size

@@ -1,4 +1,4 @@
-"""MDF v2.1 as a table: what a file must hold, and what a given one lacks."""
+"""MDF v2.1 as a table of required and optional datasets, and a check of files against it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mpi_fast.errors import FileFormatError
 from mpi_fast.mdf.datasets import Datasets
 from mpi_fast.mdf.hdf5 import Stored
 
-# Dataset, type, and axes as symbols that must agree all over the file ("*" fits any;
+# Dataset, type, and axes as symbols with one length in the whole file ("*" fits any length;
 # K counts stored frequencies). After the type, "?": optional; "?flag": optional unless that flag is set.
 _SPECIFICATION = """
 /version str
@@ -109,7 +109,7 @@ _LENGTHS = {
 
 
 def validate(path: str | Path) -> list[str]:
-    """List where a file departs from MDF v2.1: missing datasets, types, and sizes that do not agree.
+    """List deviations of a file from MDF v2.1: missing datasets, wrong types, and sizes that do not agree.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def validate(path: str | Path) -> list[str]:
     Raises
     ------
     FileFormatError
-        The file cannot be opened as HDF5.
+        If the file cannot be opened as HDF5.
     """
     datasets = Datasets(path)
     try:
@@ -140,7 +140,7 @@ def validate(path: str | Path) -> list[str]:
 
 
 def _find(datasets: Datasets, name: str) -> Stored | None:
-    """Return a dataset, or None also where it cannot be read."""
+    """Return a dataset, or None if it is missing or cannot be read."""
     try:
         return datasets.find(name)
     except FileFormatError:
@@ -180,7 +180,7 @@ def _deviations(datasets: Datasets, line: list[str], lengths: dict[str, int]) ->
     found = []
     if not _is_kind(item.dtype, kind):
         found.append(f"{name}: has type {item.dtype}; {kind} was expected")
-    # MDF calls scalars one-dimensional of length 1; HDF5 knows both, and files hold either.
+    # MDF defines scalars as arrays of length 1; HDF5 also has true scalars, and files contain both.
     shape = () if not axes and item.shape == (1,) else item.shape
     fits = len(shape) == len(axes) and all(_fits(n, axis, lengths) for n, axis in zip(shape, axes, strict=True))
     if not fits:
@@ -191,7 +191,7 @@ def _deviations(datasets: Datasets, line: list[str], lengths: dict[str, int]) ->
 
 
 def _fits(length: int, axis: str, lengths: dict[str, int]) -> bool:
-    """Compare with a number or a symbol; a symbol without a length takes this one."""
+    """Compare a length with a number or a symbol; a symbol without a length gets this one."""
     if axis == "*":
         return True
     return length == (int(axis) if axis.isdigit() else lengths.setdefault(axis, length))

@@ -1,7 +1,7 @@
-"""Where the values of a dataset come from, checked before HDF5 is asked for them.
+"""Check the storage of a dataset before HDF5 reads its values.
 
-HDF5 reads what is not there as zeros: chunks that were never written, virtual datasets whose source is gone, external
-raw files cut short. And it crashes on virtual datasets that are their own source.
+HDF5 returns zeros for missing values: chunks that were never written, virtual datasets whose source is missing,
+truncated external raw files. It crashes on virtual datasets that are their own source.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Hole = tuple[tuple[int, ...], str]
 Place = tuple[Path, int]
-# As registered with the HDF Group; a file need not say.
+# Names as registered with the HDF Group, because a file need not contain them.
 _FILTERS = {
     4: "szip",
     307: "bzip2",
@@ -36,11 +36,11 @@ _FILTERS = {
     32015: "zstd",
     32026: "blosc2",
 }
-_LARGEST_CHUNK = 1 << 30  # bytes; HDF5 holds a chunk in memory as a whole
+_LARGEST_CHUNK = 1 << 30  # bytes; HDF5 holds a complete chunk in memory
 
 
 def check_storage(file: HDF5File, name: str, dataset: Any) -> None:
-    """Raise FileFormatError where values cannot be read, or lie where they must not be read from."""
+    """Raise FileFormatError if values cannot be read, or lie in a place that is not permitted."""
     _check_filters(file, name, dataset)
     if dataset.is_virtual:
         _check_sources(file, name, dataset, (), set())
@@ -54,7 +54,7 @@ def check_storage(file: HDF5File, name: str, dataset: Any) -> None:
 
 
 def find_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
-    """Return the index of the first value that was never written, and why; None where there is none."""
+    """Return the index of the first value that was never written, and the reason; None if there is none."""
     if dataset.size == 0 or dataset.external:
         return None
     if dataset.is_virtual:
@@ -65,7 +65,7 @@ def find_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
     expected = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
     if dataset.id.get_num_chunks() >= math.prod(expected):
         return None
-    if math.prod(expected) > 1 << 24:  # more than anybody wrote, and too many to list
+    if math.prod(expected) > 1 << 24:  # more chunks than real files have, and too many to list
         return (0,) * len(dataset.shape), "has chunks that were never written"
     present = np.zeros(expected, bool)
 
@@ -95,7 +95,7 @@ def _check_filters(file: HDF5File, name: str, dataset: Any) -> None:
 def _check_raw_file(file: HDF5File, name: str, part: Sequence[Any]) -> None:
     named, offset, length = str(part[0]), int(part[1]), int(part[2])
     path = file.allowed(name, named)
-    # Told where the file is, HDF5 looks for its raw data there only.
+    # With the folder of the file set, HDF5 looks for raw data only there.
     expected = Path(named) if Path(named).is_absolute() else file.path.resolve().parent / named
     if not expected.exists():
         file.fail(name, f"lies in another file, {expected}, which does not exist")
@@ -105,7 +105,7 @@ def _check_raw_file(file: HDF5File, name: str, part: Sequence[Any]) -> None:
 
 
 def _check_sources(file: HDF5File, name: str, dataset: Any, above: tuple[Place, ...], done: set[Place]) -> None:
-    """Check the sources of a virtual dataset and theirs; `above` brought us here, `done` are checked already."""
+    """Check the sources of a virtual dataset and theirs; `above` led here, `done` are checked."""
     above = (*above, _place(file, dataset))
     for owner, origin in _sources(file, name, dataset):
         place = _place(owner, origin)
@@ -126,12 +126,12 @@ def _check_sources(file: HDF5File, name: str, dataset: Any, above: tuple[Place, 
 
 
 def _place(file: HDF5File, dataset: Any) -> Place:
-    """Return what a dataset is known by, whatever its name: its file and its address there."""
+    """Return the identity of a dataset, independent of its name: its file and its address in it."""
     return file.path.resolve(), int(h5py.h5o.get_info(dataset.id).addr)
 
 
 def _sources(file: HDF5File, name: str, dataset: Any) -> Iterator[tuple[HDF5File, Any]]:
-    """Yield the datasets that a virtual one takes its values from, each with its file."""
+    """Yield the source datasets of a virtual one, each with its file."""
     for source in dataset.virtual_sources():
         named, inside = source.file_name, source.dset_name
         if "%b" in named + inside:
@@ -150,7 +150,7 @@ def _numbered_sources(file: HDF5File, name: str, named: str, inside: str) -> Ite
             return
         with ExitStack() as stack:
             other = file
-            if path != ".":  # not kept open: there may be more than the system lets us open
+            if path != ".":  # not kept open, because there may be more files than the system can open
                 other = stack.enter_context(closing(type(file)(file.allowed(name, path))))
             if number and not other.has(instance):
                 return
@@ -165,7 +165,7 @@ def _source(file: HDF5File, name: str, other: HDF5File, inside: str) -> tuple[HD
 
 
 def _instance(pattern: str, number: int) -> str:
-    """The name that HDF5 makes of a pattern."""
+    """The name that HDF5 makes from a pattern and a number."""
     return re.sub("%[b%]", lambda found: str(number) if found[0] == "%b" else "%", pattern)
 
 
@@ -174,7 +174,7 @@ def _virtual_hole(file: HDF5File, name: str, dataset: Any) -> Hole | None:
     for source in dataset.virtual_sources():
         limits = source.vspace.get_simple_extent_dims(True)
         if "%" in source.file_name + source.dset_name or h5py.h5s.UNLIMITED in limits:
-            return None  # grows with its sources
+            return None  # the dataset grows with its sources
         covered += source.vspace.get_select_npoints()
         other = file if source.file_name == "." else file.linked(name, source.file_name)
         stored = other.find(source.dset_name)

@@ -45,14 +45,14 @@ class SystemMatrixFile(SignalFile):
     snr : float64 array (C, K'), or None
         The signal-to-noise ratios stored with the matrix.
     background_index : int64 array (B,)
-        When each background frame was acquired, ascending, 0-based among all frames.
+        Position of each background frame in the order of acquisition, ascending, 0-based among all frames.
 
     Raises
     ------
     FileFormatError
-        The file is damaged, is no system matrix, or its parts do not fit each other.
+        If the file is damaged, is not a system matrix, or its parts do not fit each other.
     MismatchError
-        The matrix is of several periods (patches) per frame.
+        If the matrix has several periods (patches) per frame.
     """
 
     def _check_kind(self) -> None:
@@ -102,7 +102,7 @@ class SystemMatrixFile(SignalFile):
         return snr.reshape(channels, rows)
 
     def _called(self, stored: int) -> str:
-        """Say which voxel a stored frame is of, counted in the order of storage."""
+        """Return the voxel of a stored frame for messages, counted in the order of storage."""
         if stored in self._background:
             return f"background frame {stored}, as stored"
         return f"voxel {int(np.searchsorted(self._foreground, stored))} of {self._foreground.size}, as stored"
@@ -114,7 +114,7 @@ class SystemMatrixFile(SignalFile):
 
     @property
     def delta_sample_size(self) -> Triple | None:
-        """Size of the delta sample along x, y, z in m, where the file says it."""
+        """Size of the delta sample along x, y, z in m, if the file states it."""
         name = "/calibration/deltaSampleSize"
         return None if self.datasets.find(name) is None else self.datasets.triple(name)
 
@@ -125,7 +125,7 @@ class SystemMatrixFile(SignalFile):
 
     @property
     def voxel_order(self) -> str:
-        """How the voxels are ordered, for people."""
+        """The order of the voxels, as a text for users."""
         if self.datasets.find("/calibration/positions") is not None:
             return "as /calibration/positions says"
         mirrored = [axis for axis, width in zip("xyz", self.volume_extent, strict=True) if width < 0]
@@ -145,9 +145,9 @@ class SystemMatrixFile(SignalFile):
         Raises
         ------
         MismatchError
-            The grid has no such plane.
+            If the grid has no such plane.
         FileFormatError
-            A field of view in the plane or volume is zero or not finite, or /calibration/positions contradict the grid.
+            If a field of view is zero or not finite, or if /calibration/positions contradict the grid.
         """
         return read_grid(self.datasets, "/calibration", plane, self._background)
 
@@ -157,19 +157,19 @@ class SystemMatrixFile(SignalFile):
         Parameters
         ----------
         grid : Grid
-            From `grid`; its voxels become the columns.
+            Result of `grid`; its voxels become the columns.
         rows : int64 array, optional
             The rows to read; all by default.
 
         Returns
         -------
         complex64 or complex128 array (rows, voxels)
-            As precise as the file. Not background-corrected beyond what `background_corrected` says.
+            In the precision of the file. Background-corrected only if `background_corrected`.
 
         Raises
         ------
         FileFormatError
-            There is NaN or Inf in these rows, or what is too large to compute with; every voxel is zero.
+            If these rows contain NaN, Inf or numbers too large to compute with, or if every voxel is zero.
         """
         matrix = self.rows(grid, rows)
         empty = np.flatnonzero(~matrix.any(axis=0)) if matrix.size else np.empty(0)
@@ -181,11 +181,11 @@ class SystemMatrixFile(SignalFile):
         return matrix
 
     def rows(self, grid: Grid, rows: IntArray | None = None) -> ComplexArray:
-        """Read as `foreground` does, but some of the rows in use may well be zero: what they say together counts."""
+        """Read as `foreground` does, without its check for zero voxels, because single rows may be zero."""
         return self._read(self._frames_of(grid), rows)
 
     def foreground_index(self, grid: Grid) -> IntArray:
-        """Return when each voxel was acquired: int64 array (voxels,), 0-based among all frames."""
+        """Return the position of each voxel in the order of acquisition: int64 (voxels,), 0-based among all frames."""
         return self._acquired[self._frames_of(grid)]
 
     def _frames_of(self, grid: Grid) -> IntArray:
@@ -225,19 +225,19 @@ class SystemMatrixFile(SignalFile):
         )
 
     def _read_rows(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
-        """Fill `out` where all frames of one row, as stored, lie side by side: by channels, a few rows at once."""
+        """Fill `out` if all frames of a row are stored side by side: by channels, a few rows at once."""
         channel, point = np.divmod(rows, self.frequency_index.size)
         first, last = int(frames.min()), int(frames.max()) + 1
         step = items_per_block(last - first)
         for c, block in sorted({(int(c), int(b)) for c, b in zip(channel, point // step, strict=True)}):
             hit = np.flatnonzero((channel == c) & (point // step == block))
-            # Only as far as the wanted rows reach: a few selected rows cost a few rows of reading.
+            # Reads only the range of the wanted rows, so that a few selected rows are read quickly.
             low, high = int(point[hit].min()), int(point[hit].max()) + 1
             spectra = self._spectra(slice(first, last), slice(0, 1), slice(c, c + 1), slice(low, high))
             out[hit] = spectra[frames - first, 0, 0][:, point[hit] - low].T
 
     def _read_frames(self, frames: IntArray, rows: IntArray, out: ComplexArray) -> None:
-        """Fill `out`, with rows as stored, where each frame lies in one piece: a few consecutive frames at once."""
+        """Fill `out`, with rows as stored, if each frame is stored in one piece: a few frames at once."""
         ascending = np.argsort(frames)
         frames = frames[ascending]
         limit, start = self._frames_per_block(), 0
@@ -278,10 +278,10 @@ def write_system_matrix(
     acquisition : Acquisition
         With one period per frame.
     background : complex array (C, K', B), optional
-        Spectra without the sample; stored behind the foreground.
+        Spectra without the sample; stored after the foreground.
     background_index : int64 array (B,), optional
-        When each was acquired, 0-based among all frames; the voxels take the other places in their order. By
-        default the background came last.
+        Position of each background frame in the order of acquisition, 0-based among all frames; the voxels have the
+        other positions in their order. By default the background came last.
     frequency_index : int64 array (K',), optional
         The 0-based frequencies given; all K by default.
     snr : float64 array (C, K'), optional
@@ -295,7 +295,7 @@ def write_system_matrix(
     Raises
     ------
     InputError
-        The shapes do not fit each other, or the file cannot be created there.
+        If the shapes do not fit each other, or the file cannot be created there.
     """
     if foreground.dtype.kind != "c":
         raise InputError(f"foreground: complex spectra were expected, not {foreground.dtype}")
@@ -326,7 +326,7 @@ def write_system_matrix(
 
 
 def _permutation(background_index: IntArray | None, count: int, total: int) -> IntArray | None:
-    """Return when each stored frame, foreground first, was acquired; None if as stored."""
+    """Return the order of acquisition of the stored frames, foreground first; None if it is the order of storage."""
     if background_index is None:
         return None
     index = np.asarray(background_index)

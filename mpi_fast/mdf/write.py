@@ -1,4 +1,4 @@
-"""What all kinds of MDF files contain, and the checks that all writers make."""
+"""Common content of all kinds of MDF files, and checks that all writers share."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mpi_fast.mdf.specification import TYPES
 from mpi_fast.termination import uninterrupted
 
 _CHUNK_BYTES = 1 << 20
-_NUMPY = {"complex": "complex128"}  # types of the specification that NumPy calls otherwise
+_NUMPY = {"complex": "complex128"}  # types of the specification with another name in NumPy
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """Who measured what with what: the texts MDF makes mandatory.
+    """Study, experiment, tracer and scanner: the texts that MDF requires.
 
     `concentration` is in mol of `solute` per litre, `volume` in litres.
     """
@@ -48,7 +48,7 @@ class Metadata:
 
 
 class GrowingDataset:
-    """A dataset of an `OutputFile` that grows along its first axis; shape and type come with the first block."""
+    """A dataset of an `OutputFile` that grows along its first axis; the first block determines shape and type."""
 
     def __init__(self, h5: OutputFile, name: str) -> None:
         self._h5, self._name = h5, name
@@ -61,10 +61,10 @@ class GrowingDataset:
 
     @uninterrupted
     def append(self, block: NDArray[Any]) -> None:
-        """Write `block` behind what there is; InputError if its type is another, OSError where the disk is full."""
+        """Append `block`; raises InputError for another type, and OSError if the disk is full."""
         if self._data is None:
             item = block.dtype.itemsize * int(np.prod(block.shape[1:]))
-            # Chunks of whole frames read fastest; HDF5 refuses huge ones, so those are left to h5py.
+            # Chunks of whole frames are read fastest. HDF5 refuses huge chunks, so h5py chooses their size.
             chunks = (max(1, _CHUNK_BYTES // item), *block.shape[1:]) if item <= _CHUNK_BYTES else True
             shape, limit = (0, *block.shape[1:]), (None, *block.shape[1:])
             self._data = self._h5.create_dataset(self._name, shape, block.dtype, maxshape=limit, chunks=chunks)
@@ -77,7 +77,7 @@ class GrowingDataset:
 
 
 def put(h5: Any, name: str, value: ArrayLike | None) -> None:
-    """Write one dataset with the type the specification gives it, or none; custom fields are texts."""
+    """Write one dataset with the type of the specification, or nothing for None; custom fields are texts."""
     if value is None:
         return
     kind = TYPES.get(name, "str")
@@ -88,7 +88,7 @@ def put(h5: Any, name: str, value: ArrayLike | None) -> None:
 
 
 def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata | None, num_frames: int) -> None:
-    """Write every group that all kinds of MDF files share; without metadata, what the acquisition's file said."""
+    """Write every group that all kinds of MDF files share; metadata default to the acquisition's description."""
     a, m, now = acquisition, metadata or Metadata(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     drive_channels, tones = a.divider.shape
     periods = (a.periods_per_frame, drive_channels, tones)
@@ -146,7 +146,7 @@ def put_common(h5: Any, acquisition: Acquisition, metadata: Metadata | None, num
 
 
 def _is_writable(name: str, value: Any) -> bool:
-    """Whether a value is of the type that the specification wants: files may say anything."""
+    """Whether a value has the type of the specification, because files may contain any type."""
     kind = TYPES.get(name)
     if kind == "str":
         return all(isinstance(text, str) for text in np.asarray(value, object).reshape(-1))
@@ -157,7 +157,7 @@ def _is_writable(name: str, value: Any) -> bool:
 
 
 def _for_each(values: FloatArray, periods: int) -> FloatArray:
-    """Repeat what is stated once, (1, Y, ...), for each period: (J, Y, ...)."""
+    """Repeat values that are stated once, (1, Y, ...), for each period: (J, Y, ...)."""
     return np.broadcast_to(values, (periods, *values.shape[1:])) if len(values) == 1 else values
 
 
@@ -170,7 +170,7 @@ def put_flags(
     fast: bool = False,
     permutation: IntArray | None = None,
 ) -> None:
-    """Write what says how the frames in /measurement/data are stored."""
+    """Write the flags that describe the storage of frames in /measurement/data."""
     flags = {
         "isBackgroundCorrected": background_corrected,
         "isBackgroundFrame": is_background,

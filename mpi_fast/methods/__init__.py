@@ -1,11 +1,11 @@
-"""Methods to compare with: each is called like a `Reconstructor`, signals in, images out.
+"""Methods to compare with. Each is called like a `Reconstructor`: it turns signals into images.
 
     method = create("tv", calibration, strength=0.3)
     method(signals).image          # (frames, *grid)
 
-`REGISTRY` names them: how to build one for a calibration, and which parameters `tuning.tune` may choose. A new method,
-classical or learned, is a class with the call of `base.Method` (most easily a `base.ReducedMethod`) and a line here, or
-in the ``pyproject.toml`` of another package (`plugins`).
+`REGISTRY` lists them by name, with the way to build one for a calibration and the parameters that `tuning.tune` may
+choose. To add a method, classical or learned, write a class with the call of `base.Method` (most easily a subclass of
+`base.ReducedMethod`) and a line here, or in the ``pyproject.toml`` of another package (`plugins`).
 """
 
 from typing import Any
@@ -34,8 +34,8 @@ def _samples(title: str, samples: int, **fixed: Any) -> Entry:
     return Entry(title, SampleMean, fixed={"samples": samples, **fixed}, network=True, ours=True)
 
 
-_SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more than anybody makes
-_EVALUATIONS = Axis((4, 10), low=1, high=25, whole=True)  # 25 are the most that its authors make
+_SWEEPS = Axis((4, 32), low=1, high=100, whole=True)  # more sweeps than usual in practice
+_EVALUATIONS = Axis((4, 10), low=1, high=25, whole=True)  # 25 is the maximum of its authors
 _TOLD_NOISE: Space = {"noise": Axis((0.5, 1.0, 2.0))}
 _SDES = {"ve": "VE", "vp": "VP", "sub-vp": "sub-VP"}
 
@@ -73,12 +73,12 @@ DEFAULT = (*_CLASSICAL, *_LEARNED, "posterior")
 
 
 def get(name: str) -> Entry:
-    """The method of this name: of `REGISTRY`, or of another package.
+    """The method of this name in `REGISTRY` or in another package.
 
     Raises
     ------
     InputError
-        For an unknown name, one of `REGISTRY` that another package has registered, too, and as of `plugins.load`.
+        For an unknown name, for a name in `REGISTRY` that another package also registers, and as `plugins.load`.
     """
     others = registered()
     if name in REGISTRY:
@@ -99,16 +99,16 @@ def check(name: str) -> None:
     Raises
     ------
     InputError
-        As of `get`.
+        As `get`.
     ModelError
-        For a method whose model does not come with the package.
+        For a method whose model is not part of the package.
     """
     if get(name).trained:
         model_file(name)
 
 
 def refusal(name: str, grid: tuple[int, ...]) -> str | None:
-    """Why a method cannot reconstruct images of a grid, or None if it can; errors as of `check`."""
+    """Why a method cannot reconstruct images of a grid, or None if it can; raises as `check`."""
     if get(name).trained and (trained_on := model_grid(name)) != grid:
         return f"the network is for {shown(trained_on)} voxels, not {shown(grid)}"
     return None
@@ -120,6 +120,6 @@ def create(name: str, calibration: Calibration, **parameters: Any) -> Method:
     Raises
     ------
     InputError, ModelError
-        As of `get`, and of the method for parameters out of range and a model that is missing.
+        As `get`, and as the method for parameters out of range and a missing model.
     """
     return get(name)(calibration, **parameters)

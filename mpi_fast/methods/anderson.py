@@ -1,7 +1,7 @@
 """Anderson acceleration of a fixed-point iteration, for a batch of independent states.
 
 Walker and Ni, "Anderson acceleration for fixed-point iterations", SIAM J. Numer. Anal. 2011: the next state is the
-combination of the last ones whose residuals, combined alike, are the smallest.
+combination of the last states for which the same combination of their residuals is smallest.
 """
 
 from collections.abc import Callable
@@ -27,25 +27,25 @@ def fixed_point(
     Parameters
     ----------
     step : callable
-        States (B, D) to states (B, D), each row on its own.
+        Maps states (B, D) to states (B, D), each row independently.
     start : (B, D)
-        First state.
+        Initial states.
     iterations : int
-        Evaluations of ``step`` at most.
+        Largest number of evaluations of ``step``.
     tolerance : float
-        On ``||step(z) - z|| / ||step(z)||``. A state that meets it stands still from then on, so that it does not
-        depend on what else is in the batch.
+        Limit of ``||step(z) - z|| / ||step(z)||``. A converged state no longer changes, so that it does not depend on
+        the rest of the batch.
     memory : int
-        States that are combined; 1 is the plain iteration.
+        Number of combined states; 1 is the plain iteration.
 
     Returns
     -------
     state : (B, D)
         ``step(z)`` of the last evaluation.
     residual : (B,) float64
-        Its relative residual.
+        Relative residual of each state.
     evaluations : int
-        Of ``step``.
+        Number of evaluations of ``step``.
     """
     batch = len(start)
     kept: list[tuple[Array, Array]] = []
@@ -70,7 +70,9 @@ def _combine(kept: list[tuple[Array, Array]]) -> Array:
     images = np.stack([image for _, image in kept], axis=1)
     residuals = np.stack([image - z for z, image in kept], axis=1).astype(np.float64)
     gram = residuals @ residuals.transpose(0, 2, 1)
-    ridge = RIDGE * np.maximum(np.trace(gram, axis1=1, axis2=2), 1e-200)  # without residuals the mean, 1 / ridge finite
+    ridge = RIDGE * np.maximum(
+        np.trace(gram, axis1=1, axis2=2), 1e-200
+    )  # zero residuals give the mean; 1 / ridge is finite
     gram += ridge[:, None, None] * np.eye(len(kept))
     alpha = np.linalg.solve(gram, np.ones((len(gram), len(kept), 1)))
     alpha /= alpha.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""ART: the regularised Kaczmarz iteration with real, non-negative images, the standard of the field.
+"""ART: the regularised Kaczmarz iteration with real, non-negative images, the usual method in MPI.
 
 One row at a time, the image is moved onto the row's equation (Knopp et al., "Weighted iterative reconstruction for
 magnetic particle imaging", Phys. Med. Biol. 2010; as in MPIReco.jl):
@@ -6,14 +6,14 @@ magnetic particle imaging", Phys. Med. Biol. 2010; as in MPIReco.jl):
     alpha = (b_m - <a_m, x> - sqrt(lambda) v_m) / (||a_m||^2 + lambda)
     x += alpha a_m;   v_m += sqrt(lambda) alpha
 
-A real x sees a complex row as two real ones, and after each sweep negative voxels are set to zero.
+For a real x, a complex row is two real rows. After each sweep negative voxels are set to zero.
 
-Rows are not visited one by one, which would make ART slow by neglect, but in blocks, with the same result but for
-rounding. Within a block B the alphas depend on the image before it, x_0, and on each other through the rows' products:
+For speed, rows are processed in blocks instead of one by one; the result is the same except for rounding. Within a
+block B the alphas depend on the image before it, x_0, and on each other through the products of the rows:
 
     alpha_m (||a_m||^2 + lambda) + sum_(j < m) <a_m, a_j> alpha_j = b_m - <a_m, x_0> - sqrt(lambda) v_m
 
-which is a triangular system, tril(A_B A_B^T) + lambda I, inverted once for all sweeps and frames.
+This is a triangular system, tril(A_B A_B^T) + lambda I, which is inverted once for all sweeps and frames.
 """
 
 from typing import Any, Literal, get_args
@@ -37,19 +37,19 @@ class Kaczmarz:
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     strength : float
-        lambda relative to ``||A||_F^2 / N``.
+        lambda, relative to ``||A||_F^2 / N``.
     iterations : int
-        Sweeps over all rows.
+        Number of sweeps over all rows.
     rows : str
-        Which equations: ``measured``, the selected rows as they are; ``whitened``, each divided by its noise standard
-        deviation; or ``reduced``, those of the reduction, ``y = S V^T x``.
+        Equations to use: ``measured``, the selected rows as they are; ``whitened``, each row divided by its noise
+        standard deviation; or ``reduced``, the reduced problem ``y = S V^T x``.
 
     Raises
     ------
     InputError
-        For options out of range, and when called with reduced frames unless ``rows`` is ``reduced``.
+        For options out of range, and for reduced frames unless ``rows`` is ``reduced``.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Kaczmarz:
         self._lambda = strength * float((self._matrix**2).sum()) / calibration.num_voxels
 
     def __call__(self, signals: NDArray[Any] | ReducedFrames) -> Estimate:
-        """Reconstruct signals, as `Calibration.rows` takes them, or already reduced."""
+        """Reconstruct signals, as `Calibration.rows` takes them, or already reduced frames."""
         image = kaczmarz(self._matrix, self._right_hand_side(signals), self._lambda, self.iterations)
         return Estimate(image.reshape(-1, *self.calibration.grid).astype(np.float32))
 

@@ -1,9 +1,9 @@
-"""What every method is: signals of one scanner in, images out, as a `Reconstructor` is called.
+"""The interface of every method: it turns signals of one scanner into images, as a `Reconstructor` does.
 
-Most methods solve the reduced problem ``y = S V^T x + sigma xi``, which says about x all that the signals say (see
-`calibration`), in the units of the network: `ReducedMethod` scales each frame to an image of root-mean-square
-one (`likelihood.signal_scale`) and back, so that every method scales with its signals, as a linear one does, and one
-value of a parameter suits faint and strong frames.
+Most methods solve the reduced problem ``y = S V^T x + sigma xi``, which contains everything that the signals say about
+x (see `calibration`), in the units of the network. `ReducedMethod` scales each frame to an image of root-mean-square
+one (`likelihood.signal_scale`) and back. Images are therefore proportional to the signals, as with a linear method, and
+one value of a parameter suits weak and strong frames.
 """
 
 import weakref
@@ -24,7 +24,7 @@ from mpi_fast.reduction import ReducedFrames
 
 Array = NDArray[np.float32]
 Computed = TypeVar("Computed")
-BATCH = 64  # frames that a network evaluates at once: enough to fill a CPU, few enough to stay in its cache
+BATCH = 64  # frames per network evaluation: enough to use all cores, few enough for the cache
 
 
 class Result(Protocol):
@@ -33,11 +33,11 @@ class Result(Protocol):
     Attributes
     ----------
     image : (F, *grid) float32
-        In the unit of the calibration's delta sample.
+        Concentration in the unit of the calibration's delta sample.
     std : (F, *grid) float32, or None
-        Standard deviation of each voxel, if the method knows one.
+        Standard deviation of each voxel, if the method provides it.
     quantiles : (F, 2) float32, or None
-        How errors are spread next to std, see `uncertainty`; None where they are taken for normal.
+        Quantiles of the errors in units of std, see `uncertainty`; None if errors are assumed to be normal.
     """
 
     @property
@@ -60,7 +60,7 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Estimate:
-    """The result of a method: ``image``, and perhaps how uncertain it is, ``std`` and ``quantiles``, as of `Result`."""
+    """The result of a method: ``image``, and optionally ``std`` and ``quantiles``, see `Result`."""
 
     image: Array
     std: Array | None = None
@@ -73,7 +73,7 @@ class ReducedMethod(ABC):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     """
 
     def __init__(self, calibration: Calibration) -> None:
@@ -85,7 +85,7 @@ class ReducedMethod(ABC):
         Parameters
         ----------
         signals : array, or ReducedFrames
-            As `Calibration.rows` takes them, or already reduced.
+            Signals as `Calibration.rows` takes them, or already reduced frames.
 
         Raises
         ------
@@ -95,16 +95,16 @@ class ReducedMethod(ABC):
         calibration = self.calibration
         reduced = reduced_frames(calibration, signals)
         scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
-        unit = np.where(scale > 0, scale, np.float32(1))  # a frame of zeros stays one
+        unit = np.where(scale > 0, scale, np.float32(1))  # a frame of zeros stays zero
         noise = np.where(scale > 0, reduced.noise / unit, np.float32(1)).astype(np.float32)
         y = (reduced.y / unit[:, None]).astype(np.float32, copy=False)
         likelihood = Likelihood(y, calibration.singular_values, calibration.basis, noise)
-        images = self.solve(likelihood) * scale[:, None] if len(y) else y  # no frames, no images
+        images = self.solve(likelihood) * scale[:, None] if len(y) else y  # without frames there is nothing to solve
         return Estimate(images.reshape(-1, *calibration.grid).astype(np.float32))
 
     @abstractmethod
     def solve(self, likelihood: Likelihood) -> NDArray[np.floating]:
-        """Images (F, N) of root-mean-square about one, from signals in this unit, of at least one frame."""
+        """Images (F, N) with a root-mean-square of about one, from signals scaled likewise, of at least one frame."""
 
 
 def parts(likelihood: Likelihood, size: int = BATCH) -> Iterator[Likelihood]:
@@ -115,7 +115,7 @@ def parts(likelihood: Likelihood, size: int = BATCH) -> Iterator[Likelihood]:
 
 
 def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFrames) -> ReducedFrames:
-    """Reduce signals, as `Calibration.rows` takes them, unless they are reduced.
+    """Reduce signals, as `Calibration.rows` takes them, unless they are already reduced.
 
     Raises
     ------
@@ -130,9 +130,9 @@ def reduced_frames(calibration: Calibration, signals: NDArray[Any] | ReducedFram
 
 
 def once_per_calibration(compute: Callable[[Calibration], Computed]) -> Callable[[Calibration], Computed]:
-    """Compute something for a calibration once: tuning builds a method over and over for the same one.
+    """Cache a computation for one calibration, because tuning builds a method many times for the same one.
 
-    What was computed last is kept, as long as its calibration lives.
+    The last result is kept as long as its calibration exists.
     """
     kept: list[tuple[weakref.ref[Calibration], Computed]] = []
 
@@ -150,14 +150,14 @@ def once_per_calibration(compute: Callable[[Calibration], Computed]) -> Callable
 
 
 def check_positive(**parameters: float) -> None:
-    """Refuse parameters that are not positive, finite numbers: InputError."""
+    """Raise InputError for parameters that are not positive, finite numbers."""
     for name, value in parameters.items():
         if not (value > 0 and np.isfinite(value)):
             raise InputError(f"{name} {value}: expected a positive number")
 
 
 def check_count(**parameters: int) -> None:
-    """Refuse parameters that are not whole numbers of at least one: InputError."""
+    """Raise InputError for parameters that are not whole numbers of at least one."""
     for name, value in parameters.items():
         if not isinstance(value, Integral) or value < 1:
             raise InputError(f"{name} {value}: expected a whole number, at least 1")

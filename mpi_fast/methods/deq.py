@@ -1,7 +1,7 @@
-"""DEQ-MPI: the fixed point of a learned iteration (Güngör et al. 2024); see `training.deq_network` for what is theirs.
+"""DEQ-MPI: the fixed point of a learned iteration (Güngör et al. 2024); see `training.deq_network` for differences.
 
-The iteration is an ONNX model, what accelerates it is `anderson`. Its state is the image x, the multiplier d0 of its
-prior and d2 of its signals, side by side.
+The iteration is an ONNX model, and `anderson` accelerates it. Its state consists of the image x, the multiplier d0 of
+the prior and the multiplier d2 of the signals, side by side.
 """
 
 from dataclasses import replace
@@ -29,17 +29,17 @@ class DeqMpi(ReducedMethod):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     noise : float
-        The noise level that the network is told, relative to the one found: it scales the paper's epsilon.
+        Noise level passed to the network, relative to the estimate; it scales epsilon of the paper.
     iterations : int
-        Evaluations of the network at most; 25 in the paper, of which the bundled network makes use from 30 dB on only.
+        Largest number of network evaluations; 25 in the paper. The bundled network uses all of them only from 30 dB on.
     tolerance : float
         Relative residual at which a frame has converged, as in the paper.
     model : str or Path
-        A file written by ``python -m mpi_fast.export.learned``, or ``default``.
+        File written by ``python -m mpi_fast.export.learned``, or ``default``.
     threads : int, optional
-        Threads that the network may use; default all.
+        Threads of the network; by default all.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class DeqMpi(ReducedMethod):
     Raises
     ------
     InputError
-        For parameters that are not positive, or iterations that are no whole number.
+        For parameters that are not positive, or iterations that are not a whole number.
     ModelError, MismatchError
         As `LearnedModel`.
     """
@@ -78,23 +78,23 @@ class DeqMpi(ReducedMethod):
         return np.asarray(np.maximum(np.concatenate(images), 0))
 
     def _iterate(self, likelihood: Likelihood) -> tuple[Array, NDArray[np.float64]]:
-        told = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
-        given = {"y": told.y, "noise": told.noise, "singular_values": told.singular_values, "basis": told.basis}
-        frames, voxels = len(told.y), told.basis.shape[0]
+        scaled = padded(replace(likelihood, noise=np.float32(self.noise) * likelihood.noise))
+        given = {"y": scaled.y, "noise": scaled.noise, "singular_values": scaled.singular_values, "basis": scaled.basis}
+        frames, voxels = len(scaled.y), scaled.basis.shape[0]
 
         def step(state: NDArray[np.floating]) -> NDArray[np.floating]:
             image, prior, signal = np.split(state, [voxels, 2 * voxels], axis=1)
             return self._model(image=image, prior=prior, signal=signal, **given)
 
-        image = told.combine(np.zeros((frames, voxels), dtype=np.float32), 1.0)
-        multipliers = np.zeros((frames, voxels + told.y.shape[1]), dtype=np.float32)
+        image = scaled.combine(np.zeros((frames, voxels), dtype=np.float32), 1.0)
+        multipliers = np.zeros((frames, voxels + scaled.y.shape[1]), dtype=np.float32)
         start = np.concatenate([image, multipliers], axis=1)
         state, residual, _ = fixed_point(step, start, self.iterations, self.tolerance)
         return np.asarray(state[:, :voxels], dtype=np.float32), residual
 
 
 def padded(likelihood: Likelihood) -> Likelihood:
-    """The same with `PADDING` more components."""
+    """The likelihood with `PADDING` additional components of zero."""
     columns = (0, 0), (0, PADDING)
     return replace(
         likelihood,

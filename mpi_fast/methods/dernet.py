@@ -1,6 +1,6 @@
 """DERnet: one pass of a network from signals to image (Peng et al. 2023).
 
-`training.dernet_network` says what of it is theirs.
+`training.dernet_network` describes the differences from the paper.
 """
 
 from pathlib import Path
@@ -15,18 +15,18 @@ from mpi_fast.methods.learned_model import LearnedModel
 
 
 class Dernet(ReducedMethod):
-    """The network, once per frame.
+    """One evaluation of the network per frame.
 
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     noise : float
-        The noise level that the network is told, relative to the one found.
+        Noise level passed to the network, relative to the estimate.
     model : str or Path
-        A file written by ``python -m mpi_fast.export.learned``, or ``default``.
+        File written by ``python -m mpi_fast.export.learned``, or ``default``.
     threads : int, optional
-        Threads that the network may use; default all.
+        Threads of the network; by default all.
 
     Raises
     ------

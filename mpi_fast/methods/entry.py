@@ -1,4 +1,4 @@
-"""What is said of a method where it is registered: its title, how to build it, and what of it is tuned."""
+"""The registry entry of a method: its title, its constructor, and its tuned parameters."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,17 +16,17 @@ class Entry:
     Attributes
     ----------
     title : str
-        For tables and figures.
+        Title in tables and figures.
     build : callable
         ``build(calibration, **parameters)`` makes a `base.Method`.
     space : mapping
-        The parameters to tune; empty for a method without any.
+        Parameters to tune; may be empty.
     fixed : mapping
-        Parameters that make the entry what it is.
+        Fixed parameters of this entry.
     network : bool
-        Whether it evaluates the network of a bundle: takes ``model`` and ``threads``.
+        Whether it evaluates the network of a bundle and takes ``model`` and ``threads``.
     ours : bool
-        Whether it is this project's own method, and no opponent.
+        Whether it is the method of this project rather than an opponent.
     trained : bool
         Whether it is a trained network that this package can train, see `learned_model.model_file`.
     """

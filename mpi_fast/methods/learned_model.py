@@ -1,6 +1,7 @@
-"""Learned methods at run time: one ONNX file each, which says itself what it is and where it comes from.
+"""Learned methods at run time: one ONNX file each, with metadata about its kind and origin.
 
-Its metadata hold ``kind``, ``method``, ``grid`` and ``provenance`` (JSON). It is evaluated by ONNX Runtime on the CPU.
+The metadata contain ``kind``, ``method``, ``grid`` and ``provenance`` (JSON). It is evaluated by ONNX Runtime on the
+CPU.
 """
 
 import json
@@ -23,17 +24,17 @@ LARGEST_FILE = 2 * 2**30  # bytes
 
 
 def packaged(method: str) -> Path:
-    """Where the package has the file of a method, if it has one."""
+    """Path of a method's file in the package, whether it exists or not."""
     return Path(str(files("mpi_fast") / "models" / f"{method}.onnx"))
 
 
 def model_file(method: str, model: str | Path = "default") -> Path:
-    """The file of a method, ``default`` for the one that comes with the package.
+    """The file of a method; ``default`` is that of the package.
 
     Raises
     ------
     ModelError
-        When there is none.
+        If there is no such file.
     """
     path = packaged(method) if model == "default" else Path(model)
     if not path.is_file():
@@ -56,7 +57,7 @@ def model_grid(method: str, model: str | Path = "default") -> tuple[int, int]:
 
 
 def _opened(method: str, model: str | Path, threads: int | None) -> tuple[Any, tuple[int, int], dict[str, Any]]:
-    """A method's file: its session, the grid that it is for, and its provenance."""
+    """Open a method's file; returns its session, its grid, and its provenance."""
     path = model_file(method, model)
     opened = session(read_regular(path, LARGEST_FILE, "an ONNX file", ModelError), str(path), threads)
     metadata = opened.get_modelmeta().custom_metadata_map
@@ -75,27 +76,27 @@ class LearnedModel:
     Parameters
     ----------
     method : str
-        What the file must hold.
+        Method that the file must contain.
     model : str or Path
-        As `model_file`.
+        File, see `model_file`.
     calibration : Calibration
-        Whose grid the file must be for.
+        Calibration whose grid the file must be for.
     threads : int, optional
-        Threads that one evaluation may use; default all.
+        Threads of one evaluation; by default all.
 
     Attributes
     ----------
     provenance : dict
-        Who trained it, on what, for how long.
+        How it was trained.
 
     Raises
     ------
     MPIFastError
-        When ONNX Runtime is not installed.
+        If ONNX Runtime is not installed.
     ModelError
         For a file that is missing, broken, or of another method.
     MismatchError
-        For a model of another grid than the calibration's.
+        For a model of a grid other than that of the calibration.
     """
 
     def __init__(self, method: str, model: str | Path, calibration: Calibration, threads: int | None = None) -> None:

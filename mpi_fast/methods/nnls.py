@@ -1,4 +1,4 @@
-"""Non-negative least squares: the image that fits the signals best among those without negative concentrations.
+"""Non-negative least squares: the non-negative image that fits the signals best.
 
 ``min ||A x - y||^2 + mu ||x||^2`` subject to x >= 0, with A = S V^T and mu = strength sigma^2; see `nonnegative`.
 """
@@ -20,10 +20,10 @@ class NNLS(ReducedMethod):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     strength : float
-        mu in units of the noise variance, for images of root-mean-square one: 1 for a white prior, and for what is
-        commonly called NNLS, which has none, far less.
+        mu in units of the noise variance, for images of root-mean-square one. A white prior has 1; plain NNLS without a
+        prior has far less.
     """
 
     def __init__(self, calibration: Calibration, strength: float = 3.0) -> None:

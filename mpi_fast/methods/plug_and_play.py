@@ -1,14 +1,15 @@
-"""Plug and play: a learned denoiser in the place of a penalty's proximal map.
+"""Plug and play: a learned denoiser replaces the proximal map of a penalty.
 
 PP-MPI (Askin et al., "PP-MPI: a deep plug-and-play prior for magnetic particle imaging reconstruction", MLMIR 2022)
 alternates, by ADMM, between the signals and a denoiser that knows images but no scanner. Here the denoiser is the
-bundled network without any signals (`pipelines.graph.Prior`; an eighth of the scanners that it was trained with
-measured nothing), so that what differs from our own method is how the two are brought together:
+bundled network without signals (`pipelines.graph.Prior`; an eighth of its training scanners measured nothing). The only
+difference from our own method is therefore the way in which signals and denoiser are combined:
 
     x = argmin ||S V^T x - y||^2 / sigma^2 + ||x - (z - u)||^2 / r^2,    z = D(x + u; level),    u = u + x - z
 
-* ``admm``: as above, r = strength * level, at one level throughout;
-* ``hqs``: half-quadratic splitting, u = 0, the level falling geometrically from 1 to its last value (Zhang et al.,
+* ``admm``: as above, with r = strength * level and a constant level;
+* ``hqs``: half-quadratic splitting, with u = 0 and a level that falls geometrically from 1 to its last value (Zhang et
+al.,
   "Plug-and-play image restoration with deep denoiser prior", IEEE Trans. Pattern Anal. Mach. Intell. 2021).
 """
 
@@ -31,9 +32,9 @@ Scheme = Literal["admm", "hqs"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 
 
-@lru_cache(maxsize=1)  # tuning builds the method over and over, and to load a network takes longer than to use it
+@lru_cache(maxsize=1)  # tuning builds the method many times, and loading a network takes longer than using it
 def _prior(path: Path, seal: str | None, grid: tuple[int, ...], threads: int | None) -> Prior:
-    """The network of a bundle as it is now, which its seal tells, as a denoiser."""
+    """The network of a bundle as a denoiser; the seal identifies the version of the bundle."""
     return Prior(Bundle.open(path), grid, threads)
 
 
@@ -43,19 +44,19 @@ class PlugAndPlay(ReducedMethod):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     scheme : str
         ``admm`` or ``hqs``.
     level : float
-        Noise level of the denoiser, for images of root-mean-square one; the last one of ``hqs``.
+        Noise level of the denoiser, for images of root-mean-square one; with ``hqs`` the last level.
     strength : float
-        r relative to the level.
+        r, relative to the level.
     iterations : int
-        Evaluations of the network.
+        Number of network evaluations.
     model : str or Path
         Bundle; see `Reconstructor`.
     threads : int, optional
-        Threads that the network may use; default all.
+        Threads of the network; by default all.
 
     Raises
     ------

@@ -1,10 +1,9 @@
-"""The mean of posterior samples, by every solver and every noising process: what score-based reconstruction returns.
+"""The mean of posterior samples, as score-based reconstruction gives it, by every solver and noising process.
 
 Wang et al. ("A score-based model guided by signals for MPI reconstruction", 2025) draw one sample by a thousand steps
 of predictor and corrector (Song et al., "Score-based generative modeling through stochastic differential equations",
-ICLR 2021). Here the score is that of the network which makes our image, ``(D - x_t) / sigma_t^2``, so
-that what differs from it is the sampling alone; the mean of many samples is that image again, but for the samples'
-number and the solver's error.
+ICLR 2021). Here the score is that of our network, ``(D - x_t) / sigma_t^2``, so that only the sampling differs from our
+method. The mean of many samples equals our image, except for their finite number and the solver's error.
 """
 
 from functools import partial
@@ -20,25 +19,25 @@ from mpi_fast.reconstructor import Reconstructor
 
 
 class SampleMean:
-    """The mean of samples of the image given its signals, and their deviation.
+    """Mean and standard deviation of posterior samples.
 
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner, of any grid.
+        Calibration of the scanner, on any grid.
     samples : int
-        Samples of each frame; of a single one nothing is known about its deviation.
+        Number of samples of each frame; a single sample gives no standard deviation.
     sampler, sde, steps, seed
         See `Reconstructor.samples`.
     model : str or Path
         Bundle; see `Reconstructor`.
     threads : int, optional
-        Threads that the network may use; default all.
+        Threads of the network; by default all.
 
     Raises
     ------
     InputError, MismatchError, ModelError
-        As `Reconstructor`; for options of the sampler when called.
+        As `Reconstructor`; for options of the sampler only when called.
     """
 
     def __init__(

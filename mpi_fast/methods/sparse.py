@@ -1,11 +1,11 @@
-"""L1: the sparse image that fits the signals, by FISTA.
+"""L1: sparse images that fit the signals, by FISTA.
 
     min ||S V^T x - y||^2 / (2 sigma^2) + strength sum(x)    over x >= 0
 
-by accelerated proximal gradients (Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm for linear
-inverse problems", SIAM J. Imaging Sci. 2009), restarted for each frame whenever its momentum points uphill (O'Donoghue
-and Candes, "Adaptive restart for accelerated gradient schemes", Found. Comput. Math. 2015). Stopped early it is often
-closer to the truth than where it converges, so the number of iterations is a parameter like the other.
+The solver uses accelerated proximal gradients (Beck and Teboulle, "A fast iterative shrinkage-thresholding algorithm
+for linear inverse problems", SIAM J. Imaging Sci. 2009). It restarts each frame whenever the momentum points uphill
+(O'Donoghue and Candes, "Adaptive restart for accelerated gradient schemes", Found. Comput. Math. 2015). An early stop
+is often closer to the truth than convergence, so the number of iterations is tuned like the strength.
 """
 
 import numpy as np
@@ -24,9 +24,9 @@ class L1(ReducedMethod):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     strength : float
-        Of the penalty, for images of root-mean-square one and signals in units of their noise.
+        Weight of the penalty, for images of root-mean-square one and signals in units of their noise.
     iterations : int
     """
 

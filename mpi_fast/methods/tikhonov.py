@@ -1,10 +1,11 @@
-"""Tikhonov: the linear least-squares solution with a quadratic penalty, which finds its own parameter.
+"""Tikhonov: linear least squares with a quadratic penalty and an automatic choice of its parameter.
 
-``min ||S V^T x - y||^2 + mu ||x||^2`` has the solution ``V diag(S / (S^2 + mu)) y``; with f = S^2 / (S^2 + mu), what
-is left of the signals is ``(1 - f) y``, and of the measurement besides what no image explains, ``(2M - R) sigma^2``.
-Four ways to find mu for every frame (Hansen, "Rank-deficient and discrete ill-posed problems", SIAM 1998, chapter 7):
+``min ||S V^T x - y||^2 + mu ||x||^2`` has the solution ``V diag(S / (S^2 + mu)) y``. With f = S^2 / (S^2 + mu), the
+residual of y is ``(1 - f) y``. The residual of the measurement has in addition the part that no image explains, with
+the energy ``(2M - R) sigma^2``. There are four rules to find mu for every frame (Hansen, "Rank-deficient and discrete
+ill-posed problems", SIAM 1998, chapter 7):
 
-* ``discrepancy`` (Morozov): what is left in y is as large as its noise, ``||(1 - f) y||^2 = R sigma^2``;
+* ``discrepancy`` (Morozov): the residual of y is as large as its noise, ``||(1 - f) y||^2 = R sigma^2``;
 * ``gcv``: the minimum of generalised cross-validation, ``||residual||^2 / (2M - sum(f))^2``;
 * ``l-curve``: the corner of ``log ||x||`` over ``log ||residual||``, where its curvature is largest;
 * ``prior``: ``mu = sigma^2``, which is right for a white image of root-mean-square one.
@@ -23,7 +24,7 @@ from mpi_fast.methods.base import ReducedMethod, check_positive
 Array = NDArray[np.float64]
 Rule = Literal["discrepancy", "gcv", "l-curve", "prior"]
 RULES: tuple[str, ...] = get_args(Rule)
-CANDIDATES = 10.0 ** np.linspace(-8, 2, 201)  # of mu, relative to the largest S^2: steps of 12 %
+CANDIDATES = 10.0 ** np.linspace(-8, 2, 201)  # values of mu, relative to the largest S^2, in steps of 12 %
 
 
 class Tikhonov(ReducedMethod):
@@ -32,11 +33,11 @@ class Tikhonov(ReducedMethod):
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     rule : str
-        How mu is found; see the module's head.
+        Rule to find mu; see the head of this module.
     strength : float
-        What mu is multiplied by then: 1 for the rule as published.
+        Factor applied to mu; 1 for the rule as published.
     """
 
     def __init__(self, calibration: Calibration, rule: Rule = "gcv", strength: float = 1.0) -> None:
@@ -63,7 +64,7 @@ class Tikhonov(ReducedMethod):
         power = likelihood.y.astype(np.float64) ** 2
         left = power @ (kept**2).T  # ||(1 - f) y||^2, (F, candidates)
         if self.rule == "discrepancy":
-            # What is left grows with mu: the first candidate that leaves as much as the noise.
+            # The residual grows with mu: take the first candidate whose residual reaches the noise.
             enough = left >= (likelihood.y.shape[1] * variance)[:, None]
             best = np.where(enough.any(axis=1), enough.argmax(axis=1), len(candidates) - 1)
             return np.asarray(candidates[best])

@@ -1,8 +1,8 @@
-"""The parameters of a method that come closest to the truth on frames for which it is known.
+"""Tuning: find the parameters of a method that give the best images on frames with known truth.
 
-No opponent is to lose for want of care, so the search ends only where every neighbour is worse: on a coarse grid first,
-then from its best to whichever neighbour is best, beyond the grid's end, too, and then at half the step. Of several
-choices, such as two algorithms, those are left out of the last part that are far behind by then.
+To be fair to every method, the search ends only where every neighbour is worse. It starts on a coarse grid, moves from
+the best point to the best neighbour, also beyond the end of the grid, and then repeats this with half the step.
+Choices, such as one of two algorithms, that are far behind by then are left out of this last part.
 """
 
 import itertools
@@ -17,10 +17,10 @@ from mpi_fast.errors import InputError
 from mpi_fast.methods.base import Method
 from mpi_fast.metrics import psnr
 
-FINEST = 0.5  # of the coarse grid's step, in the logarithm
-TOLERANCE = 0.005  # dB: a neighbour that is better by less is no reason to move
-FAR_BEHIND = 1.0  # dB: on scanner A's validation frames nothing that far behind wins by half steps
-MOST_STEPS = 40  # from the grid's best to the optimum: a method that never gets worse has none
+FINEST = 0.5  # finest step, relative to that of the coarse grid, in the logarithm
+TOLERANCE = 0.005  # dB; a neighbour that is better by less is ignored
+FAR_BEHIND = 1.0  # dB; on the validation frames of scanner A no choice so far behind wins by half steps
+MOST_STEPS = 40  # limit of steps from the best grid point, because some methods have no optimum
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Axis:
     start : tuple of float
         Values of the coarse grid, in geometric progression; at least two.
     low, high : float
-        Limits that have a reason outside of tuning: a number of sweeps is at least one.
+        Limits for reasons other than tuning, such as at least one sweep.
     whole : bool
         Round to whole numbers.
     """
@@ -43,13 +43,13 @@ class Axis:
     whole: bool = False
 
     def value(self, place: float) -> float:
-        """Value at a place on the grid, counted in steps from its first value."""
+        """Value at a place on the grid, in steps from its first value."""
         ratio = (self.start[-1] / self.start[0]) ** (1 / (len(self.start) - 1))
         value = self.start[0] * ratio**place
         return float(round(value)) if self.whole else float(f"{value:.4g}")
 
     def allows(self, place: float) -> bool:
-        """Whether the value there is within the limits."""
+        """Whether the value at a place is within the limits."""
         return self.low <= self.value(place) <= self.high
 
 
@@ -60,18 +60,18 @@ Place = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning found.
+    """The result of tuning.
 
     Attributes
     ----------
     parameters : dict
-        The best.
+        Best parameters.
     score : float
-        Their mean PSNR in dB over the frames tuned on.
+        Mean PSNR in dB of these parameters over the tuning frames.
     curves : dict of name to list of (value, score)
-        What was tried along each axis through the best, sorted by value.
+        Values tried along each axis through the best point, sorted.
     interior : dict of name to bool
-        Whether the next values on both sides were tried and are no better, or are beyond the axis' limits.
+        Whether the neighbours on both sides were tried and are no better, or are beyond the limits of the axis.
     """
 
     parameters: dict[str, Any]
@@ -96,7 +96,7 @@ def tune(
     space : mapping
         Name of each parameter to an `Axis` or a tuple of choices; empty: nothing to tune.
     signals, truth : (F, ...), (F, ny, nx)
-        Frames and their true images. Not those that the method will be judged by.
+        Frames and their true images, other than those of the evaluation.
     report : callable
         Called after each trial.
 
@@ -127,7 +127,7 @@ def tune(
 
 
 class _Search:
-    """A search from the best place of the axes' coarse grid to the best place nearby; no place is tried twice."""
+    """A search from the best place of the coarse grid to the best place nearby; no place is tried twice."""
 
     def __init__(
         self, axes: Mapping[str, Axis], fixed: Mapping[str, Any], score: Callable[[dict[str, Any]], float]
@@ -143,7 +143,7 @@ class _Search:
         return self._at(self._best)
 
     def climb(self, step: float) -> None:
-        """Go to the best neighbour, as long as it is better; the first better one may lead to a lower summit."""
+        """Move to the best neighbour as long as it is better; the first better one might lead to a lower optimum."""
         for _ in range(MOST_STEPS):
             place = max(self._neighbours(step), key=self._at, default=self._best)
             if self._at(place) <= self.best_score + TOLERANCE:
@@ -151,7 +151,7 @@ class _Search:
             self._best = place
 
     def found(self) -> Tuned:
-        """The best place, and what lies on both sides of it along each axis."""
+        """The best place, and the values on both sides of it along each axis."""
         curves, interior = {}, {}
         for index, (name, axis) in enumerate(self._axes.items()):
             along = {
@@ -173,7 +173,7 @@ class _Search:
                 return -np.inf
             parameters = self._parameters(place)
             key = tuple(parameters.values())
-            if key not in self._values:  # whole numbers: several places may mean the same
+            if key not in self._values:  # several places may round to the same whole number
                 self._values[key] = self._score(parameters)
             self._scores[place] = self._values[key]
         return self._scores[place]

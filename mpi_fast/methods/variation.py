@@ -1,24 +1,25 @@
-"""Total variation, and with it a nonconvex sparsity penalty (Zhu et al., IEEE Trans. Med. Imaging 2024), by ADMM.
+"""Total variation, alone or with a nonconvex sparsity penalty (Zhu et al., IEEE Trans. Med. Imaging 2024), by ADMM.
 
 Zhu et al., "Accurate concentration recovery for quantitative magnetic particle imaging reconstruction via nonconvex
-regularization", observe that an L1 penalty pulls every concentration down, and replace it by the minimax concave
-penalty (MC), which is flat above a knee, beside a total-variation term; solved by ADMM:
+regularization", observe that an L1 penalty reduces every concentration. They replace it by the minimax concave penalty
+(MC), which is constant above a knee, add a total-variation term, and solve the problem by ADMM:
 
     min ||S V^T x - y||^2 / (2 sigma^2) + sparsity sum_i MC(x_i) + smoothness TV(x)    over x >= 0
     MC(x) = x - x^2 / (2 knee)  up to the knee,  knee / 2 above it
 
-The two penalties and ADMM are theirs. Ours are: images of root-mean-square one, which make the parameters alike for all
-frames; isotropic TV; the knee, the same for all noise levels; both weights tuned (they select them in two steps); the
-penalty parameter rho; and the x-step, ``(A^T A / sigma^2 + rho K) x = A^T y / sigma^2 + rho t`` with A = S V^T and
-``K = I + D^T D``, for another sigma in every frame. K is diagonal in cosines (those of the DCT-II), and with the
-eigenvectors of ``A K^-1 A^T = P diag(e) P^T`` and ``U = K^-1 A^T P`` the Woodbury identity says
+The two penalties and ADMM are theirs. We added: images of root-mean-square one, so that the same parameters suit all
+frames; isotropic TV; the same knee for all noise levels; tuning of both weights (they select them in two steps); the
+penalty parameter rho; and the solution of the x-step for a different sigma in every frame. The x-step is
+``(A^T A / sigma^2 + rho K) x = A^T y / sigma^2 + rho t`` with A = S V^T and ``K = I + D^T D``. K is diagonal in the
+cosine basis of the DCT-II. With the eigenvectors of ``A K^-1 A^T = P diag(e) P^T`` and ``U = K^-1 A^T P``, the Woodbury
+identity gives
 
     x = K^-1 t + U (P^T y - U^T t) / (e + rho sigma^2)
 
-so that a volume of N voxels costs N R numbers, never N^2.
+so a volume of N voxels needs memory for N R numbers instead of N^2.
 
-Without MC it is TV regularisation, a convex problem, whose solution does not depend on how it is found: ADMM takes
-hundreds of iterations where FISTA, with its steps limited by the largest singular value, takes thousands.
+Without MC this is TV regularisation, a convex problem, whose solution does not depend on the solver. ADMM takes
+hundreds of iterations; FISTA, with steps limited by the largest singular value, takes thousands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,16 +38,16 @@ Array = NDArray[np.floating]
 class TotalVariation(ReducedMethod):
     """Isotropic total variation of non-negative images, ``sum sqrt(dx^2 + dy^2)`` with forward differences.
 
-    Of volumes ``sum sqrt(dx^2 + dy^2 + dz^2)``. Differences are those of neighbouring voxels, whatever their distance.
+    For volumes, ``sum sqrt(dx^2 + dy^2 + dz^2)``. The differences are not divided by the distance of the voxels.
 
     Parameters
     ----------
     calibration : Calibration
-        Of the scanner.
+        Calibration of the scanner.
     smoothness : float
         Weight of TV, for images of root-mean-square one and signals in units of their noise.
     iterations : int
-        Of ADMM.
+        Number of ADMM iterations.
     """
 
     def __init__(self, calibration: Calibration, smoothness: float = 1.0, iterations: int = 200) -> None:
@@ -58,7 +59,7 @@ class TotalVariation(ReducedMethod):
 
     @property
     def rho(self) -> float:
-        """ADMM's penalty parameter, such that gradients of a fifth of the image's root-mean-square matter."""
+        """ADMM's penalty parameter, chosen for gradients of a fifth of the image's root-mean-square."""
         return 5 * self.smoothness
 
     def solve(self, likelihood: Likelihood) -> Array:
@@ -81,12 +82,12 @@ class TotalVariation(ReducedMethod):
         return sparse.reshape(frames, -1)
 
     def _voxels(self, values: Array) -> Array:
-        """The proximal map of what is asked of single voxels."""
+        """The proximal map of the penalties on single voxels."""
         return np.asarray(np.maximum(values, 0))
 
 
 class Nonconvex(TotalVariation):
-    """Minimax concave sparsity and total variation; see the module's head.
+    """Minimax concave sparsity and total variation; see the head of this module.
 
     Parameters
     ----------
@@ -95,7 +96,7 @@ class Nonconvex(TotalVariation):
     sparsity : float
         Weight of MC.
     knee : float
-        Concentration, relative to the image's root-mean-square, above which sparsity costs nothing more.
+        Concentration, relative to the image's root-mean-square, above which the sparsity penalty is constant.
     """
 
     def __init__(
@@ -112,7 +113,7 @@ class Nonconvex(TotalVariation):
 
     @property
     def rho(self) -> float:
-        """ADMM's penalty parameter: the proximal map of MC needs more than sparsity / knee."""
+        """ADMM's penalty parameter; the proximal map of MC requires more than sparsity / knee."""
         return max(super().rho, 2 * self.sparsity / self.knee)
 
     def _voxels(self, values: Array) -> Array:
@@ -143,7 +144,7 @@ def gradient_transposed(field: Array) -> Array:
 
 
 def _neighbours(dimensions: int) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
-    """Slices of images (F, *grid) along each axis of the grid: all voxels but the last ones, and all but the first."""
+    """Slices of images (F, *grid) along each axis of the grid: all voxels except the last, and all except the first."""
     for axis in range(1, dimensions):
         before = (slice(None),) * axis
         yield (*before, slice(None, -1)), (*before, slice(1, None))
@@ -182,7 +183,7 @@ def _transformed(images: Array, matrices: Sequence[Array]) -> Array:
 
 @dataclass(frozen=True)
 class PenalisedRows:
-    """What the x-step needs of a calibration; see the module's head.
+    """Arrays of a calibration for the x-step; see the head of this module.
 
     Attributes
     ----------

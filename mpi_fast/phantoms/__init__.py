@@ -49,7 +49,7 @@ OPENMPI_FAMILIES: dict[str, Family] = {
     "concentration": openmpi.openmpi_concentration,
 }
 FAMILIES: dict[str, Family] = TRAINING_FAMILIES | WIDE_FAMILIES | OPENMPI_FAMILIES
-# The same for volumes: a name means in three dimensions what it means in two, where both have it.
+# Families of volumes; a name has the same meaning as for planes, if both have it.
 TRAINING_VOLUMES: dict[str, Family] = {
     "tumours": volumes.tumours,
     "vessels": wide.trees,
@@ -69,7 +69,7 @@ OPENMPI_VOLUMES: dict[str, Family] = {
     "concentration": openmpi.concentration_volume,
 }
 VOLUMES: dict[str, Family] = TRAINING_VOLUMES | OPENMPI_VOLUMES
-BATCH = {2: 64, 3: 2}  # images drawn at once, by number of dimensions: as many as keep the canvas arrays in cache
+BATCH = {2: 64, 3: 2}  # images drawn at once, by number of dimensions, so that the canvas arrays fit the cache
 
 
 def generate(
@@ -84,7 +84,7 @@ def generate(
     Parameters
     ----------
     family : str or sequence of str
-        Name(s) from ``FAMILIES``, or ``VOLUMES`` for volumes; several take equal turns: image i is of family
+        Name(s) from ``FAMILIES``, or ``VOLUMES`` for volumes; several are used in turn: image i is of family
         ``i % len(family)``.
     count : int
         Number of images.
@@ -93,7 +93,7 @@ def generate(
     seed : int or numpy Generator
         The same seed gives the same images.
     aspect : float or sequence of float
-        Height over width of a voxel; of volumes depth and height over width, or one number for both.
+        Height over width of a voxel; for volumes depth and height over width, or one number for both.
 
     Returns
     -------

@@ -18,7 +18,8 @@ class Canvas:
     Attributes
     ----------
     coordinates : tuple of Array
-        Of x, y and, in volumes, z, each along its own axis of images [image, (z,) y, x]: x is (1, 1, W), y (1, H, 1).
+        Coordinates x, y and, in volumes, z, each along its own axis of images [image, (z,) y, x]: x is (1, 1, W), y (1,
+        H, 1).
     pixel : float
         Size of a canvas pixel: the edges of shapes are that wide.
     factors : tuple of int
@@ -40,14 +41,14 @@ class Canvas:
         ----------
         grid : (ny, nx) or (nz, ny, nx)
         aspect : float or sequence of float
-            Height, or depth and height, of a voxel over its width; one number counts for both.
+            Height, or depth and height, of a voxel over its width; one number is used for both.
         """
         dimensions = len(grid)
         voxel = np.append(np.broadcast_to(np.asarray(aspect, dtype=np.float64), dimensions - 1), 1.0)
-        # About cubic pixels, as many per voxel whatever its shape.
+        # Approximately cubic pixels, with about the same number per voxel for any shape.
         target = np.prod(voxel) ** (1 / dimensions) / SUPERSAMPLING[dimensions]
         factors = np.maximum(1, np.round(voxel / target)).astype(int)
-        steps = (voxel / factors) / (voxel[-1] / factors[-1])  # next to a pixel's width
+        steps = (voxel / factors) / (voxel[-1] / factors[-1])  # relative to a pixel's width
         counts = np.asarray(grid) * factors
         width = 2.0 / (counts * steps).max()
         coordinates = []

@@ -1,4 +1,4 @@
-"""The OpenMPI phantoms in the 38 mm field of view (19 mm = 1.0), as sections and whole; never used for training."""
+"""The OpenMPI phantoms in the 38 mm field of view (19 mm = 1.0), as sections and volumes; never used for training."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ def openmpi_concentration(rng: np.random.Generator, canvas: Canvas, count: int) 
 
 
 def _about(rng: np.random.Generator, canvas: Canvas, count: int) -> NDArray[np.float64]:
-    """How phantoms lie on the bed, (n, 3, 3) rotations: about a multiple of a right angle in the plane, and tilted."""
+    """Orientations of phantoms, (n, 3, 3) rotations: near a multiple of a right angle in the plane, and tilted."""
     angle = rng.choice(np.arange(4) * np.pi / 2, count) + rng.uniform(-0.2, 0.2, count)
     tilt = rng.uniform(-0.1, 0.1, count)
     turn, lean = np.tile(np.eye(3), (2, count, 1, 1))

@@ -1,4 +1,4 @@
-"""Families of images to train with: tumours, vessels, bars, dots, letters, regions and smooth fields."""
+"""Families of images for training: tumours, vessels, bars, dots, letters, regions and smooth fields."""
 
 import numpy as np
 

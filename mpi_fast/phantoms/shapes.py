@@ -12,7 +12,7 @@ from mpi_fast.phantoms.canvas import Array, Canvas, Numbers
 
 
 def local_coordinates(canvas: Canvas, centre: Numbers, rotation: Numbers) -> list[Array]:
-    """Coordinates in frames of their own: centre (n, d), rotation (n, d, d) whose rows are the frames' axes."""
+    """Coordinates in local frames: centre (n, d), rotation (n, d, d) whose rows are the axes of the frames."""
     offsets = [c - canvas.per_image(centre[:, axis]) for axis, c in enumerate(canvas.coordinates)]
     return [
         reduce(np.add, [canvas.per_image(row[:, axis]) * offset for axis, offset in enumerate(offsets)])
@@ -46,7 +46,7 @@ def polyline(canvas: Canvas, points: Numbers, radii: Numbers) -> Array:
 def tube(canvas: Canvas, start: Numbers, end: Numbers, r0: Numbers, r1: Numbers, best: Array) -> None:
     """Lower ``best`` to the signed distance to tubes from start to end, (n, d), of radii r0 to r1, (n,).
 
-    In a volume only within a pixel of the tubes: the rest of it is most of the work and never `cover`ed.
+    In a volume only voxels within a pixel of the tubes are computed, because the others are never `cover`ed.
     """
     if canvas.dimensions == 2:
         _lower(canvas, canvas.coordinates, start, end, r0, r1, best)
@@ -90,7 +90,7 @@ def smooth_field(rng: np.random.Generator, canvas: Canvas, count: int, length: N
     return np.asarray(smooth / np.maximum(smooth.std(axis=axes, keepdims=True), np.float32(1e-6)))
 
 
-# -- planes: the same by numbers instead of vectors ---------------------------------------------------------------
+# -- planes: the same with numbers instead of vectors ---------------------------------------------------------------
 
 
 def rotation(angle: Numbers) -> NDArray[np.float64]:
@@ -113,7 +113,7 @@ def box(canvas: Canvas, cx: Numbers, cy: Numbers, a: Numbers, b: Numbers, angle:
 
 
 def present(rng: np.random.Generator, count: int, index: int, most: int) -> NDArray[np.float64]:
-    """1.0 where an image of the batch has a shape number ``index`` of at most ``most``, else 0.0."""
+    """1.0 if an image of the batch has a shape number ``index`` of at most ``most``, otherwise 0.0."""
     return (rng.integers(1, most + 1, count) > index).astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Families that no training sees: rings, spirals, stenoses and crescents; helices, shells and stenoses as volumes."""
+"""Families not used in training: rings, spirals, stenoses and crescents; helices, shells and stenoses as volumes."""
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def rings(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
 
 
 def spirals(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
-    """One and a half turns of a spiral whose concentration the tube's width sets."""
+    """One and a half turns of a spiral whose concentration depends on the tube's width."""
     turn, sense = rng.uniform(0, 2 * np.pi, count), rng.choice([-1.0, 1.0], count)
     t = np.linspace(0.15, 1, 33)
     angles = turn[:, None] + sense[:, None] * 3 * np.pi * t

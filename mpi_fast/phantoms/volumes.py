@@ -1,4 +1,4 @@
-"""Families of volumes to train with: tumours, aneurysms, boxes, dots and smooth fields; others are in `wide`."""
+"""Families of volumes for training: tumours, aneurysms, boxes, dots and smooth fields; others are in `wide`."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def tumours(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
 
 
 def aneurysms(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
-    """A curved vessel that swells somewhere, or with a sac at its side; blood in the sac may be thinner or denser."""
+    """A curved vessel with a swelling, or with a sac at its side, whose concentration may be lower or higher."""
     pieces, rows = 13, np.arange(count)
     points = bezier(rng, canvas, count, pieces)
     where = rng.integers(3, pieces - 3, count)

@@ -19,7 +19,7 @@ from mpi_fast.phantoms.shapes import (
 
 Points = NDArray[np.float64]
 GENERATIONS = {2: 5, 3: 4}  # of a tree's branches, by number of dimensions
-WIDTH = {2: 1.0, 3: 1.5}  # tubes of a volume are thicker: of a thin one a voxel holds less than of a thin strip
+WIDTH = {2: 1.0, 3: 1.5}  # thicker tubes in volumes, because a thin tube fills little of a voxel
 
 
 def _direction(rng: np.random.Generator, count: int, dimensions: int) -> Points:
@@ -43,13 +43,13 @@ def trees(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
         for start, along, r, reach, alive in branches:
             end = start + along * reach[:, None]
             middle = (start + end) / 2 + 0.12 * reach[:, None] * _direction(rng, count, dimensions)
-            thick = np.where(alive, np.maximum(r, 0.008), -9.0)  # what does not grow is nowhere
+            thick = np.where(alive, np.maximum(r, 0.008), -9.0)  # branches that do not grow are invisible
             if generation < 3:
                 tube(canvas, start, middle, thick, thick, distance)
                 tube(canvas, middle, end, thick, thick, distance)
             else:  # twigs are too short to bend
                 tube(canvas, start, end, thick, thick, distance)
-            share = rng.uniform(0.3, 0.7, count)  # of the flow, which goes with the radius' cube
+            share = rng.uniform(0.3, 0.7, count)  # share of the flow, which is proportional to the cube of the radius
             aside = _direction(rng, count, dimensions) * spread[:, None]
             for side, part in ((1.0, share), (-1.0, 1 - share)):
                 turned = along + side * aside / part[:, None] * 0.5
@@ -88,7 +88,7 @@ def cells(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
 
 
 def blobs(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
-    """Sums of one to eight Gaussians, long and round, broad and narrow: what diffuses has no edges."""
+    """Sums of one to eight Gaussians, long and round, broad and narrow, like diffuse distributions without edges."""
     image, most = canvas.blank(count), rng.integers(1, 9, count)
     for index in range(8):
         width = np.exp(rng.uniform(np.log(0.04), np.log(0.3), (count, 1)))
@@ -126,7 +126,7 @@ def textures(rng: np.random.Generator, canvas: Canvas, count: int) -> Array:
     voxel = canvas.pixel * float(np.mean(canvas.factors))
     length = voxel * rng.uniform(2.0, 6.0, count)
     wave = frame[:, 0] / length[:, None] * 2 * np.pi
-    other = frame[:, 1] / length[:, None] * 2 * np.pi * (rng.random((count, 1)) < 0.5)  # none: stripes
+    other = frame[:, 1] / length[:, None] * 2 * np.pi * (rng.random((count, 1)) < 0.5)  # without a second wave: stripes
     shift = rng.uniform(0, 2 * np.pi, (2, count))
     phases = [
         reduce(np.add, [canvas.per_image(k[:, axis]) * c for axis, c in enumerate(canvas.coordinates)])

@@ -1,17 +1,17 @@
 """Figures: reconstructions with scales, planes and volumes alike, beside truth and error where known.
 
-Whether images are planes (..., ny, nx) or volumes (..., nz, ny, nx) shows in their shape: callers need not ask.
+The shape of images shows whether they are planes (..., ny, nx) or volumes (..., nz, ny, nx).
 
-Matplotlib is imported inside the functions, for it is optional and slow to load, and used without pyplot: a figure is
-an object that its function makes and `save` writes, and no global state or display is touched.
+Matplotlib is imported inside the functions because it is optional and slow to load. It is used without pyplot: a figure
+is an object that a function returns and `save` writes, without global state or a display.
 
 Each module uses only those further down::
 
-    figures  curves  film    what callers ask for
+    figures  curves  film    figures for callers
     panels                   rows and columns of tiles, their labels and colour bars
-    views                    what a tile shows of a plane or a volume, and where
+    views                    the views of a plane or a volume in a tile
     recording                films as GIF and MP4
-    saving                   formats, and whether Matplotlib is there
+    saving                   formats, and a check for Matplotlib
 """
 
 from mpi_fast.plots.curves import Strip, methods_figure

@@ -1,4 +1,4 @@
-"""The comparison of methods: one phantom by each of them, and curves over many."""
+"""The comparison of methods: one phantom by each method, and curves over many phantoms."""
 
 import itertools
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ MARKERS = "osD^vP*X<>hp"
 class Strip:
     """One method in `methods_figure`: images (S, ny, nx) of one phantom, and curves over all phantoms, at S SNRs.
 
-    The images may be volumes (S, nz, ny, nx). ``notes`` are written into them; ``curves`` has for each figure of merit
-    its mean and the ends of its interval, (3, S). Curves of ``ours`` are black.
+    The images may be volumes (S, nz, ny, nx). ``notes`` are written into them. ``curves`` contains, for each figure of
+    merit, its mean and the ends of its interval, (3, S). Curves of ``ours`` are black.
     """
 
     name: str
@@ -41,10 +41,10 @@ def methods_figure(
     *,
     title: str = "",
 ) -> "Figure":
-    """One phantom by every method, its error below, a column for each SNR; and curves over all phantoms beside.
+    """One phantom by every method, with its error below and a column for each SNR; beside it, curves over all phantoms.
 
-    All images share one colour scale, and all errors another one. Of volumes, the largest values along z are shown,
-    which the title says.
+    All images share one colour scale, and all errors another one. For volumes, the largest values along z are shown,
+    as the title says.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Figures of frames: reconstructions with their uncertainty, and beside a truth and a baseline."""
+"""Figures of frames: reconstructions with their uncertainty, also beside the truth and a baseline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,25 +28,25 @@ def reconstruction_figure(
 ) -> "Figure":
     """Show frames, and their standard deviation below, with common colour scales and axes in mm.
 
-    Of volumes, the maxima along each axis and the slices through the middle.
+    Volumes are shown by the maxima along each axis and the slices through the middle.
 
     Parameters
     ----------
     images, std : (F, ny, nx) or (F, nz, ny, nx)
-        A column for each frame: keep to about ten.
+        One column for each frame; use at most about ten.
     field_of_view : (height, width) or (depth, height, width)
         In m.
     titles : sequence of str
         One for each frame.
     axes : str, optional
-        Names of the images' axes; default ``yx``, and ``zyx`` of volumes.
+        Names of the images' axes; default ``yx``, and ``zyx`` for volumes.
     unit : str
-        Of the images, for the colour bar.
+        Unit of the images, for the colour bar.
     """
     rows = [Row("concentration", images, CONCENTRATION, 0.0, top(images), f"concentration\n({unit})")]
     if std is not None:
         rows.append(Row("standard deviation", std, UNCERTAINTY, 0.0, top(std), f"std\n({unit})"))
-    if images.ndim == 4:  # both ways of a quantity below each other, with one colour bar
+    if images.ndim == 4:  # both views of a quantity, one below the other, with one colour bar
         rows = [
             replace(viewed_row(row, way), label=row.label if way == "centre" else "", bar_rows=2)
             for row in rows
@@ -58,16 +58,16 @@ def reconstruction_figure(
 def resolution_figure(
     maps: NDArray[np.float64], field_of_view: tuple[float, ...], *, titles: Sequence[str] = (), axes: str | None = None
 ) -> "Figure":
-    """Show what a calibration resolves, the share of each voxel's own value that comes back in it, from 0 to 1.
+    """Show the resolution of a calibration: the share of each voxel's own value that returns in it, from 0 to 1.
 
-    Of volumes, the slices through the middle.
+    Volumes are shown by the slices through the middle.
 
     Parameters
     ----------
     maps : (S, ny, nx) or (S, nz, ny, nx)
-        A column for each, with one colour scale.
+        One column for each map, with one colour scale.
     field_of_view, titles, axes
-        As of `reconstruction_figure`.
+        As for `reconstruction_figure`.
     """
     percent = 100 * maps
     row = Row("resolution", percent, RESOLUTION, 0.0, top(percent), "own value that comes back / %")
@@ -79,7 +79,7 @@ def resolution_figure(
 
 @dataclass(frozen=True)
 class Column:
-    """What the comparison shows of one frame, images (ny, nx) or (nz, ny, nx)."""
+    """The images of one frame in the comparison, (ny, nx) or (nz, ny, nx)."""
 
     title: str
     truth: Array
@@ -92,7 +92,7 @@ def comparison_figure(columns: Sequence[Column], field_of_view: tuple[float, ...
     """Truth, ART, the reconstruction, its error and its uncertainty, one row each; a column for each frame.
 
     The first three rows share one colour scale, from zero to the largest true concentration; the others have one each.
-    Of volumes, all five as the largest values along each axis, and then as the slices through the middle.
+    For volumes, all five are shown as the largest values along each axis, and then as the slices through the middle.
     """
     stack = {name: np.stack([getattr(c, name) for c in columns]) for name in ("truth", "baseline", "image", "std")}
     error, largest, spread = stack["image"] - stack["truth"], top(stack["truth"]), top(stack["std"])
@@ -115,6 +115,6 @@ WAYS: tuple[Way, ...] = ("projection", "centre")
 
 
 def viewed_row(row: Row, way: Way) -> Row:
-    """The same row of volumes, seen one way, which its name says."""
+    """The row of volumes in one view, which is added to its name."""
     largest = "largest magnitudes" if row.low < 0 else "maximum projections"
     return replace(row, name=f"{row.name}\n{largest if way == 'projection' else 'central slices'}", way=way)

@@ -1,4 +1,4 @@
-"""The frames of a film: one figure of an image beside its uncertainty, of which each frame changes a part."""
+"""The frames of a film: a figure of an image beside its uncertainty, of which each frame redraws a part."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ WIDTH = {2: 2.6, 3: 3.2}  # of a tile in inches, by number of dimensions
 class Film:
     """Draws images, planes or volumes, one after the other with the same colour scales.
 
-    Of volumes the maxima along each axis are shown.
+    Volumes are shown by the maxima along each axis.
 
     Parameters
     ----------
@@ -30,11 +30,11 @@ class Film:
     grid : tuple of int
         Shape of an image.
     limits : (image, std)
-        Upper ends of the colour scales; None for the second where nobody knows the uncertainty.
+        Upper ends of the colour scales; None for the second without an uncertainty.
     axes : str, optional
-        Names of the images' axes; default ``yx``, and ``zyx`` of volumes.
+        Names of the images' axes; default ``yx``, and ``zyx`` for volumes.
     unit : str
-        Of the images.
+        Unit of the images.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Film:
             rows.append(Row(f"standard deviation{seen}", empty, UNCERTAINTY, 0.0, limits[1], unit))
         left, bar, bottom, above, even = 0.75, 1.0, 0.5, 0.9 if volumes else 0.75, 2 / DPI
         width, height = left + self._tile.width + bar, bottom + self._tile.height + above
-        # MP4 wants even numbers of pixels
+        # MP4 requires even numbers of pixels
         size = np.ceil(len(rows) * width / even) * even, np.ceil(height / even) * even
         figure = Figure(figsize=size, dpi=DPI)
         self._shown: list[list[AxesImage]] = []
@@ -80,7 +80,7 @@ class Film:
         self._blank = self._canvas.copy_from_bbox(figure.bbox)
 
     def draw(self, image: Array, std: Array | None, title: str) -> Pixels:
-        """One frame. Only what changes is drawn: ten times as fast as a figure."""
+        """Draw one frame. Only changed parts are redrawn, which is ten times as fast as a new figure."""
         self._canvas.restore_region(self._blank)
         draw = self._canvas.figure.draw_artist
         self._title.set_text(title)
@@ -95,7 +95,7 @@ class Film:
 
 
 def _scale_bar(shown: "AxesImage", tile: Tile) -> "list[Artist]":
-    """A line of so many mm in the lower right corner of a plane, which has no free one, and its length."""
+    """A scale bar with its length in mm in the lower right corner of a plane, which has no free corner."""
     cell: Any = shown.axes
     _, right, bottom, top = shown.get_extent()
     length, up = tile.scale_bar, 0.05 * (top - bottom)

@@ -1,6 +1,7 @@
 """Rows and columns of tiles, with axes in mm, scale bars, and colour bars that the tiles of a row share.
 
-Everything is placed by hand: Matplotlib's automatic layout and shared axes take ten seconds for fifty panels.
+All positions are computed here, because Matplotlib's automatic layout and shared axes take ten seconds for fifty
+panels.
 """
 
 from collections.abc import Sequence
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 CONCENTRATION, ERROR, UNCERTAINTY, RESOLUTION = "inferno", "RdBu_r", "viridis", "cividis"
-LETTERS = 115.0  # points of a font whose letter takes an inch along the line
-NOTHING = "0.8"  # grey, where an image is NaN
+LETTERS = 115.0  # size in points of a font whose letters are one inch wide
+NOTHING = "0.8"  # grey for NaN
 
 
 @dataclass(frozen=True)
 class Row:
     """Images side by side with one colour scale; a colour bar, if it has a label, spans the last ``bar_rows`` rows.
 
-    ``images`` are planes (F, ny, nx) or volumes (F, nz, ny, nx), of which ``way`` says what is shown.
+    ``images`` are planes (F, ny, nx) or volumes (F, nz, ny, nx), for which ``way`` selects the view.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Row:
 
 
 def top(values: NDArray[Any]) -> float:
-    """Upper end of a colour scale: the largest value, or 1 where there is nothing to see."""
+    """Upper end of a colour scale: the largest value, or 1 if all values are zero."""
     largest = float(values.max(initial=0.0, where=np.isfinite(values)))
     return largest if largest > 0 else 1.0
 
@@ -56,9 +57,9 @@ def panels(
     width: float = 1.3,
     beside: float = 0.0,
 ) -> "Figure":
-    """Draw rows of tiles, each so many inches wide, with ticks in mm at the left and the bottom.
+    """Draw rows of tiles of a given width in inches, with ticks in mm at the left and the bottom.
 
-    To the right of them ``beside`` inches stay free.
+    A space of ``beside`` inches to the right of them stays free.
     """
     from matplotlib.figure import Figure
 
@@ -122,7 +123,7 @@ def _draw_panel(
     row: Row,
     labelled: tuple[bool, bool],
 ) -> "AxesImage":
-    """Draw voxels as they are: first row at the bottom, as vertical axes point up, in mm around the centre."""
+    """Draw voxels in mm around the centre, with the first row at the bottom because vertical axes point up."""
     cell = add_axes(figure, place[0] + panel.left, place[1] + panel.bottom, panel.width, panel.height)
     height, width = (size / 2 for size in panel.size)
     extent = -width, width, -height, height
@@ -133,14 +134,14 @@ def _draw_panel(
     for side, name, wanted in ((cell.yaxis, panel.axes[0], labelled[0]), (cell.xaxis, panel.axes[1], labelled[1])):
         if wanted:
             side.set_label_text(f"{name} / mm", fontsize=9)
-        else:  # most of the time that a figure takes goes into ticks
+        else:  # ticks take most of the time of a figure
             side.set_ticks([])
-    cell.yaxis.set_label_coords(-0.42 / panel.width, 0.5)  # below each other, however long the numbers are
+    cell.yaxis.set_label_coords(-0.42 / panel.width, 0.5)  # aligned for numbers of any length
     return shown
 
 
 def draw_bar(figure: "Figure", place: tuple[float, float], height: float, shown: "AxesImage", row: Row) -> None:
-    """Draw a colour bar beside what lies at a place in inches; numbers at its ends do not touch the next one's."""
+    """Draw a colour bar at a place in inches; numbers at its ends do not touch those of the next bar."""
     inset = 0.04
     cell = add_axes(figure, place[0], place[1] + inset, 0.14, height - 2 * inset)
     bar = figure.colorbar(shown, cax=cell, extend=row.extend)
@@ -149,7 +150,7 @@ def draw_bar(figure: "Figure", place: tuple[float, float], height: float, shown:
 
 
 def _draw_scale_bar(figure: "Figure", left: float, bottom: float, tile: Tile) -> None:
-    """A line of so many mm in a tile's free corner."""
+    """A scale bar in the free corner of a tile."""
     from matplotlib.lines import Line2D
 
     width, height = figure.get_size_inches()
@@ -160,7 +161,7 @@ def _draw_scale_bar(figure: "Figure", left: float, bottom: float, tile: Tile) ->
 
 
 def _write_positions(figure: "Figure", left: float, bottom: float, tile: Tile, grid: tuple[int, ...]) -> None:
-    """Say in a tile's free corner where its slices lie."""
+    """Write the positions of the slices into the free corner of a tile."""
     (deep, high), wide = tile.panels[1].size, tile.panels[0].size[1]
     names = tile.panels[0].axes[1], tile.panels[1].axes[1], tile.panels[0].axes[0]
     lines = [

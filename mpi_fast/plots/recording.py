@@ -1,4 +1,4 @@
-"""Films as files: GIF by Pillow, which comes with Matplotlib, and MP4 by the ffmpeg that imageio-ffmpeg brings."""
+"""Films as files: GIF by Pillow, which Matplotlib installs, and MP4 by the ffmpeg of imageio-ffmpeg."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,7 +15,7 @@ from mpi_fast.plots.saving import require
 Pixels = NDArray[np.uint8]
 FILMS = (".gif", ".mp4")
 FRAMES_PER_SECOND = 10  # GIF counts hundredths of a second
-SHADES = 112  # of either colour map in the palette of a GIF; greys take what is left of 256
+SHADES = 112  # of each colour map in the palette of a GIF; the rest of 256 are greys
 
 
 def require_film(path: Path) -> None:
@@ -24,9 +24,9 @@ def require_film(path: Path) -> None:
     Raises
     ------
     MPIFastError
-        Matplotlib is not installed, or imageio-ffmpeg for an MP4.
+        If Matplotlib, or imageio-ffmpeg for an MP4, is not installed.
     InputError
-        The suffix of the name is none of `FILMS`.
+        If the suffix is not one of `FILMS`.
     """
     require(path, FILMS)
     if path.suffix.lower() == ".mp4":
@@ -43,14 +43,14 @@ def require_film(path: Path) -> None:
 def record(path: Path, frames: Iterable[Pixels]) -> None:
     """Write a film of frames (rows, columns, 3), all of one size, in the format of the name's suffix.
 
-    The file appears when whole.
+    The file appears when it is complete.
 
     Raises
     ------
     InputError
-        There are no frames.
+        If there are no frames.
     MPIFastError
-        As `require_film`, and when ffmpeg fails.
+        As `require_film`, and if ffmpeg fails.
     """
     require_film(path)
     iterator = iter(frames)
@@ -63,7 +63,7 @@ def record(path: Path, frames: Iterable[Pixels]) -> None:
 
 
 def _write_gif(path: Path, first: Pixels, frames: Iterator[Pixels]) -> None:
-    """Write frames with one palette for all, so that what stands still does not flicker."""
+    """Write frames with a common palette, so that unchanged parts do not flicker."""
     from matplotlib import colormaps
     from PIL import Image
 
@@ -77,7 +77,7 @@ def _write_gif(path: Path, first: Pixels, frames: Iterator[Pixels]) -> None:
 
 
 def _write_mp4(path: Path, first: Pixels, frames: Iterator[Pixels]) -> None:
-    """Hand frames to ffmpeg as they are drawn; even numbers of pixels make files that every player shows."""
+    """Pass frames to ffmpeg as they are drawn; files with even numbers of pixels work in every player."""
     import imageio_ffmpeg
 
     size = first.shape[1], first.shape[0]

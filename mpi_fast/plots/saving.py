@@ -1,4 +1,4 @@
-"""Where figures go: formats, and whether Matplotlib is there to draw them."""
+"""Save figures: formats, and a check for Matplotlib."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ def require(path: Path | None = None, formats: tuple[str, ...] = FORMATS) -> Non
     Raises
     ------
     MPIFastError
-        Matplotlib is not installed.
+        If Matplotlib is not installed.
     InputError
-        The suffix of the name is none of ``formats``.
+        If the suffix is not one of ``formats``.
     """
     if path is not None and path.suffix.lower() not in formats:
         raise InputError(f"{path}: a figure's name must end in one of {', '.join(formats)}")
@@ -32,9 +32,9 @@ def require(path: Path | None = None, formats: tuple[str, ...] = FORMATS) -> Non
 
 
 def save(figure: "Figure", path: Path, dpi: int = DPI, colours: int | None = None) -> None:
-    """Write a figure in the format of the name's suffix; the file appears when whole.
+    """Write a figure in the format of the name's suffix; the file appears when it is complete.
 
-    A PNG with no more than so many ``colours`` has a third of the size, if it is full of small images.
+    A PNG of many small images with at most ``colours`` colours has a third of the size.
     """
     require(path)
     with atomic_path(path) as temporary:

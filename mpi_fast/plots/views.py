@@ -1,7 +1,7 @@
-"""What is drawn of an image: a plane as it is, a volume as three views along its axes, like a technical drawing.
+"""Views of an image: a plane is shown directly, a volume by three views along its axes, like a technical drawing.
 
-A tile is what one image takes in a figure. That of a volume [z, y, x] has three panels of one scale, so that what is in
-line in two of them is one place::
+A tile is the part of a figure for one image. The tile of a volume [z, y, x] has three panels of the same scale, so that
+aligned points of two panels are the same place::
 
     z|x  z|y    seen along y, and along x
     y|x         seen along z; the corner beside it is free for a scale bar
@@ -15,16 +15,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Way = Literal["projection", "centre"]  # how a volume becomes a plane; of planes both are the plane itself
+Way = Literal["projection", "centre"]  # how a volume becomes a plane; a plane stays as it is
 GAP = 0.06  # inches between the panels of a tile
-SLIMMEST, TALLEST = 0.3, 3.0  # heights of tiles over their width
+SLIMMEST, TALLEST = 0.3, 3.0  # limits of the height of tiles over their width
 
 
 @dataclass(frozen=True)
 class Panel:
     """One view: names of its vertical and horizontal axis, size in mm along them, and its place in inches.
 
-    ``along`` is the axis of the volume, counted from its end, along which it looks; None for a plane.
+    ``along`` is the axis of the volume, counted from its end, of the viewing direction; None for a plane.
     """
 
     axes: str
@@ -36,7 +36,7 @@ class Panel:
     along: int | None = None
 
     def of(self, images: NDArray[Any], way: Way) -> NDArray[Any]:
-        """What the panel shows of images (..., ny, nx) or volumes (..., nz, ny, nx)."""
+        """The view of images (..., ny, nx) or volumes (..., nz, ny, nx) in this panel."""
         if self.along is None:
             return images
         return projected(images, self.along) if way == "projection" else central(images, self.along)
@@ -44,7 +44,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Tile:
-    """The panels of one image, and the size of all in inches; volumes have a scale, in mm an inch."""
+    """The panels of one image, and their total size in inches; volumes have a scale in mm per inch."""
 
     panels: tuple[Panel, ...]
     width: float
@@ -60,7 +60,8 @@ class Tile:
             return cls((Panel(names, (size[0], size[1]), 0.0, 0.0, width, height),), width, height)
         (z, y, x), (deep, high, wide) = tuple(names), size
         scale = max((wide + high) / (width - GAP), (high + deep) / (TALLEST * width - GAP))
-        # Slabs a few voxels thin would vanish: their panels get room, in which Matplotlib centres them undistorted.
+        # Panels of thin slabs would be too small. They get a minimum size, in which Matplotlib centres them
+        # undistorted.
         across, aside, up, above = (max(length / scale, 0.15) for length in (wide, high, high, deep))
         panels = (
             Panel(z + x, (deep, wide), 0.0, up + GAP, across, above, -2),
@@ -78,16 +79,16 @@ class Tile:
 
 
 def projected(volumes: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The value of the largest magnitude along an axis: the maximum where nothing is negative."""
+    """The value of the largest magnitude along an axis, which is the maximum if nothing is negative."""
     largest, smallest = volumes.max(axis=axis), volumes.min(axis=axis)
     return np.asarray(np.where(largest >= -smallest, largest, smallest))
 
 
 def central(volumes: NDArray[Any], axis: int) -> NDArray[Any]:
-    """The slice in the middle of an axis; of an even number of voxels, the one behind it."""
+    """The slice in the middle of an axis; for an even number of voxels, the slice after it."""
     return np.asarray(volumes.take(volumes.shape[axis] // 2, axis=axis))
 
 
 def offset(count: int, length: float) -> float:
-    """Where the central slice of so many lies, relative to the middle of their length."""
+    """Position of the central slice of ``count`` slices, relative to the middle of their length."""
     return (count // 2 + 0.5 - count / 2) * length / count

@@ -1,1 +1,1 @@
-"""Training of the network, and of what it is compared with (torch): `recipes` what, `loop` how, `mixture` from what."""
+"""Training of our network and of networks to compare with (PyTorch): see `recipes`, `loop` and `mixture`."""

@@ -1,6 +1,6 @@
-"""Measuring operators that no field-free point makes: a network that has seen them relies on no scanner's habits.
+"""Measuring operators without a field-free point, so that the network does not depend on one kind of scanner.
 
-`smooth`: any smooth functions in any order of strength, between one and as many as the grid can tell apart; `coils`: an
+`smooth`: smooth functions of any order of strength, from one to as many as the grid can represent; `coils`: an
 array of small coils without a gradient field; `lines`: a field-free line at many angles. Each is a real matrix (rows,
 N) for a grid of any number of axes, voxels in MDF order (x fastest).
 """
@@ -67,7 +67,7 @@ def lines(rng: np.random.Generator, places: Array) -> Array:
     where = np.linspace(-1, 1, shifts) * rng.uniform(0.6, 1.2)
     distance = ((places @ normal.T)[:, :, None] - where).reshape(voxels, -1)
     profile = 1 / (1 + (distance / width) ** 2) ** float(rng.choice([1.0, 1.5]))
-    if rng.random() < 0.5:  # the signal rather than its integral
+    if rng.random() < 0.5:  # the signal instead of its integral
         profile = profile * distance / width
     return np.asarray(profile.T)
 
@@ -76,7 +76,7 @@ KINDS: tuple[Callable[[np.random.Generator, Array], Array], ...] = (smooth, coil
 
 
 def random_operator(rng: np.random.Generator, grid: tuple[int, ...], voxel: tuple[float, ...]) -> Array:
-    """One of `KINDS`, (rows, N), an even number of rows, never fewer than 24: the same functions are measured again."""
+    """One of `KINDS`, (rows, N), with an even number of rows, at least 24; functions are repeated if necessary."""
     kind = KINDS[rng.choice(len(KINDS), p=[0.6, 0.2, 0.2])]
     matrix = kind(rng, coordinates(grid, voxel))
     matrix = matrix / max(np.abs(matrix).max(), 1e-300)

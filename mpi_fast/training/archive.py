@@ -1,8 +1,8 @@
-"""The zip archive that a ``model.pt`` is, checked before torch sees it; no torch is needed.
+"""Check the zip archive of a ``model.pt`` before PyTorch reads it; PyTorch is not needed here.
 
-torch believes what the archive declares: it neither checks the CRCs nor how many bytes a tensor really has. Here every
-member is read once, stored as it is (torch compresses nothing, so no member unfolds to more than the file), and the
-pickle, which says what to build of the members, is small.
+PyTorch trusts the archive: it checks neither the CRCs nor the real size of a tensor. Here every member is read once.
+Members must be uncompressed, as PyTorch writes them, so that none is larger than the file, and the pickle, which
+describes the objects, must be small.
 """
 
 import io
@@ -23,7 +23,8 @@ def read_archive(path: str | Path, largest: int = LARGEST_FILE) -> tuple[bytes, 
     Raises
     ------
     ModelError
-        For a file that is missing, no file, too large, no such archive, or damaged, with the name of the member.
+        For a file that is missing, not a regular file, too large, not such an archive, or damaged; the message names
+        the member.
     """
     content = read_regular(path, largest, EXPECTED, ModelError)
     try:

@@ -1,15 +1,15 @@
 """``model.pt``: a trained network as a plain dict of tensors, numbers and strings.
 
 ``format``       version of this layout, 2
-``method``       what kind of network, one of `recipes`
+``method``       kind of network, one of `recipes`
 ``grid``         [ny, nx] of an opponent; the network itself serves every grid
 ``network``      the fields of its configuration, such as `network.PosteriorConfig`
 ``sigma_range``  [smallest, largest] noise level of the noisy images in training
 ``state``        {name: float32 tensor}, the moving average of the weights
-``provenance``   who trained it, on what, for how long
+``provenance``   how it was trained
 
-It is read with ``torch.load(weights_only=True)``, which builds tensors and plain values and nothing else, from an
-archive that `archive` has checked; and no network is built before its configuration is known to be that of the tensors.
+It is read with ``torch.load(weights_only=True)``, which builds only tensors and plain values, from an archive that
+`archive` has checked. The network is built only after its configuration has been compared with the tensors.
 """
 
 import io
@@ -29,13 +29,13 @@ from mpi_fast.training.archive import read_archive
 from mpi_fast.training.recipes import RECIPES, Recipe
 
 FORMAT = 2
-WIDEST, DEEPEST = 1024, 64  # of settings: channels, and the parts that are repeated
+WIDEST, DEEPEST = 1024, 64  # limits of settings: channels, and number of repeated parts
 REPEATED = "blocks", "layers"
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A network of any kind, in evaluation mode, and what is known of it."""
+    """A network of any kind, in evaluation mode, with facts about it."""
 
     network: nn.Module
     grid: tuple[int, int]
@@ -50,13 +50,13 @@ def load_trained(path: str | Path) -> Trained:
     Raises
     ------
     ModelError
-        For a file that is missing, too large, damaged, no checkpoint, of a newer format, whose configuration is not
-        that of its tensors, or that holds NaN; nothing is executed.
+        For a file that is missing, too large, damaged, not a checkpoint, or of a newer format, whose configuration does
+        not fit its tensors, or that contains NaN; nothing is executed.
     """
     archive, storages = read_archive(path)
     try:
         content = torch.load(io.BytesIO(archive), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises pickle's, zip's and its own errors alike
+    except Exception as error:  # torch raises errors of pickle, of zip and of its own
         raise ModelError(
             f"{path}: not a checkpoint of plain tensors, numbers and strings; nothing was executed"
         ) from error
@@ -87,7 +87,7 @@ def load_trained(path: str | Path) -> Trained:
 
 
 def check_tensors(state: Any, storages: Sequence[int]) -> dict[str, Tensor]:
-    """Tensors by name, each of float32 and with numbers of its own; ``storages`` are the sizes of those in the file.
+    """Tensors by name, each in float32 with a separate storage; ``storages`` are the sizes in the file.
 
     Raises
     ------
@@ -110,12 +110,12 @@ def check_tensors(state: Any, storages: Sequence[int]) -> dict[str, Tensor]:
 
 
 def build_like(state: dict[str, Tensor], recipe: Recipe, settings: Any, grid: tuple[int, int]) -> nn.Module:
-    """The network of a configuration, which must be that of the tensors.
+    """Build the network of a configuration, which must fit the tensors.
 
     Raises
     ------
     ValueError, TypeError
-        For settings out of range, and where a tensor differs, with its name; before anything is allocated.
+        For settings out of range, and for a tensor that differs, with its name; before anything is allocated.
     """
     for name, value in dict(settings).items():
         largest = DEEPEST if str(name).endswith(REPEATED) else WIDEST

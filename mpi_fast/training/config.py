@@ -1,4 +1,4 @@
-"""Everything that decides what a training run computes; the checkpoint records it."""
+"""All parameters of a training run, which the checkpoint records."""
 
 from dataclasses import dataclass, field
 
@@ -15,28 +15,28 @@ class TrainingConfig:
     Attributes
     ----------
     minutes : float
-        Wall-clock time of training, all resumed runs together.
+        Wall-clock time of training, over all resumed runs.
     finish : float
-        Minutes at the end of a run that otherwise has no end, in which the learning rate falls to zero: for a
-        checkpoint to deploy. A run that is resumed later goes on from before them.
+        Minutes at the end of an open-ended run in which the learning rate falls to zero, for a checkpoint to deploy. A
+        later resumed run continues from the state before these minutes.
     grid : (ny, nx)
         Image size of an opponent; the network is trained on the grids of its mixture instead.
     scanners, phantoms : int
-        How many random scanners and phantoms of this grid to draw samples from.
+        Numbers of random scanners and phantoms of this grid, from which samples are drawn.
     groups, frames : int
-        A batch is ``frames`` frames of each of ``groups`` scanners; of frames by default as many as in the recipe.
+        A batch has ``frames`` frames of each of ``groups`` scanners; the recipe has the default of ``frames``.
     learning_rate : float
-        Highest one, by default the recipe's.
+        Largest learning rate, by default that of the recipe.
     ema : float
-        Decay per step of the moving average of the weights, where the recipe has none of its own.
+        Decay per step of the moving average of the weights, unless the recipe has its own.
     seed : int
-        For scanners, phantoms, batches and initial weights.
+        Seed of scanners, phantoms, batches and initial weights.
     mixture : Mixture
-        Of the network's data.
+        Mixture of training data for our network.
     processes : int
-        That simulate scanners.
+        Number of processes that simulate scanners.
     network : PosteriorConfig, DernetConfig or DeqConfig
-        What to train.
+        Configuration of the network to train.
     """
 
     minutes: float = 60.0

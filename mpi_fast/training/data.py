@@ -1,7 +1,7 @@
-"""Training data: random phantoms seen by random scanners, reduced exactly as a real frame is.
+"""Training data: random phantoms measured by random scanners, reduced exactly like real frames.
 
-A network that knows one scanner is worth little, so each training frame comes from one of a few hundred simulated
-`scanners`. A batch of thousands of signals is a few products of small matrices on any device.
+A network for a single scanner would be of little use, so each training frame comes from one of a few hundred simulated
+`scanners`. A batch of thousands of signals takes only a few products of small matrices on any device.
 """
 
 from collections.abc import Iterator
@@ -15,22 +15,22 @@ from mpi_fast.phantoms import TRAINING_FAMILIES, generate
 from mpi_fast.training.operators import SPIKES, Operators
 
 SNR_DB = (-5.0, 45.0)
-EMPTY, NEAR_EMPTY = 0.04, 0.06  # shares of frames without particles, and with fewer than the noise shows
+EMPTY, NEAR_EMPTY = 0.04, 0.06  # shares of frames without particles, and with too few to be detected
 SPIKY = 0.1  # share of frames with spikes
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Reduced signals of G scanners with K frames each, scaled as the runtime scales them, and the images behind them.
+    """Reduced signals of G scanners with K frames each, scaled as at run time, and their true images.
 
     Attributes
     ----------
     y, noise : (G, K, R), (G, K)
-        Reduced signals, and the noise level that their residual shows.
+        Reduced signals, and the noise level estimated from their residual.
     singular_values, basis : (G, R), (G, N, R)
         S and V of the scanners' calibrations, padded with zeros to a common rank.
     image : (G, K, N)
-        Of root-mean-square about one.
+        Images of root-mean-square about one.
     """
 
     y: Tensor
@@ -41,7 +41,7 @@ class Frames:
 
     @property
     def frames(self) -> int:
-        """G K."""
+        """Total number of frames, G K."""
         return self.noise.numel()
 
 
@@ -51,9 +51,9 @@ def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int,
     Parameters
     ----------
     scanners : Operators
-        To choose from.
+        Scanners to choose from.
     phantoms : (P, ny, nx) or (P, nz, ny, nx)
-        To choose from.
+        Phantoms to choose from.
     """
     device = phantoms.device
 
@@ -67,7 +67,7 @@ def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int,
     s, v = scanners.singular_values[which], scanners.basis[which]
     x = _random_images(phantoms, groups * frames, rng).reshape(groups, frames, -1)
 
-    # Signals, their noise, and the noise level that the residual shows.
+    # Signals, their noise, and the noise level estimated from the residual.
     clean = x @ scanners.signal[which].transpose(1, 2)
     missed = (x @ scanners.outside[which].transpose(1, 2)).square().sum(-1)
     rank, freedom = scanners.rank[which][:, None], scanners.freedom[which][:, None]
@@ -80,7 +80,7 @@ def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int,
     x, clean, missed = x * ~empty, clean * ~empty, missed * ~empty[..., 0]
     y = clean + level[..., None] * (normal(*clean.shape) @ scanners.noise_factor[which].transpose(1, 2))
     fluctuation = 1 + normal(groups, frames) * (2 / freedom).sqrt()
-    # Now and then a few rows are hit by spikes of some deviations.
+    # In some frames a few rows have spikes of some standard deviations.
     height = normal(groups, frames, SPIKES) * torch.exp(3.0 * uniform(groups, frames, 1))
     height = level[..., None] * height * (uniform(groups, frames, 1) < SPIKY) * (uniform(groups, frames, SPIKES) < 0.5)
     spiked = height @ scanners.spikes[which]
@@ -98,7 +98,7 @@ def draw_frames(scanners: Operators, phantoms: Tensor, groups: int, frames: int,
 def turned_frames(frames: Frames, grid: tuple[int, ...], rng: torch.Generator) -> Frames:
     """The same signals of flipped and transposed scanners and images, on grids of any number of axes.
 
-    All scanners of a batch are turned alike, with the images' axes of equal length in a random order.
+    All scanners of a batch are transformed in the same way; axes of equal length are put in a random order.
     """
     device, voxels = frames.image.device, frames.image.shape[-1]
     index = torch.arange(voxels, device=device).reshape(grid)
@@ -112,7 +112,7 @@ def turned_frames(frames: Frames, grid: tuple[int, ...], rng: torch.Generator) -
 
 
 def _random_images(phantoms: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """Phantoms, one in four laid over another one, with random amplitude."""
+    """Phantoms with random amplitudes; one in four is added to another."""
     device = phantoms.device
     first, second = torch.randint(len(phantoms), (2, count), generator=rng, device=device)
     each = count, *[1] * (phantoms.ndim - 1)

@@ -1,22 +1,21 @@
 """DEQ-MPI: a deep equilibrium model with learned consistency (Güngör et al., IEEE Trans. Med. Imaging 2024).
 
-What the paper fixes: the image is the fixed point of ADMM on ``x = z0, A x = z2`` whose two proximal operators are
+Taken from the paper: the image is the fixed point of ADMM on ``x = z0, A x = z2`` whose two proximal operators are
 networks: a residual dense network (4 blocks of 4 layers) in place of the image prior, ending in a ReLU, and a small
-one-dimensional convolutional network that sees the signals y and the iterate ``s = A x - d2`` in place of the
+one-dimensional convolutional network with the signals y and the iterate ``s = A x - d2`` as inputs, in place of the
 projection of s to the ball of radius epsilon around y; its output, too, is within epsilon of y. Signals are reduced by
 an SVD. The fixed point is found by Anderson acceleration with at most 25 iterations.
 
-What is our choice: one network for every scanner and noise level, where the paper trains one for each. So signals are
-taken in units of their noise and the component's ln(S / sigma) goes along, the image network sees, as a second
-channel, how well each voxel is measured, and the step of the image is the exact one of `likelihood`, with a spread
-that is learned. epsilon is what noise alone explains, ``sigma sqrt(R)``. The networks are 16 channels wide
-instead of 12.
+Our choice: one network for every scanner and noise level, while the paper trains one for each. Signals are therefore in
+units of their noise, with ln(S / sigma) of the component as a second input. The image network gets the measurement
+quality of each voxel as a second channel. The step of the image is the exact one of `likelihood`, with a learned
+spread. epsilon is the norm of noise alone, ``sigma sqrt(R)``. The networks have 16 channels instead of 12.
 
-Gradients: up to `DEPTH` Anderson iterations without them, then `STEPS_WITH_GRADIENT` plain ones with, through which
-alone the loss is differentiated (Geng et al., "On training implicit models", NeurIPS 2021, the unrolled phantom
-gradient; with one step it is the Jacobian-free back-propagation that the authors use for their 3D model). How many
-iterations go before is drawn for each batch: so the image is good wherever the iteration stands, and good images stay.
-It takes the place of the paper's separate pre-training of both networks.
+Gradients: up to `DEPTH` Anderson iterations are computed without gradients, then `STEPS_WITH_GRADIENT` plain iterations
+with gradients, through which the loss is differentiated (Geng et al., "On training implicit models", NeurIPS 2021, the
+unrolled phantom gradient; with one step it is the Jacobian-free back-propagation that the authors use for their 3D
+model). How many iterations go before is drawn for each batch: so the image is good wherever the iteration stands, and
+good images stay. This replaces the paper's separate pre-training of both networks.
 """
 
 import math
@@ -60,7 +59,7 @@ class DeqConfig:
 
 
 class DenseBlock(nn.Module):
-    """Layers that see all earlier ones, fused and added to the input."""
+    """Layers with all earlier layers as inputs, fused and added to the block's input."""
 
     def __init__(self, features: int, growth: int, layers: int) -> None:
         super().__init__()
@@ -103,7 +102,7 @@ class ImageNetwork(nn.Module):
 
 
 class ConsistencyNetwork(nn.Module):
-    """Where the signals may be, given y and the iterate; the projection to the ball at the start of training."""
+    """Estimate of the signals, given y and the iterate; the projection to the ball at the start of training."""
 
     def __init__(self, config: DeqConfig) -> None:
         super().__init__()
@@ -125,7 +124,7 @@ class ConsistencyNetwork(nn.Module):
 
 
 def _clip_norm(vector: Tensor, radius: Tensor) -> Tensor:
-    """Vectors (B, R), shortened to the radius (B, 1) where they are longer."""
+    """Vectors (B, R), shortened to at most the radius (B, 1)."""
     length = torch.linalg.vector_norm(vector, dim=1, keepdim=True).clamp_min(1e-9)
     shortened: Tensor = vector * (radius / length).clamp_max(1.0)
     return shortened

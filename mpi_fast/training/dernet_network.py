@@ -1,20 +1,19 @@
 """DERnet: an end-to-end network for MPI (Peng et al. 2023), made to serve any scanner.
 
-What the paper fixes: signals become an image in one pass. A *feature-mapping* subnetwork learns the way from signals to
+Taken from the paper: signals become an image in one pass. A *feature-mapping* subnetwork learns the map from signals to
 images, in place of the data-consistency term of an optimisation; a convolutional *post-processing* subnetwork turns
 these features into the image. It is trained for one scanner, on pairs of signals and images.
 
-What is our choice: one network serves every system matrix of its grid, like ours, so the mapping from M signals to N
-voxels cannot be a matrix of weights. Signals come reduced (``y = S V^T x + sigma xi``), and what is learned is the
-filter factor f of each component, C of them side by side, from how well that component is measured and how strong its
-signal came out:
+Our choice: one network serves every system matrix of its grid, like ours, so the mapping from M signals to N
+voxels cannot be a matrix of weights. Signals are reduced (``y = S V^T x + sigma xi``), and the network learns C filter
+factors f for each component, as a function of its singular value relative to noise and the strength of its signal:
 
-    features    V diag(f_c / S) y        and what they resolve, diag(V diag(f_c) V^T),    c = 1 ... C
+    features    V diag(f_c / S) y        and their resolution, diag(V diag(f_c) V^T),     c = 1 ... C
     f_c         sigmoid(2 ln(S / sigma) + b_c + MLP_c(ln(S / sigma), ln(1 + |y| / sigma)))
 
-It starts as C Tikhonov filters of different strengths (MLP = 0). The post-processing is a U-Net, in the place of
-the paper's layers, which corrects the first feature in units of its deviation: a plain sum of both would
-only learn more slowly.
+It starts as C Tikhonov filters of different strengths (MLP = 0). The post-processing is a U-Net instead of
+the paper's layers. It corrects the first feature in units of its deviation, because a plain sum of both learns more
+slowly.
 """
 
 from dataclasses import asdict, dataclass
@@ -26,8 +25,8 @@ from torch.nn import functional
 from mpi_fast.training.layers import UNet, zeroed
 from mpi_fast.training.mixed import mixed
 
-LEVEL_RANGE = (-8.0, 12.0)  # of ln(S / sigma): components beyond are noise alone, or free of it
-STRONGEST = 4.0  # of the initial filters, in units of ln(sigma^2)
+LEVEL_RANGE = (-8.0, 12.0)  # range of ln(S / sigma); components beyond it are only noise, or free of noise
+STRONGEST = 4.0  # range of the initial filter strengths, in units of ln(sigma^2)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class DernetConfig:
 
 
 class Dernet(nn.Module):
-    """Signals in, images out, for G scanners with K frames each."""
+    """Network from signals to images, for G scanners with K frames each."""
 
     strengths: Tensor
 
@@ -83,7 +82,7 @@ class Dernet(nn.Module):
         y, noise : (G, K, R), (G, K) float32
             Reduced signals and their noise level, for images of root-mean-square about one.
         singular_values, basis : (G, R), (G, N, R) float32
-            S and V, padded with zeros where ranks differ.
+            S and V, padded with zeros to a common rank.
 
         Returns
         -------
@@ -99,7 +98,7 @@ class Dernet(nn.Module):
         return estimate + deviation * correction.reshape(groups, frames, voxels)
 
     def _features(self, y: Tensor, noise: Tensor, singular_values: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature images, and what share of each voxel they resolve, (G, K, C, N) both."""
+        """Feature images, and the share of each voxel that they resolve, (G, K, C, N) both."""
         s = singular_values[:, None, :]
         level = torch.log(s / noise[..., None] + 1e-9).clamp(*LEVEL_RANGE)
         strength = torch.log1p(y.abs() / noise[..., None])

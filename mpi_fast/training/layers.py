@@ -1,4 +1,4 @@
-"""Parts of the networks that ours is compared with: a residual block, a U-Net, layers that start at zero."""
+"""Layers of the networks to compare with: a residual block, a U-Net, layers with zero initial weights."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +28,7 @@ class ResidualConvolutions(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual blocks at full, half and again full resolution, for any grid, odd ones too."""
+    """Residual blocks at full, half and again full resolution, for any grid, including odd sizes."""
 
     def __init__(self, width: int, inner: int, blocks: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The training loop: any of `recipes` for a given number of minutes, on any device, resumable.
+"""The training loop: trains any of `recipes` for a given number of minutes, on any device, and can be resumed.
 
-Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: the network that people deploy) and
-``model.pt.resume`` (optimiser and raw weights, to go on from). Both are replaced when whole, never half-written.
+Writes two files: ``model.pt`` (a plain dict of tensors, numbers and strings: the network to deploy) and
+``model.pt.resume`` (optimiser and raw weights, to continue). Both are replaced only by complete files.
 """
 
 import io
@@ -26,9 +26,9 @@ from mpi_fast.training.mixed import has_bfloat16
 from mpi_fast.training.mixture import SIGMA
 from mpi_fast.training.recipes import RECIPES, method_of
 
-REFERENCE = 1000  # steps of an open-ended run at the highest learning rate
-MEMORY = 7  # of its average: weights of step t count as t^7, so the last tenth of the run makes most of it
-BEFORE = 0.3  # share of the average before the finish in the weights that are kept, 0.05 dB better than either
+REFERENCE = 1000  # steps of an open-ended run at the largest learning rate
+MEMORY = 7  # power of the average: weights of step t count as t^7, so the last tenth of the run dominates
+BEFORE = 0.3  # share of the average before the finish in the final weights; 0.05 dB better than either alone
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Progress:
 
 
 class Done(NamedTuple):
-    """What a run has done so far: steps, frames, and seconds by the clock and of the processor."""
+    """Progress of a run: steps, frames, wall-clock and processor seconds."""
 
     step: int
     frames: int
@@ -79,16 +79,16 @@ def train(
     Parameters
     ----------
     config : TrainingConfig
-        What to compute.
+        Parameters of the run.
     output : Path
-        ``model.pt`` to write; ``output + ".resume"`` stands beside it.
+        ``model.pt`` to write; ``output + ".resume"`` is written beside it.
     device : str
         ``auto``, ``cpu`` or ``cuda``.
     resume : bool
-        Go on from ``output + ".resume"``, or where it is gone from ``output``: the averaged weights, with optimisers
-        that remember nothing.
+        Continue from ``output + ".resume"`` or, if it is missing, from ``output``: the averaged weights, with new
+        optimisers.
     batches : iterator, optional
-        To train on, instead of those that the configuration describes.
+        Training batches, instead of those of the configuration.
     save_every : float
         Seconds between checkpoints.
     report : callable
@@ -101,9 +101,9 @@ def train(
     Raises
     ------
     InputError
-        For a device that is not there.
+        For a device that does not exist.
     ModelError
-        When resuming from nothing, or from a run with another network or grid.
+        If there is no run to resume, or if it has another network or grid.
     """
     target = _device(device)
     torch.manual_seed(config.seed)
@@ -121,9 +121,9 @@ def train(
     step, frames, spent, computed = first, *_ = done
     data = batches or recipe.data(complete, target, config.seed + 1_000_003 * (step + 1))
 
-    smooth, began, saved, told = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
+    smooth, began, saved, reported = 0.0, time.monotonic() - spent, time.monotonic(), 0.0
     before: dict[str, Tensor] | None = None
-    finishing = 0  # steps taken in the last minutes of an open-ended run, if it is to be finished
+    finishing = 0  # steps in the last minutes of an open-ended run, if it is to be finished
     computing = time.process_time() - computed
     while (seconds := time.monotonic() - began) < 60 * config.minutes:
         remaining = 1 - seconds / (60 * config.minutes)
@@ -148,13 +148,13 @@ def train(
             for optimiser in optimisers:
                 optimiser.step()
         step, frames = step + 1, frames + batch.frames
-        # In long runs the power's decay, early in short ones the mean of all weights so far.
+        # The decay of the power law in long runs; at the beginning the mean of all weights so far.
         taken = finishing or step
         decay = (1 - 1 / (taken + 1)) ** (MEMORY + 1) if recipe.open_ended else min(config.ema, 1 - 1 / (step + 1))
         _update_average(average, network, decay)
         now = time.monotonic()
-        if now - told > 1.0:
-            told = now
+        if now - reported > 1.0:
+            reported = now
             smooth = float(loss.detach()) if smooth == 0 else 0.98 * smooth + 0.02 * float(loss.detach())
             report(Progress(step, seconds, smooth, rate))
         if now - saved > save_every:
@@ -186,14 +186,14 @@ def _update_average(average: dict[str, Tensor], network: nn.Module, decay: float
 
 
 def _kept(average: dict[str, Tensor], before: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """The weights to deploy: the average, of a run that is being finished with a share of the one before."""
+    """The weights to deploy: the average, and in the finish a share of the average before it."""
     if before is None:
         return average
     return {name: torch.lerp(value, before[name], BEFORE) for name, value in average.items()}
 
 
 def _provenance(config: TrainingConfig, done: Done, device: torch.device) -> dict[str, Any]:
-    """Who made this network, from what, where: plain strings and numbers."""
+    """How this network was made: plain strings and numbers."""
     recipe = RECIPES[method_of(config.network)]
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
@@ -214,18 +214,18 @@ def _provenance(config: TrainingConfig, done: Done, device: torch.device) -> dic
 
 
 def command(config: TrainingConfig) -> str:
-    """The command line that trains alike.
+    """The command line of an equal training.
 
-    It has no options for batches, the moving average and the size of a network. Where these are others than by default,
-    the configuration itself, as Python writes it.
+    There are no options for batches, the moving average and the size of a network. If these differ from the defaults,
+    this is the configuration as Python prints it.
     """
     method = method_of(config.network)
     recipe = RECIPES[method]
     complete, default = recipe.complete(config), recipe.complete(TrainingConfig(network=type(config.network)()))
-    said_by_none = "groups", "frames", "ema", "mixture", "network"
-    if any(getattr(complete, name) != getattr(default, name) for name in said_by_none):
+    without_option = "groups", "frames", "ema", "mixture", "network"
+    if any(getattr(complete, name) != getattr(default, name) for name in without_option):
         return f"mpi_fast.training.loop.train({config})"
-    options = {  # and what they are unless told otherwise
+    options = {  # options and their defaults
         "method": (method, method_of(TrainingConfig().network)),
         "minutes": (f"{config.minutes:g}", None),
         "finish": (f"{config.finish:g}", "0"),
@@ -248,7 +248,7 @@ def _save(
     optimisers: Sequence[torch.optim.Optimizer],
     done: Done,
 ) -> None:
-    """Write both files; of a run that is being finished the first, so that another one goes on from before."""
+    """Write both files; in the finish only the first, so that another run can continue from before it."""
     device = next(network.parameters()).device
     model = {
         "format": FORMAT,
@@ -274,14 +274,14 @@ def _save(
 
 
 def _rounded(weights: Tensor) -> Tensor:
-    """Float32 numbers to 16 significant bits: their last byte is zero, and a wheel of them a fifth smaller."""
+    """Round float32 numbers to 16 significant bits, whose last byte is zero, so that a wheel is a fifth smaller."""
     return ((weights.view(torch.int32) + 0x80) & ~0xFF).view(torch.float32)
 
 
 def _identity(config: TrainingConfig) -> dict[str, Any]:
-    """What a resumed run must share with the one it goes on from."""
+    """The settings that a resumed run must share with the earlier run."""
     identity: dict[str, Any] = {"network": config.network.to_dict(), "seed": config.seed}
-    if not RECIPES[method_of(config.network)].open_ended:  # what that is trained on may grow from run to run
+    if not RECIPES[method_of(config.network)].open_ended:  # open-ended runs may get more data
         identity |= {"grid": list(config.grid), "scanners": config.scanners, "phantoms": config.phantoms}
     return identity
 
@@ -295,13 +295,13 @@ def _restore(
     optimisers: Sequence[torch.optim.Optimizer],
     device: torch.device,
 ) -> Done:
-    """Set weights, averages and optimisers to what they were."""
+    """Restore weights, averages and optimisers."""
     if not file.is_file():
         if not output.is_file():
             raise ModelError(f"{file}: nothing to resume from; train without --resume first")
         return _restore_average(output, config, network, average)
     try:
-        content, _ = read_archive(file, largest=4 * LARGEST_FILE)  # of a network, its average and the optimiser's two
+        content, _ = read_archive(file, largest=4 * LARGEST_FILE)  # network, average, two optimiser states
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         identity = state["identity"]
     except ModelError:
@@ -321,7 +321,7 @@ def _restore(
 
 
 def _restore_average(output: Path, config: TrainingConfig, network: nn.Module, average: dict[str, Tensor]) -> Done:
-    """Go on from a checkpoint, which has the averaged weights alone."""
+    """Continue from a checkpoint, which has only the averaged weights."""
     trained = load_trained(output)
     if type(trained.network) is not type(network) or trained.network.config != config.network:
         raise ModelError(f"{output}: another network than {config.network}; expected the one to go on with")

@@ -1,9 +1,9 @@
-"""What the network is trained on: scanners of every kind, on planes and volumes of every size.
+"""Training data of the network: scanners of every kind, on planes and volumes of every size.
 
-A `Setting` is one grid with its scanners and phantoms. A batch comes from one of them: as many frames as make about the
-same number of voxels, in denoising score matching given the signals: half of the frames have no noisy image beside
-their signals, the others one of any noise level; now and then the scanner measures nothing, so that the network stays
-an ordinary denoiser, too.
+A `Setting` is one grid with its scanners and phantoms. Each batch comes from one setting and has about the same number
+of voxels. Training is denoising score matching given the signals. Half of the frames have no noisy image in addition to
+their signals, the others have one of any noise level. Some scanners measure nothing, so that the network can also be
+used as a plain denoiser.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,30 +20,30 @@ from mpi_fast.training.combination import Signals
 from mpi_fast.training.data import draw_frames, turned_frames
 from mpi_fast.training.operators import Operators, Reduced, reduced_abstract, reduced_scanner, stack, workers
 
-VOXELS = 40 * 361  # of a batch, about
-GROUPS = 8  # scanners in a batch, at most
+VOXELS = 40 * 361  # approximate number in a batch
+GROUPS = 8  # largest number of scanners in a batch
 STANDARD = 19, 19
-ABSTRACT_EVERY = 6, 3  # how often a scanner of the standard grid, and of others, is an abstract operator
+ABSTRACT_EVERY = 6, 3  # one of so many scanners is an abstract operator: on the standard grid, on others
 ALONE = 0.5  # share of frames without a noisy image
-SIGMA = 0.02, 10.0  # noise levels of the others
+SIGMA = 0.02, 10.0  # range of noise levels of the other frames
 BLIND = 1 / 8  # share of scanners that measure nothing
-CONFINED, EXTENT = 0.6, (0.35, 0.95)  # share of phantoms that fill a box alone, and its sides next to the grid's
+CONFINED, EXTENT = 0.6, (0.35, 0.95)  # share of phantoms confined to a box, and its sides relative to the grid
 ALIKE = 2  # phantoms of each family that share a box
-EMPTY_PHANTOM = 0.02  # of a phantom's mean square, next to the median one: less is too little to see
+EMPTY_PHANTOM = 0.02  # smallest mean square of a phantom, relative to the median
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How much of what is drawn; a seed and these numbers decide all of it.
+    """Amounts of training data; these numbers and a seed determine the data.
 
     Attributes
     ----------
     scanners, phantoms : int
-        Of the standard grid, 19 x 19, which makes up ``standard`` of all batches.
+        Numbers for the standard grid, 19 x 19, which has the share ``standard`` of all batches.
     planes, volumes : int
-        How many other grids; volumes make up ``volume`` of all batches.
+        Numbers of other grids; volumes have the share ``volume`` of all batches.
     each, drawn : int
-        Scanners and, at most, phantoms of each of them.
+        Number of scanners, and largest number of phantoms, of each of these grids.
     """
 
     scanners: int = 320
@@ -68,7 +68,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class PosteriorBatch:
-    """What `PosteriorNetwork` takes, and the image behind it: (G, K, N), or (G, K) for the precision."""
+    """Inputs of `PosteriorNetwork` and the true images: (G, K, N), or (G, K) for the precision."""
 
     signals: Signals
     noisy: Tensor
@@ -78,12 +78,12 @@ class PosteriorBatch:
 
     @property
     def frames(self) -> int:
-        """G K."""
+        """Total number of frames, G K."""
         return self.precision.numel()
 
 
 def random_plane(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """A grid (ny, nx) of 5 to 72 voxels a side, and the sides of its voxels next to their width."""
+    """A grid (ny, nx) of 5 to 72 voxels a side, and the sides of its voxels relative to their width."""
     longest = int(np.exp(rng.uniform(log(8), log(72))))
     other = longest if rng.random() < 0.4 else max(5, round(longest * rng.uniform(0.3, 1.0)))
     grid = (longest, other) if rng.random() < 0.5 else (other, longest)
@@ -91,7 +91,7 @@ def random_plane(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float
 
 
 def random_volume(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """A grid (nz, ny, nx) of 5 to 24 voxels a side, at most 8000, and the sides of its voxels next to their width."""
+    """A grid (nz, ny, nx) of 5 to 24 voxels a side, at most 8000, and the voxels' sides relative to their width."""
     if rng.random() < 0.25:
         return (19, 19, 19), (_aspect(rng), 1.0, 1.0)
     while True:
@@ -106,7 +106,7 @@ def _aspect(rng: np.random.Generator) -> float:
 
 
 def make_settings(mixture: Mixture, seed: int, processes: int = 1) -> list[Setting]:
-    """Draw grids, scanners and phantoms: some ten minutes of one processor."""
+    """Draw grids, scanners and phantoms; takes about ten minutes of one processor."""
     rng = np.random.default_rng([seed, 1])
     square, planes = (STANDARD, (1.0, 1.0)), [random_plane(rng) for _ in range(mixture.planes)]
     volumes = [random_volume(rng) for _ in range(mixture.volumes)]
@@ -124,7 +124,7 @@ def make_settings(mixture: Mixture, seed: int, processes: int = 1) -> list[Setti
 
 @dataclass(frozen=True)
 class _Plan:
-    """A setting that other processes are making."""
+    """A setting in preparation by other processes."""
 
     grid: tuple[int, int, int]
     operators: list["Future[Reduced]"]
@@ -160,8 +160,8 @@ def _planned(
 def _phantoms(count: int, grid: tuple[int, ...], voxel: tuple[float, ...], seed: Sequence[int]) -> Array:
     """Phantoms (count, *grid), `CONFINED` of them within a random box near the grid's middle.
 
-    Objects are put where a scanner sees them, and a calibration reaches beyond. A network to which all objects fill the
-    grid has to presume something wherever the signals say nothing.
+    In practice objects lie where the scanner is sensitive, and the calibrated grid is larger. A network trained only on
+    objects that fill the grid would expect something wherever nothing is measured.
     """
     families = [*TRAINING_FAMILIES, *WIDE_FAMILIES] if len(grid) == 2 else [*TRAINING_VOLUMES]
     rng, aspect = np.random.default_rng(seed), [side / voxel[-1] for side in voxel[:-1]]
@@ -189,11 +189,11 @@ def posterior_batches(settings: Sequence[Setting], seed: int, device: torch.devi
 
 
 def draw_posterior(setting: Setting, rng: torch.Generator) -> PosteriorBatch:
-    """Frames of one setting with, for half of them, a noisy image beside their signals."""
+    """Frames of one setting; half of them have a noisy image in addition to their signals."""
     voxels = prod(setting.grid)
     wanted = max(1, round(VOXELS / voxels))
     groups = min(GROUPS, len(setting.operators), wanted)
-    # A volume has its three axes; of a plane the first is none.
+    # A volume has three axes; the first axis of a plane has length one.
     axes = setting.grid if setting.grid[0] > 1 else setting.grid[1:]
     frames = draw_frames(setting.operators, setting.phantoms, groups, max(1, wanted // groups), rng)
     frames = turned_frames(frames, axes, rng)

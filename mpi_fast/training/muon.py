@@ -1,10 +1,10 @@
 """Muon: momentum whose step is made orthogonal, for the weights of convolutions.
 
-A step along the gradient's momentum M changes few directions much; its nearest semi-orthogonal matrix ``U V^T``, where
-``M = U S V^T``, changes all alike. A Newton-Schulz iteration finds it without an SVD (Jordan et al., "Muon: an
-optimizer for hidden layers in neural networks", 2024). A kernel is a matrix (outputs, inputs * rows * columns). The
-step's size is that of AdamW (Liu et al., "Muon is scalable for LLM training", 2025, section 2.2). PyTorch's own takes
-matrices only.
+A step along the gradient's momentum M mostly changes few directions. The nearest semi-orthogonal matrix ``U V^T``,
+where ``M = U S V^T``, changes all directions equally. A Newton-Schulz iteration finds it without an SVD (Jordan et al.,
+"Muon: an optimizer for hidden layers in neural networks", 2024). A kernel is a matrix (outputs, inputs * rows *
+columns). The step's size is that of AdamW (Liu et al., "Muon is scalable for LLM training", 2025, section 2.2).
+PyTorch's own version supports only matrices.
 """
 
 from collections.abc import Callable, Iterable
@@ -61,7 +61,7 @@ class Muon(torch.optim.Optimizer):
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         mean = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        ahead = parameter.grad.lerp(mean, group["momentum"])  # Nesterov's
+        ahead = parameter.grad.lerp(mean, group["momentum"])  # Nesterov momentum
         matrix = ahead.flatten(1)
         size = LIKE_ADAMW * sqrt(max(matrix.shape))
         parameter.mul_(1 - group["lr"] * group["weight_decay"])

@@ -1,23 +1,23 @@
-"""The posterior mean D(x_t; sigma_t | y) of an image given its signals, with the scanner inside the network.
+"""The posterior mean D(x_t; sigma_t | y) of an image given its signals, by a network with the scanner as an input.
 
-A frame says ``y = S V^T x + sigma xi`` (see `calibration`); a noisy image ``x_t = x + sigma_t n`` may stand beside it.
-The network is a sequence of blocks, each of which
+A frame has the signals ``y = S V^T x + sigma xi`` (see `calibration`), optionally with a noisy image ``x_t = x +
+sigma_t n``. The network is a sequence of blocks. Each block
 
-1. combines, exactly, the signals, the noisy image and the current image x_k, taken as certain to within a learned
-   spread r_k, into a Gaussian: mean m and standard deviation d of each voxel;
-2. corrects it by convolutions, which see what the combination changed: ``x_{k+1} = m + d F``.
+1. combines the signals, the noisy image and the current image x_k, whose standard deviation is a learned spread r_k,
+   exactly to a Gaussian, with mean m and standard deviation d of each voxel;
+2. corrects it by convolutions F, whose inputs include the change by this combination: ``x_{k+1} = m + d F``.
 
 This is an unrolled algorithm (Monga, Li and Eldar, "Algorithm unrolling", IEEE Signal Processing Magazine 2021) whose
-data-consistency step is exact. The features of a block are handed on to the next one, so the convolutions of all blocks
-make one residual network, into which the scanner speaks again and again. How noisy the signals are, how much of the
-grid they see and how noisy x_t is decides the spreads and modulates the features: the `Conditioner`.
+data-consistency step is exact. The features of a block are passed to the next one, so the convolutions of all blocks
+form one residual network with repeated data consistency. The `Conditioner` computes the spreads and modulates the
+features from the noise of the signals, the measured share of the grid and the noise of x_t.
 
-The last block has a second output, the logarithm of the error's size in each voxel, and from its features follows, for
-each frame, how heavy the tails of the errors are. So one evaluation gives image and intervals, and
+The last block has a second output, the logarithm of the expected error of each voxel. From its features also follow the
+quantiles of the errors of each frame. So one evaluation gives image and intervals, and
 ``(D - x_t) / sigma_t^2`` is the score of the image's distribution given the signals (Tweedie's formula).
 
-A volume is a batch of slices whose orientation turns from block to block, xy, xz, yz, while signals are combined with
-the whole volume: the same weights serve planes of every grid and volumes.
+A volume is processed as a batch of slices whose orientation changes from block to block, xy, xz, yz, while signals are
+combined with the whole volume. So the same weights serve planes of every grid and volumes.
 """
 
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ from mpi_fast.uncertainty import LEVELS, NORMAL
 
 INJECTED = 3 + len(VIEWS)  # channels that enter each block: x_k, the changes, how well each voxel is measured
 DESCRIPTORS = 2 + len(WIDTHS)
-FIRST_SPREAD, LAST_SPREAD = 3.0, 0.4  # of the blocks at the start of training, next to sqrt(relative noise) / 2
+FIRST_SPREAD, LAST_SPREAD = 3.0, 0.4  # of the blocks at the start of training, relative to sqrt(relative noise) / 2
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class PosteriorConfig:
     Attributes
     ----------
     blocks : int
-        Combinations with the signals, each with its convolutions.
+        Number of blocks, each with a data-consistency step and convolutions.
     width, inner : int
         Channels at full and at half resolution.
     embedding : int
-        Width of what is known of a frame beforehand, see `Conditioner`.
+        Width of the embedding in the `Conditioner`.
     coarse_every : int
-        One of so many blocks, the last among them, corrects at half resolution, too: the others let the scanner speak
-        more often at a third of the operations.
+        One of so many blocks, including the last, also corrects at half resolution. The others need only a third of the
+        operations, which allows more data-consistency steps.
     """
 
     blocks: int = 28
@@ -63,7 +63,7 @@ class PosteriorConfig:
     coarse_every: int = 3
 
     def residual_blocks(self, block: int) -> list[int]:
-        """Their widths, in one of the blocks: at full resolution, and where it has one at half."""
+        """Widths of the residual blocks in one block: at full resolution and, if it has one, at half resolution."""
         coarse = (self.blocks - 1 - block) % self.coarse_every == 0
         return [self.width, self.inner] if coarse else [self.width]
 
@@ -73,18 +73,18 @@ class PosteriorConfig:
 
 
 class Estimate(NamedTuple):
-    """Images of frames and how sure they are, for G scanners with K frames each.
+    """Images of frames and their uncertainty, for G scanners with K frames each.
 
     Attributes
     ----------
     image : (G, K, N) float32
-        Posterior mean; not cut at zero.
+        Posterior mean, not clipped at zero.
     log_error : (G, K, N) float32
-        Logarithm of the size of its error: what a Gaussian likelihood takes for the standard deviation.
+        Logarithm of the expected error, the standard deviation of a Gaussian likelihood.
     log_quantiles : (G, K, 2) float32
-        Logarithms of what 50 and 95 % (`uncertainty.LEVELS`) of a frame's errors, next to their sizes, do not exceed.
+        Logarithms of the 50 and 95 % quantiles of a frame's errors in units of their size (`uncertainty.LEVELS`).
     earlier : list of (G, K, N) float32
-        What the blocks before the last one made.
+        Images of the blocks before the last one.
     """
 
     image: Tensor
@@ -94,10 +94,10 @@ class Estimate(NamedTuple):
 
 
 class Conditioner(nn.Module):
-    """What is known of a frame before its image: spreads of all blocks, and gains and shifts of their features.
+    """Computes spreads of all blocks, and gains and shifts of their features, from descriptors of a frame.
 
-    Descriptors of a frame: its relative noise ``sigma sqrt(N) / ||S||``, the precision of x_t, and how much of the grid
-    the signals see under white priors of `likelihood.WIDTHS`.
+    The descriptors are the relative noise ``sigma sqrt(N) / ||S||``, the precision of x_t, and the measured share of
+    the grid for white priors of `likelihood.WIDTHS`.
     """
 
     def __init__(self, config: PosteriorConfig) -> None:
@@ -126,9 +126,9 @@ class Conditioner(nn.Module):
         ----------
         signals : Signals
         unseen : (G, K, WIDTHS, N)
-            Logarithm of what the signals leave of the deviation of white images.
+            Logarithm of the factor by which the signals reduce the deviation of white images.
         precision : (G, K)
-            Of x_t; zero where there is none.
+            Precision of x_t; zero if there is none.
 
         Returns
         -------
@@ -141,7 +141,7 @@ class Conditioner(nn.Module):
         noise = (signals.noise * (voxels / power.clamp_min(1e-12)).sqrt()).clamp(1e-4, 1e3)
         known = torch.stack([0.5 * noise.log(), 0.5 * torch.log1p(precision)], dim=2)
         hidden = self.embed(torch.cat([known, unseen.mean(dim=3)], dim=2))
-        certain = (4 / noise.clamp_max(4.0) + precision).rsqrt()  # sqrt(noise) / 2, or what x_t leaves of it
+        certain = (4 / noise.clamp_max(4.0) + precision).rsqrt()  # sqrt(noise) / 2, reduced by x_t
         spreads = certain[..., None] * torch.exp(self.spread(hidden).clamp(-6, 6))
         modulations = (self.modulation(hidden) + self.identity).flatten(0, 1)[:, :, None, None]
         return spreads, list(modulations.split([width for width in self.widths for _ in range(2)], dim=1))
@@ -270,23 +270,24 @@ class PosteriorNetwork(nn.Module):
             made.append(image.squeeze(2))
             if unsure:
                 log_error = torch.log(d) + UNSURE * torch.tanh(unsure[0] / UNSURE)
-        # The image is not to pay for how its errors are spread.
+        # No gradient from the quantiles to the image.
         pooled = functional.silu(features.detach().float()).flatten(2).mean(dim=2).reshape(*signals.noise.shape, -1)
         return Estimate(made[-1], log_error.squeeze(2), self.tails(pooled), made[:-1])
 
     def _plan(self, signals: Signals, precision: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:
-        """What is known of frames before their images.
+        """Quantities of frames that do not depend on images.
 
         Returns
         -------
         first : (G, K, 2 * WIDTHS, N)
-            What the signals alone say: means of white images, and the logarithms of what is left of their deviations.
+            Estimates from the signals alone: means for white priors, and the logarithms of the reduction of their
+            deviations.
         spread : (G, K, blocks)
-            Of what each block combines with the signals: the current image and x_t.
+            Spread of the image that each block combines with the signals: the current image and x_t.
         modulations : list
             See `Conditioner`.
         share : (G, K, blocks, 1)
-            Of the current image in it.
+            Share of the current image in this combination.
         """
         widths = signals.noise.new_tensor(WIDTHS)
         white = gains(signals, widths.expand(*signals.noise.shape, -1))
@@ -294,10 +295,10 @@ class PosteriorNetwork(nn.Module):
         left = unseen(signals, white)
         precision = torch.zeros_like(signals.noise) if precision is None else precision
         spreads, modulations = self.conditioner(signals, left, precision)
-        # Before the first block nothing is known but images of root-mean-square one.
+        # Before the first block, only the root-mean-square of one is known.
         certainty = torch.cat([torch.ones_like(spreads[..., :1]), spreads[..., 1:] ** -2], dim=2)
         total = certainty + precision[..., None]
-        # Means of wide priors are noisy, and deviations count by their square root.
+        # Means of wide priors are noisy; deviations enter by their square root.
         first = torch.cat([means * widths.rsqrt()[:, None], 0.5 * left], dim=2)
         return first, total.rsqrt(), modulations, (certainty / total)[..., None]
 
@@ -311,7 +312,7 @@ def to_slices(volume: Tensor, turn: tuple[int, int, int]) -> Tensor:
 
 
 def of_slices(frames: Tensor, slices: int) -> Tensor:
-    """What holds for each frame, (B, C, 1, 1), for each of its slices: (B * slices, C, 1, 1)."""
+    """Repeat values of each frame, (B, C, 1, 1), for each of its slices: (B * slices, C, 1, 1)."""
     if slices == 1:
         return frames
     return frames[:, None].expand(-1, slices, -1, -1, -1).flatten(0, 1)

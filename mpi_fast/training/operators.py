@@ -1,9 +1,9 @@
-"""Scanners reduced to what a simulated frame needs, many of one grid side by side.
+"""Scanners reduced to the matrices that simulate frames, many scanners of one grid side by side.
 
     y = T x + sigma L xi                 T = U^T A_true (R, N),  L L^T = covariance of the reduced noise
     ||residual||^2 = ||E x||^2 + sigma^2 chi^2(2M - R)
 
-so a batch of thousands of signals is a few products of small matrices on any device.
+A batch of thousands of signals therefore takes only a few products of small matrices on any device.
 """
 
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,8 +22,8 @@ from mpi_fast.reduction import reduce_matrix
 from mpi_fast.training.abstract import random_operator
 from mpi_fast.training.scanners import random_calibration, random_scanner
 
-SKETCH = 32  # random projections of what an image's signal has outside of the calibration's range
-SPIKES = 8  # rows in which spikes of noise may come
+SKETCH = 32  # number of random projections of the signal outside the calibration's range
+SPIKES = 8  # number of rows in which spikes of noise may occur
 
 
 @dataclass
@@ -37,14 +37,14 @@ class Operators:
     signal : (P, R, N)
         T: the reduced signal of an image, by the true system matrix.
     noise_factor : (P, R, R)
-        L.
+        L, the factor of the noise covariance.
     spikes : (P, SPIKES, R)
-        What a noise of one in single rows does to y.
+        Effect on y of unit noise in single rows.
     outside : (P, SKETCH, N)
-        E: ``||E x||^2`` is the energy of an image's signal outside the calibration's range, as far as random
-        projections keep it.
+        E: ``||E x||^2`` is the energy of an image's signal outside the calibration's range, approximated by random
+        projections.
     rank, freedom : (P,)
-        R and 2M - R of each.
+        R and 2M - R of each scanner.
     """
 
     singular_values: Tensor
@@ -100,7 +100,7 @@ def reduced_scanner(seed: tuple[int, ...], grid: tuple[int, ...], voxel: tuple[f
         try:
             calibration, truth, deviation = random_calibration(rng, random_scanner(rng, grid, voxel))
             break
-        except InputError:  # a scanner so bad that nothing of it rises above its noise
+        except InputError:  # no row of this scanner is above its noise
             continue
     return reduced_known(rng, calibration, truth, deviation)
 
@@ -111,7 +111,7 @@ def reduced_known(
     truth: NDArray[np.complex64],
     deviation: NDArray[np.float64],
 ) -> Reduced:
-    """A scanner as `scanners.random_calibration` describes one."""
+    """A scanner in the form of `scanners.random_calibration`."""
     whitened = truth * calibration.weights[:, None]
     unwhitened = calibration.projection / calibration.weights
     u = np.concatenate([unwhitened.real, -unwhitened.imag], axis=1).T
@@ -147,7 +147,7 @@ def stack(each: list[Reduced]) -> Operators:
         shape = [rank if axis in axes else size for axis, size in enumerate(arrays[0].shape)]
         whole = np.zeros((len(arrays), *shape), dtype=np.float32)
         for index, array in enumerate(arrays):
-            part = whole[index : index + 1]  # a view, of single numbers too
+            part = whole[index : index + 1]  # a view, also for single numbers
             part[(slice(None), *map(slice, array.shape))] = array
         return torch.from_numpy(whole)
 
@@ -155,9 +155,9 @@ def stack(each: list[Reduced]) -> Operators:
 
 
 def workers(count: int) -> Executor:
-    """Processes of one thread each: small matrices are no work for several, and they would wait for each other.
+    """Processes of one thread each, because several threads are slower for small matrices.
 
-    A single one is a thread of this process.
+    A single worker is a thread of this process.
     """
     if count == 1:
         return ThreadPoolExecutor(1)
@@ -171,7 +171,7 @@ def _one_thread() -> None:
 
 
 def make_operators(count: int, seed: int, grid: tuple[int, int], processes: int = 2) -> Operators:
-    """Simulate, calibrate and reduce ``count`` random scanners of one grid; scanner i depends on (seed, i) alone."""
+    """Simulate, calibrate and reduce ``count`` random scanners of one grid; scanner i depends only on (seed, i)."""
     seeds = [(seed, index) for index in range(count)]
     with workers(processes) as pool:
         return stack(list(pool.map(reduced_scanner, seeds, [grid] * count, chunksize=4)))

@@ -1,7 +1,7 @@
-"""The networks that can be trained, and what differs between them: configuration, data and loss.
+"""The networks that can be trained, with their configuration, data and loss.
 
-``posterior`` is ours; ``dernet`` and ``deq`` are what it is compared with. All are trained by one loop; the last two on
-the same scanners, phantoms and noise of one grid, and judged by the same error.
+``posterior`` is our network; ``dernet`` and ``deq`` are networks to compare with. All are trained by one loop. The last
+two have the same scanners, phantoms and noise of one grid, and the same loss.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ OUTLIER = 2.0  # an image this many times its expected root-mean-square counts l
 
 
 def _frames_loss(images: Tensor, batch: Frames) -> Tensor:
-    """Mean square of the error of images (G, K, N), in units of the deviation that the signals leave a white prior."""
+    """Mean square of the error of images (G, K, N), in units of the posterior deviation for a white prior."""
     signals = Signals.of(batch.y, batch.noise, batch.singular_values, batch.basis)
     deviation = torch.exp(unseen(signals, gains(signals, torch.ones_like(batch.noise)[..., None])))[:, :, 0]
-    # Phantoms outside the scanner's view are bright next to their signals; nobody could reconstruct them.
+    # Phantoms outside the field of view are bright relative to their signals and cannot be reconstructed.
     size = batch.image.square().mean(dim=2, keepdim=True)
     error = (images - batch.image) / deviation
     return (error.square() * (OUTLIER**2 / size.clamp_min(OUTLIER**2))).mean()
@@ -43,20 +43,20 @@ def _deq_loss(network: Equilibrium, batch: Frames) -> Tensor:
     return _frames_loss(network.images(batch, int(torch.randint(DEPTH + 1, ()))), batch)
 
 
-EARLIER, UNCERTAINTY = 0.1, 0.1  # shares in the loss: blocks before the last one, and the size of the error
+EARLIER, UNCERTAINTY = 0.1, 0.1  # weights in the loss: of blocks before the last one, and of the expected error
 
 SURPRISING = 50.0  # times the expected squared error
 NEGLIGIBLE = 0.01  # likewise
 
 
 def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
-    """Norm of each frame's error in units of what the network itself expects, and how well it expects it.
+    """Norm of each frame's error in units of the error that the network expects, and a loss of that expectation.
 
-    A weight that depends on the signals alone changes nothing in the minimiser; this one makes frames of all noise
-    levels count alike, as their PSNR does. The norm instead of its square, because a twentieth of the frames makes more
-    than half of the mean square, and of the gradient's noise. Its minimiser is the spatial median of the images that
-    explain the signals; over hundreds of voxels the norms of their errors are nearly the same, and so are median and
-    mean. The expected error has a likelihood of its own.
+    A weight that depends only on the signals does not change the minimiser; this one gives frames of all noise levels
+    the same weight, as PSNR does. The norm is used instead of its square because a twentieth of the frames would
+    contribute more than half of the mean square, and of the gradient's noise. The minimiser is the spatial median of
+    the images that explain the signals. Over hundreds of voxels the norms of their errors are nearly equal, and so are
+    median and mean. The expected error has its own likelihood.
     """
     batch = add_own_images(network, batch)
     image, log_error, log_quantiles, earlier = network(batch.signals, batch.grid, batch.noisy, batch.precision)
@@ -68,7 +68,7 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
     others = (_norm(weight * (one - batch.image).square().mean(dim=-1)).mean() for one in earlier)
     before = sum(others, last.new_zeros(()))
     surprise = (log_error + 0.5 * _compress_outliers(squared.detach() * torch.exp(-2 * log_error))).mean()
-    served = (image.detach().clamp_min(0) - batch.image).abs()  # negative values are cut before anybody sees them
+    served = (image.detach().clamp_min(0) - batch.image).abs()  # errors of the clipped image
     misjudged = pinball(torch.log(served.clamp_min(1e-6)) - log_error.detach(), log_quantiles)
     loss: Tensor = last + EARLIER * before / max(len(earlier), 1) + UNCERTAINTY * (surprise + misjudged)
     return loss
@@ -76,9 +76,10 @@ def posterior_loss(network: nn.Module, batch: PosteriorBatch) -> Tensor:
 
 @torch.no_grad()
 def add_own_images(network: nn.Module, batch: PosteriorBatch) -> PosteriorBatch:
-    """A batch in which half of the frames without a noisy image get the network's own one, as noisy as it is unsure.
+    """A batch in which half of the frames without a noisy image get the network's own image, with its uncertainty.
 
-    So it learns to go on from there: self-conditioning (Chen, Zhang and Hinton, "Analog bits", ICLR 2023).
+    The network thus learns to improve its own image: self-conditioning (Chen, Zhang and Hinton, "Analog bits", ICLR
+    2023).
     """
     half = batch.precision.shape[1] // 2
     alone = batch.precision[:, :half] == 0
@@ -94,7 +95,7 @@ def add_own_images(network: nn.Module, batch: PosteriorBatch) -> PosteriorBatch:
 
 
 def pinball(values: Tensor, quantiles: Tensor) -> Tensor:
-    """Least where ``quantiles`` (G, K, 2) are those of ``values`` (G, K, N) at `uncertainty.LEVELS`.
+    """A loss that is smallest if ``quantiles`` (G, K, 2) are those of ``values`` (G, K, N) at `uncertainty.LEVELS`.
 
     Koenker and Bassett, "Regression quantiles", Econometrica 1978.
     """
@@ -104,19 +105,19 @@ def pinball(values: Tensor, quantiles: Tensor) -> Tensor:
 
 
 def _norm(square: Tensor) -> Tensor:
-    """Its root, smooth at zero."""
+    """The square root, smooth at zero."""
     return torch.sqrt(square + NEGLIGIBLE)
 
 
 def _compress_outliers(ratio: Tensor) -> Tensor:
-    """The identity up to `SURPRISING`, growing with the logarithm beyond: one voxel must not outweigh a batch."""
+    """The identity up to `SURPRISING`, logarithmic beyond, so that one voxel does not dominate a batch."""
     return torch.where(
         ratio < SURPRISING, ratio, SURPRISING * (1 + torch.log(ratio.clamp_min(SURPRISING) / SURPRISING))
     )
 
 
 def adamw(network: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """One rule for all weights."""
+    """AdamW for all weights."""
     return [torch.optim.AdamW(network.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-3)]
 
 
@@ -136,7 +137,7 @@ def _one_grid(config: TrainingConfig, device: torch.device, seed: int) -> Iterat
 
 
 def _mixture(config: TrainingConfig, device: torch.device, seed: int) -> Iterator[PosteriorBatch]:
-    # Of the batches' own seed: a run that goes on meets other scanners than before.
+    # With the seed of the batches, so that a resumed run gets other scanners than before.
     return posterior_batches(make_settings(config.mixture, seed, config.processes), seed, device)
 
 
@@ -147,23 +148,23 @@ class Recipe:
     Attributes
     ----------
     config : type
-        Its widths and depths.
+        Configuration class with widths and depths.
     build : callable
-        A network from a configuration and a grid (ny, nx).
+        Makes a network from a configuration and a grid (ny, nx).
     data : callable
-        Endless batches, from a complete `TrainingConfig`, a device and a seed.
+        Makes endless batches from a complete `TrainingConfig`, a device and a seed.
     loss : callable
-        Of a network on a batch.
+        Loss of a network on a batch.
     frames : int
-        Of each scanner in a batch, unless told otherwise.
+        Default number of frames of each scanner in a batch.
     learning_rate : float
-        Highest one, likewise.
+        Default of the largest learning rate.
     optimisers : callable
-        Of a network, from it and the learning rate.
+        Makes optimisers from a network and the learning rate.
     open_ended : bool
-        The learning rate falls, and the average of the weights grows longer, with the number of steps, so that a run
-        may end or go on at any time (Karras et al., "Analyzing and improving the training dynamics of diffusion
-        models", CVPR 2024); otherwise the minutes decide.
+        Whether the learning rate falls, and the average of the weights grows longer, with the number of steps, so that
+        a run may end or continue at any time (Karras et al., "Analyzing and improving the training dynamics of
+        diffusion models", CVPR 2024). Otherwise both depend on the minutes.
     """
 
     config: type[Any]
@@ -176,7 +177,7 @@ class Recipe:
     open_ended: bool = False
 
     def complete(self, config: TrainingConfig) -> TrainingConfig:
-        """What the configuration leaves to the recipe, filled in."""
+        """The configuration with the defaults of the recipe."""
         frames = self.frames if config.frames is None else config.frames
         rate = self.learning_rate if config.learning_rate is None else config.learning_rate
         return replace(config, frames=frames, learning_rate=rate)
@@ -193,7 +194,7 @@ RECIPES: dict[str, Recipe] = {
         open_ended=True,
     ),
     "dernet": Recipe(DernetConfig, Dernet, _one_grid, _dernet_loss),
-    # At learning rates of 4e-4 and above it leaves its minimum now and then, for minutes.
+    # At learning rates of 4e-4 and above it sometimes leaves its minimum for minutes.
     "deq": Recipe(DeqConfig, Equilibrium, _one_grid, _deq_loss, frames=3, learning_rate=2e-4),
 }
 

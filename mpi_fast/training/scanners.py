@@ -1,7 +1,7 @@
-"""Random scanners to train with, as simulated and calibrated by the code that users run.
+"""Random scanners for training, simulated and calibrated by the code that users run.
 
-Each has its own particles, fields, receive chain and noise. It is calibrated from a noisy matrix, while its signals
-come from the true one.
+Each scanner has different particles, fields, receive chain and noise. It is calibrated from a noisy matrix, while its
+signals are computed with the true one.
 """
 
 import numpy as np
@@ -14,34 +14,34 @@ from mpi_fast.simulation import ReceiveChain, Scanner
 
 BACKGROUND_EVERY = 19  # voxels between two blocks of background frames of a calibration
 # Dividers to choose from and base frequency in Hz, by number of axes. Real trajectories in three dimensions have
-# periods of 50 000 samples; shorter ones are as good to learn from, and their matrices are small.
+# periods of 50 000 samples; shorter ones are as good for training, and their matrices are small.
 DIVIDERS: dict[int, tuple[list[tuple[int, ...]], float]] = {
     2: ([(102, 96), (96, 102), (96, 90), (102, 99), (64, 60)], 2.5e6),
     3: ([(28, 27, 24), (27, 24, 28), (24, 21, 20), (22, 20, 24)], 0.75e6),
 }
-ROWS = {2: (120, 1200), 3: (200, 1000)}  # above the calibration's noise, by number of axes
+ROWS = {2: (120, 1200), 3: (200, 1000)}  # range of the number of rows above the calibration's noise, by number of axes
 DEAD_CHANNEL = 0.03  # share of scanners that lose a receive channel after their calibration
 
 
 def random_scanner(
     rng: np.random.Generator, grid: tuple[int, ...] = (19, 19), voxel: tuple[float, ...] | None = None
 ) -> Scanner:
-    """A plausible scanner of planes or volumes, and its tracer: what users' systems may look like.
+    """A plausible scanner of planes or volumes, with its tracer, similar to those of users.
 
     Parameters
     ----------
     rng : numpy Generator
     grid : (ny, nx) or (nz, ny, nx)
     voxel : tuple of float, optional
-        Sides of a voxel next to its width, in the grid's order; a square or a cube by default.
+        Sides of a voxel relative to its width, in the grid's order; a square or a cube by default.
     """
     axes = len(grid)
     sides = np.asarray(voxel or (1.0,) * axes)
     size = sides * float(rng.uniform(1e-3, 3e-3))
     gradient = float(np.exp(rng.uniform(np.log(0.7), np.log(2.0)))) * 2e-3 / float(size[-1])
-    if grid != (19, 19):  # finer grids are finer than the fields are stronger
+    if grid != (19, 19):  # for fine grids the voxel size falls more than the field strength rises
         gradient *= float((19 / max(n * side for n, side in zip(grid, sides, strict=True))) ** rng.uniform(0.3, 1.1))
-    # The trajectory covers between 45 % and 105 % of the grid, in all directions nearly alike.
+    # The trajectory covers between 45 % and 105 % of the grid, nearly equally in all directions.
     extent = (np.asarray(grid) * size / 2)[::-1]
     coverage = rng.uniform(0.45, 1.05) * rng.uniform(0.85, 1.15, axes)
     amplitude = gradient * coverage * extent
@@ -79,8 +79,7 @@ def random_calibration(
     calibration : Calibration
         From the noisy matrix and its background frames.
     truth : (M, N) complex64
-        The selected rows without noise, as they are when phantoms are measured: now and then a receive channel is dead
-        by then.
+        The selected rows without noise at the time of the measurement, when a receive channel is sometimes dead.
     deviation : (M,) float64
         True relative noise deviation of the selected rows in measurements: that of the calibration, or another.
     """
@@ -95,7 +94,7 @@ def random_calibration(
     level = np.sort((strength / coloured).ravel())[::-1][min(wanted_rows, strength.size - 1)] / 5.0
     deviation = coloured * max(level, 1e-9 * float(strength.max()))
 
-    # Rows that are weak beyond hope are neither measured nor kept: of a fine grid they are most of the matrix.
+    # Very weak rows, most of the matrix of a fine grid, are neither measured nor stored.
     hopeful = strength > 0.5 * deviation
     voxels = truth.shape[2]
     size = int(rng.integers(1, 5))  # background frames in each block
