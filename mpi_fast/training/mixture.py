@@ -52,7 +52,7 @@ class Mixture:
     volumes: int = 16
     each: int = 6
     drawn: int = 4000
-    standard: float = 0.5
+    standard: float = 0.3
     volume: float = 0.2
 
 
@@ -84,7 +84,7 @@ class PosteriorBatch:
 
 def random_plane(rng: np.random.Generator) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """A grid (ny, nx) of 5 to 72 voxels a side, and the sides of its voxels relative to their width."""
-    longest = int(np.exp(rng.uniform(log(8), log(72))))
+    longest = int(rng.integers(8, 73))
     other = longest if rng.random() < 0.4 else max(5, round(longest * rng.uniform(0.3, 1.0)))
     grid = (longest, other) if rng.random() < 0.5 else (other, longest)
     return grid, (_aspect(rng), 1.0)
