@@ -65,6 +65,22 @@ def true_rows(measured: Measured, calibration: Calibration) -> NDArray[np.comple
     return measured.truth[calibration.selection]
 
 
+@pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory):
+    """Where g++ builds the CUDA kernels, once for all tests."""
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def device(kernel_folder):
+    """A device on which kernels that g++ has built run; fails the test if one wrote beyond its arrays."""
+    from shim import ShimDevice
+
+    device = ShimDevice(kernel_folder)
+    yield device
+    device.check_guards()
+
+
 @pytest.fixture
 def frame(calibration):
     """A frame of selected rows, all of one value."""

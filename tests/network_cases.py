@@ -10,6 +10,7 @@ from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.likelihood import signal_presence, signal_scale
 from mpi_fast.noise import add_noise
+from mpi_fast.phantoms import generate
 from mpi_fast.training.checkpoint import load_trained
 from mpi_fast.training.combination import Signals
 from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
@@ -56,6 +57,14 @@ def of_grid(grid, rank, seed=0):
     matrix = rng.standard_normal((1, rows, voxels)) + 1j * rng.standard_normal((1, rows, voxels))
     smooth = np.exp(-np.linspace(0, 4, rows))[None, :, None]
     return Calibration.from_arrays(matrix * smooth, None, grid, (1.0,) * len(grid))
+
+
+def three_frames(true_rows):
+    """Selected rows of three noisy frames (3, M) complex64, the second one zero, from the noise-free matrix."""
+    phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
+    rows = add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
+    rows[1] = 0
+    return rows
 
 
 def rows_of(calibration, frames, snr=20.0):

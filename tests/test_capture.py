@@ -22,14 +22,9 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 CASE = Case(frames=3, rank=11, rows=40)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
-def gpu(monkeypatch, folder):
-    return fake_cuda.install(monkeypatch, folder, devices=2)
+def gpu(monkeypatch, kernel_folder):
+    return fake_cuda.install(monkeypatch, kernel_folder, devices=2)
 
 
 class Reduction:

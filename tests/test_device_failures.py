@@ -3,30 +3,23 @@
 import numpy as np
 import pytest
 from kernel_cases import random_parameters
-from network_cases import expected, random_network
+from network_cases import expected, random_network, three_frames
 from shim import COMPILER, ShimDevice
 
 from mpi_fast import Reconstructor
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import DeviceError, InputError, MismatchError
-from mpi_fast.noise import add_noise
-from mpi_fast.phantoms import generate
 from mpi_fast.pipelines import device
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
-def make(calibration, folder, monkeypatch):
+def make(calibration, kernel_folder, monkeypatch):
     """A pipeline of a network of one block."""
     monkeypatch.setattr(device, "network_parameters", lambda content, where: random_parameters(1))
 
-    def pipeline(open_device=lambda: ShimDevice(folder)):
+    def pipeline(open_device=lambda: ShimDevice(kernel_folder)):
         return device.PosteriorOnDevice(calibration, Bundle.open(), open_device, (1, 2), 1)
 
     return pipeline
@@ -34,10 +27,7 @@ def make(calibration, folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def rows(true_rows):
-    phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
-    rows = add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
-    rows[1] = 0
-    return rows
+    return three_frames(true_rows)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +81,11 @@ class Sealed(ShimDevice):
 
 
 @needs_compiler
-def test_a_captured_lane_allocates_nothing_and_enqueues_the_same_for_every_call(make, folder, rows):
+def test_a_captured_lane_allocates_nothing_and_enqueues_the_same_for_every_call(make, kernel_folder, rows):
     devices, counts = [], []
 
     def open_device():
-        devices.append(Sealed(folder))
+        devices.append(Sealed(kernel_folder))
         return devices[-1]
 
     pipeline = make(open_device)
@@ -128,10 +118,10 @@ class Uncapturable(ShimDevice):
 @needs_compiler
 @pytest.mark.parametrize("fails_at", ["plan", "coarse"])
 def test_what_cannot_be_captured_runs_eagerly_and_after_a_failure_the_next_call_is_right(
-    make, folder, rows, wanted, monkeypatch, fails_at
+    make, kernel_folder, rows, wanted, monkeypatch, fails_at
 ):
     with pytest.warns(RuntimeWarning, match="no CUDA graph"):
-        pipeline = make(lambda: Uncapturable(folder))
+        pipeline = make(lambda: Uncapturable(kernel_folder))
     assert "no CUDA graph: operation not permitted" in pipeline.name
     monkeypatch.setattr(Uncapturable, "fails_at", fails_at)
     with pytest.raises(DeviceError, match="unspecified"):
@@ -148,9 +138,9 @@ class Small(ShimDevice):
         raise OutOfMemoryError("out of memory allocating 12,345 bytes")
 
 
-def test_a_gpu_without_memory_gives_one_message(make, folder):
+def test_a_gpu_without_memory_gives_one_message(make, kernel_folder):
     with pytest.raises(DeviceError, match="memory does not suffice: out of memory"):
-        make(lambda: Small(folder))
+        make(lambda: Small(kernel_folder))
 
 
 @pytest.mark.parametrize("wrong", [{"device": "gpu"}, {"device": "cuda:x"}, {"engine": "caffe"}, {"precision": "int3"}])

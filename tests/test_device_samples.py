@@ -4,7 +4,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from kernel_cases import Case, check_update
-from network_cases import expected, of_grid, parameters, random_network, rows_of
+from network_cases import expected, of_grid, parameters, random_network, rows_of, three_frames
 from shim import COMPILER, ShimDevice
 
 from mpi_fast.bundle import Bundle
@@ -12,8 +12,6 @@ from mpi_fast.errors import InputError
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.solvers import posterior_chain
 from mpi_fast.likelihood import signal_scale
-from mpi_fast.noise import add_noise
-from mpi_fast.phantoms import generate
 from mpi_fast.philox import standard_normal
 from mpi_fast.pipelines import Sampling, device
 from mpi_fast.samplers import SAMPLERS, get_sampler
@@ -68,10 +66,7 @@ def test_the_update(tmp_path, case):
 
 @pytest.fixture(scope="module")
 def rows(true_rows):
-    phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
-    rows = add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
-    rows[1] = 0
-    return rows
+    return three_frames(true_rows)
 
 
 def by_torch(network, calibration, rows, sampling, sigma_range):

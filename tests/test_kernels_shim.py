@@ -28,13 +28,8 @@ quick = settings(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture(scope="module")
-def shim(folder):
-    return ShimDevice(folder)
+def shim(kernel_folder):
+    return ShimDevice(kernel_folder)
 
 
 @pytest.fixture
@@ -61,9 +56,9 @@ def test_prepare(device, frames, grid, rank, rows):
 
 
 @pytest.mark.parametrize("grid", [(19, 19), (6, 9)])
-def test_results_do_not_depend_on_the_order_of_threads(folder, grid):
+def test_results_do_not_depend_on_the_order_of_threads(kernel_folder, grid):
     """Between two barriers threads may run in any order: a missing barrier shows as another result."""
-    reverse = ShimDevice(folder, backwards=True)
+    reverse = ShimDevice(kernel_folder, backwards=True)
     for check in (check_reduce, check_prepare, check_update):
         check(reverse, Case(frames=3, samples=5, grid=grid, rank=40, rows=700))
 
@@ -141,16 +136,16 @@ def test_importing_the_launchers_is_free_of_cupy():
 # ---- the shim itself: what it is there to find, it finds -------------------------------------------------------------
 
 
-def broken(folder, body, header="cuda_shim.h", **options):
+def broken(kernel_folder, body, header="cuda_shim.h", **options):
     """A device that knows one kernel, ``broken`` (float* out), of 64 threads."""
-    sources = folder / "broken"
+    sources = kernel_folder / "broken"
     sources.mkdir(exist_ok=True)
     (sources / "broken.cu").write_text(
         f'#include "{header}"\n'
         'extern "C" __global__ void broken(float* out) { extern __shared__ float4 shared[]; '
         f"float* cell = reinterpret_cast<float*>(shared); const int i = threadIdx.x; {body} }}"
     )
-    return ShimDevice(folder, sources=sources, **options)
+    return ShimDevice(kernel_folder, sources=sources, **options)
 
 
 def test_a_divergent_barrier_is_found(tmp_path):
@@ -221,8 +216,8 @@ def sanitized(*command):
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
 
 
-def test_kernels_pass_the_sanitizers(folder):
-    done = sanitized(str(Path(__file__).parent / "kernel_cases.py"), "--shim", str(folder))
+def test_kernels_pass_the_sanitizers(kernel_folder):
+    done = sanitized(str(Path(__file__).parent / "kernel_cases.py"), "--shim", str(kernel_folder))
     assert done.returncode == 0, done.stderr
     assert "agree" in done.stdout
 

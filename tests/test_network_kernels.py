@@ -10,7 +10,7 @@ import fake_cuda
 import numpy as np
 import pytest
 from block_cases import agree, check_block
-from network_cases import expected, loop_of, of_grid, parameters, random_network, rows_of, trained_network
+from network_cases import expected, loop_of, of_grid, parameters, random_network, rows_of, three_frames, trained_network
 from shim import COMPILER, ShimDevice
 
 from mpi_fast.errors import ModelError
@@ -21,31 +21,14 @@ from mpi_fast.kernels.launch import SHARED_LIMIT
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
 from mpi_fast.kernels.weights import Weights, pack
 from mpi_fast.likelihood import signal_scale
-from mpi_fast.noise import add_noise
-from mpi_fast.phantoms import generate
 from mpi_fast.training.network import PosteriorConfig
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture
-def device(folder):
-    device = ShimDevice(folder)
-    yield device
-    device.check_guards()
-
-
-@pytest.fixture(scope="module")
 def rows(true_rows):
-    phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
-    rows = add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
-    rows[1] = 0
-    return rows
+    return three_frames(true_rows)
 
 
 def test_weights_are_packed_as_the_lanes_of_a_warp_take_them():
@@ -130,12 +113,12 @@ def test_the_trained_network(device, calibration, rows):
 
 
 def test_a_frame_depends_neither_on_its_batch_nor_on_tiles_nor_on_the_order_of_threads(
-    folder, device, calibration, rows
+    kernel_folder, device, calibration, rows
 ):
     network = random_network(1)
     whole = loop_of(device, calibration, network, rows)
     whole()
-    small, backwards = ShimDevice(folder), ShimDevice(folder, backwards=True)
+    small, backwards = ShimDevice(kernel_folder), ShimDevice(kernel_folder, backwards=True)
     small.multiprocessors = 1
     for one, sides in ((device, (5, 2)), (small, (10, 5)), (backwards, (5, 2))):
         alone = loop_of(one, calibration, network, rows[2:])
@@ -154,9 +137,9 @@ def test_broken_signals_show(device, calibration, rows):
     assert np.isfinite(loop.image[1:]).all()
 
 
-def test_a_frame_is_one_graph_of_counted_nodes(monkeypatch, folder, calibration, rows):
+def test_a_frame_is_one_graph_of_counted_nodes(monkeypatch, kernel_folder, calibration, rows):
     """At most 80 for the network as it is trained: the aim at 1.3 us a node is a tenth of a millisecond."""
-    gpu = fake_cuda.install(monkeypatch, folder, devices=2)
+    gpu = fake_cuda.install(monkeypatch, kernel_folder, devices=2)
     network, device = random_network(3), CupyDevice(1)
     loop = loop_of(device, calibration, network, rows[:1])
     lane = CapturedFrames(device, {"signals": loop.signals}, loop, loop.outputs)

@@ -22,21 +22,16 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture(scope="module")
 def rows(true_rows):
     phantoms = generate(["tumours", "resolution", "dots"], 3, seed=21).reshape(3, -1)
     return add_noise(phantoms @ true_rows.T, 25.0, np.random.default_rng(2)).astype(np.complex64)
 
 
 @pytest.fixture
-def gpu(monkeypatch, folder):
+def gpu(monkeypatch, kernel_folder):
     """With a network of one block."""
     monkeypatch.setattr(device, "network_parameters", lambda content, where: parameters(random_network(1)))
-    return fake_cuda.install(monkeypatch, folder)
+    return fake_cuda.install(monkeypatch, kernel_folder)
 
 
 @pytest.fixture

@@ -33,18 +33,6 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 GRIDS = [(5, 7, 6), (6, 5, 9)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture
-def device(folder):
-    device = ShimDevice(folder)
-    yield device
-    device.check_guards()
-
-
 @pytest.mark.parametrize("grid", [*GRIDS, (2, 1, 3)])
 def test_slices_are_those_of_the_network(grid):
     """Every voxel is where its axes say, in the orientation of each block."""
@@ -124,12 +112,12 @@ def test_the_trained_network(device):
     agree(loop.std, std, 2e-2)
 
 
-def test_a_volume_depends_neither_on_its_batch_nor_on_tiles_nor_on_the_order_of_threads(folder, device):
+def test_a_volume_depends_neither_on_its_batch_nor_on_tiles_nor_on_the_order_of_threads(kernel_folder, device):
     calibration, network = of_grid((4, 12, 7), 40), random_network(3)
     rows = rows_of(calibration, 5)
     whole = loop_of(device, calibration, network, rows)
     whole()
-    small, backwards = ShimDevice(folder), ShimDevice(folder, backwards=True)
+    small, backwards = ShimDevice(kernel_folder), ShimDevice(kernel_folder, backwards=True)
     small.multiprocessors, backwards.multiprocessors = 1, 1000
     sides = set()
     for one in (device, small, backwards):
@@ -162,8 +150,8 @@ def test_broken_signals_show(device):
     assert np.isfinite(loop.image[1:]).all()
 
 
-def test_a_volume_is_one_graph_of_counted_nodes(monkeypatch, folder):
-    gpu = fake_cuda.install(monkeypatch, folder)
+def test_a_volume_is_one_graph_of_counted_nodes(monkeypatch, kernel_folder):
+    gpu = fake_cuda.install(monkeypatch, kernel_folder)
     calibration, network, device = of_grid((5, 7, 6), 40), random_network(3), CupyDevice()
     rows = rows_of(calibration, 1)
     loop = loop_of(device, calibration, network, rows, evaluations=2)
@@ -175,7 +163,7 @@ def test_a_volume_is_one_graph_of_counted_nodes(monkeypatch, folder):
     lane.given["signals"][:] = rows
     lane.submit()
     found = lane.collect()
-    again = loop_of(ShimDevice(folder), calibration, network, rows, evaluations=2)
+    again = loop_of(ShimDevice(kernel_folder), calibration, network, rows, evaluations=2)
     again()
     np.testing.assert_array_equal(found["image"], again.image)
 
