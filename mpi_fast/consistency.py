@@ -18,7 +18,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.nonnegative import nnls
 
 Array = NDArray[np.float32]
-UNEXPLAINED = 9.0  # times the energy of noise: three standard deviations in every measured value
+UNEXPLAINED = 4.0  # times the energy of noise: two standard deviations in every measured value
 LARGEST = 1 << 22  # entries of V up to which this is done: all planes and small volumes; larger ones take seconds
 SMALLEST_STD = 1e-3  # relative to the image's largest deviation, so that no voxel counts as certain
 
