@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.cluster import Cluster
@@ -169,7 +170,7 @@ class Reconstructor:
         if is_on_gpu(signals):
             return replace(self.enqueue(signals).wait(), flags=flags)
         began = time.perf_counter()
-        with self._lock:
+        with self._lock, single_blas_thread():
             rows, flags = self._prepared(signals, flags)
             frames, misfit, flags = self._judged(rows, flags, self._chosen()[0](rows))
         return frames.on(self.calibration.grid, began, misfit, flags)

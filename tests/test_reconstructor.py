@@ -5,8 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from mpi_fast import Reconstructor
+from mpi_fast import reconstructor as module
+from mpi_fast.consistency import consistent
 from mpi_fast.errors import InputError, ModelError
 from mpi_fast.metrics import psnr
 from mpi_fast.noise import add_noise
@@ -147,3 +150,18 @@ def test_importing_the_package_is_quick_and_free_of_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
     code = "import sys; from mpi_fast import Reconstructor, Calibration; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_blas_has_one_thread_while_frames_are_reconstructed_and_judged(calibration, rows, monkeypatch):
+    """Its waiting threads take the cores from the network's: a frame cost twice as much processor time with two."""
+    seen = []
+
+    def spied(*arguments):
+        seen.append({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+        return consistent(*arguments)
+
+    monkeypatch.setattr(module, "consistent", spied)
+    with threadpool_limits(limits=2, user_api="blas"):
+        Reconstructor(calibration)(rows[:1])
+        assert seen == [{1}]
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {2}
