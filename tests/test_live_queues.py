@@ -9,6 +9,7 @@ from live_echo import Echo, accounted, shown, wait_for
 
 from mpi_fast.errors import InputError, LiveError, MismatchError
 from mpi_fast.live import Live
+from mpi_fast.live.pace import Pace
 
 
 def test_batches_grow_with_the_backlog_and_order_stays(calibration, frame):
@@ -243,3 +244,28 @@ def test_latency_percentiles(calibration):
     for name, expected in (("p50", 500), ("p90", 900), ("p99", 990), ("p99.9", 1000)):
         assert found[name] == pytest.approx(expected, rel=0.02)
     assert found["max"] == pytest.approx(3.6e6, rel=0.02)
+
+
+def batches(pace, time_of, count):
+    """The sizes of so many full batches, which take ``time_of(size, number)`` seconds."""
+    sizes = []
+    for number in range(count):
+        sizes.append(pace.batch())
+        pace.learn(sizes[-1], time_of(sizes[-1], number))
+    return sizes
+
+
+def test_batches_grow_as_long_as_they_are_in_time():
+    """Two cores, one of which a single frame leaves idle: from its time alone nobody could tell."""
+    sizes = batches(Pace(0.05, 64), lambda size, number: 0.0126 * -(-size // 2), 200)
+    assert sizes[:4] == [1, 2, 3, 2]
+    assert np.bincount(sizes[4:])[2] > 0.9 * len(sizes[4:])
+    assert batches(Pace(0.05, 5), lambda size, number: 1e-4, 20)[-1] == 5
+
+
+def test_one_late_batch_is_chance_and_a_slow_processor_is_not():
+    pace = Pace(0.05, 2)
+    sizes = batches(pace, lambda size, number: 0.025 if number % 20 == 10 else 0.013, 100)
+    assert sizes[1:] == [2] * 99
+    assert 1 in batches(pace, lambda size, number: 0.025, 10)
+    assert np.mean(batches(pace, lambda size, number: 0.012 * size, 330)) < 1.2

@@ -1,11 +1,17 @@
-"""The batch size: all waiting frames, but no more than can be reconstructed in time."""
+"""The batch size: as many waiting frames as can be reconstructed in time.
+
+Twice as many frames take at most twice as long, but on several cores perhaps no longer at all. So the limit grows to
+what is certain to be in time, and beyond that by trying: by one while full batches are in time. It shrinks by one when
+they are late on average.
+"""
 
 SHARE = 0.4  # share of the latency for one batch: a frame waits for the previous batch and for its own
-MEMORY = 0.2  # weight of the last batch in the estimated time of a frame
+MEMORY = 0.2  # weight of the last batch in the average time of full ones
+PATIENCE = 32  # full batches in time before the next attempt, after one that failed
 
 
 class Pace:
-    """Estimates the time of a frame from past batches.
+    """Learns from past batches how many frames are reconstructed in time.
 
     Parameters
     ----------
@@ -17,15 +23,23 @@ class Pace:
 
     def __init__(self, latency: float, largest: int) -> None:
         self._seconds, self._largest = SHARE * latency, largest
-        self._cost: float | None = None  # time of a frame in s
+        self._limit, self._before_attempt = 1, 0
+        self._average: float | None = None  # time in s of batches as large as the limit
 
     def batch(self) -> int:
         """How many frames may be reconstructed at once."""
-        if self._cost is None:
-            return 1
-        return max(1, min(self._largest, int(self._seconds / max(self._cost, 1e-9))))
+        return self._limit
 
     def learn(self, frames: int, seconds: float) -> None:
-        """Add the time of a batch. The estimate rises at once and falls slowly."""
-        cost = seconds / frames
-        self._cost = cost if self._cost is None else max(cost, (1 - MEMORY) * self._cost + MEMORY * cost)
+        """Take the time of a batch into account."""
+        if frames < self._limit:
+            return
+        self._average = seconds if self._average is None else (1 - MEMORY) * self._average + MEMORY * seconds
+        if self._average <= self._seconds:
+            self._before_attempt -= 1
+            certain = self._limit * int(self._seconds / max(self._average, 1e-9))
+            limit = min(self._largest, max(certain, self._limit + (self._before_attempt < 0)))
+            if limit > self._limit:
+                self._limit, self._average = limit, None
+        elif self._limit > 1:
+            self._limit, self._average, self._before_attempt = self._limit - 1, None, PATIENCE

@@ -2,8 +2,8 @@
 
 The convolutions of a plane are too small for two threads to share: one frame runs on one thread, which is as fast on a
 busy machine as on a quiet one, and the frames of a batch are dealt out to as many threads as there are cores. The
-slices of a volume are a batch by themselves, which the threads share. Frames go through the graph in parts of a fixed
-size: the images do not depend on the number of threads.
+slices of a volume are a batch by themselves, which the threads share. A batch is cut into equal parts for all threads,
+as long as these are small, and otherwise into parts of a fixed size.
 """
 
 import threading
@@ -70,7 +70,8 @@ class PosteriorGraph:
         self._evaluations = evaluations
         threads, planar = cores() if threads is None else threads, is_plane(calibration.grid)
         self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
-        self._pool = ThreadPoolExecutor(threads) if planar and threads > 1 and gpu is None else None
+        self._threads = threads if planar and gpu is None else 1  # that have a part of a batch each
+        self._pool = ThreadPoolExecutor(threads) if self._threads > 1 else None
         self._calibration = calibration
         self._batch = max(1, VOXELS // calibration.num_voxels)
         self._grid = (1,) * (3 - len(calibration.grid)) + calibration.grid
@@ -84,7 +85,8 @@ class PosteriorGraph:
         """See `Pipeline`."""
         # BLAS gets one thread: its waiting threads would starve the graph's.
         with single_blas_thread():
-            return in_batches(self._reconstruct, rows, self._batch, self._calibration.num_voxels, self._pool)
+            size = max(1, min(self._batch, -(-len(rows) // self._threads)))
+            return in_batches(self._reconstruct, rows, size, self._calibration.num_voxels, self._pool)
 
     def _reconstruct(self, rows: NDArray[np.complex64]) -> Frames:
         calibration, frames = self._calibration, len(rows)

@@ -5,11 +5,12 @@
 const KEPT = 1000; // pictures that the time course shows
 const WIDTH = 370; // pixels of an image
 const RETRY_MS = 1000;
+const DRAW_MS = 40; // between two drawings: more would cost the processor that makes the images, and nobody sees it
 
 const $ = (id) => document.getElementById(id);
 const state = {
   hello: null, status: null, socket: null, kept: [], shown: null, paused: false, dirty: false,
-  region: null, peak: 0, peakStd: 0, skipped: 0, received: 0, times: [],
+  region: null, peak: 0, peakStd: 0, skipped: 0, received: 0, times: [], drawn: 0,
 };
 const panes = { image: [], std: [] };
 
@@ -119,10 +120,10 @@ function follow(peak, maps) {
   return Math.max(found, 0.99 * peak); // so that the colours do not flicker
 }
 
-function draw() {
+function draw(now) {
   requestAnimationFrame(draw);
-  if (!state.dirty || !state.hello) return;
-  state.dirty = false;
+  if (!state.dirty || !state.hello || now - state.drawn < DRAW_MS) return;
+  Object.assign(state, { dirty: false, drawn: now });
   const picture = state.shown;
   if (picture) {
     state.peak = follow(state.peak, picture.image);
