@@ -62,7 +62,7 @@ roofline: $(VENV)/dev.stamp  ## what a frame should take on four GPUs, of a plan
 	$(BIN)/python bench/roofline.py --grid 19x19x19 --rank 1000 --rows 3000 --frames 1 8 64
 
 train: $(VENV)/dev.stamp  ## a new network, by default for as long as the bundled one took
-	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),546) --finish $(or $(FINISH),40) --output mpi_fast/models/default.pt
+	$(BIN)/mpi-fast train --minutes $(or $(MINUTES),608) --finish $(or $(FINISH),35) --output mpi_fast/models/default.pt
 
 model: $(VENV)/dev.stamp  ## the bundled model from its checkpoint
 	$(BIN)/python -m mpi_fast.export mpi_fast/models/default.pt --output mpi_fast/models/default

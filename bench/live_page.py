@@ -4,7 +4,8 @@
 
 `mpi-fast live simulate` runs as people run it; so many headless browsers watch it, and a client that reads nothing. Of
 each browser: images seen per second, how many frames it did not see, and how many the page itself says are missing:
-those that the stream dropped and those that the server passed over because the browser was slow. They must be as many.
+those that the stream dropped and those that the server passed over because the browser was slow. They must be as many,
+to within what happens between two messages of the counters, half a second.
 """
 
 import argparse
