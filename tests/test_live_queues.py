@@ -269,3 +269,12 @@ def test_one_late_batch_is_chance_and_a_slow_processor_is_not():
     assert sizes[1:] == [2] * 99
     assert 1 in batches(pace, lambda size, number: 0.025, 10)
     assert np.mean(batches(pace, lambda size, number: 0.012 * size, 330)) < 1.2
+
+
+def test_a_limit_that_is_far_too_large_is_left_at_once():
+    pace = Pace(0.05, 64)
+    pace.learn(1, 1e-5)
+    assert pace.batch() == 64
+    pace.learn(0, 1e-5)  # bad frames only: they take no time, and say nothing
+    pace.learn(64, 64 * 0.008)
+    assert pace.batch() == 2

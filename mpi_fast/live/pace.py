@@ -1,8 +1,8 @@
 """The batch size: as many waiting frames as can be reconstructed in time.
 
 Twice as many frames take at most twice as long, but on several cores perhaps no longer at all. So the limit grows to
-what is certain to be in time, and beyond that by trying: by one while full batches are in time. It shrinks by one when
-they are late on average.
+what is certain to be in time, and beyond that by trying: by one while full batches are in time. It shrinks when they
+are late on average, as much as they are late.
 """
 
 SHARE = 0.4  # share of the latency for one batch: a frame waits for the previous batch and for its own
@@ -31,7 +31,7 @@ class Pace:
         return self._limit
 
     def learn(self, frames: int, seconds: float) -> None:
-        """Take the time of a batch into account."""
+        """Take the time of a batch into account; ``frames`` are those that were reconstructed, bad ones not counted."""
         if frames < self._limit:
             return
         self._average = seconds if self._average is None else (1 - MEMORY) * self._average + MEMORY * seconds
@@ -42,4 +42,5 @@ class Pace:
             if limit > self._limit:
                 self._limit, self._average = limit, None
         elif self._limit > 1:
-            self._limit, self._average, self._before_attempt = self._limit - 1, None, PATIENCE
+            in_time = int(self._limit * self._seconds / self._average)
+            self._limit, self._average, self._before_attempt = max(1, in_time), None, PATIENCE

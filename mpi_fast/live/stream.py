@@ -278,7 +278,8 @@ class Live:
             batch = prepared[done : done + size]
             began = time.monotonic()
             images = self._images_of([ready for of_frame in batch for ready in of_frame])
-            self._pace.learn(len(batch), time.monotonic() - began)
+            good = sum(any(not ready.flags & Flag.BAD for ready in of_frame) for of_frame in batch)
+            self._pace.learn(good, time.monotonic() - began)
             self._counters.count_images(images)
             for image in images:
                 if not self._images.put(image):
