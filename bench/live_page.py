@@ -11,6 +11,7 @@ to within what happens between two messages of the counters, half a second.
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -79,9 +80,7 @@ def _seen(began: float, first: dict[str, Any], ended: float, last: dict[str, Any
 
 
 def _browser() -> str:
-    from shutil import which
-
-    found = next(filter(None, map(which, ("chromium", "google-chrome", "chrome"))), None)
+    found = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     return found or sys.exit("no Chromium or Chrome is installed")
 
 

@@ -64,9 +64,8 @@ class Reconstructor:
         Network evaluations for each frame. The second one takes the image of the first as an input. It improves the
         image by some tenths of a decibel and doubles the time; see `refinement`.
     engine : str
-        ``auto``; ``onnx``, ONNX Runtime on CPU or GPU; or, on a GPU, ``tensorrt``, an engine that contains the scanner.
-        The bundle must have such an engine for this calibration. On a GPU ``auto`` uses the network's own CUDA kernels,
-        and ONNX Runtime where these cannot run.
+        ``onnx``: ONNX Runtime on CPU or GPU; ``tensorrt``: on a GPU, an engine of the bundle for this scanner;
+        ``auto``: on a GPU the network's own CUDA kernels, and ONNX Runtime where these cannot run.
     precision : str
         Precision of the TensorRT engine: ``fp16``, ``tf32`` or ``fp32``.
     inspect : bool
