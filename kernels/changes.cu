@@ -1,15 +1,16 @@
-// changes: what the signals change in an image of a volume.
+// changes: change of a volume's image by the data-consistency step, for both spreads.
 //
-//     changes = V gained                              for both of the spreads under which residual.cu gained
+//     changes = V gained          for each of the spreads r_k and 4 r_k, with which residual.cu computed the gains
 //
-// Why fast. Of a plane, fine.cu computes this for the pixels of its tiles and of their margins. In a volume that would
-// read V 1.7 times at tiles of 10 x 10 (25 x 25 pixels of margins and all, for 19 x 19), and where columns are not
-// neighbours in memory, as in yz slices, eight bytes for each that is used: 48 MB in 13-pixel pieces at 19 x 19 x 19 voxels
-// and rank 1000, or 380 MB. Here V^T is read once, in whole lines: 27 MB, 8 us from an H100's memory, 3 us from its L2
-// cache, for one launch more, 1.3 us. With residual.cu that is 55 MB for each of the network's 28 blocks, 3.1 GB for two
-// evaluations, of which 0.9 ms at the memory's 3.35 TB/s. With FRAMES = 4 an element serves four frames.
+// Performance: For planes, fine.cu computes this for the pixels of its tiles and their margins. For 19 x 19 x 19 voxels
+// and rank 1000, tiles of 10 x 10 pixels with margins would read V 1.7 times (25 x 25 pixels instead of 19 x 19): 48
+// MB, in pieces of 13 pixels. In yz slices, whose columns are not adjacent in memory, eight bytes would be transferred
+// for each byte in use: 380 MB. This kernel reads V^T once, in whole cache lines: 27 MB, which take 8 us from an H100's
+// memory or 3 us from its L2 cache, at the cost of one more launch, 1.3 us. With residual.cu that is 55 MB for each of
+// the network's 28 blocks, or 3.1 GB for two evaluations: 0.9 ms at the memory's 3.35 TB/s. With FRAMES = 4, each
+// element that is read serves four frames.
 //
-// Checked by tests/test_volume_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_volume_kernels.py.
 #include "voxel_sums.cuh"
 
 #ifndef FRAMES

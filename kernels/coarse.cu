@@ -1,18 +1,19 @@
-// coarse: a block's correction at half resolution, in one launch.
+// coarse: correction of the features of a network block at half resolution, in one launch.
 //
-//     half   = down(silu(features))                                  every other pixel, 16 -> 48 channels
+//     half   = down(silu(features))                                  stride 2, 16 -> 48 channels
 //     half  += second(silu(first(silu(half)) (1 + gain) + shift))
 //     out    = features + shuffle(up(silu(half))),   active = silu(out)
 //
-// up makes 4 x 16 channels of single pixels, and shuffle four pixels of them: 4 w + 2 dy + dx goes to channel w of the
-// pixel (2 i + dy, 2 j + dx). A block of threads makes TILE x TILE pixels of half resolution, and again what its
-// neighbours make of the two around; a few frames take small tiles, on more multiprocessors. Results do not depend on
-// that.
+// up is a 1 x 1 convolution to 4 x 16 channels, and shuffle moves these to four pixels: channel 4 w + 2 dy + dx becomes
+// channel w of the pixel (2 i + dy, 2 j + dx). A thread block computes TILE x TILE pixels of half resolution, and
+// recomputes a margin of two pixels, which belongs to its neighbours. For few frames the tiles are small, so that they
+// occupy more multiprocessors. Results do not depend on the size of the tiles.
 //
-// Why fast. 19 x 19 pixels are 10 x 10 of half resolution, four tiles of 2.8 M multiply-adds on tensor cores: 4 us of
-// an RTX 4090's multiprocessor at its peak, less on data-centre GPUs; 102 KB of weights come from the L2 cache, 1 us.
+// Performance: 19 x 19 pixels are 10 x 10 pixels of half resolution, four tiles of 2.8 M multiply-adds on tensor cores.
+// One takes 4 us on a multiprocessor of an RTX 4090 at its peak, less on data-centre GPUs. The 102 KB of weights come
+// from the L2 cache in 1 us.
 //
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "convolution.cuh"
 #include "slices.cuh"
 
@@ -21,23 +22,23 @@
 #endif
 
 constexpr int WIDTH = 16, INNER = 48, PITCH = 12, WIDE = 28, COARSE_THREADS = 256;
-constexpr int DOWN = 9 * 6 * 32, INSIDE = 27 * 6 * 32;  // weights of the convolutions before the next
+constexpr int DOWN = 9 * 6 * 32, INSIDE = 27 * 6 * 32;  // packed weights of down, and of first and second, in uint2
 
 // grid (slices * tiles, frames), shared memory: see `tiles.coarse_shared`
 extern "C" __global__ void __launch_bounds__(COARSE_THREADS)
 coarse(const float* __restrict__ features,    // (frames, N, 16)
-       const uint2* __restrict__ weights,     // down, first, second, up
+       const uint2* __restrict__ weights,     // packed, of down, first, second and up
        const float* __restrict__ bias,        // (3 * 48 + 64,)
-       const float* __restrict__ modulation,  // (frames, pitch): gain and shift of this block from `offset` on
+       const float* __restrict__ modulation,  // (frames, pitch): gain and shift of this block, from `offset` on
        int pitch, int offset, int voxels,
-       int rows, int columns, int apart, int per_row, int per_column,  // slices
+       int rows, int columns, int apart, int per_row, int per_column,  // members of Slices
        float* __restrict__ out,               // (frames, N, 16)
        float* __restrict__ active)            // (frames, N, 16)
 {
     extern __shared__ float4 shared[];
     constexpr int HALF = TILE + 4, H = TILE + 2, IN = 2 * HALF + 1;
     unsigned* given = reinterpret_cast<unsigned*>(shared);      // (IN, IN, PITCH); later h (H, H, WIDE)
-    unsigned* half = given + IN * IN * PITCH;                   // (HALF, HALF, WIDE); later what goes up
+    unsigned* half = given + IN * IN * PITCH;                   // (HALF, HALF, WIDE); later the input of up
     float* kept = reinterpret_cast<float*>(half + HALF * HALF * WIDE);  // (TILE, TILE, INNER)
     const Slices slices = {rows, columns, apart, per_row, per_column};
     const int down = (rows + 1) / 2, along = (columns + 1) / 2;

@@ -1,8 +1,8 @@
-"""How blocks of the network combine an image with the signals: what planes and volumes need different launches for.
+"""The steps of the network that combine images with signals, whose launches differ between planes and volumes.
 
-V of a plane is small: one block of threads reads it in a microsecond or two, so that whatever needs it reads it once
-more rather than wait for another launch. V of a volume is a hundred times larger. It is read by all multiprocessors
-together, once for each thing that is made of it, and those have launches of their own.
+V of a plane is small: a thread block reads it in one or two microseconds. So every kernel that needs products with V
+computes them itself, which takes less time than another launch. V of a volume is a hundred times larger. So each
+product with it has a launch of its own, in which all multiprocessors share the reading of V.
 """
 
 from abc import ABC, abstractmethod
@@ -17,25 +17,27 @@ from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.slices import slices
 from mpi_fast.kernels.weights import EMBEDDING, WIDTH, Convolutions, Weights
 
-PLAN_THREADS = 512  # of a block, as in plan.cu
+PLAN_THREADS = 512  # threads of a block, as in plan.cu
 IMAGE_THREADS = 128  # as in image.cu
 
 
 class Combination(ABC):
-    """Launches for frames of one calibration, around the convolutions of fine.cu and coarse.cu.
+    """Launches of all kernels that use the signals, for frames of one calibration.
+
+    Only the convolutions of fine.cu and coarse.cu are launched elsewhere, by `posterior.PosteriorLoop`.
 
     Parameters
     ----------
     device : Device
-        Where.
+        Device that runs the kernels.
     calibration : Calibration
-        Of which images.
+        Calibration of the scanner.
     basis : Basis
-        Of the calibration, there.
+        Singular value decomposition of the calibration, on the device.
     weights : Weights
-        Of the network, there.
+        Weights of the network, on the device.
     buffers : Buffers
-        Of the frames.
+        Arrays of the frames.
     """
 
     def __init__(
@@ -48,39 +50,59 @@ class Combination(ABC):
 
     @abstractmethod
     def prepare(self, reduced: Array, energy: Array) -> None:
-        """Enqueue what frames say by themselves, of `reduce.reduce`'s (F, R) and (F,) float64."""
+        """Enqueue noise, scale and estimates from the signals alone (`prepare.prepare`).
+
+        Parameters
+        ----------
+        reduced, energy : (F, R), (F,) float64
+            Output of `reduce.reduce`.
+        """
 
     @abstractmethod
     def plan(self, precision: Array) -> None:
-        """Enqueue what does not depend on images; ``precision`` (F,) float32 of noisy ones, or `NOTHING`."""
+        """Enqueue all quantities of an evaluation that do not depend on images, see plan.cu.
+
+        Parameters
+        ----------
+        precision : (F,) float32
+            Precision of the noisy images; `NOTHING` if there are none.
+        """
 
     @abstractmethod
     def combine(self, block: int, noisy: Array) -> None:
-        """Enqueue what a block is given: the image so far, and what the signals say of it.
+        """Enqueue the steps before a block's convolutions: the current image, its residual and, for volumes, changes.
 
-        ``noisy`` (F, N) float32 are images in the unit of the calibration, or `NOTHING`.
+        Parameters
+        ----------
+        block : int
+            Number of the network block, counted from 0.
+        noisy : (F, N) float32
+            Noisy images in the unit of the calibration; `NOTHING` if there are none.
         """
 
     @abstractmethod
     def finish(self) -> None:
-        """Enqueue what the last block's features say: image, deviation and quantiles."""
+        """Enqueue image, standard deviation and quantiles, from the features of the last block."""
 
     @property
     @abstractmethod
     def changes(self) -> tuple[Any, ...]:
-        """What the signals change, for fine.cu: changes, or residual, singular values, V^T of which it makes them."""
+        """Arguments of fine.cu for the changes of an image by the signals: changes, residual, singular values and V^T.
+
+        Either the first or the other three are given, from which fine.cu computes the changes; the rest is `NOTHING`.
+        """
 
     @property
     @abstractmethod
     def fine_rank(self) -> int:
-        """How many columns of V fine.cu sums up."""
+        """Number of columns of V over which fine.cu sums; 0 if the changes are computed elsewhere."""
 
     def head_before(self, block: int) -> Convolutions:
-        """The head that makes the image which a block is given; the first block is given none."""
+        """The head of the block before, whose output is the image at the start of this block; unused by the first."""
         return self.weights.blocks[max(block - 1, 0)].head
 
-    def launch_plan(self, precision: Array, left_to_others: Array) -> None:
-        """Enqueue plan.cu: with the deviations, or with ``left_to_others`` what they are made of."""
+    def launch_plan(self, precision: Array, explained: Array) -> None:
+        """Enqueue plan.cu, which writes the deviations or, if ``explained`` is not `NOTHING`, S g into it."""
         weights, basis, buffers = self.weights, self.basis, self.buffers
         arguments = (
             buffers.statistics,
@@ -98,13 +120,13 @@ class Combination(ABC):
             buffers.share,
             buffers.deviation,
             buffers.modulation,
-            left_to_others,
+            explained,
         )
         grid = self.blocks, self.frames
         self.device.launch(Kernel("plan"), grid, PLAN_THREADS, plan_shared(self.rank), arguments)
 
     def launch_image(self, pooled: Array) -> None:
-        """Enqueue image.cu: with the quantiles, or with ``pooled`` what they are made of."""
+        """Enqueue image.cu, which writes quantiles or, if ``pooled`` is not `NOTHING`, sums of features into it."""
         buffers, head = self.buffers, self.weights.blocks[-1].head
         arguments = (
             buffers.statistics,
@@ -127,10 +149,10 @@ class Combination(ABC):
 
 
 def plan_shared(rank: int) -> int:
-    """Shared memory of a block of plan.cu, in bytes."""
+    """Shared memory of a thread block of plan.cu, in bytes."""
     return 8 * PLAN_THREADS + 4 * (8 + 2 * EMBEDDING + rank)
 
 
 def image_parts(voxels: int) -> int:
-    """Blocks of threads of image.cu for each frame."""
+    """Number of thread blocks of image.cu for each frame."""
     return -(-voxels // IMAGE_THREADS)

@@ -1,15 +1,16 @@
-// current: the image of a volume so far.
+// current: the current image of a volume, which a network block combines with the signals.
 //
-//     image = base + d_before * head(active)          of the block before; nothing before the first
-//     image = x_t + share (image - x_t)                where there is a noisy image x_t
+//     image = base + d_before * head(active)          from the outputs of the block before; zero for the first block
+//     image = x_t + share (image - x_t)               if there is a noisy image x_t
 //
-// Of a plane every block of project.cu makes the whole image again; 19 x 19 x 19 voxels would be a million multiply-adds
-// for each of them, so that here the image is made once and written.
+// For planes, every thread block of project.cu recomputes the whole image. For 19 x 19 x 19 voxels that would be a
+// million multiply-adds each, so here the image is computed once and stored.
 //
-// Why fast. A thread owns a voxel: 144 multiply-adds, of features that its neighbours read, too. 19 x 19 x 19 voxels are
-// 54 blocks of threads, 0.5 MB from the L2 cache, some ten times less than V: this kernel costs its launch.
+// Performance: Each thread computes one voxel with 144 multiply-adds, from features that its neighbours read as well.
+// 19 x 19 x 19 voxels are 54 thread blocks, which read 0.5 MB from the L2 cache, a fiftieth of V at rank 1000. The time
+// is that of a launch.
 //
-// Checked by tests/test_volume_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_volume_kernels.py.
 #include "device.cuh"
 #include "head.cuh"
 
@@ -17,16 +18,16 @@ constexpr int CURRENT_THREADS = 128, WIDTH = 16;
 
 // grid (ceil(N / CURRENT_THREADS), frames)
 extern "C" __global__ void __launch_bounds__(CURRENT_THREADS)
-current(const float* __restrict__ statistics,  // (5, frames): the scale is the second
+current(const float* __restrict__ statistics,  // (5, frames): row 1 is the scale
         const float* __restrict__ deviation,   // (frames, K, N)
         const float* __restrict__ active,      // (frames, N, 16)
-        const float* __restrict__ weights,     // (9, 16) of the head of the block before
+        const float* __restrict__ weights,     // (9, 16): head of the block before
         const float* __restrict__ bias,        // (1,)
         const float* __restrict__ share,       // (frames, K)
         const float* __restrict__ noisy,       // (frames, N) in the unit of the calibration, or null
         const float* __restrict__ base,        // (frames, N)
         int block, int blocks, int voxels,
-        int rows, int columns, int apart, int per_row, int per_column,  // slices of the block before
+        int rows, int columns, int apart, int per_row, int per_column,  // members of Slices, of the block before
         float* __restrict__ mean)              // (frames, N): the image
 {
     const int n = blockIdx.x * CURRENT_THREADS + threadIdx.x, frame = blockIdx.y;

@@ -1,24 +1,25 @@
-// fine: what the signals change in an image, and a block's convolutions at full resolution, in one launch.
+// fine: data-consistency step of a network block and its convolutions at full resolution, in one launch.
 //
-//     changes  = V g residual,   g = S r^2 / (S^2 r^2 + sigma^2)      for r = r_k and 4 r_k, or as changes.cu leaves them
+//     changes  = V g residual,   g = S r^2 / (S^2 r^2 + sigma^2)      for r = r_k, 4 r_k; for volumes by changes.cu
 //     base     = mean + changes for r_k
-//     injected = mean, asinh(changes / d), log(d / r) / 2; for the first block what the signals alone say, too
-//     x        = inject(injected) + features                          features: of the block before
+//     injected = mean, asinh(changes / d), log(d / r) / 2; in the first block also the estimates from the signals alone
+//     x        = inject(injected) + features                          features of the block before
 //     h        = first(silu(x)) (1 + gain) + shift
 //     out      = x + second(silu(h)),   active = silu(out)
 //
-// A block of threads makes TILE x TILE pixels of one image, and again what its neighbours make of the three pixels
-// around, for three launches less: of 10 x 10 pixels 440 products where 300 would do. A few frames take tiles of 5 x 5,
-// half as much again, on four times as many multiprocessors. Factors of convolutions are float16; sums, and everything
-// that is carried on, float32. Results do not depend on the tiles.
+// A thread block computes TILE x TILE pixels of one image, and recomputes a margin of three pixels, which belongs to
+// its neighbours. This saves three launches, and for 10 x 10 pixels the three convolutions compute 440 pixels instead
+// of 300. For few frames, tiles of 5 x 5 pixels take half as many operations again, on four times as many
+// multiprocessors. The factors of convolutions are float16; sums, and all values that are passed on, are float32.
+// Results do not depend on the size of the tiles.
 //
-// Why fast. 19 x 19 pixels are four tiles, each 13 + 9 + 7 fragments of 16 pixels in nine steps: 1.1 M multiply-adds on
-// tensor cores, so that a single image costs launch and latency; 14 KB of weights stay in the L1 cache, and of V a tile
-// of 5 x 5 reads the rows of 121 pixels, 72 KB at rank 150, 0.8 us at 48 bytes a clock. Of a volume, 19 x 19 x 19
-// voxels are 76 tiles of 10 x 10, one round of an H100's multiprocessors; their changes come from changes.cu, which says
-// why.
+// Performance: 19 x 19 pixels are four tiles, each with 13 + 9 + 7 fragments of 16 pixels for each of nine taps. That
+// is 1.1 M multiply-adds on tensor cores, so the time of a single image is that of launch and latency. The 14 KB of
+// weights stay in the L1 cache. A tile of 5 x 5 pixels reads the rows of V of 121 pixels: 72 KB at rank 150, 0.8 us at
+// 48 bytes per clock. A volume of 19 x 19 x 19 voxels has 76 tiles of 10 x 10 pixels, a single round of an H100's
+// multiprocessors; its changes are computed by changes.cu, which explains why.
 //
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "convolution.cuh"
 #include "slices.cuh"
 
@@ -27,7 +28,7 @@
 #endif
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
-#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 3)  // as many as its shared memory holds; squeezing in more would spill
+#define FINE_BOUNDS __launch_bounds__(FINE_THREADS, 3)  // as many as fit into shared memory; more would spill registers
 #else
 #define FINE_BOUNDS __launch_bounds__(FINE_THREADS)
 #endif
@@ -36,8 +37,8 @@ constexpr int WIDTH = 16, PITCH = 12, FINE_THREADS = 256, VIEWS = 2, CONDITION =
 
 // grid (slices * tiles, frames), shared memory: see `tiles.fine_shared`
 extern "C" __global__ void FINE_BOUNDS
-fine(const float* __restrict__ statistics,    // (5, frames): the noise first
-     const float* __restrict__ changes,       // (frames, VIEWS, N), or null: to be made of the next three
+fine(const float* __restrict__ statistics,    // (5, frames): row 0 is the noise
+     const float* __restrict__ changes,       // (frames, VIEWS, N), or null: computed from the next three arrays
      const float* __restrict__ residual,      // (frames, R)
      const float* __restrict__ singular,      // (R,)
      const float* __restrict__ basis_t,       // (R, N)
@@ -47,18 +48,18 @@ fine(const float* __restrict__ statistics,    // (5, frames): the noise first
      const float* __restrict__ widths,        // (5,)
      const float* __restrict__ mean,          // (frames, N)
      const float* __restrict__ features,      // (frames, N, 16); not read by the first block
-     const uint2* __restrict__ weights,       // of three convolutions, 9 x 2 x 32 each
+     const uint2* __restrict__ weights,       // packed, of three convolutions, 9 x 2 x 32 each
      const float* __restrict__ bias,          // (3, 16)
-     const float* __restrict__ modulation,    // (frames, pitch): gain and shift of this block from `offset` on
-     int pitch, int offset, int block, int blocks, int rank, int voxels,  // rank 0 where changes are given
-     int rows, int columns, int apart, int per_row, int per_column,       // slices
+     const float* __restrict__ modulation,    // (frames, pitch): gain and shift of this block, from `offset` on
+     int pitch, int offset, int block, int blocks, int rank, int voxels,  // rank is 0 if changes are given
+     int rows, int columns, int apart, int per_row, int per_column,       // members of Slices
      float* __restrict__ base,                // (frames, N)
      float* __restrict__ out,                 // (frames, N, 16)
      float* __restrict__ active)              // (frames, N, 16), or null
 {
     extern __shared__ float4 shared[];
     constexpr int IN = TILE + 6, X = TILE + 4, H = TILE + 2, PIXELS = IN * IN;
-    static_assert(PIXELS <= FINE_THREADS, "a pixel for each thread");
+    static_assert(PIXELS <= FINE_THREADS, "each thread computes at most one pixel of the tile and its margin");
     unsigned* given = reinterpret_cast<unsigned*>(shared);           // (IN, IN, PITCH); later h
     unsigned* x = given + PIXELS * PITCH;                            // (X, X, PITCH)
     float* kept = reinterpret_cast<float*>(x + X * X * PITCH);       // (TILE, TILE, WIDTH)

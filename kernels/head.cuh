@@ -1,8 +1,8 @@
-// The last convolution of a block, in float32: 16 channels to one output of one pixel.
+// The last convolution of a network block, in float32, from 16 channels to one output.
 #pragma once
 #include "slices.cuh"
 
-// `active` (N, 16) and `weights` (9, 16) of one image and output; zero outside of the slice that the voxel is in.
+// One output of the voxel, from `active` (N, 16) and `weights` (9, 16); padded by zeros outside of the voxel's slice.
 __device__ inline float head(const float* __restrict__ active, const float* __restrict__ weights, float bias, int voxel,
                              const Slices& slices) {
     const Pixel centre = slices.pixel(voxel);

@@ -1,15 +1,16 @@
-// image: the last block's outputs -> image and uncertainty, in the unit of the calibration.
+// image: image and uncertainty from the output of the last network block, in the unit of the calibration.
 //
 //     image     = max(base + d head_0(active), 0) * presence * scale
 //     deviation = d exp(4 tanh(head_1(active) / 4)) * scale
-//     quantiles = exp(T mean(active))                     of the errors next to the deviation, one pair for each frame
+//     quantiles = exp(T mean(active))                     of the errors relative to the deviation, two for each frame
 //
-// Of a volume every block of threads sums up the features of its own voxels, and tails.cu makes the quantiles of that.
+// For volumes, each thread block sums the features of its own voxels, and tails.cu computes the quantiles from these
+// sums.
 //
-// Why fast. A thread owns a voxel, and those of a frame's first block average its features; 23 KB are read a frame, 3 KB
-// written: this kernel costs its launch.
+// Performance: Each thread computes one voxel, and the first thread block of a frame averages its features. For 361
+// voxels a frame reads 23 KB and writes 3 KB, so the time is that of a launch.
 //
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "device.cuh"
 #include "head.cuh"
 #include "tails.cuh"
@@ -26,11 +27,12 @@ image(const float* __restrict__ statistics,  // (5, frames), see prepare.cu
       const float* __restrict__ bias,        // (2,)
       const float* __restrict__ tails,       // (2, 16)
       const float* __restrict__ tails_bias,  // (2,)
-      int blocks, int voxels, int rows, int columns, int apart, int per_row, int per_column,  // slices of the last block
+      int blocks, int voxels,
+      int rows, int columns, int apart, int per_row, int per_column,  // members of Slices, of the last block
       float* __restrict__ mean,              // (frames, N)
       float* __restrict__ std,               // (frames, N)
-      float* __restrict__ quantiles,         // (frames, 2); not written where features are pooled
-      float* __restrict__ pooled)            // (frames, blocks of threads, 16), or null
+      float* __restrict__ quantiles,         // (frames, 2); not written if `pooled` is given
+      float* __restrict__ pooled)            // (frames, thread blocks, 16): sums of features; null for planes
 {
     extern __shared__ float4 shared[];
     float* part = reinterpret_cast<float*>(shared);  // (IMAGE_THREADS,)
@@ -51,7 +53,7 @@ image(const float* __restrict__ statistics,  // (5, frames), see prepare.cu
     if (blockIdx.x && !pooled) return;
     const int last = pooled ? min(first + IMAGE_THREADS, voxels) : voxels;
     float sum = 0.0f;
-    for (int i = first * WIDTH + thread; i < last * WIDTH; i += IMAGE_THREADS) sum += active[i];  // always the same channel
+    for (int i = first * WIDTH + thread; i < last * WIDTH; i += IMAGE_THREADS) sum += active[i];  // all of one channel
     part[thread] = sum;
     __syncthreads();
     if (thread < WIDTH) {

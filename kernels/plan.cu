@@ -1,26 +1,26 @@
-// plan: what is known of frames before their images; of the network `_plan` and `Conditioner`.
+// plan: the quantities of a frame that do not depend on its image, as `PosteriorNetwork._plan` and `Conditioner`.
 //
-//     known      = logs of the relative noise and of the precision of the noisy image (0 where there is none), and what
-//                  white images of five widths leave unseen, averaged over the grid
+//     known      = logarithms of the relative noise, of the precision of the noisy image (0 if there is none), and of
+//                  the factors by which the signals reduce the deviation of white images of five widths, grid mean
 //     hidden     = silu(E2 silu(E1 known))
-//     spread     = r_k, of what each of the network's blocks combines with the signals: its image and the noisy one
-//     share      = of its image in that, 1 where there is no noisy one
-//     d          = r_k sqrt(1 - sum_r V^2 S g)         deviation of each voxel once the signals have spoken
+//     spread     = r_k, deviation of the image that a network block combines with the signals
+//     share      = share of the current image in it, the rest being the noisy image; 1 if there is none
+//     d          = r_k sqrt(1 - sum_j V^2 S g)         posterior deviation of each voxel
 //     modulation = M hidden                            gain and shift of every residual block
 //
-// Of a volume the deviations are left to variances.cu, which is given S g.
+// For volumes, this kernel writes S g, and variances.cu computes the deviations.
 //
-// Everything of a frame that does not depend on its image, for all blocks of the network side by side: a block of threads
-// for each block of the network and frame, so that none of it is left for the sequence that follows.
+// There is a thread block for each network block and frame. So all network blocks are planned in parallel, and nothing
+// of this is left for the sequence of blocks that follows.
 //
-// Why fast. Each block of threads reads V once (217 KB at rank 150, 2.4 us at 48 bytes a clock) and 22 KB of weights; all
-// 19 of a frame run at once.
+// Performance: Each thread block reads V once (217 KB at rank 150, 2.4 us at 48 bytes per clock) and 22 KB of weights;
+// all thread blocks of a frame run at the same time.
 //
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "device.cuh"
 
 constexpr int WIDTHS = 5, KNOWN = 2 + WIDTHS, HIDDEN = 64, PLAN_THREADS = 512;
-constexpr int GROUP = 28;  // blocks of the network in a row of what variances.cu reads
+constexpr int GROUP = 28;  // network blocks in a row of the input of variances.cu
 
 // One row of a dense layer.
 __device__ inline float dense(const float* __restrict__ weights, float bias, const float* in, int count) {
@@ -29,25 +29,25 @@ __device__ inline float dense(const float* __restrict__ weights, float bias, con
     return sum;
 }
 
-// grid (K, frames), shared memory: see `posterior.plan_shared`
+// grid (K, frames), shared memory: see `combination.plan_shared`
 extern "C" __global__ void __launch_bounds__(PLAN_THREADS, 1)
 plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
      const float* __restrict__ condition,    // (frames, 10, N): see prepare.cu
      const float* __restrict__ widths,       // (5,)
-     const float* __restrict__ precision,    // (frames,), or null where there are no noisy images
+     const float* __restrict__ precision,    // (frames,), or null if there are no noisy images
      const float* __restrict__ singular,     // (R,)
      const float* __restrict__ basis_t,      // (R, N)
      const float* __restrict__ embed1, const float* __restrict__ embed1_bias,          // (64, 7), (64,)
      const float* __restrict__ embed2, const float* __restrict__ embed2_bias,          // (64, 64), (64,)
      const float* __restrict__ spread_weight, const float* __restrict__ spread_bias,   // (K, 64), (K,)
      const float* __restrict__ modulate, const float* __restrict__ modulate_bias,      // (C, 64), (C,)
-     const int* __restrict__ offsets,        // (K + 1,): which of the C are of which block
+     const int* __restrict__ offsets,        // (K + 1,): first of the C modulations of each block
      double power, int rank, int voxels,
      float* __restrict__ spread,             // (frames, K)
      float* __restrict__ share,              // (frames, K)
      float* __restrict__ deviation,          // (frames, K, N)
      float* __restrict__ modulation,         // (frames, C)
-     float* __restrict__ left_to_others)     // S g, (frames, ceil(K / GROUP), R, GROUP), or null: deviations are made here
+     float* __restrict__ explained_out)      // (frames, ceil(K / GROUP), R, GROUP): S g; null: compute deviations here
 {
     extern __shared__ float4 shared[];
     double* scratch = reinterpret_cast<double*>(shared);           // (PLAN_THREADS,)
@@ -76,8 +76,8 @@ plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
         modulation[(size_t)frame * offsets[blocks] + c] =
             dense(modulate + (size_t)c * HIDDEN, modulate_bias[c], hidden, HIDDEN);
 
-    // Every thread for itself: 64 products are less than a barrier. Before the first block nothing is known but images of
-    // root-mean-square one.
+    // Every thread computes this, because 64 products take less time than a barrier. Before the first block, only the
+    // root-mean-square of an image, one, is known.
     const float learned = dense(spread_weight + block * HIDDEN, spread_bias[block], hidden, HIDDEN);
     const float factor = expf(fminf(fmaxf(learned, -6.0f), 6.0f));
     const float certainty = block ? (4.0f / fminf(relative, 4.0f) + precise) / (factor * factor) : 1.0f;
@@ -90,10 +90,10 @@ plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
         const float strength = r * singular[j];
         return strength * strength / (strength * strength + noise * noise);
     };
-    if (left_to_others) {
+    if (explained_out) {
         const int groups = (blocks + GROUP - 1) / GROUP, column = block % GROUP;
-        float* row = left_to_others + ((size_t)frame * groups + block / GROUP) * rank * GROUP;
-        const int end = block == blocks - 1 ? GROUP : column + 1;  // the last block fills up its group
+        float* row = explained_out + ((size_t)frame * groups + block / GROUP) * rank * GROUP;
+        const int end = block == blocks - 1 ? GROUP : column + 1;  // the last network block fills its group with zeros
         for (int j = thread; j < rank; j += PLAN_THREADS)
             for (int c = column; c < end; ++c) row[(size_t)j * GROUP + c] = c == column ? explains(j) : 0.0f;
         return;

@@ -1,42 +1,43 @@
-// prepare: from y and the energy of each frame to its noise level, scale and presence, and what its signals alone say.
+// prepare: noise, scale and presence of each frame, and estimates from its signals alone.
 //
-//     sigma^2   = (energy - |y|^2) / (2 M - R)                            the noise that the frame itself shows
+//     sigma^2   = (energy - |y|^2) / (2 M - R)                            noise, estimated from the frame itself
 //     scale     = sqrt(excess energy of y / sum S^2) / 2                  likelihood.signal_scale
-//     presence  = 0 for what noise alone explains ... 1 beyond doubt      likelihood.signal_presence
+//     presence  = 0 if noise alone explains the frame ... 1 beyond doubt  likelihood.signal_presence
 //     y, sigma /= scale
 //     condition = V g y  and  r sqrt(1 - (V * V) (S g)),   g = S r^2 / (S^2 r^2 + sigma^2),   for each width r
 //
-// The condition is the posterior mean of the image under white priors, and its deviation per voxel.
+// The condition is the posterior mean of the image under white priors, and the posterior deviation of each voxel. For
+// volumes, this kernel writes g y and S g, and white.cu computes the condition.
 //
-// Of a volume the condition is left to white.cu, which is given g y and S g.
+// Performance: One thread block per frame keeps the frame's numbers in shared memory and reads V once, 217 KB from the
+// L2 cache for 361 voxels and R = 150. A multiprocessor receives some 48 bytes per clock (an A100's share of its L2
+// bandwidth), so the lower bound is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. A
+// frame takes 1.4 MFLOP.
 //
-// Why fast. One block per frame: the numbers of a frame never leave its shared memory, and V is read once, 217 KB of
-// L2 for 361 voxels and R = 150. A multiprocessor takes in some 48 bytes per clock (an A100's share of its L2), so the
-// floor is 4500 clocks, 2.5 us, for as many frames at once as there are multiprocessors. 1.4 MFLOP a frame.
-//
-// Checked by tests/test_kernels_shim.py against Calibration.reduce and likelihood.Likelihood.
+// Tested against Calibration.reduce and likelihood.Likelihood by tests/test_kernels_shim.py.
 #include "device.cuh"
 
 #ifndef WIDTHS
-#define WIDTHS 5  // as many as likelihood.py has
+#define WIDTHS 5  // number of widths in likelihood.py
 #endif
 
-// Threads of a block. An image of 19 x 19 voxels takes two of them per voxel, 722 of 768. The kernel is bound to
-// (PREPARE_THREADS, 1): one block per multiprocessor, up to 80 registers for each thread. Left to itself the compiler
-// squeezes them to 40 for a second block, and spills.
+// Threads of a block. An image of 19 x 19 voxels uses two of them per voxel, 722 of 768. The launch bounds
+// (PREPARE_THREADS, 1) allow one block per multiprocessor and up to 80 registers per thread. Without them the compiler
+// would limit registers to 40, to make room for a second block, and spill.
 constexpr int PREPARE_THREADS = 768, SUMS = 2 * WIDTHS;
 
-// What likelihood.py calls DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE; reduction.py's SNR ceiling of 50 dB.
+// DETECTION, EMPTY, CERTAIN and SIGNAL_PER_IMAGE of likelihood.py; the SNR ceiling of reduction.py, 50 dB, as a ratio
+// of energies.
 struct Thresholds {
     double detection, empty, certain, signal_per_image, quietest;
 };
 
-// V gained, and after it the sums of V * V times `explained`, by one block: V^T (rows, columns) in global memory is read
-// once, coalesced, for all widths.
+// Products of V with `gained`, and of V * V with `explained`, by one thread block: V^T (rows, columns) in global memory
+// is read once for all widths, by coalesced reads.
 //
-// Threads own columns. Where there are several threads per column they share its rows, and `partial`, (columns, SUMS)
-// floats for each thread but the first, collects what they found; `prepare.partial_floats` says how many. The order of
-// summation depends on rows and columns alone. `finish(column, sums)` runs once per column.
+// Each column belongs to one thread, or to several that share its rows. In the latter case `partial` holds the sums of
+// all but the first of them, (columns, SUMS) floats each; see `prepare.partial_floats`. The order of summation depends
+// only on the number of rows and columns. `finish(column, sums)` is called once per column.
 template <class Finish>
 __device__ inline void product(const float* __restrict__ matrix, int rows, int columns, const Row<WIDTHS>* gained,
                                const float* explained, float* partial, Finish finish) {
@@ -47,7 +48,7 @@ __device__ inline void product(const float* __restrict__ matrix, int rows, int c
         const bool busy = share < shares && column < columns;
         Row<SUMS> sum = {};
         if (busy) {
-#pragma unroll 8  // loads in flight, as far as registers go
+#pragma unroll 8  // as many loads in flight as registers allow
             for (int row = share; row < rows; row += shares) {
                 const float element = matrix[(size_t)row * columns + column];
                 const Row<WIDTHS> input = gained[row];
@@ -70,22 +71,22 @@ __device__ inline void product(const float* __restrict__ matrix, int rows, int c
     }
 }
 
-// grid (frames,), shared memory: PREPARE_THREADS double and, unless the condition is left to others, SUMS R float and
+// grid (frames,), shared memory: PREPARE_THREADS double and, if `factors` is null, SUMS R float and
 // `prepare.partial_floats`
 extern "C" __global__ void __launch_bounds__(PREPARE_THREADS, 1)
-prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.cu leaves it
+prepare(const double* __restrict__ reduced,        // (frames, R): y from reduce.cu
         const double* __restrict__ energy,         // (frames,)
         const float* __restrict__ singular,        // (R,)
         const float* __restrict__ basis_t,         // (R, N)
-        const float* __restrict__ mean_explained,  // (R,) mean of V^2 over the voxels
+        const float* __restrict__ mean_explained,  // (R,): mean of V^2 over the voxels
         const float* __restrict__ widths,          // (WIDTHS,)
         const Thresholds* __restrict__ thresholds,
         double power,                    // sum of S^2
         int num_rows, int rank, int voxels,
-        float* __restrict__ y,           // (frames, R), for images of root-mean-square one
+        float* __restrict__ y,           // (frames, R), scaled to images of root-mean-square one
         float* __restrict__ statistics,  // (5, frames): prepare.STATISTICS
         float* __restrict__ condition,   // (frames, SUMS, N)
-        float* __restrict__ factors)     // (frames, R, SUMS): g y and S g for white.cu, or null: the condition is made here
+        float* __restrict__ factors)     // (frames, R, SUMS): g y and S g for white.cu; null: compute condition here
 {
     extern __shared__ float4 shared[];
     double* scratch = reinterpret_cast<double*>(shared);
@@ -100,7 +101,7 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
     for (int j = threadIdx.x; j < rank; j += blockDim.x) inside += reduced[j] * reduced[j];
     inside = block_sum(inside, scratch);
 
-    // Every thread computes the same few scalars: cheaper than to share them.
+    // Every thread computes the same few scalars, which is cheaper than sharing them.
     const Thresholds limit = *thresholds;
     const double whole = energy[frame], total = 2.0 * num_rows;
     const double variance = fmax((whole - inside) / (total - rank), whole / total * limit.quietest);
@@ -129,7 +130,7 @@ prepare(const double* __restrict__ reduced,        // (frames, R): y as reduce.c
         }
         floor2 += (double)(own_gain * noise) * (own_gain * noise) * mean_explained[j];
     }
-    floor2 = block_sum(floor2, scratch);  // its barriers also publish what the loop wrote
+    floor2 = block_sum(floor2, scratch);  // its barriers also make the loop's writes visible to all threads
     if (threadIdx.x == 0) {
         const double presence = (excess - limit.empty) / (limit.certain - limit.empty);
         const double signal = fmax(whole - total * variance, 0.0);

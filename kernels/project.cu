@@ -1,18 +1,17 @@
-// project: the image of a plane so far, and what the signals say that it does not.
+// project: the current image of a plane, which a network block combines with the signals, and its residual.
 //
-//     image    = base + d_before * head(active)                      of the block before; nothing before the first
-//     image    = x_t + share (image - x_t)                            where there is a noisy image x_t
+//     image    = base + d_before * head(active)                      from the block before; zero for the first block
+//     image    = x_t + share (image - x_t)                           if there is a noisy image x_t
 //     residual = y - S V^T image
 //
-// A block of threads makes COLUMNS of the residual, and for that the whole image again: 144 multiply-adds a voxel, less
-// than to wait for somebody else's.
+// A thread block computes COLUMNS components of the residual, and for them recomputes the whole image: 144
+// multiply-adds per voxel take less time than waiting for the result of another thread block. Volumes are too large for
+// this; they use current.cu and residual.cu instead.
 //
-// Volumes, whose image no block of threads could make again, have current.cu and residual.cu instead.
+// Performance: V is read once, in parts of COLUMNS columns for each thread block: 12 KB at 361 voxels, 0.1 us. The time
+// is that of a launch and the latency of two sums.
 //
-// Why fast. V is read once, by as many multiprocessors as it has COLUMNS: 12 KB for each at 361 voxels, 0.1 us. This
-// kernel costs its launch and the latency of two sums.
-//
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "device.cuh"
 #include "head.cuh"
 
@@ -20,13 +19,13 @@ constexpr int COLUMNS = 8, PROJECT_THREADS = 256, SHARES = PROJECT_THREADS / COL
 
 // grid (ceil(R / COLUMNS), frames), shared memory N + PROJECT_THREADS floats
 extern "C" __global__ void __launch_bounds__(PROJECT_THREADS, 4)
-project(const float* __restrict__ statistics,  // (5, frames): the scale is the second
+project(const float* __restrict__ statistics,  // (5, frames): row 1 is the scale
         const float* __restrict__ y,           // (frames, R)
         const float* __restrict__ singular,    // (R,)
         const float* __restrict__ basis,       // (N, R)
         const float* __restrict__ deviation,   // (frames, K, N)
         const float* __restrict__ active,      // (frames, N, 16)
-        const float* __restrict__ weights,     // (9, 16) of the head of the block before
+        const float* __restrict__ weights,     // (9, 16): head of the block before
         const float* __restrict__ bias,        // (1,)
         const float* __restrict__ share,       // (frames, K)
         const float* __restrict__ noisy,       // (frames, N) in the unit of the calibration, or null

@@ -1,23 +1,24 @@
-// reduce: complex signals of frames -> what they say about the image.
+// reduce: reduced signals and energy of frames, from their complex signals.
 //
-//     y = Re(P b)                      (frames, R), P = U^T diag(w) with real over imaginary folded into one product
+//     y = Re(P b)                      (frames, R), P = U^T diag(w), real and imaginary parts combined in one product
 //     energy = sum_m w_m^2 |b_m|^2     (frames,)
 //
-// b are the selected rows of a frame. What they hold outside the range of A is noise alone, of variance
-// (energy - |y|^2) / (2 M - R): prepare.cu takes that difference, once all of y is there.
+// b are the selected rows of a frame. The part of b outside the range of A is only noise, of variance
+// (energy - |y|^2) / (2 M - R), which prepare.cu computes when y is complete.
 //
-// In double precision, since at 50 dB the difference is a hundred-thousandth of its terms: single precision would leave
-// two digits of the noise level, and every gain depends on it.
+// Precision is double because at 50 dB this difference is 1e-5 of its terms. In single precision the noise level, on
+// which every gain depends, would have only two correct digits.
 //
-// Why fast. A frame of M = 500 rows and R = 150 is 0.15 M double fused multiply-adds; P is 1.2 MB (at most 14 MB, M =
-// 2451, R = 361) and stays in the L2 cache (RTX 4090: 72 MB, H200: 50 MB) from frame to frame. A block takes 8 rows of
-// y and 4 frames: P is read once per 4 frames, in whole 128-byte lines, and one frame already spreads over 19 blocks.
-// Floors for one frame: 64 KB of P into each multiprocessor, 0.7 us at 48 bytes per clock; for 64 frames 19 MFLOP, 15 us
-// at the 1.3 TFLOP/s of an RTX 4090, 0.6 us at an H200's 34 TFLOP/s. A single evaluation of the network does 2000 times as
-// many operations: a library's product could save next to nothing.
+// Performance: A frame of M = 500 rows and R = 150 is 0.15 M double fused multiply-adds. P is 1.2 MB (at most 14 MB, M
+// = 2451, R = 361) and stays in the L2 cache (RTX 4090: 72 MB, H200: 50 MB) from frame to frame. A thread block
+// computes 8 rows of y for 4 frames. So P is read once per 4 frames, in whole 128-byte lines, and a single frame is
+// distributed over 19 thread blocks. Lower bounds are, for one frame, 64 KB of P into each multiprocessor, 0.7 us at 48
+// bytes per clock; for 64 frames 19 MFLOP, 15 us at the 1.3 TFLOP/s of an RTX 4090, 0.6 us at the 34 TFLOP/s of an
+// H200. A single evaluation of the network takes 2000 times as many operations, so a library's matrix product would
+// save next to nothing.
 //
-// Checked by tests/test_kernels_shim.py: against NumPy in double precision, built by g++ with one fiber per thread, under
-// sanitizers; tests/test_device_gpu.py: the same on a GPU.
+// Tested by tests/test_kernels_shim.py against NumPy in double precision, built by g++ with one fiber per thread, with
+// sanitizers; and by tests/test_device_gpu.py on a GPU.
 #include "device.cuh"
 
 constexpr int ROWS = 8, FRAMES = 4, CHUNK = 512, REDUCE_THREADS = 256;
@@ -71,13 +72,13 @@ reduce(const float2* __restrict__ signals,      // (frames, M)
 #pragma unroll
     for (int f = 0; f < FRAMES; ++f) scratch[f * REDUCE_THREADS + thread] = sum[f];
     __syncthreads();
-    if (thread < ROWS * FRAMES) {  // share 0 ... FRAMES - 1 each finishes one frame
+    if (thread < ROWS * FRAMES) {  // shares 0 to FRAMES - 1 complete one frame each
         double total = 0.0;
         for (int other = 0; other < SHARES; ++other)
             total += scratch[share * REDUCE_THREADS + other * ROWS + thread % ROWS];
         if (row < rank && first + share < frames) y[(size_t)(first + share) * rank + row] = total;
     }
-    if (blockIdx.x == 0) {  // every block of these frames has seen all of b; one reports its energy
+    if (blockIdx.x == 0) {  // every thread block of these frames has read all of b; the first one writes the energy
         __syncthreads();
 #pragma unroll
         for (int f = 0; f < FRAMES; ++f) {

@@ -1,18 +1,19 @@
-// refine: a frame's image as the noisy one that the next evaluation is shown.
+// refine: the image of a frame as the noisy image of the next evaluation of the network.
 //
 //     x_t       = image
-//     precision = scale^2 / mean(deviation^2)        1 / sigma_t^2 of an image that has these errors; 0 if it has none
+//     precision = scale^2 / mean(deviation^2)        1 / sigma_t^2 of an image with these errors; 0 if all are zero
 //
-// Why fast. A block of threads for each frame: 2.9 KB in, 1.4 KB out, and one sum; this kernel costs its launch.
+// Performance: One thread block per frame reads 2.9 KB, writes 1.4 KB and computes one sum, for 361 voxels. The time is
+// that of a launch.
 //
-// Checked by tests/test_network_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_network_kernels.py.
 #include "device.cuh"
 
 constexpr int REFINE_THREADS = 256;
 
 // grid (frames,), shared memory REFINE_THREADS doubles
 extern "C" __global__ void __launch_bounds__(REFINE_THREADS)
-refine(const float* __restrict__ statistics,  // (5, frames): the scale is the second
+refine(const float* __restrict__ statistics,  // (5, frames): row 1 is the scale
        const float* __restrict__ mean,        // (frames, N)
        const float* __restrict__ deviation,   // (frames, N)
        int voxels,

@@ -1,17 +1,17 @@
-// residual: what the signals say that the image of a volume does not, times what the block gains from it.
+// residual: residual of a volume's image, multiplied by the gains of the data-consistency step.
 //
 //     residual = y - S V^T image
-//     gained   = g residual,   g = S r^2 / (S^2 r^2 + sigma^2)        for r = r_k and 4 r_k
+//     gained   = g residual,   g = S r^2 / (S^2 r^2 + sigma^2)        for r = r_k and r = 4 r_k
 //
-// A block of threads makes RANKS numbers of up to FRAMES frames. Its threads share the voxels, and the sums of threads
-// are added in an order that depends on nothing: 16 of 16 and then those.
+// A thread block computes RANKS components of up to FRAMES frames. Its threads share the voxels, and their 256 sums are
+// added in a fixed order: 16 groups of 16, then the sums of the groups.
 //
-// Why fast. V^T is read once, in whole lines, and one launch of the two for each block of the network: 27 MB at 19 x 19 x
-// 19 voxels and rank 1000, by 125 blocks of threads, 8 us from an H100's memory at 3.35 TB/s, 3 us from its L2 cache. The
-// image is read again by each of them, an eighth of that. With FRAMES = 4 an element serves four frames. Only V^T is
-// kept, not V beside it, so that it has a chance to stay in the L2 cache.
+// Performance: This is one of two launches for each network block that read V^T, once and in whole cache lines: 27 MB
+// at 19 x 19 x 19 voxels and rank 1000, by 125 thread blocks, 8 us from an H100's memory at 3.35 TB/s, 3 us from its L2
+// cache. Each thread block also reads the image, an eighth as much. With FRAMES = 4, each element serves four frames.
+// Only V^T is stored, without V, so that it can stay in the L2 cache.
 //
-// Checked by tests/test_volume_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_volume_kernels.py.
 #include "device.cuh"
 
 #ifndef FRAMES
@@ -19,11 +19,11 @@
 #endif
 
 constexpr int RANKS = 8, RESIDUAL_THREADS = 256, PARTS = 16, VIEWS = 2, SUMS = RANKS * FRAMES;
-constexpr int PITCH = RESIDUAL_THREADS + PARTS;  // so that two sums are read from different banks
+constexpr int PITCH = RESIDUAL_THREADS + PARTS;  // so that a warp reads two sums from different banks
 
 // grid (ceil(R / RANKS), ceil(frames / FRAMES)), shared memory: see `volumes.residual_shared`
 extern "C" __global__ void __launch_bounds__(RESIDUAL_THREADS)
-residual(const float* __restrict__ statistics,  // (5, frames): the noise first
+residual(const float* __restrict__ statistics,  // (5, frames): row 0 is the noise
          const float* __restrict__ y,           // (frames, R)
          const float* __restrict__ singular,    // (R,)
          const float* __restrict__ basis_t,     // (R, N)
@@ -36,7 +36,7 @@ residual(const float* __restrict__ statistics,  // (5, frames): the noise first
     float* of_threads = reinterpret_cast<float*>(shared);  // (SUMS, PITCH)
     float* of_parts = of_threads + SUMS * PITCH;           // (SUMS, PARTS)
     const int thread = threadIdx.x, first = blockIdx.x * RANKS, first_frame = blockIdx.y * FRAMES;
-    size_t row[RANKS], image[FRAMES];  // beyond the last one: computed, and not used
+    size_t row[RANKS], image[FRAMES];  // limited to the last row and frame; surplus results are discarded
     for (int i = 0; i < RANKS; ++i) row[i] = (size_t)min(first + i, rank - 1) * voxels;
     for (int f = 0; f < FRAMES; ++f) image[f] = (size_t)min(first_frame + f, frames - 1) * voxels;
     float sum[RANKS][FRAMES] = {};

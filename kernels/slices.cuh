@@ -1,8 +1,8 @@
-// Where the pixels of slices are: of a plane, which is one slice, or of a volume that is cut along one of its axes.
+// Indices of pixels in slices: a plane is one slice, and a volume is cut into slices along one of its axes.
 //
 // Images are (N,) and features (N, 16) in the order of voxels, x fastest. Slices, rows and columns of a volume are its
-// axes, in an order that changes from block to block, so each of the three is a stride: nothing is ever transposed. A
-// plane has strides 0, `columns` and 1, and costs what it would cost without them.
+// axes, in an order that changes from block to block. Each of the three has a stride, so nothing is transposed. A plane
+// has the strides 0, `columns` and 1, and costs as much as without strides.
 #pragma once
 
 struct Pixel {
@@ -10,17 +10,18 @@ struct Pixel {
 };
 
 struct Slices {
-    int rows, columns;             // of a slice
-    int apart, per_row, per_column;  // voxels from one slice, row or column to the next; slices of a plane are 0 apart
+    int rows, columns;               // size of a slice
+    int apart, per_row, per_column;  // strides of slices, rows and columns, in voxels; a plane has `apart` 0
 
     __device__ bool holds(int row, int column) const {
         return row >= 0 && row < rows && column >= 0 && column < columns;
     }
 
-    // From the first voxel of a slice.
+    // Index of a pixel's voxel, relative to the first voxel of the slice.
     __device__ int offset(int row, int column) const { return row * per_row + column * per_column; }
 
-    // Of a voxel of any slice. The column's stride is always the smaller one; what planes do not need is skipped.
+    // Pixel of a voxel, in whichever slice it is. The stride of columns is always smaller than that of rows. Operations
+    // that planes do not need are skipped.
     __device__ Pixel pixel(int voxel) const {
         int row = voxel / per_row, column = voxel - row * per_row;
         if (row >= rows) row %= rows;
@@ -31,11 +32,12 @@ struct Slices {
 };
 
 struct Tile {
-    int first;      // voxel of its slice
-    int top, left;  // pixel
+    int first;      // first voxel of the slice
+    int top, left;  // first pixel of the tile
 };
 
-// Tile `number` of those with `side` pixels that cover `rows` x `columns` pixels of every slice, `apart` voxels apart.
+// Tile `number` of those with side x side pixels that cover the rows x columns pixels of all slices, which have the
+// stride `apart`.
 __device__ inline Tile tile_of(int number, int side, int rows, int columns, int apart) {
     const int across = (columns + side - 1) / side;
     int first = 0;

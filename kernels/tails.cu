@@ -1,11 +1,11 @@
-// tails: how the errors of a volume are spread, from the features that image.cu summed up by parts.
+// tails: quantiles of the errors of a volume, from the sums of features that image.cu computed.
 //
-//     quantiles = exp(T mean(active))                     of the errors next to the deviation, one pair for each frame
+//     quantiles = exp(T mean(active))                     of the errors relative to the deviation, two for each frame
 //
-// Why fast. A warp for each frame adds 54 sums a channel at 19 x 19 x 19 voxels, always in the same order: this kernel
-// costs its launch.
+// Performance: One warp per frame adds 54 sums per channel at 19 x 19 x 19 voxels, always in the same order. The time
+// is that of a launch.
 //
-// Checked by tests/test_volume_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_volume_kernels.py.
 #include "device.cuh"
 #include "tails.cuh"
 

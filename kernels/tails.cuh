@@ -1,9 +1,10 @@
-// How a frame's errors are spread, of the average of its features.
+// Quantiles of a frame's errors, from the average of its features.
 #pragma once
 
-constexpr int LEVELS = 2;  // of uncertainty.py
+constexpr int LEVELS = 2;  // number of levels in uncertainty.py
 
-// One of `LEVELS` quantiles of the errors next to the deviation: `tails` (LEVELS, width), `bias` (LEVELS,).
+// Quantile number `level` of the errors relative to the deviation, by a dense layer `tails` (LEVELS, width), `bias`
+// (LEVELS,).
 __device__ inline float quantile(const float* __restrict__ tails, const float* __restrict__ bias, const float* average,
                                  int width, int level) {
     float sum = bias[level];

@@ -1,17 +1,18 @@
-// update: between two evaluations of the network, for posterior samples.
+// update: one step of a sampler between two evaluations of the network, for posterior samples.
 //
-//     x     = a x + b D + c saved + d scale z        the solver's update, fresh noise z
-//     saved = e x + f D + g saved                    what a second-order solver remembers
-//     precision = 1 / sigma_t^2                      of the next x
+//     x     = a x + b D + c saved + d scale z        the solver's update, with new normal noise z
+//     saved = e x + f D + g saved                    image that a second-order solver keeps
+//     precision = 1 / sigma_t^2                      of the new x
 //
-// with x on the right the old one. The letters are all that solvers.py has to say of a solver: DPM-Solver++(2M), Heun,
-// Euler-Maruyama and predictor-corrector differ in them only. x is the next evaluation's noisy image as it stands, in the
-// unit of the calibration. What has no part in a step is not read: at the start there is nothing in those buffers.
+// On the right-hand side, x is the old image. These coefficients define a solver completely (solvers.py):
+// DPM-Solver++(2M), Heun, Euler-Maruyama and predictor-corrector differ only in them. x is the noisy image of the next
+// evaluation, in the unit of the calibration. Arrays whose coefficients are zero are not read, because before the first
+// step their content is undefined.
 //
-// Why fast. Four voxels to a thread, as Philox serves them; noise costs no memory. Of 361 voxels 5.8 KB are read and
-// written: this kernel costs its launch.
+// Performance: Each thread computes four voxels, as many as Philox gives normals at once; the noise takes no memory.
+// For 361 voxels 5.8 KB are read and written, so the time is that of a launch.
 //
-// Checked by tests/test_device_samples.py against samplers.py.
+// Tested against samplers.py by tests/test_device_samples.py.
 #include "device.cuh"
 
 constexpr int UPDATE_THREADS = 128;
@@ -20,8 +21,9 @@ struct Four {
     float value[4];
 };
 
-// Normals of voxels 4 block ... 4 block + 3: Philox4x32-10 and Box-Muller as mpi_fast/philox.py lays them down. Some 100
-// integer operations for four numbers, no memory, and the same number on every device whatever the batch.
+// Standard normals of voxels 4 block to 4 block + 3, by Philox4x32-10 and Box-Muller as defined by mpi_fast/philox.py.
+// They take some 100 integer operations for four numbers and no memory, and are the same on every device and for every
+// batch.
 __device__ inline Four normals(unsigned long long seed, unsigned sample, unsigned draw, unsigned block) {
     unsigned c0 = block, c1 = draw, c2 = sample, c3 = 0;
     unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
@@ -51,7 +53,7 @@ __device__ inline Four normals(unsigned long long seed, unsigned sample, unsigne
 
 // grid (ceil(N / 4 / UPDATE_THREADS), images)
 extern "C" __global__ void __launch_bounds__(UPDATE_THREADS)
-update(const float* __restrict__ statistics,  // (5, images): the scale is the second
+update(const float* __restrict__ statistics,  // (5, images): row 1 is the scale
        const float* __restrict__ denoised,    // (images, N): D
        float* __restrict__ x,                 // (images, N)
        float* __restrict__ saved,             // (images, N)
@@ -78,7 +80,8 @@ update(const float* __restrict__ statistics,  // (5, images): the scale is the s
     const bool saves = saved_from_x != 0.0f || saved_from_denoised != 0.0f || saved_from_saved != 0.0f;
     for (int lane = 0; lane < 4 && 4 * block + lane < voxels; ++lane) {
         const size_t at = (size_t)image * voxels + 4 * block + lane;
-        const float old = has_x ? x[at] : 0.0f, d = has_denoised ? denoised[at] : 0.0f, kept = has_saved ? saved[at] : 0.0f;
+        const float old = has_x ? x[at] : 0.0f, d = has_denoised ? denoised[at] : 0.0f;
+        const float kept = has_saved ? saved[at] : 0.0f;
         x[at] = x_from_x * old + x_from_denoised * d + x_from_saved * kept + z.value[lane];
         if (saves) saved[at] = saved_from_x * old + saved_from_denoised * d + saved_from_saved * kept;
     }

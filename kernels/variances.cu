@@ -1,14 +1,15 @@
-// variances: how well each voxel of a volume is known once the signals have spoken, for every block of the network.
+// variances: posterior deviation of each voxel of a volume, for every network block.
 //
-//     d = r_k sqrt(1 - sum_j V^2 S g)                 g S of each block as plan.cu leaves it
+//     d = r_k sqrt(1 - sum_j V^2 S g)                 S g of each network block from plan.cu
 //
-// Of a plane plan.cu does this itself, in one block of threads for each block of the network. One multiprocessor would
-// take 0.3 ms to read V of 19 x 19 x 19 voxels at rank 1000.
+// For planes, plan.cu computes this, in one thread block for each network block. For 19 x 19 x 19 voxels at rank 1000,
+// a single multiprocessor would take 0.3 ms to read V.
 //
-// Why fast. V^T is read once for GROUP blocks of the network, all 28 of the trained one: 27 MB, 8 us from an H100's
-// memory, and 28 multiply-adds for each element, 0.4 GFLOP, 12 us at half of its rate; once an evaluation.
+// Performance: V^T is read once for GROUP network blocks, which are all 28 of the trained network: 27 MB, 8 us from an
+// H100's memory. With 28 multiply-adds for each element that is 0.4 GFLOP, 12 us at half of its rate, once per
+// evaluation.
 //
-// Checked by tests/test_volume_kernels.py against PyTorch.
+// Tested against PyTorch by tests/test_volume_kernels.py.
 #include "voxel_sums.cuh"
 
 constexpr int GROUP = 28;  // as in volumes.py
@@ -30,5 +31,6 @@ variances(const float* __restrict__ basis_t,    // (R, N)
         if (group * GROUP + i < blocks)
             deviation[block * voxels + voxel] = spread[block] * sqrtf(fmaxf(1.0f - sum, 1e-6f));
     };
-    voxel_sums<1, 0, GROUP>(basis_t, rank, voxels, part * SUMS_VOXELS, of_group, reinterpret_cast<float*>(shared), write);
+    voxel_sums<1, 0, GROUP>(basis_t, rank, voxels, part * SUMS_VOXELS, of_group, reinterpret_cast<float*>(shared),
+                            write);
 }

@@ -1,22 +1,23 @@
-// What the columns of V sum up to in each voxel, for images that are too large for one block of threads:
+// Sums over the columns of V in each voxel, for images that are too large for one thread block:
 //
-//     sum_i[n] = sum_j V[n, j] factor[j, i]        for the first LINEAR of the factors,
-//     sum_i[n] = sum_j V[n, j]^2 factor[j, i]      for the SQUARES after them
+//     sum_i[n] = sum_j V[n, j] factor[j, i]        for the first LINEAR factors,
+//     sum_i[n] = sum_j V[n, j]^2 factor[j, i]      for the SQUARES factors after them
 //
-// A block of threads owns 32 voxels, one for each lane, and its warps share the columns of V: V^T is read once, whole
-// lines at a time, whatever is summed up and for how many images. Sums of a warp go through shared memory and are added
-// in the order of warps, so that results are the same in every run and for every TOGETHER.
+// A thread block computes 32 voxels, one for each lane, and its warps share the columns of V. So V^T is read once, in
+// whole cache lines, for any number of sums and images. The sums of warps go through shared memory and are added in the
+// order of warps, so that results are the same in every run and for every TOGETHER.
 #pragma once
 #include "device.cuh"
 
 constexpr int SUMS_VOXELS = 32, SUMS_SHARES = 8, SUMS_THREADS = SUMS_VOXELS * SUMS_SHARES;
 
-// `factors` (R, LINEAR + SQUARES) of each frame, `apart` rows from frame to frame; `scratch` holds SUMS_THREADS * TOGETHER *
-// (LINEAR + SQUARES) floats. `finish(frame, i, voxel, sum)` runs once for each sum, also of frames after the last one,
-// which are given the last one's factors.
+// `factors` are (R, LINEAR + SQUARES) for each of TOGETHER frames; `scratch` holds SUMS_THREADS * TOGETHER * (LINEAR +
+// SQUARES) floats. `finish(frame, i, voxel, sum)` is called once for each sum, also for surplus frames after the last
+// one, which are given the factors of the last one.
 template <int TOGETHER, int LINEAR, int SQUARES, class Finish>
 __device__ inline void voxel_sums(const float* __restrict__ basis_t, int rank, int voxels, int first,
-                                  const Row<LINEAR + SQUARES>* const (&factors)[TOGETHER], float* scratch, Finish finish) {
+                                  const Row<LINEAR + SQUARES>* const (&factors)[TOGETHER], float* scratch,
+                                  Finish finish) {
     constexpr int COUNT = LINEAR + SQUARES;
     const int lane = threadIdx.x % SUMS_VOXELS, share = threadIdx.x / SUMS_VOXELS, voxel = first + lane;
     float sum[TOGETHER][COUNT] = {};
@@ -36,7 +37,8 @@ __device__ inline void voxel_sums(const float* __restrict__ basis_t, int rank, i
 #pragma unroll
     for (int f = 0; f < TOGETHER; ++f)
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) scratch[((f * COUNT + i) * SUMS_SHARES + share) * SUMS_VOXELS + lane] = sum[f][i];
+        for (int i = 0; i < COUNT; ++i)
+            scratch[((f * COUNT + i) * SUMS_SHARES + share) * SUMS_VOXELS + lane] = sum[f][i];
     __syncthreads();
     if (voxel >= voxels) return;
     for (int which = share; which < TOGETHER * COUNT; which += SUMS_SHARES) {

@@ -1,24 +1,24 @@
-// white: what the signals of a volume alone say, under white priors.
+// white: estimates of a volume from its signals alone, under white priors.
 //
 //     condition = V g y  and  r sqrt(1 - (V * V) (S g)),   g = S r^2 / (S^2 r^2 + sigma^2),   for each width r
 //
-// Of a plane prepare.cu does this itself, in one block of threads for each frame. One multiprocessor would take 0.3 ms to
-// read V of 19 x 19 x 19 voxels at rank 1000.
+// For planes, prepare.cu computes this, in one thread block per frame. For 19 x 19 x 19 voxels at rank 1000, a single
+// multiprocessor would take 0.3 ms to read V.
 //
-// Why fast. V^T is read once for all ten sums, in whole lines, by as many blocks of threads as there are 32 voxels: 27 MB,
-// 8 us from an H100's memory, once a frame.
+// Performance: V^T is read once for all ten sums, in whole cache lines, by one thread block for each 32 voxels: 27 MB,
+// 8 us from an H100's memory, once per frame.
 //
-// Checked by tests/test_kernels_shim.py against likelihood.Likelihood.
+// Tested against likelihood.Likelihood by tests/test_kernels_shim.py.
 #include "voxel_sums.cuh"
 
 #ifndef WIDTHS
-#define WIDTHS 5  // as many as likelihood.py has
+#define WIDTHS 5  // number of widths in likelihood.py
 #endif
 
 // grid (ceil(N / SUMS_VOXELS), frames), shared memory: see `voxel_sums.sums_shared`
 extern "C" __global__ void __launch_bounds__(SUMS_THREADS)
 white(const float* __restrict__ basis_t,             // (R, N)
-      const Row<2 * WIDTHS>* __restrict__ factors,   // (frames, R): g y and S g of each width, see prepare.cu
+      const Row<2 * WIDTHS>* __restrict__ factors,   // (frames, R): g y and S g for each width, from prepare.cu
       const float* __restrict__ widths,              // (WIDTHS,)
       int rank, int voxels,
       float* __restrict__ condition)                 // (frames, 2 * WIDTHS, N)
