@@ -1,12 +1,13 @@
-"""CUDA kernels of the network and of all around it, their launchers, and what is known of both.
+"""CUDA kernels that reconstruct frames, their launchers, and references to test them against.
 
-A frame is `posterior.PosteriorLoop`, posterior samples are `sampling.PosteriorSampler`; one CUDA graph holds either:
+`posterior.PosteriorLoop` reconstructs frames, and `sampling.PosteriorSampler` draws posterior samples. The launches of
+a reconstruction, or of one evaluation for samples, form one CUDA graph:
 
     reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image      a plane
            -> refine -> plan -> ... -> image                                                each further evaluation
     plan -> ... -> image -> update                                                          each step of a sampler
 
-Of volumes, prepare, plan, project and image are several launches each, see `volumes.VolumeCombination`.
+For volumes, prepare, plan, project and image consist of several launches each; see `volumes.VolumeCombination`.
 
 Importing this package, or any of its modules, needs neither a GPU nor CuPy.
 """

@@ -1,4 +1,4 @@
-"""What kernels hand on to each other, for frames of one number: arrays of a device, allocated once."""
+"""Device arrays through which the kernels exchange data, allocated once for a fixed number of frames."""
 
 import numpy as np
 
@@ -14,33 +14,39 @@ class Buffers:
     Parameters
     ----------
     device : Device
-        Where.
+        Device on which the arrays are allocated.
     basis : Basis
-        Of the calibration.
+        Singular value decomposition of the calibration.
     weights : Weights
-        Of the network.
+        Weights of the network.
     frames : int
-        F.
+        Number of frames F.
 
     Attributes
     ----------
     y : (F, R) float32
+        Reduced signals, scaled to images of root-mean-square about one.
     statistics : (5, F) float32
-        See `prepare.STATISTICS`.
+        Rows as in `prepare.STATISTICS`.
     condition : (F, 10, N) float32
-        What the signals alone say, see `prepare.prepare`.
+        Estimates from the signals alone, see `prepare.prepare`.
     spread, share : (F, K) float32
+        Standard deviation of the image that a block combines with the signals, and the share of the current image in
+        it; see plan.cu.
     deviation : (F, K, N) float32
+        Posterior standard deviation of each voxel in each block, see plan.cu.
     modulation : (F, C) float32
-        See plan.cu.
+        Gains and shifts of the residual blocks, see plan.cu.
     mean, base : (F, N) float32
-        The image that a block is given, and what its convolutions correct.
-    features : two (F, N, 16) float32
-        By turns: tiles read their neighbours' pixels, so nothing is written where it is read.
+        Image before and after the data-consistency step of a block.
+    features : tuple of two (F, N, 16) float32
+        Features, read from one array and written to the other in turn, because tiles read pixels of their neighbours.
     active : (F, N, 16) float32
-        SiLU of a block's last features, for its head.
+        SiLU of the last features of a block, the input of its head.
     image, std : (F, N) float32
+        Posterior mean and expected error of each voxel, in the unit of the calibration.
     quantiles : (F, 2) float32
+        Quantiles of the errors in units of std, see `uncertainty`.
     """
 
     def __init__(self, device: Device, basis: Basis, weights: Weights, frames: int) -> None:

@@ -1,7 +1,8 @@
-"""Work on a GPU that is recorded once, as a CUDA graph, and from then on enqueued by one launch.
+"""Work on a GPU that is captured once as a CUDA graph, and then enqueued by a single launch.
 
-Whether a graph was made, of how many nodes, or why not, is a state that everybody can ask for: `Recorded.state`. What
-runs launch by launch computes the same, only slower, so nothing else would show it.
+`Recorded.state` tells whether a graph was captured, the number of its nodes, or why the capture failed. Without a graph
+the work is enqueued kernel by kernel. The results are the same but take longer, so only this state shows the
+difference.
 """
 
 import threading
@@ -16,22 +17,22 @@ from mpi_fast.kernels.launch import Array, Device, Graph
 
 Work = Callable[[], None]
 
-# A capture must not meet what a first run does: loading a kernel, or a library that chooses an algorithm and keeps it
-# by thread; and allocators see one capture of a process at a time. So whoever records warms up on the same thread, and
-# nobody else does meanwhile.
+# The first run of some work loads kernels, and libraries choose algorithms, which they store for each thread. This must
+# not happen during a capture, so the work is run once before it, on the same thread. Memory allocators support only one
+# capture at a time in a process, hence the lock.
 ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Capture:
-    """Whether work is one CUDA graph.
+    """Whether some work was captured as a CUDA graph.
 
     Attributes
     ----------
     nodes : int
-        Kernels, copies and the like in the graph; 0 without one.
+        Number of nodes of the graph, such as kernels and copies; 0 if there is no graph.
     why_not : str
-        Why there is none; empty where there is one.
+        Reason why there is no graph; empty if there is one.
     """
 
     nodes: int = 0
@@ -46,37 +47,43 @@ class Capture:
         return f"one CUDA graph of {self.nodes} nodes" if self.captured else f"no CUDA graph: {self.why_not}"
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The state as values for JSON."""
         return {"captured": self.captured, "nodes": self.nodes, "why_not": self.why_not}
 
 
 class Recorded:
-    """Work that is enqueued by one launch of a graph; where that is refused, launch by launch, with a warning.
+    """Work that is enqueued by one launch of a CUDA graph, or kernel by kernel, with a warning, if the capture fails.
 
     Parameters
     ----------
     device : Device
-        On whose stream it runs.
+        Device on whose stream the work runs.
     work : callable
-        Enqueues, allocates nothing, and waits for nothing.
+        Function that enqueues the work. It must not allocate memory, nor wait for the device.
+
+    Attributes
+    ----------
+    state : Capture
+        Whether there is a graph.
     """
 
     def __init__(self, device: Device, work: Work) -> None:
         self._device, self._work = device, work
         self._graph: Graph | None = None
         with ONE_AT_A_TIME, device.active():
-            work()  # loads kernels, and lets libraries choose theirs
+            work()  # loads kernels, and lets libraries choose algorithms
             device.wait()
             try:
                 self._graph = device.record(work)
                 self.state = Capture(self._graph.nodes)
-            except Exception as error:  # of CuPy, and of what libraries enqueue
-                refused = str(error).splitlines()[0] if str(error) else type(error).__name__
-                warnings.warn(f"no CUDA graph, so every launch is its own: {refused}", RuntimeWarning, stacklevel=3)
-                self.state = Capture(why_not=refused)
+            except Exception as error:  # errors of CuPy, and of libraries that the work calls
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                message = f"no CUDA graph, so kernels are launched one by one: {reason}"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+                self.state = Capture(why_not=reason)
 
     def __call__(self) -> None:
-        """Enqueue."""
+        """Enqueue the work."""
         with self._device.active():
             if self._graph is None:
                 self._work()
@@ -85,21 +92,21 @@ class Recorded:
 
 
 class CapturedFrames:
-    """Frames of one number: pinned memory in, kernels, pinned memory out, by one launch.
+    """Work on a fixed number of frames, with copies from and to pinned memory of the host, enqueued by one launch.
 
     Parameters
     ----------
     device : Device
-        With a stream that nothing else uses at the same time.
+        Device whose stream is not used by anything else at the same time.
     inputs, outputs : dict of arrays
-        Of the device: what ``work`` reads and writes. Their first axis need not be frames.
+        Device arrays that ``work`` reads and writes. Their first axis need not be frames.
     work : callable
-        Enqueues what is between them.
+        Function that enqueues the computation of the outputs from the inputs.
 
     Attributes
     ----------
     given, results : dict of arrays
-        Pinned memory of the host, for `submit` to read and for `collect` to write.
+        Pinned memory of the host: inputs that `submit` reads, and outputs that are complete after `collect`.
     """
 
     def __init__(self, device: Device, inputs: Mapping[str, Array], work: Work, outputs: Mapping[str, Array]) -> None:
@@ -111,20 +118,20 @@ class CapturedFrames:
 
     @property
     def state(self) -> Capture:
-        """Whether it is one graph."""
+        """Whether copies and work were captured as one CUDA graph."""
         return self._whole.state
 
     def submit(self) -> None:
-        """Enqueue everything, for what is in `given`, which must stay as it is until `collect`."""
+        """Enqueue copies and work for the values of `given`, which must not change until `collect`."""
         self._whole()
 
     def collect(self) -> dict[str, NDArray[Any]]:
-        """`results` of what was submitted, when it is done."""
+        """Wait for the submitted work, and return `results`."""
         self._device.wait()
         return self.results
 
     def between(self) -> None:
-        """Enqueue the work alone: from and to arrays of the device."""
+        """Enqueue only the work, from and to device arrays, without copies."""
         if self._between is None:
             self._between = Recorded(self._device, self._work)
         self._between()

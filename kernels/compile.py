@@ -1,4 +1,4 @@
-"""Kernels to machine code by NVRTC, without a GPU, and a cache of the results on disk."""
+"""Compilation of kernels by NVRTC, which needs no GPU, and a cache of the machine code on disk."""
 
 import hashlib
 import io
@@ -13,21 +13,21 @@ from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels.launch import Kernel
 
 FOLDER = Path(__file__).resolve().parent
-OPTIONS = {"std": "c++17", "ptxas_options": "-v"}  # the assembler reports what a kernel uses
+OPTIONS = {"std": "c++17", "ptxas_options": "-v"}  # -v: the assembler reports registers and memory
 
 
 @dataclass(frozen=True)
 class Cubin:
-    """Machine code of one kernel for one architecture, and what it uses.
+    """Machine code of one kernel for one architecture, and the resources that it uses.
 
     Attributes
     ----------
     code : bytes
         ELF image.
     registers : int
-        Per thread.
+        Registers per thread.
     stack, spills : int
-        Bytes of local memory per thread, and of them those stored and loaded for want of registers.
+        Bytes of local memory per thread: its size, and the bytes that register spills store and load.
     """
 
     code: bytes
@@ -37,12 +37,12 @@ class Cubin:
 
 
 def compile_kernel(kernel: Kernel, architecture: str) -> Cubin:
-    """Compile for an architecture, such as ``sm_90``.
+    """Compile a kernel for an architecture, such as ``sm_90``.
 
     Raises
     ------
     MPIFastError
-        Without cuda-core and NVRTC, and with the compiler's messages where it refuses.
+        If cuda-core or NVRTC is not installed, or compilation fails; the message then contains that of the compiler.
     """
     try:
         from cuda.core import Program, ProgramOptions
@@ -62,9 +62,9 @@ def compile_kernel(kernel: Kernel, architecture: str) -> Cubin:
 
 
 def cached(kernel: Kernel, architecture: str) -> Path:
-    """The file of a compiled kernel: compiled now, or before from the same text by the same compiler.
+    """The file with a compiled kernel, compiled now unless the cache has it for the same source and compiler.
 
-    ``MPI_FAST_CACHE`` names the folder; default: ``~/.cache/mpi-fast``.
+    The environment variable ``MPI_FAST_CACHE`` sets the folder of the cache; by default it is ``~/.cache/mpi-fast``.
     """
     identity = (kernel, architecture, OPTIONS, compiler_version(), _source(kernel), _header())
     folder = Path(os.environ.get("MPI_FAST_CACHE", Path.home() / ".cache" / "mpi-fast"))
@@ -78,18 +78,18 @@ def cached(kernel: Kernel, architecture: str) -> Path:
 
 @cache
 def compiler_version() -> tuple[int, int]:
-    """Of NVRTC.
+    """Version of NVRTC, major and minor.
 
     Raises
     ------
     MPIFastError
-        Without NVRTC.
+        If NVRTC is not installed.
     """
     try:
         from cuda.bindings import nvrtc
 
         _, major, minor = nvrtc.nvrtcVersion()
-    except (ImportError, RuntimeError) as error:  # no package; no library
+    except (ImportError, RuntimeError) as error:  # the package or the library is missing
         raise MPIFastError("compiling kernels needs cuda-core and NVRTC: pip install 'mpi-fast[gpu]'") from error
     return major, minor
 
@@ -103,8 +103,8 @@ def _header() -> str:
 
 
 def _figures(pattern: str, log: io.StringIO) -> list[int]:
-    """Numbers of the assembler's report."""
+    """Numbers in the assembler's report."""
     found = re.search(pattern, log.getvalue())
     if found is None:
-        raise MPIFastError(f"the assembler's report has changed: no '{pattern}' in {log.getvalue()!r}")
+        raise MPIFastError(f"unknown format of the assembler's report: no '{pattern}' in {log.getvalue()!r}")
     return [int(number) for number in found.groups()]

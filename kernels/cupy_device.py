@@ -1,9 +1,11 @@
 """A CUDA device by CuPy.
 
-Four things that CuPy does not see to by itself. While a stream captures, ``ndarray.set`` and ``get`` refuse: copies go
-to the runtime directly. A stream that does not wait for the default one waits for no other either: arrays of a caller
-are adopted with an event. CuPy waits for the stream that an array's interface names: it is adopted without the name.
-Memory, streams and launches belong to the current device: each call makes its own current.
+Four points need care:
+
+* While a stream captures, ``ndarray.set`` and ``get`` raise errors, so copies call the CUDA runtime directly.
+* A non-blocking stream does not wait for other streams, so arrays of a caller are adopted with an event.
+* CuPy blocks until the stream that an array's interface names is done, so arrays are adopted without this name.
+* Memory, streams and launches belong to the current device, so each call makes its own device the current one.
 """
 
 import contextlib
@@ -19,17 +21,17 @@ from mpi_fast.kernels.launch import SHARED_LIMIT, Array, Event, Kernel, expect, 
 
 
 class CupyDevice:
-    """A CUDA device by CuPy, and a stream of its own that does not wait for the default one.
+    """A CUDA device by CuPy, with its own non-blocking stream.
 
     Parameters
     ----------
     index : int
-        Which device.
+        Number of the device.
 
     Raises
     ------
     DeviceError
-        Without CuPy, without this GPU, and where the driver is too old.
+        If CuPy is not installed, there is no such GPU, or the driver is too old.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -71,8 +73,9 @@ class CupyDevice:
     def adopt(self, foreign: Any, name: str = "signals", ordered: bool = False) -> Array:
         """See `Device`.
 
-        With DLPack the producer sees to the order. For CuPy's own arrays it is an event on its current stream, and for
-        libraries that have only the older interface on the stream that this names, or else on the default one.
+        For arrays with DLPack, their library makes this stream wait. For CuPy's arrays this is done by an event on
+        CuPy's current stream, and for libraries with only the older ``__cuda_array_interface__`` by an event on the
+        stream that it names, or on the default stream if it names none.
         """
         cupy = self._cupy
         if not is_on_gpu(foreign):
@@ -150,12 +153,12 @@ class CupyDevice:
         """See `Device`."""
         runtime = self._cupy.cuda.runtime
         with self._device, self.stream:
-            # Relaxed: other threads go on with their own work meanwhile.
+            # Relaxed mode: other threads may make any CUDA calls meanwhile.
             runtime.streamBeginCapture(self.stream_address, runtime.streamCaptureModeRelaxed)
             try:
                 work()
             except BaseException:
-                with contextlib.suppress(Exception):  # an invalid capture has no graph; what made it so is raised
+                with contextlib.suppress(Exception):  # an invalid capture has no graph; its cause is raised below
                     runtime.graphDestroy(runtime.streamEndCapture(self.stream_address))
                 raise
             return CudaGraph(runtime, runtime.streamEndCapture(self.stream_address), self)
@@ -194,7 +197,7 @@ class CupyDevice:
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """See `Device`: a range of NVTX, which Nsight Systems shows."""
+        """See `Device`. The span is an NVTX range, which Nsight Systems shows."""
         self._cupy.cuda.nvtx.RangePush(f"mpi-fast: {name}")
         try:
             yield
@@ -209,7 +212,7 @@ class CupyDevice:
 
 
 class CudaGraph:
-    """See `launch.Graph`: made of what a stream captured, and owned."""
+    """See `launch.Graph`. Instantiates a captured graph, and frees it when deleted."""
 
     def __init__(self, runtime: Any, handle: int, device: CupyDevice) -> None:
         self._runtime, self._device, self._executable = runtime, device, 0
@@ -230,12 +233,12 @@ class CudaGraph:
 
 
 def count_nodes(handle: int) -> int:
-    """Nodes of a ``cudaGraph_t``.
+    """Number of nodes of a ``cudaGraph_t``.
 
     Raises
     ------
     DeviceError
-        Without CUDA's Python bindings, and where they refuse.
+        If cuda-bindings is not installed, or the CUDA runtime returns an error.
     """
     try:
         from cuda.bindings import runtime
@@ -248,12 +251,12 @@ def count_nodes(handle: int) -> int:
 
 
 def _itself(array: Array) -> tuple[Array, tuple[int, ...], Any]:
-    """For `expect`: whatever shape and type it has, but contiguous."""
+    """Arguments of `expect` for an array of any shape and type, which must be contiguous."""
     return array, tuple(array.shape), array.dtype
 
 
 def _address_of(stream: Any) -> int:
-    """Of a stream of CuPy or PyTorch, or given as such."""
+    """Address of a stream of CuPy or PyTorch, or the address itself."""
     try:
         return operator.index(getattr(stream, "ptr", getattr(stream, "cuda_stream", stream)))
     except TypeError:

@@ -1,4 +1,4 @@
-"""What runs kernels: a device, behind the few calls that the launchers need. CuPy provides one, the tests another."""
+"""Interface of a device that runs kernels. `cupy_device` implements it for GPUs, and the tests for CPUs."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -11,18 +11,18 @@ from numpy.typing import DTypeLike, NDArray
 from mpi_fast.errors import DeviceError, InputError
 
 Array = Any
-"""An array of the device: `shape`, `dtype` and `flags` as in NumPy."""
+"""An array of the device, with `shape`, `dtype` and `flags` as in NumPy."""
 
 NOTHING = np.uintp(0)
-"""What a kernel is given instead of an array that it is not to read, or not to write."""
+"""Null pointer, which is passed to a kernel in place of an array that it shall not use."""
 
 DLPACK_CUDA = 2  # kDLCUDA of the DLPack standard
-SHARED_LIMIT = 48 * 1024  # bytes of shared memory that a block gets on every GPU; more must be asked for
+SHARED_LIMIT = 48 * 1024  # bytes of shared memory of a thread block on every GPU; more must be requested
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel, ``name`` in the file ``name.cu``, and the macros that it is compiled with."""
+    """The kernel ``name`` in the file ``name.cu``, and the macros with which it is compiled."""
 
     name: str
     defines: tuple[tuple[str, str], ...] = ()
@@ -33,123 +33,156 @@ class Graph(Protocol):
 
     @property
     def nodes(self) -> int:
-        """Kernels, copies and the like in it."""
+        """Number of nodes, such as kernels and copies."""
         ...
 
     def launch(self) -> None:
-        """Enqueue all of it on the stream that it was recorded from."""
+        """Enqueue the graph on the stream from which it was recorded."""
         ...
 
 
 class Event(Protocol):
-    """A point of a stream."""
+    """A point in the sequence of operations of a stream."""
 
     @property
     def done(self) -> bool:
-        """Whether everything before it is done."""
+        """Whether all operations before it are complete."""
         ...
 
     def synchronize(self) -> None:
-        """Return when it is."""
+        """Wait until all operations before it are complete."""
         ...
 
 
 class Device(Protocol):
-    """Memory and a stream. Nothing here waits for the device but `wait`, and `launch` allocates nothing."""
+    """Memory and a stream of a device. Only `wait` waits for the device, and `launch` allocates no memory."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name of the device for messages."""
         ...
 
     @property
     def stream_address(self) -> int:
-        """The CUDA stream, as other libraries take it."""
+        """Address of the CUDA stream, for other libraries."""
         ...
 
     @property
     def multiprocessors(self) -> int:
-        """How many blocks can run without sharing one."""
+        """Number of multiprocessors."""
         ...
 
     @property
     def shared_limit(self) -> int:
-        """Bytes of shared memory that a block may ask for."""
+        """Largest shared memory of a thread block, in bytes."""
         ...
 
     def upload(self, array: NDArray[Any]) -> Array:
-        """Copy to the device."""
+        """Copy an array to the device."""
         ...
 
     def empty(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-        """An array of the device, its content undefined."""
+        """Allocate an array on the device, with undefined content."""
         ...
 
     def address(self, array: Array) -> int:
-        """Of an array's first element, as other libraries take it."""
+        """Address of an array's first element, for other libraries."""
         ...
 
     def adopt(self, foreign: Any, name: str = "signals", ordered: bool = False) -> Array:
-        """An array of another library, its memory shared, without waiting.
+        """Use an array of another library on the device, without copying it and without waiting.
 
-        Unless all that uses it is ``ordered`` already, what this library calls its current stream is waited for by this
-        stream. InputError, with its name, for an array of another device, and of none.
+        Parameters
+        ----------
+        foreign : array
+            Array of CuPy, PyTorch or another library.
+        name : str
+            Name of the array in error messages.
+        ordered : bool
+            Whether the caller orders all uses of the array. If not, this stream waits for the current stream of the
+            array's library.
+
+        Raises
+        ------
+        InputError
+            For an array on another device, or not on a GPU.
         """
         ...
 
     def after(self, stream: Any) -> None:
-        """What is enqueued here from now on begins after what is on that stream, of any library, by now."""
+        """Make later work on this device's stream wait for all present work on another stream, of any library."""
         ...
 
     def before(self, stream: Any) -> None:
-        """What is enqueued on that stream from now on begins after what is enqueued here by now."""
+        """Make later work on another stream, of any library, wait for all present work on this device's stream."""
         ...
 
     def mark(self) -> Event:
-        """The end of what is enqueued by now."""
+        """Record an event after all work that is enqueued so far."""
         ...
 
     def pinned(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of the host, zeros, that can be copied while both sides do something else."""
+        """Allocate a host array of zeros in pinned memory, which can be copied asynchronously."""
         ...
 
     def copy(self, source: NDArray[Any], target: Array) -> None:
-        """Enqueue: overwrite an array of the device with one of the host; in a graph, one of `pinned`."""
+        """Enqueue a copy from the host to the device; in a graph, the source must be from `pinned`."""
         ...
 
     def fetch(self, source: Array, target: NDArray[Any]) -> None:
-        """Enqueue: overwrite an array of the host, of `pinned`, with one of the device."""
+        """Enqueue a copy from the device to a host array from `pinned`."""
         ...
 
     def launch(
         self, kernel: Kernel, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Any]
     ) -> None:
-        """Enqueue a kernel on the stream: arrays of the device and NumPy scalars are its arguments."""
+        """Enqueue a kernel on the stream.
+
+        Parameters
+        ----------
+        kernel : Kernel
+            The kernel.
+        grid : (int, int)
+            Number of thread blocks along x and y.
+        threads : int
+            Threads of each thread block.
+        shared : int
+            Dynamic shared memory of each thread block, in bytes.
+        arguments : sequence
+            Arrays of the device and NumPy scalars.
+        """
         ...
 
     def record(self, work: Callable[[], None]) -> Graph:
-        """What ``work`` enqueues, having run before on this thread, as a graph; nothing of it runs."""
+        """Capture as a graph, without running it, what ``work`` enqueues. It must have run on this thread before."""
         ...
 
     def wait(self) -> None:
-        """Return when everything enqueued is done."""
+        """Wait until all enqueued work is complete."""
         ...
 
     def release(self) -> None:
-        """Give memory that no array holds any more back to the driver."""
+        """Return unused memory of the allocators to the driver."""
         ...
 
     def span(self, name: str) -> contextlib.AbstractContextManager[Any]:
-        """What is enqueued within it has this name in a profiler."""
+        """A context whose work appears under this name in a profiler."""
         ...
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it this device is the current one, and what arrays do by themselves is enqueued on its stream."""
+        """A context in which this is the current device, and operations of arrays are enqueued on its stream."""
         ...
 
 
 def expect(where: str, shape_of: dict[str, tuple[Array, tuple[int, ...], DTypeLike]]) -> None:
-    """Check arrays, ``{name: (array, shape, dtype)}``, before their addresses go where nothing is checked.
+    """Check arrays before their addresses are passed to kernels or copies, which do not check them.
+
+    Parameters
+    ----------
+    where : str
+        Beginning of error messages.
+    shape_of : dict
+        ``{name: (array, shape, dtype)}``: arrays, with the shapes and types that they must have.
 
     Raises
     ------
@@ -166,16 +199,22 @@ def expect(where: str, shape_of: dict[str, tuple[Array, tuple[int, ...], DTypeLi
 
 
 def is_on_gpu(array: Any) -> bool:
-    """Whether an array of any library is in the memory of a CUDA device."""
+    """Whether an array, of any library, is in the memory of a CUDA device."""
     if hasattr(array, "__cuda_array_interface__"):
         return True
     return hasattr(array, "__dlpack_device__") and int(array.__dlpack_device__()[0]) == DLPACK_CUDA
 
 
 def fits(device: Device, kernel: Kernel, shared: int) -> None:
-    """Check that a block gets so much shared memory; DeviceError where it does not."""
+    """Check the shared memory of a thread block against the limit of the device.
+
+    Raises
+    ------
+    DeviceError
+        If the kernel needs more than the device has.
+    """
     if shared > device.shared_limit:
         raise DeviceError(
             f"{kernel.name}: a block needs {shared} bytes of shared memory, {device.name} has {device.shared_limit}: "
-            "the grid has too many voxels, or the calibration too high a rank, for this GPU"
+            "the grid has too many voxels for this GPU, or the calibration too high a rank"
         )

@@ -1,4 +1,4 @@
-"""The combination of planes: V is read wherever it is needed, and only project.cu has a launch of its own."""
+"""`Combination` of planes: kernels compute their products with V themselves, and only project.cu has its own launch."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
 from mpi_fast.kernels.prepare import Basis, prepare
 from mpi_fast.kernels.weights import Weights
 
-PROJECT_THREADS, PROJECT_COLUMNS = 256, 8  # of a block, as in project.cu
+PROJECT_THREADS, PROJECT_COLUMNS = 256, 8  # threads and columns of a thread block, as in project.cu
 
 
 class PlaneCombination(Combination):
-    """prepare -> plan -> project, for each block -> image; see `Combination`."""
+    """Launches prepare -> plan -> project for each network block -> image; see `Combination`."""
 
     def __init__(
         self, device: Device, calibration: Calibration, basis: Basis, weights: Weights, buffers: Buffers
     ) -> None:
         super().__init__(device, calibration, basis, weights, buffers)
-        # V beside V^T: project.cu reads it along its rows.
+        # V in addition to V^T, because project.cu reads it along its rows.
         self._basis = device.upload(np.ascontiguousarray(calibration.basis, dtype=np.float32))
         self.residual = device.empty((self.frames, self.rank), np.float32)
 

@@ -1,12 +1,14 @@
-"""The network on a device: signals to images and their uncertainty, of planes and volumes, fit for one CUDA graph.
+"""The network on a device, from signals to images and their uncertainty, for planes and volumes.
+
+A reconstruction is a sequence of launches that can be captured as one CUDA graph:
 
     reduce -> prepare -> plan -> [project -> fine (-> coarse)] for each block -> image                      planes
     reduce -> prepare, white -> plan, variances
            -> [current, residual, changes -> fine (-> coarse)] for each block -> image, tails               volumes
 
-With 28 blocks, ten of which correct at half resolution, too, these are 70 launches of a plane: a convolution has no
-launch of its own, nor has anything around one. What volumes need otherwise is all in `combination.Combination`. A
-further evaluation, of what `refine` makes of the image, begins at plan.
+With 28 blocks, of which ten also correct at half resolution, these are 70 launches for planes, because convolutions and
+the operations around them are fused. `combination.Combination` contains all launches that differ between planes and
+volumes. A further evaluation starts with refine, which turns the image into a noisy image, and continues at plan.
 """
 
 from typing import NamedTuple
@@ -26,48 +28,54 @@ from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fi
 from mpi_fast.kernels.volumes import VolumeCombination
 from mpi_fast.kernels.weights import WIDTH, Block, Convolutions, Weights
 
-REFINE_THREADS = 256  # of a block, as in refine.cu
-TILE_THREADS = 256  # as in fine.cu and coarse.cu
+REFINE_THREADS = 256  # threads of a block, as in refine.cu
+TILE_THREADS = 256  # threads of a block, as in fine.cu and coarse.cu
 
 
 class PosteriorLoop:
-    """Frames of one calibration, in batches of one size: write `signals`, call, read `image`, `std`, `statistics`.
+    """Reconstructs frames of one calibration, in batches of a fixed size.
 
-    A call enqueues on the device's stream and returns; it allocates nothing and reads nothing back.
+    Write `signals`, call, and read `image`, `std`, `quantiles` and `statistics`. A call enqueues its work on the
+    device's stream and returns. It allocates no memory and does not wait for the device.
 
     Parameters
     ----------
     device : Device
-        Where.
+        Device that runs the kernels.
     calibration : Calibration
-        Of a plane or a volume.
+        Calibration of a plane or a volume.
     weights : Weights
-        Of the network, there.
+        Weights of the network, on the device.
     frames : int
-        F.
+        Number of frames F.
     guided : bool
-        Each frame has a noisy image beside its signals: `noisy` and `precision` are read, too.
+        Whether each frame has a noisy image in addition to its signals, in `noisy` and `precision`.
     evaluations : int
-        Of the network: after the first, each is shown the image of the one before as a noisy one, by its own errors.
+        Evaluations of the network for each frame. Each one after the first takes the image of the one before as a noisy
+        image; see `refinement`.
 
     Raises
     ------
     DeviceError
-        At the first call, where a block of threads would need more shared memory than the device has.
+        At the first call, if a thread block needs more shared memory than the device has.
 
     Attributes
     ----------
     device : Device
+        Device that runs the kernels.
     signals : (F, M) complex64
+        Selected rows, background-corrected.
     image, std : (F, N) float32
+        Posterior mean and expected error of each voxel, in the unit of the calibration.
     quantiles : (F, 2) float32
-        Of the errors next to std, see `uncertainty`.
+        Quantiles of the errors in units of std, see `uncertainty`.
     statistics : (5, F) float32
-        See `prepare.STATISTICS`.
+        Rows as in `prepare.STATISTICS`.
     noisy : (F, N) float32, or None
-        ``x_t = x + sigma_t n`` in the unit of the calibration.
+        Noisy images ``x_t = x + sigma_t n`` in the unit of the calibration.
     precision : (F,) float32, or None
-        ``1 / sigma_t^2`` for images in units of `likelihood.signal_scale`; zero where there is no noisy image.
+        Their precision ``1 / sigma_t^2`` for images in units of `likelihood.signal_scale`; zero for frames without a
+        noisy image.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class PosteriorLoop:
 
     @property
     def outputs(self) -> dict[str, Array]:
-        """What a call writes, by name."""
+        """The arrays that a call writes, by name."""
         return {"image": self.image, "std": self.std, "quantiles": self.quantiles, "statistics": self.statistics}
 
     def __call__(self) -> None:
@@ -113,12 +121,12 @@ class PosteriorLoop:
             self.evaluate(True)
 
     def begin(self) -> None:
-        """Enqueue what `signals` say by themselves."""
+        """Enqueue the steps that depend only on the signals: reduction, noise, scale and linear estimates."""
         reduce(self.device, self._projection, self.signals, self._reduced, self._energy)
         self._combination.prepare(self._reduced, self._energy)
 
     def evaluate(self, shown: bool) -> None:
-        """Enqueue one evaluation of the network, of what `begin` left and, if ``shown``, of `noisy` and `precision`."""
+        """Enqueue one evaluation of the network after `begin`; if ``shown``, with `noisy` and `precision` as inputs."""
         noisy, precision = (self.noisy, self.precision) if shown else (NOTHING, NOTHING)
         self._combination.plan(precision)
         before, after = self._buffers.features
@@ -182,14 +190,14 @@ class PosteriorLoop:
         self.device.launch(kernel, (tiles, self._frames), TILE_THREADS, coarse_shared(side), arguments)
 
     def _tilings(self, cut: Slices) -> "Tilings":
-        """Of a block's slices."""
+        """Tilings of a network block's slices."""
         sized = self._frames, self.device.multiprocessors
         fine = tiling({side: fine_steps(side) for side in FINE}, cut.grid, cut.count, *sized)
         return Tilings(fine, tiling({side: coarse_steps(side) for side in COARSE}, cut.half, cut.count, *sized))
 
 
 class Tilings(NamedTuple):
-    """Sides of tiles at full and at half resolution, and how many cover all slices of an image."""
+    """Side of the tiles, and number of tiles that cover all slices of an image, at full and at half resolution."""
 
     fine: tuple[int, int]
     coarse: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Launcher of prepare.cu and white.cu, and their reference: noise, scale and presence, and what signals alone say."""
+"""Launcher of prepare.cu and white.cu and their reference: noise, scale and linear estimates of each frame."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,31 +22,32 @@ from mpi_fast.likelihood import (
 from mpi_fast.reduction import SNR_CEILING_DB
 
 KERNEL, WHITE = (Kernel(name, (("WIDTHS", str(len(WIDTHS))),)) for name in ("prepare", "white"))
-THREADS = 768  # of a block, as in prepare.cu
-CONDITION_CHANNELS = 2 * len(WIDTHS)  # of each the posterior mean, then of each its deviation
+THREADS = 768  # threads of a block, as in prepare.cu
+CONDITION_CHANNELS = 2 * len(WIDTHS)  # posterior means for all widths, then the deviations for all widths
 STATISTICS: Final = ("noise", "scale", "presence", "snr_db", "noise_floor")
-"""Rows of what is known of each frame: noise as `Likelihood` takes it, the others as `Reconstruction` gives them."""
+"""Rows of the statistics of frames; the noise is that of `Likelihood`, snr_db and noise_floor of `Reconstruction`."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """S and V of a calibration, on a device.
+    """Singular value decomposition of a calibration, on a device.
 
     Attributes
     ----------
     singular_values : (R,) float32
+        Singular values S.
     transposed : (R, N) float32
-        V^T, which nearly every kernel reads along its rows.
+        V^T, which nearly all kernels read along its rows.
     mean_explained : (R,) float32
         Mean of V^2 over the voxels.
     widths : (W,) float32
         `likelihood.WIDTHS`.
     thresholds : (5,) float64
-        Of `likelihood`, and the ratio of noise to signal energy below which no frame is believed to be.
+        Thresholds of `likelihood`, and the lowest accepted ratio of noise energy to total energy of a frame.
     power : float
         Sum of S^2.
     num_rows : int
-        M of the calibration.
+        Number of selected rows M.
     """
 
     singular_values: Array
@@ -59,7 +60,7 @@ class Basis:
 
     @classmethod
     def upload(cls, calibration: Calibration, device: Device) -> "Basis":
-        """Copy to the device."""
+        """Copy the arrays of a calibration to a device."""
         basis = np.ascontiguousarray(calibration.basis, dtype=np.float32)
         quietest = 10 ** (-SNR_CEILING_DB / 10)
         limits = DETECTION, EMPTY, CERTAIN, SIGNAL_PER_IMAGE, quietest
@@ -75,7 +76,7 @@ class Basis:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(N, R)."""
+        """Number of voxels N and rank R."""
         rank, voxels = self.transposed.shape
         return int(voxels), int(rank)
 
@@ -90,23 +91,23 @@ def prepare(
     condition: Array,
     factors: Array | None = None,
 ) -> None:
-    """Enqueue the preparation of frames.
+    """Enqueue noise, scale, presence and linear estimates of frames.
 
     Parameters
     ----------
-    device, basis
-        Where, and the calibration there.
+    device, basis : Device, Basis
+        Device that runs the kernels, and the decomposition of the calibration on it.
     reduced, energy : (F, R), (F,) float64
-        As `reduce.reduce` writes them.
+        Output of `reduce.reduce`.
     y : (F, R) float32
-        Written: reduced signals of images of root-mean-square about one.
+        Output: reduced signals, scaled to images of root-mean-square about one.
     statistics : (5, F) float32
-        Written: see `STATISTICS`.
+        Output: see `STATISTICS`.
     condition : (F, CONDITION_CHANNELS, N) float32
-        Written: what the signals alone say under white priors of each of `WIDTHS`, means, then deviations.
+        Output: posterior means for white priors of all `WIDTHS`, then the posterior deviations.
     factors : (F, R, CONDITION_CHANNELS) float32, optional
-        Written, where given: what V is multiplied by. Then all multiprocessors make the condition of that, in a launch
-        of its own, and not one for each frame: for images that one would be busy with for too long.
+        Output, if given: the factors of V in the condition. Then a second launch computes the condition from them on
+        all multiprocessors, instead of one multiprocessor per frame. Volumes need this.
 
     Raises
     ------
@@ -156,14 +157,14 @@ def prepare(
 
 
 def partial_floats(voxels: int) -> int:
-    """Shared memory for the sums of threads that share a voxel, in floats."""
+    """Shared memory for the partial sums of threads that share a voxel, in floats."""
     return max(THREADS // voxels - 1, 0) * voxels * CONDITION_CHANNELS
 
 
 def reference(
     calibration: Calibration, reduced: NDArray[np.float64], energy: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], ...]:
-    """What `prepare` writes: y (F, R), statistics (5, F), condition (F, CONDITION_CHANNELS, N), in double precision."""
+    """Outputs of `prepare` in double precision: y (F, R), statistics (5, F), condition (F, CONDITION_CHANNELS, N)."""
     total, rank = 2 * calibration.num_rows, calibration.rank
     variance = (energy - np.square(reduced).sum(axis=1)) / (total - rank)
     variance = np.maximum(variance, energy / total * 10 ** (-SNR_CEILING_DB / 10))

@@ -1,4 +1,4 @@
-"""Launcher of reduce.cu and its reference: complex signals -> y and energy of each frame."""
+"""Launcher of reduce.cu and its reference: from complex signals to reduced signals y and energy of each frame."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ SHARED = FRAMES * (8 * CHUNK + 8 * THREADS)
 
 @dataclass(frozen=True)
 class Projection:
-    """A calibration's side of the product, on a device.
+    """Projection of a calibration, by which signals are reduced, on a device.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class Projection:
 
     @classmethod
     def upload(cls, calibration: Calibration, device: Device) -> "Projection":
-        """Copy to the device."""
+        """Copy the arrays of a calibration to a device."""
         return cls(
             device.upload(np.ascontiguousarray(calibration.projection.T, dtype=np.complex128)),
             device.upload(np.asarray(calibration.weights, dtype=np.float64)),
@@ -44,15 +44,15 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
     Parameters
     ----------
     device : Device
-        Where.
+        Device that runs the kernel.
     projection : Projection
-        Of the calibration.
+        Projection of the calibration, on the device.
     signals : (F, M) complex64
-        Selected rows, background-corrected. NaN and Inf are not looked for: they make the frame's image NaN.
+        Selected rows, background-corrected. They are not checked for NaN and Inf, which make the frame's image NaN.
     y : (F, R) float64
-        Written: reduced signals.
+        Output: reduced signals.
     energy : (F,) float64
-        Written: energy of the whitened rows.
+        Output: energy of the whitened rows.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def reduce(device: Device, projection: Projection, signals: Array, y: Array, ene
 
 
 def reference(calibration: Calibration, rows: NDArray[np.complex64]) -> tuple[NDArray[np.float64], ...]:
-    """What `reduce` writes, (F, R) and (F,), in double precision."""
+    """The outputs of `reduce` in double precision: y (F, R) and energy (F,)."""
     double = rows.astype(np.complex128)
     y: NDArray[np.float64] = (double @ calibration.projection.T).real
     return y, np.square(np.abs(double * calibration.weights)).sum(axis=1)

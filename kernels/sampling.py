@@ -1,4 +1,4 @@
-"""Posterior samples on a device: evaluations of the network as one CUDA graph, and a launch between them."""
+"""Posterior samples on a device: each evaluation of the network is a CUDA graph, followed by a launch of update.cu."""
 
 from collections.abc import Sequence
 
@@ -13,26 +13,26 @@ from mpi_fast.kernels.prepare import STATISTICS
 from mpi_fast.kernels.solvers import Evaluation, Update
 from mpi_fast.kernels.weights import Weights
 
-UPDATE_THREADS = 128  # of a block, as in update.cu
+UPDATE_THREADS = 128  # threads of a block, as in update.cu
 
 
 class PosteriorSampler:
-    """Images drawn from the posterior distributions of frames, so many at once; each has its frame's signals.
+    """Draws samples of the posterior distributions of frames, in batches of a fixed size.
 
-    The evaluation is recorded once; the noisy images and their precision are buffers that it reads, so every step of
-    every solver replays it. The host only enqueues, and waits at the end.
+    The evaluation of the network is captured once. It reads noisy images and their precision from buffers, so the same
+    graph serves every step of every solver. The host only enqueues work, and waits once at the end.
 
     Parameters
     ----------
     device, calibration, weights
         See `PosteriorLoop`.
     images : int
-        At once.
+        Number of images in a batch.
 
     Attributes
     ----------
     evaluation : Recorded
-        Whether it is one graph.
+        The captured evaluation.
     """
 
     def __init__(self, device: Device, calibration: Calibration, weights: Weights, images: int) -> None:
@@ -47,23 +47,23 @@ class PosteriorSampler:
     def __call__(
         self, rows: NDArray[np.complex64], first: int, samples: int, seed: int, chain: Sequence[Evaluation]
     ) -> NDArray[np.float32]:
-        """Draw them.
+        """Draw samples.
 
         Parameters
         ----------
         rows : (B, M) complex64
-            Selected rows of the frame of each image, B at most as many as there are at once.
+            Selected rows of the frame of each image; B is at most the size of a batch.
         first : int
             Number of the first image: image ``i`` gets the noise of sample ``(first + i) % samples``.
         samples, seed : int
-            Of each frame; of the noise.
-        chain : sequence
-            Of `solvers.posterior_chain`.
+            Number of samples for each frame, and the seed of the noise.
+        chain : sequence of Evaluation
+            Evaluations of the sampler, from `solvers.posterior_chain`.
 
         Returns
         -------
         (B, N) float32
-            In the unit of the calibration; a buffer that the next call overwrites.
+            Images in the unit of the calibration, in a buffer that the next call overwrites.
         """
         self._given[: len(rows)], self._given[len(rows) :] = rows, 0
         with self._device.span(f"{len(rows)} samples"):
@@ -81,7 +81,7 @@ class PosteriorSampler:
         self._device.fetch(self._loop.noisy, self._drawn)
 
     def _start(self, first: int, samples: int, seed: int) -> None:
-        """What the signals say, and no noisy images."""
+        """Enqueue the preparation of the signals, and set the noisy images to zero, with precision zero."""
         self._device.copy(self._given, self._loop.signals)
         self._loop.begin()
         self._update(Update(), np.inf, first, samples, seed)
@@ -113,12 +113,14 @@ def update(
     Parameters
     ----------
     device : Device
+        Device that runs the kernel.
     change : Update
-        Its coefficients.
+        Coefficients of the update.
     arrays : tuple
-        Statistics (5, B); images (B, N) D, x and saved; precision (B,); all float32. The last three are written.
+        Statistics (5, B); denoised images D, x and saved images, each (B, N); precision (B,); all float32. The last
+        three are outputs.
     precision : float
-        Of the next x.
+        Precision of the new x.
     first, samples, seed : int
         See `PosteriorSampler.__call__`.
 

@@ -1,4 +1,7 @@
-"""Slices of images, which a block's convolutions see: a plane is one, a volume is cut along one of its axes."""
+"""Slices of images, to which a network block applies its convolutions.
+
+A plane is a single slice, and a volume is cut into slices along one of its axes.
+"""
 
 from dataclasses import dataclass
 
@@ -10,14 +13,14 @@ from mpi_fast.grids import is_plane
 
 @dataclass(frozen=True)
 class Slices:
-    """A cut of images whose voxels are in MDF order, x fastest; see slices.cuh.
+    """Slices of images whose voxels are in MDF order, x fastest; see slices.cuh.
 
     Attributes
     ----------
     count, rows, columns : int
-        Slices of an image, and the pixels of each.
+        Number of slices of an image, and the rows and columns of each slice.
     strides : (slice, row, column)
-        Voxels from one to the next; from slice to slice 0 where there is one.
+        Number of voxels from one slice, row or column to the next; the first is 0 for planes.
     """
 
     count: int
@@ -27,29 +30,29 @@ class Slices:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Rows and columns of a slice."""
         return self.rows, self.columns
 
     @property
     def half(self) -> tuple[int, int]:
-        """Rows and columns at half resolution."""
+        """Rows and columns of a slice at half resolution."""
         return -(-self.rows // 2), -(-self.columns // 2)
 
     @property
     def arguments(self) -> tuple[np.int32, ...]:
-        """As kernels take them: rows, columns, and the three strides."""
+        """Arguments of kernels: rows, columns, and the three strides."""
         return tuple(map(np.int32, (self.rows, self.columns, *self.strides)))
 
 
 def slices(grid: tuple[int, ...], block: int) -> Slices:
-    """The slices that a block of the network sees.
+    """The slices to which a network block applies its convolutions.
 
     Parameters
     ----------
     grid : (ny, nx) or (nz, ny, nx)
         Number of voxels.
     block : int
-        Which, from 0.
+        Number of the network block, counted from 0.
     """
     rows, columns = grid[-2:]
     if is_plane(grid):

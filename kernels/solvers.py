@@ -1,8 +1,8 @@
-"""Samplers as sums: after each evaluation of the network, new images from old ones by a few numbers.
+"""Samplers as linear updates: after each evaluation of the network, images change by a linear combination.
 
-Every sampler of `samplers` is, per evaluation, one linear update of the noisy image x and of one saved image by x, the
-denoised image, the saved image and fresh noise. So its coefficients are all that a kernel needs to know of it. Signal
-scales s(t) of VP and sub-VP are divided out: x here is x_t / s(t), what the network sees.
+For each evaluation, every sampler of `samplers` updates the noisy image x and one saved image. Both become linear
+combinations of x, the denoised image, the saved image and new noise. So a kernel needs only these coefficients. Signal
+scales s(t) of VP and sub-VP are divided out: here x is x_t / s(t), which is the input of the network.
 """
 
 import itertools
@@ -17,16 +17,16 @@ from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
 @dataclass(frozen=True)
 class Update:
-    """What follows one evaluation of the network: new x and new saved image as sums of what there is.
+    """Update after one evaluation of the network: coefficients of the new x and of the new saved image.
 
     Attributes
     ----------
     x, denoised, saved, noise : float
         Coefficients of the new x.
     save_x, save_denoised, save_saved : float
-        Coefficients of the new saved image; all zero leaves it as it is.
+        Coefficients of the new saved image; if all are zero, it does not change.
     draw : int
-        Which draw of noise.
+        Number of the draw of noise.
     """
 
     x: float = 0.0
@@ -40,40 +40,40 @@ class Update:
 
 
 Evaluation = tuple[float, Update]
-"""Noise level at which the network is evaluated, and what is done with the result."""
+"""Noise level at which the network is evaluated, and the update that follows."""
 
 FINAL: Final = Update(denoised=1.0)
 """All samplers end by returning a denoised image."""
 
 
 def posterior_chain(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
-    """All evaluations of the network for samples, in their order: ``D + sigma_max n`` is where they start.
+    """All evaluations of the network for posterior samples, in their order.
 
-    Even there what is left of the image steers them. So one evaluation comes before the sampler's own, of signals
-    without a noisy image: its noise level is infinite.
+    The first evaluation uses the signals without a noisy image, so its noise level is infinite. It gives the image D of
+    the initial state ``D + sigma_max n``, because even at sigma_max the image in this state affects the samples.
 
     Parameters
     ----------
     sampler : str
         A name of `samplers.SAMPLERS`.
     sde : SDE
-        The noising process; the solvers of the ODE take its range of noise levels only.
+        The noising process; solvers of the ODE use only its range of noise levels.
     steps : int
-        Of the sampler.
+        Steps of the sampler.
 
     Raises
     ------
     InputError
-        For names that there are not, and numbers out of range.
+        For an unknown sampler, and for a number of steps out of range.
     """
-    get_sampler(sampler)  # names the known ones
+    get_sampler(sampler)  # raises an error that lists the samplers
     solver = list(_SOLVERS[sampler](sde, steps))
     level = solver[0][0]
     return [(math.inf, Update(denoised=level / sde.sigma_max, noise=level)), *solver]
 
 
 def _dpm_solver_2m(sde: SDE, steps: int) -> Iterator[Evaluation]:
-    """`samplers.dpm_solver_2m`: the saved image is the last denoised one."""
+    """`samplers.dpm_solver_2m`; the saved image is the last denoised image."""
     levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
     h_previous = math.inf
     for sigma, sigma_next in itertools.pairwise(levels):
@@ -93,7 +93,7 @@ def _dpm_solver_2m(sde: SDE, steps: int) -> Iterator[Evaluation]:
 
 
 def _heun(sde: SDE, steps: int) -> Iterator[Evaluation]:
-    """`samplers.heun`: the saved image is x after half of the step, by the slope at its beginning."""
+    """`samplers.heun`; the saved image is x after half of the step, with the slope at its beginning."""
     levels = karras_sigmas(steps, sde.sigma_min, sde.sigma_max)[:-1].tolist()
     for sigma, sigma_next in itertools.pairwise(levels):
         h = sigma_next - sigma
@@ -127,7 +127,7 @@ def _predictor_corrector(sde: SDE, steps: int) -> Iterator[Evaluation]:
 
 
 def _chain(sde: SDE, t: float, t_next: float, keep: float, pull: float, jitter: float, draw: int) -> Evaluation:
-    """``keep x + pull score(x, t) + jitter z`` at time t, for x / s: s changes to that of the next time."""
+    """``keep x + pull score(x, t) + jitter z`` at time t, as an update of x / s, whose s changes to that of t_next."""
     s, sigma, s_next = sde.scale(t), sde.sigma(t), sde.scale(t_next)
     return sigma, Update(
         x=(keep - pull / (s * sigma) ** 2) * s / s_next,

@@ -1,4 +1,4 @@
-"""The combination of volumes: V^T is read by all multiprocessors together, once for each thing that is made of it."""
+"""`Combination` of volumes: each product with V has a launch, in which all multiprocessors read V^T once together."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ from mpi_fast.kernels.prepare import CONDITION_CHANNELS, Basis, prepare
 from mpi_fast.kernels.voxel_sums import launch_sums
 from mpi_fast.kernels.weights import WIDTH, Weights
 
-CURRENT_THREADS = 128  # of a block, as in current.cu
+CURRENT_THREADS = 128  # threads of a block, as in current.cu
 RESIDUAL_THREADS, RANKS, PARTS = 256, 8, 16  # as in residual.cu
-TAILS_THREADS = 32  # as in tails.cu
-GROUP = 28  # blocks of the network for which variances.cu reads V once, as in plan.cu and there
-VIEWS = 2  # spreads under which a block sees changes
-TOGETHER = 1, 4  # frames for which a number of V is read once
+TAILS_THREADS = 32  # threads of a block, as in tails.cu
+GROUP = 28  # network blocks for which variances.cu reads V once, as in plan.cu and variances.cu
+VIEWS = 2  # number of spreads for which a network block gets changes
+TOGETHER = 1, 4  # frames that share one reading of V: for a single frame, and for several
 
 
 class VolumeCombination(Combination):
-    """prepare, white -> plan, variances -> current, residual, changes, for each block -> image, tails.
+    """Launches for volumes, see `Combination`.
 
-    See `Combination`.
+    They are prepare, white -> plan, variances -> current, residual, changes for each network block -> image, tails.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class VolumeCombination(Combination):
         self.device.launch(self._shared("residual"), grid, RESIDUAL_THREADS, shared, arguments)
 
     def _shared(self, name: str) -> Kernel:
-        """A kernel that reads V once for several frames."""
+        """The kernel of this name, compiled to read V once for several frames."""
         return Kernel(name, (("FRAMES", str(self._together)),))
 
     @property
@@ -130,5 +130,5 @@ class VolumeCombination(Combination):
 
 
 def residual_shared(frames: int) -> int:
-    """Shared memory of a block of residual.cu for so many frames, in bytes."""
+    """Shared memory of a thread block of residual.cu for this number of frames, in bytes."""
     return 4 * RANKS * frames * (RESIDUAL_THREADS + 2 * PARTS)

@@ -1,4 +1,4 @@
-"""Weights of a network as its kernels take them: float16 in the order of tensor cores, the rest float32."""
+"""Weights of a network in the layout of its kernels: float16 in the order of tensor cores, all others float32."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from mpi_fast.errors import ModelError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.likelihood import WIDTHS
 
-WIDTH, INNER, EMBEDDING = 16, 48, 64  # that the kernels are written for
-OUTPUTS = 2  # of the last head: the correction, and the logarithm of the error's size
+WIDTH, INNER, EMBEDDING = 16, 48, 64  # widths for which the kernels are written
+OUTPUTS = 2  # channels of the last head: the correction, and the logarithm of the expected error
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Of a block at one resolution: weights (as `pack` makes them, one after the other) and biases."""
+    """Convolutions of a block at one resolution: weights in the layout of `pack`, concatenated, and biases."""
 
     weights: Array
     bias: Array
@@ -27,7 +27,19 @@ class Convolutions:
 
 @dataclass(frozen=True)
 class Block:
-    """A corrector: its convolutions at full and at half resolution, its head, and where its modulations begin."""
+    """A `Corrector` of the network.
+
+    Attributes
+    ----------
+    fine : Convolutions
+        Convolutions at full resolution.
+    coarse : Convolutions, or None
+        Convolutions at half resolution, if the block has them.
+    head : Convolutions
+        Head, as float32 weights (outputs, 3, 3, 16) and biases.
+    offset : int
+        Index of the block's first modulation.
+    """
 
     fine: Convolutions
     coarse: Convolutions | None
@@ -37,17 +49,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Weights:
-    """All of a network on a device.
+    """All weights of a network, on a device.
 
     Attributes
     ----------
     blocks : list of Block
+        Weights of the correctors.
     embedding : tuple of arrays
-        Weight and bias of the conditioner's four layers: embedding twice, spreads, modulations.
+        Weights and biases of the four layers of the `Conditioner`: two of the embedding, spreads, modulations.
     tails : tuple of arrays
-        Weight and bias of what says how a frame's errors are spread.
+        Weight and bias of the layer that gives the quantiles of a frame's errors.
     offsets : (blocks + 1,) int32
-        Which of the modulations are of which block.
+        Index of each block's first modulation; the last entry is their number.
     """
 
     blocks: list[Block]
@@ -57,17 +70,17 @@ class Weights:
 
     @property
     def modulations(self) -> int:
-        """Gains and shifts of all blocks."""
+        """Number of gains and shifts of all blocks."""
         return int(self.embedding[7].shape[0])
 
     @classmethod
     def upload(cls, parameters: Parameters, device: Device) -> "Weights":
-        """From the parameters of a `training.network.PosteriorNetwork`, by their names there.
+        """Copy to a device the parameters of a `training.network.PosteriorNetwork`, given by their names in it.
 
         Raises
         ------
         ModelError
-            For a network of other widths than the kernels are written for.
+            For a network of widths for which the kernels are not written.
         """
         layers = ("embed.0", "embed.2", "spread", "modulation")
         embedding = [parameters[f"conditioner.{name}.{kind}"] for name in layers for kind in ("weight", "bias")]
@@ -77,8 +90,8 @@ class Weights:
         found = (embedding[0].shape, len(parameters[f"correctors.{count - 1}.head.weight"]))
         if any(width not in known for width in widths) or found != ((EMBEDDING, 2 + len(WIDTHS)), OUTPUTS):
             raise ModelError(
-                f"network of widths {sorted(set(widths))}, embedding {found[0]}, {found[1]} outputs: "
-                f"the GPU's kernels are written for {known}, {(EMBEDDING, 2 + len(WIDTHS))} and {OUTPUTS}"
+                f"network of widths {sorted(set(widths))}, embedding {found[0]} and {found[1]} outputs: CUDA kernels "
+                f"are written for widths {known}, embedding {(EMBEDDING, 2 + len(WIDTHS))} and {OUTPUTS} outputs"
             )
         offsets = 2 * np.cumsum([0, *(sum(width) for width in widths)], dtype=np.int32)
         blocks = [_block(parameters, k, int(offsets[k]), device) for k in range(count)]
@@ -91,14 +104,14 @@ class Weights:
 
 
 def pack(weight: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
-    """A convolution's weight (Cout, Cin, ky, kx) in the order in which the lanes of a warp take it.
+    """A convolution's weight (Cout, Cin, ky, kx) in the order in which the lanes of a warp read it.
 
     Returns
     -------
     (taps * Cin / 16, Cout / 8, 32, 2) uint32
-        Pairs of float16. Step ``s`` is 16 input channels of one tap; lane ``l`` holds, of output channel ``l / 4`` of
-        eight, input channels ``2 (l % 4)`` and the next, and those eight further on: the right factor of
-        ``mma.m16n8k16``. Input channels are filled up with zeros to a multiple of 16.
+        Pairs of float16: the right factors of ``mma.m16n8k16``. The first axis runs over groups of 16 input channels of
+        one tap. Lane ``l`` holds, for output channel ``l / 4`` of eight, the pairs of input channels that start at
+        ``2 (l % 4)`` and at ``2 (l % 4) + 8``. Input channels are padded with zeros to a multiple of 16.
     """
     cout, cin, ky, kx = weight.shape
     full = np.zeros((cout, -(-cin // 16) * 16, ky * kx), np.float16)
@@ -109,7 +122,7 @@ def pack(weight: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
 
 
 def _widths(parameters: Parameters, block: int) -> tuple[int, ...]:
-    """Channels of a block at full resolution, and at half, where it has that."""
+    """Channels of a block at full resolution and, if it has one, at half resolution."""
     names = (f"correctors.{block}.stages.0.first.weight", f"correctors.{block}.stages.1.down.weight")
     return tuple(len(parameters[name]) for name in names if name in parameters)
 

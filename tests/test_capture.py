@@ -95,7 +95,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_why(gpu, broken):
         if broken == "wait":
             device.wait()
 
-    with pytest.warns(RuntimeWarning, match=r"no CUDA graph, so every launch is its own: "):
+    with pytest.warns(RuntimeWarning, match=r"no CUDA graph, so kernels are launched one by one: "):
         lane = CapturedFrames(device, {"signals": work.signals}, whole, {"y": work.y})
     assert not lane.state.captured
     assert "disallowed" in lane.state.why_not or "Unsupported" in lane.state.why_not
