@@ -26,13 +26,13 @@ def export(
         typer.Argument(
             metavar="MODEL",
             help=f"model.pt, as mpi-fast train writes it; or {PACKAGED}, the checkpoint that comes with the package; "
-            "or a bundle, to add to it what --precision, --calibration and --tensorrt ask for.",
+            "or a bundle, to which --precision, --calibration and --tensorrt add graphs and engines.",
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", show_default="its name, less .pt", help="Bundle to write.")
+        Path | None, typer.Option("-o", "--output", show_default="its name without .pt", help="Bundle to write.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Inside the graphs: fp32, or fp32,fp16 for both.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="Precision inside the graphs: fp32, or fp32,fp16 for both.")] = "fp32",
     calibration: Annotated[
         Path | None,
         typer.Option(help="Also freeze this scanner (by mpi-fast calibrate): a graph from selected rows to images."),
@@ -43,7 +43,7 @@ def export(
     tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Also build TensorRT engines.")] = False,
     sm: Annotated[
         str,
-        typer.Option(show_default="that of the GPU here", help="Compute capabilities to build them for, as in 89,120."),
+        typer.Option(show_default="that of the GPU here", help="Compute capabilities to build for, such as 89,120."),
     ] = "",
     batch: Annotated[str, typer.Option(help="Batches of frames to build them for.")] = "1,8,64",
     tf32: Annotated[bool, typer.Option(help="Allow them to round float32 products to TF32.")] = True,
@@ -57,13 +57,13 @@ def export(
         if "fp32" not in names or not set(names) <= set(PRECISIONS):
             raise InputError(f"precision '{precision}': expected fp32 or fp32,fp16")
         if triton and not calibration:
-            raise InputError("--triton serves one scanner: it needs --calibration")
+            raise InputError("--triton writes the model of one scanner: it needs --calibration")
         engines = chosen_engines(sm, batch, tf32) if tensorrt else None
         adding, graphs = checkpoint.is_dir(), bool(calibration) or "fp16" in names
         if adding and output:
-            raise InputError(f"-o {output}: what is asked for is added to {checkpoint} itself")
+            raise InputError(f"-o {output}: not possible for a bundle: the export is added to {checkpoint} itself")
         if adding and not (engines or graphs):
-            raise InputError(f"{checkpoint}: a bundle: expected --calibration, --precision fp32,fp16 or --tensorrt")
+            raise InputError(f"{checkpoint} is a bundle: expected --calibration, --precision fp32,fp16 or --tensorrt")
         if adding and not graphs:
             bundle = Bundle.open(checkpoint)
         else:
@@ -136,7 +136,7 @@ def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle
     """
     capabilities, batches = _numbers("--sm", sm), _numbers("--batch", batch)
     if not batches:
-        raise InputError("--batch is empty: expected positive numbers, as in 1,8,64")
+        raise InputError("--batch is empty: expected positive numbers, such as 1,8,64")
     try:
         from mpi_fast.export.tensorrt import add_engines, choose, sources
     except ImportError as error:
@@ -159,7 +159,7 @@ def chosen_engines(sm: str, batch: str, tf32: bool) -> Callable[[Bundle], Bundle
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
-    """1,8,64 -> (1, 8, 64), sorted, each once."""
+    """Numbers of a list such as 1,8,64, sorted and without duplicates."""
     try:
         numbers = sorted({int(one) for one in text.split(",") if one})
     except ValueError:

@@ -31,7 +31,7 @@ BY_FRAME, BY_COMPONENT, RANK = {0: "frames"}, {0: "frames", 1: "rank"}, {0: "ran
 GRID_AXES = {PLANE: {1: "rows", 2: "columns", 3: "rank"}, VOLUME: {0: "slices", 1: "rows", 2: "columns", 3: "rank"}}
 TYPICAL = {PLANE: ((1, 19, 19), 150), VOLUME: ((19, 19, 19), 1000)}  # grid and rank for which the cost is reported
 OUTPUTS = "image", "std", "quantiles"
-SNRS_DB = 5.0, 20.0, 35.0  # of simulated frames
+SNRS_DB = 5.0, 20.0, 35.0  # signal-to-noise ratios of simulated frames
 SIMULATED_VOLUME = 8, 9, 10
 
 Inputs = Mapping[str, Tensor]
@@ -48,7 +48,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One file.
+    """One file of a bundle.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ def random_cases(name: str) -> list[Case]:
 
 
 def scanner(name: str) -> Calibration:
-    """The default scanner of planes; for volumes a plain one, whose rows are products of cosines that decay."""
+    """The default scanner of planes; for volumes a simple one, with rows of decaying products of cosines."""
     if name == PLANE:
         real = Scanner()
         rows = RowFilter(max_frequency=4e5)

@@ -33,7 +33,7 @@ PER_FILE = {
     "statistics": None,
     "parity": "artefact",
     "frozen": "file",
-}  # entries of the manifest, keys of files
+}  # entries of the manifest about files: None for a mapping by file, else the key of the file's name in a list's items
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Request:
 
 
 def build(request: Request) -> Bundle:
-    """Export, compare and write.
+    """Export a network, compare the graphs with it, and write the bundle.
 
     Raises
     ------
@@ -71,8 +71,8 @@ def build(request: Request) -> Bundle:
         For a checkpoint of another kind, and if a graph does not equal the network (see `parity.require`) or does not
         fit into a file; then nothing is written.
     """
-    # Small convolutions are no work for several threads, which wait for each other in busy loops: where other programs
-    # run, torch's are ten times slower than one.
+    # The convolutions are too small for several threads, which wait for each other in busy loops. While other programs
+    # run, several threads of torch are ten times slower than one.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -11,7 +11,7 @@ from mpi_fast.errors import MPIFastError
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="As mpi-fast train --method dernet or deq writes it.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of mpi-fast train --method dernet or deq.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", show_default="the name with .onnx", help="File to write.")
     ] = None,

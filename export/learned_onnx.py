@@ -80,7 +80,7 @@ def learned_onnx(trained: Trained) -> bytes:
     worst = difference(trained, content)
     if not worst <= TOLERANCE:
         raise ModelError(
-            f"the exported network is not the original: relative difference {worst:.2g}, allowed {TOLERANCE:g}; "
+            f"the exported network differs from the original: relative difference {worst:.2g}, allowed {TOLERANCE:g}; "
             "nothing was written"
         )
     return content

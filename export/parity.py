@@ -44,7 +44,7 @@ def require(rows: list[dict[str, Any]]) -> None:
         change = row["psnr_change_db"]
         if not row["passed"]:
             raise ModelError(
-                f"the exported network is not the original: {row['artefact']}: relative difference "
+                f"the exported network differs from the original: {row['artefact']}: relative difference "
                 f"{row['relative']:.2g}{'' if change is None else f', PSNR {change:+.3f} dB'} on {row['what']}, "
                 f"allowed {row['allowed']}; no bundle was written"
             )

@@ -17,7 +17,7 @@ def preflight(trt: TensorRT, content: bytes) -> list[str]:
     Parameters
     ----------
     trt : TensorRT
-        Package that would build.
+        Package that builds the engine.
     content : bytes
         An ONNX file.
     """
@@ -31,7 +31,7 @@ def preflight(trt: TensorRT, content: bytes) -> list[str]:
 
 
 def builder(trt: TensorRT) -> Any:
-    """A builder.
+    """Create a builder.
 
     Raises
     ------

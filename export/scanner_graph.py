@@ -108,9 +108,9 @@ def frozen_graph(frame: Frame, calibration: Calibration) -> Graph:
     if size > LARGEST_SCANNER:
         raise ModelError(
             f"a scanner of {calibration.num_voxels} voxels, {calibration.num_rows} rows and rank {calibration.rank} is "
-            f"{size / 2**30:.1f} GiB as constants of a graph, and an ONNX file ends at {LARGEST_FILE / 2**30:g} GiB: "
-            f"take fewer rows (calibrate --max-rows), or {'volume' if len(calibration.grid) == 3 else 'plane'}.onnx, "
-            "whose input the scanner is"
+            f"{size / 2**30:.1f} GiB as constants, but an ONNX file has at most {LARGEST_FILE / 2**30:g} GiB: "
+            f"use fewer rows (calibrate --max-rows), or {'volume' if len(calibration.grid) == 3 else 'plane'}.onnx, "
+            "which has the scanner as an input"
         )
     rows = {name: torch.ones(2, calibration.num_rows) for name in ROWS}
     made = to_onnx(module, rows, list(RESULTS), {name: {0: "frames"} for name in rows})

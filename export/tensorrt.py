@@ -33,7 +33,7 @@ from mpi_fast.tensorrt_library import (
 )
 
 AMPERE = 80
-Watch = Callable[[str, int, int], None]  # activity, steps done, total steps
+Watch = Callable[[str, int, int], None]  # engine file, steps done, total steps
 _LAYER = re.compile(
     r"^Name: (?P<name>.*), LayerType: (?P<kind>\w+), .*?Outputs: \[ \{ .*?Dimensions: (?P<shape>\[.*?\]), "
     r".*?Datatype: (?P<type>\w+).*$",
@@ -55,7 +55,7 @@ def choose(capabilities: tuple[int, ...] = ()) -> tuple[TensorRT, tuple[int, ...
     device = device_capability()
     wanted = capabilities or (() if device is None else (device,))
     if not wanted:
-        raise InputError("no GPU is at hand to build for: name compute capabilities, as in --sm 89,120")
+        raise InputError("this machine has no GPU to build for: expected compute capabilities, such as --sm 89,120")
     for trt in packages:
         if set(wanted) <= set(trt.capabilities()):
             return trt, wanted
@@ -103,12 +103,12 @@ def add_engines(
     tf32 : bool
         Whether float32 products may be rounded to TF32.
     watch : callable
-        Told of the progress.
+        Called with the progress: engine file, steps done, total steps.
 
     Raises
     ------
     InputError
-        As `sources`.
+        If there is no frozen graph, see `sources`.
     ModelError
         For graphs that TensorRT refuses, before anything is built, and for builds that fail.
     """
@@ -168,11 +168,12 @@ def build_engine(
     capability, batches, tf32
         See `tensorrt_library.EngineFacts`.
     watch : callable
-        Told of the progress.
+        Called with the progress: engine file, steps done, total steps.
 
     Returns
     -------
     facts, plan, log : EngineFacts, bytes, str
+        Description of the engine, the serialised engine, and the layers that TensorRT reported.
 
     Raises
     ------

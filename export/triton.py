@@ -27,7 +27,7 @@ def write_repository(folder: Path, model: onnx.ModelProto, content: bytes) -> Pa
     """
     target = folder / NAME
     if target.exists() and not (target / "config.pbtxt").is_file():
-        raise InputError(f"{target}: exists and is no model of a Triton repository; not replaced")
+        raise InputError(f"{target}: not replaced, because it is not a model of a Triton repository")
     if not folder.parent.is_dir():
         raise InputError(f"{folder.parent}: no such folder")
     folder.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
 """Float32 matrix products for GPUs of compute capability 7.5, for which TensorRT-RTX has none.
 
-A product becomes an elementwise multiplication and a sum, which TensorRT fuses into one kernel, without the array of
-their products in memory. Convolutions and float16 products are left as they are.
+A matrix product becomes an elementwise multiplication and a sum. TensorRT fuses these into one kernel, which does not
+store the elementwise products in memory. Convolutions and float16 products do not change.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ def replace_matrix_products(module: Any, network: Any) -> None:
     module : module
         The TensorRT package.
     network : INetworkDefinition
-        Changed in place.
+        Network, which is changed in place.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     products = [layer for layer in layers if layer.type == module.LayerType.MATRIX_MULTIPLY]
     replaced = [layer for layer in products if layer.get_output(0).dtype == module.float32]
-    for product in replaced:  # in order: one of the next may take this one's output
+    for product in replaced:  # in order, because a later product may use the output of this one
         name, total = product.get_output(0).name, _sum(module, network, product)
         for layer in layers:
             for index in range(layer.num_inputs):
@@ -32,7 +32,7 @@ def replace_matrix_products(module: Any, network: Any) -> None:
 
 
 def _sum(module: Any, network: Any, layer: Any) -> Any:
-    """(..., m, k) and (..., k, n), either of them transposed or not -> (..., m, n)."""
+    """Product of the layer's inputs (..., m, k) and (..., k, n), each optionally transposed, as a sum: (..., m, n)."""
     layer.__class__ = module.IMatrixMultiplyLayer
     rank = len(layer.get_input(0).shape)
     leading = range(rank - 2)

@@ -102,7 +102,7 @@ def test_a_frozen_graph_knows_its_rows_and_is_for_one_scanner(exported):
 def test_a_scanner_too_large_for_a_file_is_refused_before_the_work(exported, monkeypatch):
     monkeypatch.setattr(scanner_graph, "LARGEST_SCANNER", 10**5)
     monkeypatch.setattr(scanner_graph, "to_onnx", None)
-    with pytest.raises(ModelError, match=r"72 voxels, .* GiB as constants .* ends at 2 GiB: .*--max-rows.*plane\.onnx"):
+    with pytest.raises(ModelError, match=r"72 voxels, .* GiB as constants.* at most 2 GiB: .*--max-rows.*plane\.onnx"):
         frozen_graph(frame_of(exported), measured(FROZEN_GRID)[0])
 
 

@@ -92,7 +92,7 @@ def test_capabilities_that_nothing_here_builds_for(rtx, monkeypatch):
     with pytest.raises(InputError, match=r"9\.0: .*tensorrt_rtx .* builds here for 7\.5, .*H100 and H200 \(9\.0\)"):
         build.choose((89, 90))
     monkeypatch.setattr(build, "device_capability", lambda: None)
-    with pytest.raises(InputError, match=r"no GPU is at hand .* --sm 89,120"):
+    with pytest.raises(InputError, match=r"this machine has no GPU .* --sm 89,120"):
         build.choose()
     monkeypatch.setattr(build, "device_capability", lambda: 90)
     with pytest.raises(InputError, match=r"compute capability 9\.0: "):
