@@ -1,9 +1,9 @@
-"""Pipelines: from the selected rows of frames to their images. One interface, several ways to compute the same.
+"""Pipelines: implementations of the reconstruction from selected rows to images, with a common interface.
 
-``graph``   the network as an ONNX graph, on the CPU or by ONNX Runtime on a GPU, for planes and volumes of every grid
-``device``  the network by CUDA kernels of its own, one CUDA graph for a whole frame, likewise
-``tensorrt_frozen``  the network with its scanner inside, as one TensorRT engine
-``choose``  which of them, for a machine and what the caller asks for
+``graph``   the network as an ONNX graph, by ONNX Runtime on the CPU or a GPU, for planes and volumes of every grid
+``device``  the network by its own CUDA kernels, one CUDA graph for a whole frame, for planes and volumes of every grid
+``tensorrt_frozen``  the network and its scanner as one TensorRT engine
+``choose``  the choice of a pipeline, for a machine and the caller's options
 """
 
 import time
@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 
 
 class Frames(NamedTuple):
-    """Images of F frames, as `reconstruction.Reconstruction` has them: (F, N), (F, N), (F,), (F,), (F, 2) float32."""
+    """Results for F frames, as in `Reconstruction` but flat: (F, N), (F, N), (F,), (F,), (F, 2) float32."""
 
     image: Array
     std: Array
@@ -41,7 +41,7 @@ class Frames(NamedTuple):
         misfit: Array | None = None,
         flags: NDArray[np.uint8] | None = None,
     ) -> Reconstruction:
-        """Images of voxels in their places, and the time since ``began``."""
+        """The results as a `Reconstruction`, with images on a grid and the time since ``began``."""
         count = len(self.image)
         image, std = (array.reshape(count, *grid) for array in (self.image, self.std))
         elapsed = 1e3 * (time.perf_counter() - began) / max(count, 1)
@@ -49,15 +49,18 @@ class Frames(NamedTuple):
 
 
 class Pipeline(Protocol):
-    """Reconstructs frames of one calibration, not two calls at a time; some have `samples`, `graphs` or `close`."""
+    """Reconstructs frames of one calibration.
+
+    Calls must not overlap. Some pipelines also have `samples`, `graphs`, `enqueue`, `warmup` or `close`.
+    """
 
     @property
     def name(self) -> str:
-        """What computes, for people."""
+        """Description of the device and engine, for messages."""
         ...
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
-        """Selected rows (F, M), finite, to images."""
+        """Reconstruct frames from their selected rows (F, M), which must be finite."""
         ...
 
 
@@ -68,7 +71,21 @@ def in_batches(
     voxels: int,
     pool: Executor | None = None,
 ) -> Frames:
-    """Frames of ``voxels`` voxels, ``size`` at a time, by a function whose results may be buffers of its thread."""
+    """Reconstruct frames in batches.
+
+    Parameters
+    ----------
+    reconstruct : callable
+        Reconstructs one batch; its results may be buffers that the next call on the same thread overwrites.
+    rows : (F, M) complex64
+        Selected rows.
+    size : int
+        Frames of a batch.
+    voxels : int
+        Number of voxels of an image.
+    pool : Executor, optional
+        Threads that reconstruct batches in parallel; by default batches are reconstructed one after the other.
+    """
     frames = len(rows)
     image, std = np.empty((2, frames, voxels), np.float32)
     snr_db, noise_floor = np.empty((2, frames), np.float32)
@@ -87,12 +104,12 @@ def in_batches(
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples of the posterior are drawn; see `reconstructor.Reconstructor.samples` for the meaning of each.
+    """Options of posterior samples, see `reconstructor.Reconstructor.samples`.
 
     Raises
     ------
     InputError
-        For names that there are not, and numbers out of range.
+        For unknown names, and numbers out of range.
     """
 
     samples: int = 32

@@ -1,4 +1,4 @@
-"""Which pipeline reconstructs: what the caller asked for, or the best that this machine and this model have."""
+"""The choice of a pipeline: the requested one, or the best one for the machine and the model."""
 
 import re
 import warnings
@@ -19,7 +19,7 @@ from mpi_fast.pipelines.graph import PosteriorGraph
 from mpi_fast.reconstruction import Reconstruction
 
 ENGINES = "auto", "onnx", "tensorrt"
-PRECISIONS = "fp16", "tf32", "fp32"  # of TensorRT's engines
+PRECISIONS = "fp16", "tf32", "fp32"  # precisions of TensorRT engines
 
 
 def choose(
@@ -31,21 +31,21 @@ def choose(
     threads: int | None = None,
     evaluations: int = EVALUATIONS,
 ) -> tuple[Pipeline, str]:
-    """A pipeline, and why this one.
+    """Choose a pipeline; returns it and the reason for the choice.
 
     Parameters
     ----------
-    calibration, bundle
-        What to reconstruct with.
+    calibration, bundle : Calibration, Bundle
+        Calibration of the scanner, and the bundle of the network.
     device, engine, precision, threads, evaluations
         See `reconstructor.Reconstructor`.
 
     Raises
     ------
     InputError
-        For a device or engine that there is not, and engines that do not run on the device.
+        For an unknown device, engine or precision, and for engines that do not run on the device.
     MPIFastError
-        When what was asked for cannot run here.
+        If the requested device or engine cannot run on this machine.
     """
     if engine not in ENGINES:
         raise InputError(f"engine '{engine}': expected one of {', '.join(ENGINES)}")
@@ -80,7 +80,7 @@ def choose(
 def _on_gpu(
     calibration: Calibration, bundle: Bundle, evaluations: int, index: int, engine: str, precision: str
 ) -> tuple[Pipeline, str]:
-    """The network's own kernels; where they are not to be had, ONNX Runtime with CUDA, and why."""
+    """A pipeline on a GPU, and the reason: the network's own kernels or, if they cannot run, ONNX Runtime with CUDA."""
     from mpi_fast.kernels.cupy_device import CupyDevice
     from mpi_fast.pipelines.device import PosteriorOnDevice
 
@@ -102,19 +102,19 @@ def _on_gpu(
 
 
 class WithFallback:
-    """A pipeline on a GPU until that fails, then one on the CPU; see `Pipeline`."""
+    """A pipeline on a GPU that is replaced by one on the CPU when the GPU fails; see `Pipeline`."""
 
     def __init__(self, gpu: Pipeline, on_cpu: Callable[[], tuple[Pipeline, str]]) -> None:
         self._pipeline, self._on_cpu = gpu, on_cpu
 
     @property
     def name(self) -> str:
-        """The name of the pipeline that runs at present."""
+        """The name of the current pipeline."""
         return self._pipeline.name
 
     @property
     def graphs(self) -> dict[int, Any]:
-        """The graphs of the pipeline that runs at present."""
+        """The graphs of the current pipeline."""
         return dict(getattr(self._pipeline, "graphs", {}))
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
@@ -144,19 +144,19 @@ class WithFallback:
         self._try(lambda pipeline: warmup(pipeline, rows))
 
     def enqueue(self, signals: Any, out: Reconstruction | None = None, stream: Any = None) -> tuple[Frames, Event]:
-        """See `PosteriorOnDevice.enqueue`; nothing falls back, since the caller wants the images on the GPU."""
+        """See `PosteriorOnDevice.enqueue`. This does not fall back to the CPU, because images must be on the GPU."""
         return enqueue(self._pipeline, signals, out, stream)
 
 
 def warmup(pipeline: Pipeline, rows: NDArray[np.complex64]) -> None:
-    """Reconstruct rows, from the host and where that can be from the GPU, to have done so once."""
+    """Reconstruct rows once, from the host and, if the pipeline supports it, from the GPU."""
     pipeline(rows)
     if hasattr(pipeline, "warmup"):
         pipeline.warmup(rows)
 
 
 def close(pipeline: Pipeline) -> None:
-    """Give back what a pipeline holds of a GPU, if it does."""
+    """Free the GPU memory of a pipeline, if it has any."""
     if hasattr(pipeline, "close"):
         pipeline.close()
 
@@ -164,7 +164,13 @@ def close(pipeline: Pipeline) -> None:
 def enqueue(
     pipeline: Pipeline, signals: Any, out: Reconstruction | None = None, stream: Any = None
 ) -> tuple[Frames, Event]:
-    """Frames from and to arrays of a GPU; InputError for pipelines that do not run on one."""
+    """Reconstruct frames from and to arrays on a GPU, see `PosteriorOnDevice.enqueue`.
+
+    Raises
+    ------
+    InputError
+        For pipelines without this function.
+    """
     if not hasattr(pipeline, "enqueue"):
         raise InputError(
             f"arrays that are on a GPU are not for {pipeline.name}: expected device='cuda', or NumPy arrays"
@@ -174,7 +180,7 @@ def enqueue(
 
 
 def _no_gpu() -> str | None:
-    """Why there is no point in trying a GPU, found out without importing anything large; None if there may be."""
+    """The reason why no GPU can be used, or None; found without importing CuPy if it is not installed."""
     if find_spec("cupy") is None:
         return "no GPU used: CuPy is not installed"
     import cupy

@@ -1,9 +1,8 @@
-"""Frames on a GPU, by the network's own kernels: signals into pinned memory, one graph launch, images out.
+"""Reconstruction on a GPU by the network's own kernels.
 
-Each number of frames that is reconstructed at once has a lane of its own, `CapturedFrames`: buffers allocated once, a
-stream, and everything between host signals and host images captured into one CUDA graph. Batches of other sizes are
-padded with empty frames; many frames go through two lanes of the largest size by turns, so that one's transfers overlap
-the other's work.
+Each batch size has its own lane (`CapturedFrames`): a stream, buffers that are allocated once, and a CUDA graph of all
+work between signals and images in pinned memory of the host. Smaller batches are padded with empty frames. Many frames
+use two lanes of the largest size in turn, so that the transfers of one overlap with the computation of the other.
 """
 
 from collections import deque
@@ -32,33 +31,33 @@ from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
 
 BATCHES = (1, 8, 64, 512)
-VOXELS = 1 << 22  # of all images of a batch, at most: buffers take some 370 bytes for each, 1.6 GB together
+VOXELS = 1 << 22  # most voxels of all images of a batch: buffers take some 370 bytes for each, 1.6 GB together
 Lane = tuple[CapturedFrames, PosteriorLoop]
-"""Captured frames, and what they run."""
+"""The captured work, and the loop that it runs."""
 
 
 class PosteriorOnDevice:
-    """See `Pipeline`.
+    """The network's own kernels as a `Pipeline`.
 
     Parameters
     ----------
     calibration : Calibration
-        Of a plane or a volume.
+        Calibration of a plane or a volume.
     bundle : Bundle
-        With the network.
+        Bundle of the network.
     open_device : callable
-        A device with a stream of its own, for each lane.
+        Opens a device with its own stream; called for each lane.
     batches : sequence of int
-        Numbers of frames to keep a lane for; those whose images have more than `VOXELS` together are left out.
+        Batch sizes. Those whose images have more than `VOXELS` voxels together are not used, except the smallest.
     evaluations : int
-        Of the network for each frame, see `PosteriorLoop`.
+        Evaluations of the network for each frame, see `PosteriorLoop`.
 
     Raises
     ------
     DeviceError
-        When the GPU, its memory or a library fails, here or in a call.
+        If the GPU, its memory or a library fails, here or in a call.
     ModelError
-        For a network that the kernels are not written for.
+        For a network for which the kernels are not written.
     """
 
     def __init__(
@@ -83,18 +82,18 @@ class PosteriorOnDevice:
 
     @property
     def batch(self) -> int:
-        """Frames at once, at most."""
+        """Largest batch size."""
         return self._batches[-1]
 
     @property
     def name(self) -> str:
-        """What computes, and whether a frame is one graph."""
+        """Description of the engine and device, and whether a frame is one CUDA graph."""
         graph = self.graphs[self._batches[0]]
         return f"the network's own kernels, fp16 convolutions, on {self._device.name}, {graph}"
 
     @property
     def graphs(self) -> dict[int, Capture]:
-        """Whether frames are one CUDA graph, by how many there are at once, for those numbers that were needed."""
+        """Whether a batch is one CUDA graph, by batch size, for the sizes in use so far."""
         return {size: lane.state for (size, _), (lane, _) in self._lanes.items()}
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
@@ -117,31 +116,33 @@ class PosteriorOnDevice:
         return out
 
     def enqueue(self, signals: Array, out: Reconstruction | None = None, stream: Any = None) -> tuple[Frames, Event]:
-        """From and to arrays of the device; nobody looks at them on the way, so NaN comes out as NaN.
+        """Enqueue the reconstruction of frames from and to arrays on the device. Signals of NaN give images of NaN.
 
-        What is allocated belongs to one stream, that of `_device`, which every lane follows and which follows every
-        lane: so memory that goes back is never written by the next call while a lane of this one still reads it.
+        Memory is always allocated on the stream of `_device`. Each lane waits for this stream, and this stream for each
+        lane. So memory that is freed is not reused by the next call while a lane still reads it.
 
         Parameters
         ----------
-        signals : as `Calibration.rows` takes them, on the device
+        signals : array
+            Signals as for `Calibration.rows`, on the device.
         out : Reconstruction, optional
-            Arrays of the device to write instead of new ones.
+            Arrays of the device to overwrite; by default new ones are allocated.
         stream : optional
-            See `Reconstructor.enqueue`. Without it, signals may still be in the making on their library's current one.
+            See `Reconstructor.enqueue`. Without it, the device waits for the current stream of the signals' library.
 
         Returns
         -------
-        Frames
-            Of what is written once the event is done.
-        Event
+        frames : Frames
+            Results, which are complete after the event.
+        event : Event
+            The end of the work.
 
         Raises
         ------
         MismatchError
-            For channels, samples, frequencies or rows other than the calibration's.
+            For channels, samples, frequencies or rows other than those of the calibration.
         InputError
-            For arrays on another device or none, and ``out`` of other shapes or types.
+            For arrays on another device or not on a GPU, and for ``out`` of other shapes or types.
         """
         device = self._device
         with device_errors():
@@ -168,13 +169,13 @@ class PosteriorOnDevice:
             return frames, device.mark()
 
     def warmup(self, rows: NDArray[np.complex64]) -> None:
-        """Capture and compile what `enqueue` needs for so many rows."""
+        """Compile kernels and capture graphs for calls of `enqueue` with this number of frames."""
         with device_errors():
             _, event = self.enqueue(self._device.upload(rows))
             event.synchronize()
 
     def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> NDArray[np.float32]:
-        """See `graph.PosteriorGraph.samples`: (F, samples, N), many at once, whatever frame they are of."""
+        """See `graph.PosteriorGraph.samples`. A batch contains samples of different frames."""
         chain = posterior_chain(sampling.sampler, SDES[sampling.sde](*self._sigma_range), sampling.steps)
         count = len(rows) * sampling.samples
         images = np.empty((count, self._calibration.num_voxels), np.float32)
@@ -187,7 +188,7 @@ class PosteriorOnDevice:
         return images.reshape(len(rows), sampling.samples, -1)
 
     def close(self) -> None:
-        """Give the GPU's memory back; the pipeline is of no use any more."""
+        """Free the memory of the GPU; the pipeline cannot be used afterwards."""
         with device_errors():
             for _, loop in self._lanes.values():
                 loop.device.wait()
@@ -205,7 +206,7 @@ class PosteriorOnDevice:
         return Frames(*map(empty, (image, image, alone, alone, (frames, len(LEVELS)))))
 
     def _adopted(self, out: Reconstruction, frames: int, ordered: bool) -> Frames:
-        """The arrays of a caller, if they are what is written."""
+        """A caller's arrays as outputs, if they have the right shapes and types."""
         image = frames, *self._calibration.grid
         shapes = {"image": image, "std": image, "quantiles": (frames, len(LEVELS))}
         given = {name: self._device.adopt(getattr(out, name), f"out: {name}", ordered) for name in Frames._fields}
@@ -228,7 +229,7 @@ class PosteriorOnDevice:
         return signals.astype(np.complex64, copy=False)
 
     def _lane(self, frames: int, turn: int) -> Lane:
-        """The lane of the smallest batch that holds so many frames, and what it runs."""
+        """The lane of the smallest batch size for this number of frames; for the largest size, ``turn`` selects one."""
         size = next(size for size in self._batches if size >= frames)
         key = size, turn if size == self.batch else 0
         if key not in self._lanes:
@@ -240,7 +241,7 @@ class PosteriorOnDevice:
         return self._lanes[key]
 
     def _sampler(self, images: int) -> tuple[PosteriorSampler, int]:
-        """The sampler of the smallest batch that holds so many images, or of the largest, and its size."""
+        """The sampler of the smallest batch size for this number of images, or of the largest size; and this size."""
         size = next((size for size in self._batches if size >= images), self.batch)
         if size not in self._samplers:
             device = self._open_device()
@@ -251,7 +252,7 @@ class PosteriorOnDevice:
 
 
 def _take(out: Frames, found: Mapping[str, Array], part: slice) -> None:
-    """The first of a lane's frames, to where they belong."""
+    """Copy the results of a lane to a part of all frames, without the padding."""
     statistics = dict(zip(STATISTICS, found["statistics"], strict=True))
     for name, target in out._asdict().items():
         target[part] = (found[name] if name in found else statistics[name])[: part.stop - part.start]

@@ -1,20 +1,20 @@
-"""What goes wrong on a GPU, told from what is wrong with a program."""
+"""Translation of errors of the GPU and its libraries to DeviceError."""
 
 import contextlib
 from collections.abc import Iterator
 
 from mpi_fast.errors import DeviceError, MPIFastError
 
-# C++ libraries have no other class for what fails below them; a RecursionError is one of these, and no library's.
+# Classes that C++ libraries raise for failures. RecursionError is derived from RuntimeError, but no library raises it.
 FAILURES = (RuntimeError, OSError, ImportError, MemoryError, BufferError)
 LIBRARIES = ("cupy", "cupy_backends", "cupyx", "torch", "triton", "cuda", "tensorrt", "tensorrt_rtx", "onnxruntime")
 
 
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
-    """What CUDA, cuDNN and other libraries raise, as DeviceError with one clear message.
+    """Raise errors of CUDA, cuDNN and other libraries as DeviceError, with a message of one line.
 
-    Errors of this package pass, and so do those that only a mistake in a program raises, such as TypeError.
+    Errors of this package are not changed, nor are those that only programming errors cause, such as TypeError.
     """
     try:
         yield

@@ -1,9 +1,9 @@
-"""The network as one graph on ONNX Runtime: reduced signals in, image and uncertainty out, on any grid.
+"""The network as an ONNX graph on ONNX Runtime, from reduced signals to image and uncertainty, on any grid.
 
-The convolutions of a plane are too small for two threads to share: one frame runs on one thread, which is as fast on a
-busy machine as on a quiet one, and the frames of a batch are dealt out to as many threads as there are cores. The
-slices of a volume are a batch by themselves, which the threads share. A batch is cut into equal parts for all threads,
-as long as these are small, and otherwise into parts of a fixed size.
+The convolutions of a plane are too small to be shared by threads. So each plane is computed by one thread, whose speed
+does not depend on the load of other cores, and the frames of a batch are distributed over as many threads as there are
+cores. Small batches are divided equally among the threads, and large ones into parts of a fixed size. The slices of a
+volume already form a batch, which all threads share.
 """
 
 import threading
@@ -28,33 +28,33 @@ from mpi_fast.samplers import get_sampler
 from mpi_fast.schedule import SDES
 from mpi_fast.uncertainty import LEVELS
 
-VOXELS = 16 * 361  # of a part: more gain nothing, and fewer would stay idle at the end of a batch
-# A signal, and its noise: beyond doubt (`likelihood.CERTAIN`).
+VOXELS = 16 * 361  # voxels of a part: larger parts are not faster, and leave threads idle at the end of a batch
+# Reduced signals of a frame and their noise, with signal beyond doubt (`likelihood.CERTAIN`).
 PRESENT, PRESENT_NOISE = np.full(1, 10.0, np.float32), np.ones(1, np.float32)
 
 
 class PosteriorGraph:
-    """The graph of a bundle, with the tensors of one calibration bound to it.
+    """The graph of a bundle, with the tensors of one calibration bound to it, as a `Pipeline`.
 
     Parameters
     ----------
     calibration : Calibration
-        Of a plane or a volume.
+        Calibration of a plane or a volume.
     bundle : Bundle
-        With the graphs.
+        Bundle of the network.
     evaluations : int
-        Of the network for each frame, see `refinement`.
+        Evaluations of the network for each frame, see `refinement`.
     threads : int, optional
-        Threads to compute with; default: all cores that this process may run on.
+        Threads to compute with; by default as many as cores that this process may use.
     gpu : int, optional
         CUDA device to run on instead of the CPU.
 
     Raises
     ------
     MPIFastError
-        When ONNX Runtime is not installed.
+        If ONNX Runtime is not installed.
     ModelError
-        When it refuses the graph, or the graph has other inputs.
+        If ONNX Runtime refuses the graph, or the graph has other inputs.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class PosteriorGraph:
         self._evaluations = evaluations
         threads, planar = cores() if threads is None else threads, is_plane(calibration.grid)
         self._session = _opened(bundle, planar, 1 if planar else threads, gpu)
-        self._threads = threads if planar and gpu is None else 1  # that have a part of a batch each
+        self._threads = threads if planar and gpu is None else 1  # threads that compute parts of a batch
         self._pool = ThreadPoolExecutor(threads) if self._threads > 1 else None
         self._calibration = calibration
         self._batch = max(1, VOXELS // calibration.num_voxels)
@@ -83,7 +83,7 @@ class PosteriorGraph:
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
         """See `Pipeline`."""
-        # BLAS gets one thread: its waiting threads would starve the graph's.
+        # BLAS gets one thread, because its waiting threads would slow down those of the graph.
         with single_blas_thread():
             size = max(1, min(self._batch, -(-len(rows) // self._threads)))
             return in_batches(self._reconstruct, rows, size, self._calibration.num_voxels, self._pool)
@@ -111,10 +111,10 @@ class PosteriorGraph:
         return Frames(image, std, reduced.snr_db, floor, buffers.quantiles)
 
     def samples(self, rows: NDArray[np.complex64], sampling: Sampling) -> Array:
-        """Images that explain the signals, drawn from the posterior distribution, (F, samples, N).
+        """Draw samples of the posterior distribution, (F, samples, N): images that explain the signals.
 
-        Every frame is sampled from the same noise. Samplers start at ``D + sigma_max n``: even there what is left of
-        the image steers them.
+        The noise is the same for every frame. Samplers start at ``D + sigma_max n``, because even at sigma_max the
+        image in this state affects the samples.
         """
         sampler, sde = get_sampler(sampling.sampler), SDES[sampling.sde](*self._sigma_range)
         voxels = self._calibration.num_voxels
@@ -142,7 +142,7 @@ class Denoiser:
         buffers.y[:], buffers.noise[:] = y, noise
 
     def __call__(self, x: NDArray[np.floating[Any]], sigma: float) -> Array:
-        """Denoised images (S, N) of noisy ones; of noise without end, what the signals say alone."""
+        """Denoised images (S, N) of noisy ones; for infinite sigma, the estimate from the signals alone."""
         self._buffers.noisy[:] = self._scale * x.reshape(self._buffers.noisy.shape)
         self._buffers.precision[:] = sigma**-2
         self._buffers.run()
@@ -150,23 +150,23 @@ class Denoiser:
 
 
 class Prior:
-    """D(x_t; sigma_t) of images whatever a scanner says of them: the bundle's network as an ordinary denoiser.
+    """D(x_t; sigma_t), independent of a scanner: the bundle's network as an ordinary denoiser of images.
 
-    It is asked about frames of a scanner that measures how much there is, and sees no voxel.
+    Its signals are those of a scanner whose basis is zero in every voxel, so they contain no information on the image.
 
     Parameters
     ----------
     bundle : Bundle
-        With the graphs.
+        Bundle of the network.
     grid : (ny, nx) or (nz, ny, nx)
-        Of the images, whose root-mean-square is about one.
+        Grid of the images, whose root-mean-square is about one.
     threads : int, optional
-        Threads of one evaluation; default: all cores that this process may run on.
+        Threads of one evaluation; by default as many as cores that this process may use.
 
     Raises
     ------
     MPIFastError, ModelError
-        As `PosteriorGraph`.
+        The same errors as `PosteriorGraph`.
     """
 
     def __init__(self, bundle: Bundle, grid: tuple[int, ...], threads: int | None = None) -> None:
@@ -174,7 +174,7 @@ class Prior:
         self._grid = (1,) * (3 - len(grid)) + grid
 
     def of_frames(self, frames: int) -> Denoiser:
-        """Denoises that many images at once, (frames, N)."""
+        """A denoiser of this number of images at once, (frames, N)."""
         nothing = {"singular_values": np.ones(1, np.float32), "basis": np.zeros((*self._grid, 1), np.float32)}
         scale = signal_scale(PRESENT[None], nothing["singular_values"], PRESENT_NOISE)[0]
         buffers = _Buffers(frames, self._grid, self._session, nothing)
@@ -188,14 +188,14 @@ def _opened(bundle: Bundle, planar: bool, threads: int, gpu: int | None = None) 
 
 
 class _OfThread(threading.local):
-    """Each thread has its own buffers, for each number of frames."""
+    """Buffers of the current thread, by the number of frames."""
 
     def __init__(self) -> None:
         self.by_frames: dict[int, _Buffers] = {}
 
 
 class _Buffers:
-    """Fixed arrays for one number of frames, bound to the session."""
+    """Arrays for a fixed number of frames, bound to the session."""
 
     def __init__(self, frames: int, grid: tuple[int, ...], session: object, scanner: dict[str, Array]) -> None:
         self.y: Array = np.zeros((frames, len(scanner["singular_values"])), np.float32)

@@ -1,6 +1,6 @@
 """The frozen graph of a calibration as one TensorRT engine, captured as one CUDA graph for each number of frames.
 
-Everything is on the GPU, from the selected rows of a frame to its image: the scanner is part of the engine.
+The engine contains the scanner, so all computation from the selected rows to the image is on the GPU.
 """
 
 import numpy as np
@@ -20,26 +20,26 @@ ROWS, RESULTS = ("real", "imag"), ("image", "std", "quantiles", "snr_db", "noise
 
 
 class TensorRTFrozen:
-    """See `Pipeline`.
+    """The frozen graph of a calibration, run by TensorRT, as a `Pipeline`.
 
     Parameters
     ----------
     calibration : Calibration
-        That the bundle has a frozen graph of.
+        Calibration for which the bundle has a frozen graph.
     bundle : Bundle
-        With that and its engine for the GPU at hand.
+        Bundle with this graph and its engine for the present GPU.
     device : Device
-        Where the engine runs.
+        Device that runs the engine.
     precision : str
-        ``fp16`` for the graph with float16 inside, where the bundle has it; ``tf32`` and ``fp32`` for that in float32,
-        which rounds products to TF32 where the engine was built so.
+        ``fp16`` for the graph with float16 inside, if the bundle has it; ``tf32`` and ``fp32`` for that in float32,
+        which rounds products to TF32 if the engine was built to do so.
     evaluations : int
-        Of the network, that the frozen graph has inside.
+        Evaluations of the network in the frozen graph.
 
     Raises
     ------
     MismatchError, ModelError
-        As `frozen.frozen_for` and `engines.tensorrt_plan.open_plan`.
+        The same errors as `frozen.frozen_for` and `engines.tensorrt_plan.open_plan`.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class TensorRTFrozen:
 
     @property
     def name(self) -> str:
-        """What computes, and whether a frame is one graph."""
+        """Description of the engine and device, and whether a frame is one CUDA graph."""
         facts = self._plan.facts
         what = f"{facts.package} {facts.version}, {facts.precision}, the scanner in the engine, on {self._device.name}"
         return ", ".join([what, *(str(state) for state in list(self.graphs.values())[:1])])
 
     @property
     def graphs(self) -> dict[int, Capture]:
-        """Whether frames are one CUDA graph, by how many there are at once."""
+        """Whether a batch is one CUDA graph, by the number of frames."""
         return {frames: lane.state for frames, (lane, _) in self._bound.items()}
 
     def __call__(self, rows: NDArray[np.complex64]) -> Frames:
@@ -89,7 +89,7 @@ class TensorRTFrozen:
         )
 
     def _bind(self, frames: int) -> tuple[CapturedFrames, Array]:
-        """The graph for a number of frames, and the engine's scratch memory, which lives as long."""
+        """The captured work for a number of frames, and the engine's scratch memory, which must exist as long."""
         with self._device.active():
             arrays, scratch, engine = bind(self._plan, frames, self._device)
         given, made = ({name: arrays[name] for name in names} for names in (ROWS, RESULTS))
