@@ -129,7 +129,7 @@ def calibrate_array(
         Frequencies of the rows in Hz. For signals over time they follow from ``sampling_rate`` in Hz. Without both,
         ``rows`` does not select by frequency.
     rows : RowFilter
-        Which rows to use.
+        Selection of the rows.
     report : callable
         Called with the progress; see `decomposition.Report`.
     facts : dict, optional

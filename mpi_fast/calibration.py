@@ -147,7 +147,7 @@ class Calibration:
         mixing : (K,) int, optional
             Mixing order of each frequency, for ``rows.max_order``.
         rows : RowFilter
-            Which rows to use.
+            Selection of the rows.
         report : callable
             Called with the progress; see `decomposition.Report`.
         acquisition : Acquisition, optional

@@ -118,7 +118,7 @@ class Unfinished:
     output : Path
         Output file; the journal is beside it, with the same name and `SUFFIX`.
     origin : mapping
-        What determines the images; see `Journal`.
+        Everything that determines the images; see `Journal`.
     resume : bool
         Continue after the images of an interrupted run of the same origin.
 

@@ -68,7 +68,7 @@ class Series:
     acquisition : Acquisition, or None
         Acquisition parameters of the signals, if known.
     provenance : mapping
-        How the images were made: texts, numbers, lists and mappings of these.
+        Origin of the images: texts, numbers, lists and mappings of these.
     regions : sequence of Region
         Regions for tables; if empty, tables use all voxels.
     unit : str

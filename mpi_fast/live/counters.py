@@ -31,7 +31,7 @@ class Statistics:
     missing : int
         Numbers that were skipped: frames lost before they arrived.
     jumps : int
-        How often number or timestamp did not increase from one frame to the next.
+        Number of frames whose number or timestamp did not increase from the frame before.
     background : int
         Frames marked empty.
     frames_dropped : int

@@ -39,7 +39,7 @@ class Recorder:
     acquisition : Acquisition, or None
         Acquisition parameters; without them nothing can be recorded.
     provenance : dict
-        How the images are made.
+        Origin of the images, stored in each file.
     """
 
     def __init__(self, folder: Path, grid: Grid, acquisition: Acquisition | None, provenance: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class ReconstructionWriter:
     acquisition : Acquisition
         Acquisition parameters of the measurement, which are copied with its start time and description.
     provenance : mapping, optional
-        How the images were made; stored as JSON text in the custom field /reconstruction/_provenance.
+        Origin of the images; stored as JSON text in the custom field /reconstruction/_provenance.
     metadata : Metadata, optional
         Study, experiment, tracer and scanner; by default taken from the description of the acquisition.
 

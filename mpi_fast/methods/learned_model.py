@@ -87,7 +87,7 @@ class LearnedModel:
     Attributes
     ----------
     provenance : dict
-        How it was trained.
+        Record of the training.
 
     Raises
     ------

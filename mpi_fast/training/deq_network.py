@@ -42,7 +42,7 @@ class DeqConfig:
     Attributes
     ----------
     features, growth, blocks, layers : int
-        Of the residual dense network: channels, channels that each layer adds, blocks, layers of each.
+        Residual dense network: channels, channels that each layer adds, number of blocks, layers of each block.
     consistency : int
         Channels of the consistency network.
     """

@@ -38,7 +38,7 @@ class DernetConfig:
     filters, hidden : int
         C, and the width of the network that makes the filter factors.
     width, inner, blocks : int
-        Of the post-processing `UNet`.
+        Channels at full and at half resolution, and number of blocks, of the post-processing `UNet`.
     """
 
     filters: int = 8
