@@ -128,7 +128,7 @@ def test_a_gpu_is_the_first_choice_until_it_is_lost(monkeypatch, small, calibrat
     monkeypatch.setattr(fake_cuda.Stream, "synchronize", lost)
     with pytest.raises(DeviceError, match="unspecified launch failure"):
         asked(rows[:1])
-    with pytest.warns(RuntimeWarning, match="from here on the CPU reconstructs: .*unspecified launch failure"):
+    with pytest.warns(RuntimeWarning, match="reconstruction continues on the CPU: .*unspecified launch failure"):
         found = auto(rows[:1])
     np.testing.assert_array_equal(found.image, on_cpu(rows[:1]).image)
     assert "on the CPU" in auto.runs_on
@@ -168,7 +168,7 @@ def test_samples_give_way_to_the_cpu_too(monkeypatch, small, calibration, rows):
         raise type("OutOfMemoryError", (Exception,), {})("out of memory allocating 12,345 bytes")
 
     monkeypatch.setattr(small.cupy, "empty", full)
-    with pytest.warns(RuntimeWarning, match="from here on the CPU .*memory does not suffice"):
+    with pytest.warns(RuntimeWarning, match="reconstruction continues on the CPU: .*memory does not suffice"):
         drawn = auto.samples(rows[:1], 1, steps=1)
     wanted = Reconstructor(calibration, device="cpu").samples(rows[:1], 1, steps=1)
     np.testing.assert_array_equal(drawn, wanted)
@@ -179,10 +179,10 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(monkeypatch, tmp_path, c
     gpu.count = 0
     with pytest.raises(DeviceError, match="cuda:0: there are 0 CUDA devices"):
         Reconstructor(calibration, device="cuda")
-    with pytest.warns(RuntimeWarning, match="on the CPU: not its own kernels: cuda:0: there are 0 CUDA devices"):
+    with pytest.warns(RuntimeWarning, match="on the CPU: the CUDA kernels cannot run: cuda:0: there are 0 CUDA devices"):
         reconstruct = Reconstructor(calibration)
     assert "ONNX Runtime on the CPU" in reconstruct.runs_on
-    assert "not onnx: this ONNX Runtime has no CUDA" in reconstruct.runs_on
+    assert "ONNX Runtime cannot run on the GPU: this ONNX Runtime has no CUDA" in reconstruct.runs_on
 
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
@@ -236,7 +236,7 @@ def test_onnx_runtime_on_a_gpu_that_fails_is_a_device_error():
 
 def test_without_cupy_and_cuda_both_reasons_are_given(monkeypatch, calibration):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(DeviceError, match=r"not its own kernels: .*CuPy.*; not onnx: .*no CUDA"):
+    with pytest.raises(DeviceError, match=r"the CUDA kernels cannot run: .*CuPy.*; ONNX Runtime cannot run on the GPU: .*no CUDA"):
         Reconstructor(calibration, device="cuda")
 
 

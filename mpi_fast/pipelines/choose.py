@@ -58,7 +58,7 @@ def choose(
     def on_cpu() -> tuple[Pipeline, str]:
         if engine == "tensorrt":
             raise InputError("engine 'tensorrt' runs on a GPU: expected auto or onnx on the CPU")
-        why = "as asked for" if device == "cpu" else "where there is no GPU"
+        why = "requested" if device == "cpu" else "no GPU found"
         return PosteriorGraph(calibration, bundle, evaluations, threads), why
 
     if device == "cpu":
@@ -87,18 +87,18 @@ def _on_gpu(
     if engine == "tensorrt":
         from mpi_fast.pipelines.tensorrt_frozen import TensorRTFrozen
 
-        return TensorRTFrozen(calibration, bundle, CupyDevice(index), precision, evaluations), "as asked for"
+        return TensorRTFrozen(calibration, bundle, CupyDevice(index), precision, evaluations), "requested"
     reasons: list[str] = []
     if engine == "auto":
         try:
             kernels = PosteriorOnDevice(calibration, bundle, lambda: CupyDevice(index), evaluations=evaluations)
             return kernels, "the first choice"
         except (DeviceError, ModelError) as error:
-            reasons.append(f"not its own kernels: {error}")
+            reasons.append(f"the CUDA kernels cannot run: {error}")
     try:
-        return PosteriorGraph(calibration, bundle, evaluations, gpu=index), "; ".join(reasons) or "as asked for"
+        return PosteriorGraph(calibration, bundle, evaluations, gpu=index), "; ".join(reasons) or "requested"
     except MPIFastError as error:
-        raise DeviceError("; ".join([*reasons, f"not onnx: {error}"])) from error
+        raise DeviceError("; ".join([*reasons, f"ONNX Runtime cannot run on the GPU: {error}"])) from error
 
 
 class WithFallback:
@@ -135,7 +135,7 @@ class WithFallback:
         try:
             return work(self._pipeline)
         except DeviceError as error:
-            warnings.warn(f"from here on the CPU reconstructs: {error}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"reconstruction continues on the CPU: {error}", RuntimeWarning, stacklevel=4)
             self._pipeline, _ = self._on_cpu()
             return work(self._pipeline)
 
@@ -173,7 +173,7 @@ def enqueue(
     """
     if not hasattr(pipeline, "enqueue"):
         raise InputError(
-            f"arrays that are on a GPU are not for {pipeline.name}: expected device='cuda', or NumPy arrays"
+            f"{pipeline.name} does not accept arrays on a GPU: expected NumPy arrays, or device='cuda'"
         )
     enqueued: tuple[Frames, Event] = pipeline.enqueue(signals, out, stream)
     return enqueued
@@ -182,7 +182,7 @@ def enqueue(
 def _no_gpu() -> str | None:
     """The reason why no GPU can be used, or None; found without importing CuPy if it is not installed."""
     if find_spec("cupy") is None:
-        return "no GPU used: CuPy is not installed"
+        return "no GPU is used, because CuPy is not installed"
     import cupy
 
     return None if cupy.cuda.is_available() else "no CUDA device found"
