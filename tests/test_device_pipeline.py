@@ -179,7 +179,9 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(monkeypatch, tmp_path, c
     gpu.count = 0
     with pytest.raises(DeviceError, match="cuda:0: there are 0 CUDA devices"):
         Reconstructor(calibration, device="cuda")
-    with pytest.warns(RuntimeWarning, match="on the CPU: the CUDA kernels cannot run: cuda:0: there are 0 CUDA devices"):
+    with pytest.warns(
+        RuntimeWarning, match="on the CPU: the CUDA kernels cannot run: cuda:0: there are 0 CUDA devices"
+    ):
         reconstruct = Reconstructor(calibration)
     assert "ONNX Runtime on the CPU" in reconstruct.runs_on
     assert "ONNX Runtime cannot run on the GPU: this ONNX Runtime has no CUDA" in reconstruct.runs_on
@@ -236,7 +238,9 @@ def test_onnx_runtime_on_a_gpu_that_fails_is_a_device_error():
 
 def test_without_cupy_and_cuda_both_reasons_are_given(monkeypatch, calibration):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(DeviceError, match=r"the CUDA kernels cannot run: .*CuPy.*; ONNX Runtime cannot run on the GPU: .*no CUDA"):
+    with pytest.raises(
+        DeviceError, match=r"the CUDA kernels cannot run: .*CuPy.*; ONNX Runtime cannot run on the GPU: .*no CUDA"
+    ):
         Reconstructor(calibration, device="cuda")
 
 

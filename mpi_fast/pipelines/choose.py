@@ -172,9 +172,7 @@ def enqueue(
         For pipelines without this function.
     """
     if not hasattr(pipeline, "enqueue"):
-        raise InputError(
-            f"{pipeline.name} does not accept arrays on a GPU: expected NumPy arrays, or device='cuda'"
-        )
+        raise InputError(f"{pipeline.name} does not accept arrays on a GPU: expected NumPy arrays, or device='cuda'")
     enqueued: tuple[Frames, Event] = pipeline.enqueue(signals, out, stream)
     return enqueued
 
