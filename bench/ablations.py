@@ -45,20 +45,21 @@ SNRS = (5.0, 15.0, 25.0, 35.0)
 Change = Callable[[Setup, float], AbstractContextManager[Any]]
 Merits = dict[str, NDArray[np.float64]]
 NOTE = """\
-Means over {frames} frames for each SNR: PSNR in dB / SSIM / coverage of 95 % intervals. Evaluations: of the network for
-each frame. In bold the default, and the best PSNR of each column. \\*: the mean PSNR differs from the default's, by a
-bootstrap over frames (95 %). Network: {steps} steps of training. {processor}, mpi-fast {mpi-fast}, ONNX Runtime
-{onnxruntime}, NumPy {numpy}, torch {torch}; seed of phantoms, noise and samplers {seed}. Made by `{command}`."""
+Means over {frames} frames for each SNR: PSNR in dB / SSIM / coverage of 95 % intervals. Evaluations: those of the
+network for each frame. The default and the best PSNR of each column are bold. \\*: the mean PSNR differs from that of
+the default, by a bootstrap over frames (95 %). The network was trained for {steps} steps. {processor},
+mpi-fast {mpi-fast}, ONNX Runtime {onnxruntime}, NumPy {numpy}, torch {torch}; seed of phantoms, noise and
+samplers {seed}. Made by `{command}`."""
 
 
 def default_reconstructor(calibration: Calibration, evaluations: int = EVALUATIONS) -> Reconstructor:
-    """As it is by default, with one thread."""
+    """The default reconstruction, with one thread."""
     return Reconstructor(calibration, device="cpu", threads=1, evaluations=evaluations, inspect=False)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row: what reconstructs, and what else is changed while it runs."""
+    """A row of a table: the reconstruction, and what else is changed while it runs."""
 
     name: str
     build: Callable[[Calibration], Method] = default_reconstructor
@@ -69,7 +70,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Group:
-    """A table: title, what must be known to read it, rows, one of them the default, and one of the `SCANNERS`."""
+    """A table: title, caption, rows, one of them the default, and one of the `SCANNERS`."""
 
     title: str
     caption: str
@@ -79,21 +80,21 @@ class Group:
 
 @lru_cache
 def scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
-    """A held-out scanner's matrix and calibration, the same as behind `comparison.frames`."""
+    """Matrix and calibration of a held-out scanner, those from which `comparison.frames` are made."""
     matrix = SCANNERS[name].measure_matrix()
     return matrix, matrix.calibrate()
 
 
-# -- what is changed --------------------------------------------------------------------------------------------------
+# -- changes ----------------------------------------------------------------------------------------------------------
 
 
 def without_consistency(setup: Setup, snr: float) -> AbstractContextManager[Any]:
-    """Images as the network makes them, whatever they leave of their signals."""
+    """Images as the network computes them, without the correction by signals."""
     return patch("mpi_fast.reconstructor.consistent", lambda calibration, rows, image, std: image)
 
 
 def with_normal_intervals(calibration: Calibration) -> Method:
-    """Intervals of normal errors, in place of the frame's own quantiles."""
+    """Intervals for normal errors, instead of the quantiles of the frame."""
 
     def reconstruct(signals: NDArray[Any]) -> Estimate:
         found = default_reconstructor(calibration)(signals)
@@ -103,7 +104,7 @@ def with_normal_intervals(calibration: Calibration) -> Method:
 
 
 class Cut(nn.Module):
-    """The network, whose image is that of one of its blocks."""
+    """A network that returns the image of one of its blocks."""
 
     def __init__(self, network: PosteriorNetwork, blocks: int) -> None:
         super().__init__()
@@ -116,12 +117,12 @@ class Cut(nn.Module):
 
 
 def after_block(blocks: int, calibration: Calibration) -> Method:
-    """The image after so many blocks, by torch, without std."""
+    """The image after this number of blocks, computed by torch, without std."""
     return lambda signals: Estimate(images(Cut(trained(), blocks), calibration, signals))
 
 
 def known_noise(setup: Setup, snr: float) -> AbstractContextManager[Any]:
-    """The noise level that each frame really has, in place of the estimate from its residual."""
+    """The true noise level of each frame, instead of the estimate from its residual."""
     levels, reduce = cycle(true_noise(setup, snr)), Calibration.reduce  # images are checked with the same frames again
 
     def told(calibration: Calibration, rows: NDArray[np.complex64]) -> ReducedFrames:
@@ -131,7 +132,7 @@ def known_noise(setup: Setup, snr: float) -> AbstractContextManager[Any]:
 
 
 def true_noise(setup: Setup, snr: float) -> NDArray[np.float64]:
-    """Root-mean-square of the whitened noise of each frame, (F,): what `Calibration.reduce` estimates."""
+    """Root-mean-square of the whitened noise of each frame, (F,), which `Calibration.reduce` estimates."""
     matrix, calibration = scanner(setup.scanner)
     signals, truth = frames(setup, snr)
     clean = np.tensordot(truth.reshape(len(truth), -1), matrix.truth, axes=(1, 2))
@@ -157,21 +158,26 @@ def groups() -> list[Group]:
         for count in (1, 8, 32)
     )
     heard = (
-        Variant("overruled by signals that they do not explain", default=True),
-        Variant("never", change=without_consistency),
+        Variant("corrected if they do not explain their signals", default=True),
+        Variant("never corrected", change=without_consistency),
     )
     spread = (Variant("the frame's own quantiles", default=True), Variant("of normal errors", with_normal_intervals))
     estimate = (Variant("estimated from the frame", default=True), Variant("known", change=known_noise))
-    seen = "Images that leave more of their signals than noise can; see `consistency`."
-    wide = "How wide intervals are next to std; the image is the same."
-    outside = "The same on scanner C, outside what training draws from."
-    told = "Known: the root-mean-square of the frame's noise alone; the estimate holds the calibration's errors, too."
-    after = (
-        "The image that a block of the first evaluation hands on to the next; training asks all of them for one. "
-        "By torch, and never overruled."
+    seen = "Correction of images that leave more of their signals unexplained than noise can; see `consistency`."
+    wide = "The width of intervals relative to std; the image is the same."
+    outside = "The same on scanner C, which is outside the range of the training."
+    told = (
+        "Known: the root-mean-square of the frame's noise alone; the estimate also contains the errors of the "
+        "calibration."
     )
-    own = "Each evaluation but the first is shown the image of the one before; see `refinement`."
-    drawn = f"Drawn by DPM-Solver++ in {Sampling.steps} steps; coverage as of normal errors with their deviation."
+    after = (
+        "The image that a block of the first evaluation passes to the next; the images of all blocks are trained. "
+        "Computed by torch, without the correction by signals."
+    )
+    own = "Each evaluation except the first takes the image of the previous one as an input; see `refinement`."
+    drawn = (
+        f"Drawn by DPM-Solver++ in {Sampling.steps} steps; coverage for normal errors with their standard deviation."
+    )
     return [
         Group("Blocks", after, (*blocks, Variant(f"all {last}", default=True))),
         Group("Evaluations", own, times),
@@ -185,7 +191,7 @@ def groups() -> list[Group]:
 
 
 def assess(variant: Variant, setup: Setup, snr: float) -> Merits:
-    """Figures of merit of every frame; coverage where the method knows its uncertainty."""
+    """Figures of merit of every frame; the coverage only for methods that return an uncertainty."""
     signals, truth = frames(setup, snr)
     reconstruct = variant.build(scanner(setup.scanner)[1])
     with variant.change(setup, snr):
@@ -198,7 +204,7 @@ def assess(variant: Variant, setup: Setup, snr: float) -> Merits:
 
 
 def measure(group: Group, setup: Setup, report: Callable[[], None]) -> list[dict[str, Any]]:
-    """Means of every row at every SNR, and how much PSNR it gains over the default, with a 95 % interval."""
+    """Means of every row at every SNR, and its gain of PSNR over the default, with a 95 % interval."""
     found: list[dict[float, Merits]] = [{} for _ in group.variants]
     for variant, merits in zip(group.variants, found, strict=True):
         for snr in SNRS:
@@ -235,8 +241,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def markdown(about: Mapping[str, Any], tables: list[dict[str, Any]]) -> str:
-    """The whole file."""
-    parts = ["# What each part is worth", " ".join(NOTE.format(**about).split())]
+    """All tables as one Markdown file."""
+    parts = ["# The effect of each part", " ".join(NOTE.format(**about).split())]
     for one in tables:
         parts += [f"## {one['title']}", one["caption"], table(one["rows"])]
     return "\n\n".join(filter(None, parts)) + "\n"

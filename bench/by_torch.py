@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @lru_cache
 def trained() -> PosteriorNetwork:
-    """The network that the bundle was made from."""
+    """The network from which the bundle was made."""
     network = load_trained(Bundle.open().checkpoint()).network
     assert isinstance(network, PosteriorNetwork)
     return network.eval()
@@ -28,7 +28,7 @@ def trained() -> PosteriorNetwork:
 def images(
     network: nn.Module, calibration: Calibration, signals: NDArray[Any], device: torch.device = CPU
 ) -> NDArray[np.float32]:
-    """Images (F, ny, nx) of frames of a plane, by torch; ``network`` is called as a `PosteriorNetwork`."""
+    """Images (F, ny, nx) of frames of a plane, computed by torch; ``network`` is called as a `PosteriorNetwork`."""
     reduced = calibration.reduce(calibration.rows(signals))
     basis = calibration.basis.reshape(1, *calibration.grid, calibration.rank)
     absent = np.zeros((len(signals), 1, *calibration.grid), np.float32), np.zeros(len(signals), np.float32)

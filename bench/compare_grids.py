@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 def evaluate(setup: Setup, names: list[str], snrs: list[float], workers: int) -> dict[float, dict[str, Row]]:
-    """What the methods that serve the grid make of it, by SNR and name."""
+    """Results of the methods that support the grid, by SNR and name."""
     reasons = refused(setup, names)
     for name, reason in reasons.items():
         DISPLAY.print(f"{shown(setup.grid)}: {name} left out: {reason}")
@@ -46,7 +46,7 @@ def evaluate(setup: Setup, names: list[str], snrs: list[float], workers: int) ->
 
 
 def of_method(setup: Setup, outcome: Outcome) -> Row:
-    """What a method made of all frames; PSNR of each, for differences."""
+    """Results of a method: means over all frames, and the PSNR of each frame, for paired differences."""
     merits = [merit for merit in outcome.merits if merit != "psnr"]
     return {
         "psnr": outcome.merits["psnr"].tolist(),
@@ -58,7 +58,7 @@ def of_method(setup: Setup, outcome: Outcome) -> Row:
 
 
 def summary(setup: Setup, methods: dict[str, Row], snr_db: float) -> Row:
-    """One line of the table."""
+    """The numbers of one line of the table."""
     psnr = {name: np.array(found["psnr"]) for name, found in methods.items()}
     best = max((name for name in psnr if not get(name).ours), key=lambda name: psnr[name].mean())
     return {
@@ -77,7 +77,7 @@ def summary(setup: Setup, methods: dict[str, Row], snr_db: float) -> Row:
 
 
 def _gain(ours: np.ndarray, theirs: np.ndarray) -> list[float]:
-    """Mean difference, and the ends of its interval."""
+    """Mean difference, and the ends of its 95 % interval."""
     return [float((ours - theirs).mean()), *interval(ours - theirs)]
 
 
@@ -87,7 +87,7 @@ def measured_before(path: Path | None) -> list[Row]:
 
 
 def added(setup: Setup, snr_db: float, methods: dict[str, Row], before: list[Row]) -> dict[str, Row]:
-    """What was measured now, and what was measured before on the same frames."""
+    """Present results of the methods, and earlier results on the same frames."""
     of = setup.heldout.name, list(setup.grid), snr_db, setup.phantoms, setup.seed
     same = [
         one for one in before if (one["scanner"], list(one["grid"]), one["snr_db"], one["frames"], one["seed"]) == of
@@ -96,7 +96,7 @@ def added(setup: Setup, snr_db: float, methods: dict[str, Row], before: list[Row
 
 
 def table(results: list[Row]) -> str:
-    """Results as Markdown, with the means over the planes at each SNR last."""
+    """Results as Markdown; the last lines are the means over all planes at each SNR."""
     lines = [
         "| grid | SNR | ART | best opponent | mpi-fast | less ART | less the best | 95 % intervals hold |",
         "|---|---|---|---|---|---|---|---|",
@@ -138,14 +138,14 @@ def _difference(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--grids", default=GRIDS, help="rows x columns, or planes before them, with commas between")
-    parser.add_argument("--scanner", default="in", choices=list(SCANNERS), help="of planes; volumes have one")
+    parser.add_argument("--grids", default=GRIDS, help="such as 26x13 or 19x19x19, separated by commas")
+    parser.add_argument("--scanner", default="in", choices=list(SCANNERS), help="scanner of planes; volumes have one")
     parser.add_argument("--methods", default=",".join(DEFAULT))
     parser.add_argument("--snrs", default="15,25")
-    parser.add_argument("--frames", type=int, default=28, help="of each plane")
-    parser.add_argument("--volumes", type=int, default=8, help="of each volume")
+    parser.add_argument("--frames", type=int, default=28, help="frames of each plane")
+    parser.add_argument("--volumes", type=int, default=8, help="frames of each volume")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=cores(), help="processes; a volume's take 3 GB each")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes; each takes 3 GB for a volume")
     parser.add_argument("--onto", type=Path, help="the JSON of an earlier run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)

@@ -12,7 +12,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.heldout import SCANNERS, phantoms
 
 FRAMES = 64
-VOLUME = (19, 19, 19), 1000, 3000  # grid, rank and rows of one of OpenMPI's scanner
+VOLUME = (19, 19, 19), 1000, 3000  # grid, rank and rows of a volume of OpenMPI's scanner
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Read thousands of damaged files: allowed are only errors of the package, no crash, at most 5 s and 1 GB.
+"""Read thousands of damaged files. Each must give the right values or an error of the package, within 5 s and 1 GB.
 
     python bench/fuzz.py [--files 10000] [--kinds matrix,bundle] [--json FILE]
     python bench/fuzz.py --kinds matrix --again '[["bytes", "flip", 123, 4]]' --keep FILE
@@ -26,14 +26,14 @@ from victims import VICTIMS, Step, check, damaged, mutations
 
 from mpi_fast.errors import MPIFastError
 
-SECONDS, MEMORY = 5.0, 10**9  # for one file: of the processor, and bytes
-PATIENCE = 60.0  # seconds by the clock, of what waits for something; the processor may have other work
+SECONDS, MEMORY = 5.0, 10**9  # limits for one file: processor time, and bytes
+PATIENCE = 60.0  # limit of wall-clock time, for files that make the reader wait; other processes may slow it down
 BATCH = 100
 
 
 @contextmanager
 def limits(handler: Any = signal.SIG_DFL) -> Iterator[None]:
-    """Allow 5 s at most, and 1 GB more than now; `handler` is told when the former is over, or the process ends."""
+    """Limit time to 5 s, and memory to 1 GB more than now. After the time `handler` is called, or the process ends."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     timers = {signal.SIGPROF: (signal.ITIMER_PROF, SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE)}
@@ -51,12 +51,12 @@ def limits(handler: Any = signal.SIG_DFL) -> Iterator[None]:
 
 
 def outcome(kind: str, path: Path, steps: list[Step]) -> tuple[str, str]:
-    """``read``, the class of one of the package's errors, or ``FAULT``; and of that the exception and its place."""
+    """``read``, the class of an error of the package, or ``FAULT``; and the message, for faults with the place."""
     try:
         check(kind, path, steps)
     except MPIFastError as error:
         return type(error).__name__, str(error)
-    except Exception as error:  # what is looked for
+    except Exception as error:  # a fault
         place = [one for one in traceback.extract_tb(error.__traceback__) if "/mpi_fast/" in one.filename]
         where = f"{Path(place[-1].filename).name}:{place[-1].lineno}" if place else "the check"
         return "FAULT", f"{type(error).__name__} at {where}: {str(error)[:200]}"
@@ -64,7 +64,7 @@ def outcome(kind: str, path: Path, steps: list[Step]) -> tuple[str, str]:
 
 
 def child(kind: str, number: int, files: int, folder: Path) -> None:
-    """One batch: a line for each mutation, and one for what came of it."""
+    """Run one batch; prints a line for each mutation, and one for its outcome."""
     original = VICTIMS[kind].build(folder)
 
     @seed(number)
@@ -83,7 +83,7 @@ def child(kind: str, number: int, files: int, folder: Path) -> None:
 
 
 def batch(kind: str, number: int, files: int) -> Iterator[tuple[list[Step], str, str]]:
-    """Mutations, outcomes and what was said, of one batch."""
+    """Mutations, outcomes and messages of one batch."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, __file__, "--child", kind, str(number), str(files), folder]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -93,12 +93,12 @@ def batch(kind: str, number: int, files: int) -> Iterator[tuple[list[Step], str,
         died = signal.Signals(-ran.returncode).name if ran.returncode < 0 else f"exit {ran.returncode}"
         said = "over 5 s" if died in ("SIGPROF", "SIGALRM") else f"crash, {died}"
         yield lines[-1], "FAULT", f"{said}: {ran.stderr.strip().splitlines()[-1:]}"
-    elif ran.returncode:  # a fault of ours: the damage itself failed
+    elif ran.returncode:  # an error of this program: the damage itself failed
         raise RuntimeError(f"batch {number} of {kind}: {ran.stderr}")
 
 
 def run(kinds: list[str], files: int, first: int) -> dict[str, Any]:
-    """Batches of all kinds in turn, until there were as many files."""
+    """Run batches of all kinds in turn, until this number of files is reached."""
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in kinds}
     faults: dict[str, dict[str, Any]] = {}
     done, number = 0, first
@@ -112,7 +112,7 @@ def run(kinds: list[str], files: int, first: int) -> dict[str, Any]:
                     print(f"{kind}: {said}\n    seed {number}: {json.dumps(steps)}", file=sys.stderr, flush=True)
                     known = faults.setdefault(f"{kind}: {said.partition(': ')[0]}", {"count": 0, **fault})
                     known["count"] += 1
-                    if len(json.dumps(steps)) < len(json.dumps(known["steps"])):  # the shortest is shown
+                    if len(json.dumps(steps)) < len(json.dumps(known["steps"])):  # keeps the shortest mutation
                         known |= fault
             print(f"{done} files, {len(faults)} kinds of faults", file=sys.stderr, flush=True)
         number += 1

@@ -1,4 +1,4 @@
-"""Damaged files of one kind, chosen by the code that they reach: Atheris drives the mutations of `victims`.
+"""Read damaged files of one kind; Atheris chooses the mutations of `victims` by the code that they reach.
 
     pip install atheris
     python bench/fuzz_guided.py matrix [FOLDER] [-runs=10000] [-max_total_time=600]
@@ -40,7 +40,7 @@ def main() -> None:
                 print(f"--kinds {kind} --again '{json.dumps(steps)}'", flush=True)
                 raise AssertionError(said)
 
-        # Hypothesis asks for more bytes than libFuzzer begins with, so all lengths come from the start.
+        # Hypothesis needs more bytes than libFuzzer begins with, so all lengths are allowed from the start.
         atheris.Setup([*sys.argv, "-len_control=0"], one.hypothesis.fuzz_one_input)
         atheris.Fuzz()
 

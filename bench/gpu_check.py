@@ -1,4 +1,4 @@
-"""What a GPU run needs, and whether it is here: the exit status is 0 if all is, 3 without a GPU, 1 if parts miss.
+"""Check the requirements of a GPU run. The exit status is 0 if they are met, 3 without a GPU, 1 if parts are missing.
 
 Missing parts are named together with the one command that installs them into this Python.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-# Modules that are imported somewhere on the way, and what brings them.
+# Modules that are imported in the run, and the packages that contain them.
 EVERYWHERE = {
     "torch": "torch", "onnx": "onnx", "onnxruntime": "onnxruntime", "h5py": "h5py", "threadpoolctl": "threadpoolctl",
     "typer": "typer", "rich": "rich", "scipy": "scipy", "numpy": "numpy", "pytest": "pytest",
@@ -21,19 +21,19 @@ OWN = ("mpi_fast.pipelines.device",)
 
 
 def missing(modules: Mapping[str, str], find: Callable[[str], object] = importlib.import_module) -> list[str]:
-    """Which of the modules cannot be imported; prints the versions of the others."""
+    """The modules that cannot be imported; prints the versions of the others."""
     absent = []
     for name in modules:
         try:
             print(f"{name} {getattr(find(name), '__version__', '')}")
-        except Exception as error:  # a library that is there, but does not load
+        except Exception as error:  # also if a library is installed but cannot be loaded
             absent.append(name)
             print(f"{name}: missing ({error})")
     return absent
 
 
 def gpu() -> str | None:
-    """Name of the first GPU that the driver knows; None without one."""
+    """Name of the first GPU that the driver lists, or None."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -42,7 +42,7 @@ def gpu() -> str | None:
 
 
 def command(modules: Mapping[str, str], absent: list[str]) -> str:
-    """What installs them."""
+    """The command that installs the missing modules."""
     packages = " ".join(f"'{package}'" if "[" in package else package for package in (modules[name] for name in absent))
     return f"{sys.executable} -m pip install {packages}"
 
@@ -61,11 +61,11 @@ def main() -> int:
     from onnx_graph import why_not
 
     if reason := why_not():
-        print(f"to be skipped: ONNX Runtime's own CUDA graph: {reason}")
+        print(f"ONNX Runtime's own CUDA graph will be skipped: {reason}")
     import cupy
 
     if not cupy.cuda.is_available():
-        print(f"{card} is there, but CuPy {cupy.__version__} does not find it: its CUDA may be newer than the driver")
+        print(f"CuPy {cupy.__version__} does not find the {card}: its CUDA may be newer than the driver")
         return 1
     print(card)
     return 1 if broken else 0

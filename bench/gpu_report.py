@@ -1,7 +1,7 @@
-"""Tables of what a GPU measured: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``, or of a folder.
+"""Tables of the measurements on a GPU: ``python bench/gpu_report.py MEASURED.json ... -o bench/results``, or a folder.
 
-From pytest-benchmark's JSON to ``gpu-NAME.json`` and ``gpu-NAME.md``, named after the GPU, with date, versions, and the
-percentiles and ratios that a reader wants.
+Reads the JSON files of pytest-benchmark and writes ``gpu-NAME.json`` and ``gpu-NAME.md``, named after the GPU, with
+date, versions, percentiles and ratios.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def content(file: Path) -> list[dict[str, Any]]:
-    """Benchmarks of one file, which is empty, or not there, where none ran to its end."""
+    """Benchmarks of one file. It is empty or missing if no benchmark was completed."""
     text = file.read_text().strip() if file.exists() else ""
     if not text:
         print(f"SKIPPED: {file.name}: nothing was measured")
@@ -47,14 +47,14 @@ def content(file: Path) -> list[dict[str, Any]]:
 
 
 def gpu() -> dict[str, str]:
-    """GPU and driver, by the driver's own tool."""
+    """Names of GPU and driver, from nvidia-smi."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     name, driver = subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0].split(", ")
     return {"gpu": name, "driver": driver}
 
 
 def versions(found: dict[str, str]) -> dict[str, str]:
-    """What was found, today's date, and versions of what ran."""
+    """GPU and driver, today's date, and the versions of the packages in use."""
     found = {**found, "date": datetime.now(UTC).date().isoformat()}
     for package in PACKAGES:
         try:
@@ -65,7 +65,7 @@ def versions(found: dict[str, str]) -> dict[str, str]:
 
 
 def summary(benchmark: dict[str, Any]) -> dict[str, Any]:
-    """One line: percentiles in milliseconds over all rounds."""
+    """One line of a table: percentiles in milliseconds over all rounds."""
     seconds = np.array(benchmark["stats"]["data"])
     percentiles = dict(zip(("p50", "p95", "p99"), 1e3 * np.percentile(seconds, [50, 95, 99]), strict=True))
     return {
@@ -79,7 +79,7 @@ def summary(benchmark: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A table for each group, and what the latencies say."""
+    """A table for each group, and the ratios of latencies."""
     facts = report["machine"]
     lines = [f"# {facts['gpu']}", "", ", ".join(f"{key} {value}" for key, value in facts.items() if key != "gpu"), ""]
     for group in dict.fromkeys(row["group"] for row in report["rows"]):
@@ -103,7 +103,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Ratios within this run."""
+    """Ratios of latencies within this run, and the best throughput."""
     found = []
     for group, what, period in PERIODS:
         latency = {row["name"]: row["p50"] for row in rows if row["group"].startswith(group)}

@@ -1,4 +1,4 @@
-"""The held-out scanners and phantoms of `mpi_fast.heldout` as MDF files, as a user would have them."""
+"""The held-out scanners and phantoms of `mpi_fast.heldout` as MDF files."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def write_calibration_file(heldout: HeldOut, path: Path) -> NDArray[np.complex64
 def measure(
     heldout: HeldOut, truth: NDArray[np.complex64], calibration: Calibration, images: Array, snr_db: float, path: Path
 ) -> NDArray[np.complex64]:
-    """Write a measurement of the images at an SNR over the calibration's rows, read it back, return its rows (F, M)."""
+    """Write a measurement of the images, at an SNR over the calibration's rows; return the rows (F, M) read from it."""
     rng = np.random.default_rng((heldout.seed, round(10 * snr_db)))
     clean = np.einsum("fn,ckn->fck", images.reshape(len(images), -1), truth)
     noise = complex_noise(clean.shape, rng)

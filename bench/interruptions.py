@@ -46,7 +46,7 @@ def same(first, second):
 
 
 def in_child(work, seconds=None):
-    """Run in a child, and kill it after a while; returns its exit code."""
+    """Run work in a child process, and kill it after some seconds if given; returns its exit code."""
     child = os.fork()
     if not child:
         code = 1
@@ -61,7 +61,7 @@ def in_child(work, seconds=None):
 
 
 def kill(folder, place, whole, seconds):
-    """Whether all is well after a kill, and another one of the run that goes on."""
+    """Whether the result is right after two kills, the second one during the resumed run."""
     output = place / "images.mdf"
     output.write_bytes(OLD)
     for options in ((), ("--resume",)):
@@ -73,7 +73,7 @@ def kill(folder, place, whole, seconds):
 
 
 def fill(folder, place, whole, room):
-    """Whether all is well after the disk, a file system in memory, was full, and has room again."""
+    """Whether the result is right after the disk, a file system in memory, was full and has space again."""
     output = place / "images.mdf"
     mount = ["mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(place)]
     subprocess.run(mount, check=True)
@@ -105,7 +105,7 @@ def main():
         began = time.monotonic()
         assert reconstruct(folder, folder / "whole.mdf").exit_code == 0
         seconds, whole = time.monotonic() - began, images_of(folder / "whole.mdf")
-        written = (folder / "whole.mdf").stat().st_size  # and the journal beside it
+        written = (folder / "whole.mdf").stat().st_size  # the journal takes as much in addition
         good = 0
         print(f"{FRAMES} frames in {seconds:.1f} s; each run is killed twice within that time", flush=True)
         for number in range(arguments.kills):

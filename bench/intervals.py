@@ -36,7 +36,7 @@ def ratios(model: str, scanner: str, snr_db: float) -> NDArray[np.float32]:
 
 
 def widen(checkpoint: Path, factor: float) -> None:
-    """Multiply the quantiles that a checkpoint's network tells by a factor."""
+    """Multiply the quantiles of a checkpoint's network by a factor."""
     content = torch.load(checkpoint, weights_only=True)
     content["state"]["tails.bias"] += math.log(factor)
     made = content["provenance"]
@@ -54,7 +54,7 @@ def main() -> None:
     for scanner in SCANNERS:
         for snr_db in SNRS_DB:
             found.append(ratios(arguments.model, scanner, snr_db))
-            print(f"{scanner}, {snr_db:g} dB: 95 % intervals hold {(found[-1] <= 1).mean():.1%}")
+            print(f"{scanner}, {snr_db:g} dB: 95 % intervals contain {(found[-1] <= 1).mean():.1%}")
     factor = float(np.quantile(np.concatenate([one.ravel() for one in found]), LEVEL))
     print(f"95 % of all errors are at most {factor:.3f} half widths")
     if arguments.write:

@@ -28,13 +28,13 @@ from mpi_fast.heldout import VOLUME, phantoms
 from mpi_fast.machine import machine
 
 MATRIX, MEASUREMENT, CALIBRATION = "system-matrix.mdf", "measurement.mdf", "scanner.h5"
-SPARE = 1.2  # rows that are kept over those wanted: the three channels of a frequency are kept together
+SPARE = 1.2  # ratio of kept to requested rows: the three channels of a frequency are kept together
 SNR_DB = 20.0
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage costs: seconds by the clock and of processors, and GiB at the most."""
+    """Cost of one stage: wall-clock and processor time in seconds, and peak memory in GiB."""
 
     stage: str
     wall_s: float
@@ -46,7 +46,7 @@ class Cost:
 
 
 def simulate(grid: tuple[int, ...], rows: int, folder: Path) -> None:
-    """Write the matrix of so many usable rows, and a measurement of one phantom."""
+    """Write a matrix with this number of usable rows, and a measurement of one phantom."""
     voxels = int(np.prod(grid))
     kept = max(MATRIX_BYTES, round(SPARE * 8 * rows * voxels))
     matrix = replace(VOLUME.on(grid), rows_above_5=rows).measure_matrix(kept)
@@ -57,9 +57,9 @@ def simulate(grid: tuple[int, ...], rows: int, folder: Path) -> None:
 
 
 def measured(stage: str, arguments: Sequence[str]) -> Cost:
-    """Run a command of Python's, and say what it cost; its output goes where ours does.
+    """Run Python with these arguments, and measure its cost; its output is printed.
 
-    What this process holds, 0.1 GiB, is the least that the kernel counts for one that it starts.
+    The least peak memory that the kernel reports is that of this process, 0.1 GiB.
     """
     began = time.perf_counter()
     process = os.posix_spawn(sys.executable, [sys.executable, *arguments], os.environ)
@@ -72,11 +72,11 @@ def measured(stage: str, arguments: Sequence[str]) -> Cost:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid", default="37x37x37")
-    parser.add_argument("--rows", type=int, default=6000, help="of SNR 5 and more")
-    parser.add_argument("--cores", help="such as 0,1; default all that this process may use")
-    parser.add_argument("--folder", type=Path, help="to keep the files in")
+    parser.add_argument("--rows", type=int, default=6000, help="number of rows with an SNR of 5 or more")
+    parser.add_argument("--cores", help="such as 0,1; default: all that this process may use")
+    parser.add_argument("--folder", type=Path, help="folder that keeps the files")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--simulate-only", action="store_true", help=argparse.SUPPRESS)  # a stage's own process
+    parser.add_argument("--simulate-only", action="store_true", help=argparse.SUPPRESS)  # for a stage's process
     options = parser.parse_args()
     if options.simulate_only:
         simulate(parse_grid(options.grid), options.rows, options.folder)
@@ -101,7 +101,7 @@ def main() -> None:
         costs = [measured(stage, arguments) for stage, arguments in stages.items()]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{options.grid} voxels, {options.rows} rows, {len(cores)} cores, load average at the end {load}")
-    print("\n".join(["| stage | time | processor time | memory at most |", "|---|---|---|---|", *map(str, costs)]))
+    print("\n".join(["| stage | time | processor time | peak memory |", "|---|---|---|---|", *map(str, costs)]))
     if options.json:
         content = {"grid": options.grid, "rows": options.rows, "cores": cores, "load": os.getloadavg()}
         write_json(options.json, {**content, "machine": machine(), "stages": [vars(cost) for cost in costs]})

@@ -1,11 +1,11 @@
-"""The live page at the rate of a fast scanner: what browsers see of it, and whether a loss goes uncounted.
+"""The live page at the rate of a fast scanner: the images that browsers show, and whether every loss is counted.
 
     python bench/live_page.py [--rate 100] [--seconds 60] [--browsers 2] [--grid 19x19] [--json FILE]
 
-`mpi-fast live simulate` runs as people run it; so many headless browsers watch it, and a client that reads nothing. Of
-each browser: images seen per second, how many frames it did not see, and how many the page itself says are missing:
-those that the stream dropped and those that the server passed over because the browser was slow. They must be as many,
-to within what happens between two messages of the counters, half a second.
+`mpi-fast live simulate` serves headless browsers and a client that reads nothing. For each browser, the program counts
+the images shown per second, the frames that it did not show, and the frames that the page reports as missing: those
+that the stream dropped, and those that the server skipped because the browser was slow. Both numbers must agree, except
+for the frames between two messages of the counters, half a second.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Sec-WebSocket-Version: 13
 
 
 def stalled_client(address: str) -> socket.socket:
-    """One who asks for the stream and never reads it."""
+    """A client that requests the stream and never reads it."""
     host = address.removeprefix("http://").rstrip("/")
     name, port = host.split(":")
     client = socket.create_connection((name, int(port)))
@@ -50,10 +50,10 @@ def stalled_client(address: str) -> socket.socket:
 
 
 def watch(address: str, browsers: int, seconds: float) -> list[dict[str, Any]]:
-    """What each browser has seen, in so many seconds."""
+    """The counters of each browser, over this number of seconds."""
     with sync_playwright() as driver, stalled_client(address):
         browser = driver.chromium.launch(executable_path=_browser(), args=["--no-sandbox"])
-        # Contexts of their own: one tab in front of another would not be drawn.
+        # Separate contexts, because a tab behind another one would not be drawn.
         pages = [browser.new_context().new_page() for _ in range(browsers)]
         for page in pages:
             page.goto(address)
@@ -85,7 +85,7 @@ def _browser() -> str:
 
 
 def run(rate: float, seconds: float, browsers: int, grid: str) -> dict[str, Any]:
-    """Serve, watch, stop."""
+    """Start the server, watch the page, and stop the server."""
     command = [sys.executable, "-m", "mpi_fast", "live", "simulate", "--port", "0", "--grid", grid, "--rate", str(rate)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

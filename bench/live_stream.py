@@ -28,12 +28,13 @@ from mpi_fast.phantoms import generate
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 
-POOL = 64  # different frames, offered in turn
-EMPTY, BAD, BURST, LONG = 500, 997, 10_000, 20  # every so many frames: one empty, one bad, and so many bad in a row
+POOL = 64  # different frames, submitted in turn
+EMPTY, BAD, BURST = 500, 997, 10_000  # frames from one empty frame, bad frame or burst of bad frames to the next
+LONG = 20  # frames of a burst
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -49,7 +50,7 @@ def simulated(seed: int = 0) -> tuple[Any, NDArray[np.float32], NDArray[np.float
 
 
 def drive(live: Live, frames: NDArray[np.float32], empty: NDArray[np.float32], count: int, rate: float) -> list[int]:
-    """Offer frames at a rate (1/s) and fetch all images; the resident memory at 100 moments."""
+    """Submit frames at a rate (1/s) and fetch all images; returns the resident memory at 100 moments."""
     spoilt = frames[0].copy()
     spoilt[0, 7] = np.nan
     consumer = threading.Thread(target=lambda: [None for _ in live])
@@ -74,7 +75,7 @@ def drive(live: Live, frames: NDArray[np.float32], empty: NDArray[np.float32], c
 
 
 def run(count: int, rate: float, average: int, model: str) -> dict[str, Any]:
-    """Offer so many frames, and say what became of them."""
+    """Submit frames, and return the counters of the stream."""
     calibration, frames, empty = simulated()
     reconstruct = Reconstructor(calibration, model=model, threads=1)
     reconstruct(np.repeat(calibration.select(frames[:1]), 2, axis=0))
@@ -104,7 +105,7 @@ def run(count: int, rate: float, average: int, model: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=1_000_000)
-    parser.add_argument("--rate", type=float, default=1532.0, help="offered, in 1/s")
+    parser.add_argument("--rate", type=float, default=1532.0, help="rate of submitted frames, in 1/s")
     parser.add_argument("--average", type=int, default=1)
     parser.add_argument("--model", default="default")
     parser.add_argument("--json", type=Path)

@@ -35,7 +35,7 @@ SNRS, ALTERED_SNRS = (5.0, 25.0, 45.0), (25.0,)
 
 
 def altered_scanners(scanner: Scanner) -> dict[str, Scanner]:
-    """The scanner, and those that are taken for it by mistake."""
+    """The scanner of the calibration, and scanners that differ from it in one property."""
     chain = scanner.receive
 
     def tuned(factor: float) -> Scanner:
@@ -74,7 +74,7 @@ def measure(
     profile = np.broadcast_to(noise_profile(held.scanner), selection.shape)
     clean = phantoms(count, 5).reshape(count, -1) @ scanner.system_matrix()[selection].T
     right = phantoms(count, 5).reshape(count, -1) @ calibration.matrix.T
-    typical = float(np.median(np.linalg.norm(right, axis=1)))  # so the matrix's own noise counts as it does
+    typical = float(np.median(np.linalg.norm(right, axis=1)))  # keeps the weight of the matrix's own noise
     clean *= typical / np.linalg.norm(clean, axis=1, keepdims=True)
     level = typical * 10 ** (-snr / 20) / np.sqrt(calibration.num_rows)
     parts = [complex_noise((SERIES, *selection.shape), rng, kind, profile) for _ in range(-(-count // SERIES))]
@@ -99,7 +99,7 @@ def series(frames: Frames, kind: str, count: int) -> Iterator[Any]:
 def judge(
     calibration: Calibration, meter: MisfitMeter, frames: Frames, kind: str, count: int
 ) -> dict[str, float | None]:
-    """Rates of series and single frames that are called foreign, with and without background frames."""
+    """Shares of series and of single frames that are flagged as foreign, with and without background frames."""
     energy = np.square(np.abs(frames.background.astype(complex))).sum(axis=0)
     found: dict[str, float | None] = {}
     for name, noise in (
@@ -119,7 +119,7 @@ def judge(
         first = [int(hit.argmax()) + 1 for hit in hits if hit.any()]
         found[f"series, {name}"] = float(np.mean([hit.any() for hit in hits]))
         found[f"frames until found, {name}"] = float(np.median(first)) if first else None
-        if noise.variance is not None:  # each frame for itself
+        if noise.variance is not None:  # each frame alone
             alone = []
             for index in range(len(frames.rows)):
                 part = slice(index, index + 1)
@@ -136,8 +136,9 @@ def table(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Foreign data: false alarms and detections",
         "",
-        "Series of 64 frames that are called foreign, with 16 background frames and without; median number of frames",
-        "until then; and single frames with background frames, each for itself. See `bench/misfit_rates.py`.",
+        "Share of series of 64 frames that are flagged as foreign, with 16 background frames and without; median",
+        "number of frames until the first flag; share of single frames, with background frames. See",
+        "`bench/misfit_rates.py`.",
         "",
         "| scanner | measured | noise | SNR dB | series, with | without | frames until, with | without | single |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -176,7 +177,7 @@ def main() -> None:
 
 
 def write(results: list[dict[str, Any]]) -> None:
-    """Both files, in the order of the scanners; those of scanners that did not run again stay."""
+    """Write both files, in the order of the scanners; keeps the results of scanners that were not run again."""
     results = sorted(results, key=lambda one: str(one["scanner"]))
     with atomic_path(JSON) as path:
         path.write_text(json.dumps(results, indent=1) + "\n")

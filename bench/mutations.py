@@ -108,7 +108,7 @@ HDF5 = st.one_of(
 
 
 def datasets(file: Any) -> list[str]:
-    """Names of those that hold numbers or text: what was damaged once is not read to be damaged again."""
+    """Names of datasets with stored numbers or text; omits those that an earlier step made huge or external."""
     found: list[str] = []
 
     def visit(name: str, item: Any) -> None:
@@ -120,7 +120,7 @@ def datasets(file: Any) -> list[str]:
 
 
 def damage_hdf5(path: Path, step: Step) -> None:
-    """Edit as h5py allows; what it refuses to make is left as it is."""
+    """Edit with h5py; edits that it refuses are omitted."""
     try:
         with h5py.File(path, "r+") as file:
             _edit(path, file, step)
@@ -198,7 +198,7 @@ def _lay_out(path: Path, file: Any, kind: str, name: str, array: Any, shape: tup
         file.create_dataset(name, shape, h5py.ref_dtype)
 
 
-# -- plain values: JSON, and what is in a checkpoint ------------------------------------------------------------------
+# -- plain values: JSON, and contents of checkpoints ------------------------------------------------------------------
 
 ODD: Sequence[Any] = (*SCALARS[:-2], None, [], {}, [1], [[]], {"a": 1}, ["x", 2], -(10**30), "../x", "/dev/zero")
 TREE = st.one_of(
@@ -234,7 +234,7 @@ def _places(tree: Any) -> Any:
 
 
 def damage_json(path: Path, step: Step, finish: Callable[[Any], Any]) -> None:
-    """Change a JSON file, and ``finish`` what was changed before it is written."""
+    """Change a JSON file; ``finish`` processes the changed content before it is written."""
     try:
         tree = json.loads(path.read_bytes())
         damage_tree(tree, step)

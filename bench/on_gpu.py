@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WHOLE, REPORT, GRACE = 480.0, 25.0, 5.0  # seconds: of everything, of a report, between interruption and end of a step
-CHECK = 40.0  # of the look at this machine
-SHORTEST = 5.0  # that is worth starting
+CHECK = 40.0  # seconds for the check of this machine
+SHORTEST = 5.0  # seconds; a step with less time is skipped
 NO_GPU = 3  # exit status of gpu_check.py
 
 
 @dataclass(frozen=True)
 class Step:
-    """A command with a limit in seconds; ``needed`` ones come first and get all of it."""
+    """A command with a time limit in seconds; ``needed`` steps come first and always get this time."""
 
     title: str
     command: tuple[str, ...]
@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Ran:
-    """What became of a command."""
+    """The result of a command."""
 
     status: int
     interrupted: bool = False
@@ -50,18 +50,18 @@ Execute = Callable[[Sequence[str], float], Ran]
 
 
 def benchmark(title: str, name: str, limit: float, *arguments: str, needed: bool = False) -> Step:
-    """A step by pytest-benchmark, into NAME.json of the scratch folder."""
+    """A step of pytest-benchmark, which writes NAME.json in the scratch folder."""
     options = ("-q", "-rs", f"--benchmark-json={{scratch}}/{name}.json", "--benchmark-columns=median,iqr,max,rounds")
     return Step(title, ("{python}", "-m", "pytest", *options, *arguments), limit, needed)
 
 
 def checks(title: str, limit: float, *arguments: str, needed: bool = False) -> Step:
-    """A step by pytest."""
+    """A step of pytest."""
     return Step(title, ("{python}", "-m", "pytest", "-q", "-ra", *arguments), limit, needed)
 
 
 def report(folder: str) -> Step:
-    """Tables of all that has been measured so far."""
+    """The step that makes tables of all measurements so far."""
     return Step("report", ("{python}", "bench/gpu_report.py", "{scratch}", "-o", folder), REPORT)
 
 
@@ -84,7 +84,14 @@ ON_GPU = (
     checks("tests on the GPU", 90, "-m", "gpu", "tests", f"--ignore={KERNELS}"),
     Step("compute-sanitizer", ("bench/sanitize.sh",), 100),
     benchmark(
-        "what takes minutes to make", "made", 300, "-m", "gpu", "bench/test_gpu.py", "-k", "compiled or exported"
+        "compiled and exported networks",
+        "made",
+        300,
+        "-m",
+        "gpu",
+        "bench/test_gpu.py",
+        "-k",
+        "compiled or exported",
     ),
 )
 WITHOUT = (
@@ -101,9 +108,9 @@ def run(
     clock: Callable[[], float] = time.monotonic,
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Run the steps, and report after those that are needed and at the end; whether all went well.
+    """Run the steps, with a report after the needed ones and one at the end; returns whether all succeeded.
 
-    Nothing begins that could end later than `WHOLE` after ``began`` less what the report takes.
+    A step only begins if it and the report end within `WHOLE` seconds after ``began``.
     """
     fine, reported = True, False
 
@@ -119,12 +126,12 @@ def run(
 
     for step in steps:
         if reporting and not step.needed and not reported:
-            one(reporting, REPORT)  # whatever comes after, this much is kept
+            one(reporting, REPORT)  # keeps the results so far, whatever happens later
             reported = True
         left = began + WHOLE - REPORT - 2 * GRACE - clock()
         limit = min(step.limit, left)
         if limit < SHORTEST:
-            say(f"\n== {step.title}\nSKIPPED: nothing is left of the {WHOLE / 60:.0f} minutes")
+            say(f"\n== {step.title}\nSKIPPED: no time is left of the {WHOLE / 60:.0f} minutes")
             continue
         one(step, limit)
     if reporting:
@@ -133,7 +140,7 @@ def run(
 
 
 def execute(command: Sequence[str], seconds: float, grace: float = GRACE) -> Ran:
-    """Run a command for so long at most: then it is interrupted, and after ``grace`` seconds it is killed."""
+    """Run a command with a time limit, after which it is interrupted and, after ``grace`` seconds, killed."""
     with subprocess.Popen(command, start_new_session=True) as process:
         try:
             return Ran(process.wait(seconds))
@@ -164,18 +171,18 @@ def main() -> int:
         found = filled(("{python}", "bench/gpu_check.py"), CHECK)
         if found.status == NO_GPU:
             fine = run(WITHOUT, None, filled, began, say=shown)
-            shown("\nSKIPPED: no GPU: tests, kernels, latency, throughput, compute-sanitizer; nothing is kept")
+            shown("\nSKIPPED: no GPU: tests, kernels, latency, throughput, compute-sanitizer; no results are written")
             return 0 if fine else 1
         if found.status:
             return 1
         steps = [step for step in ON_GPU if shutil.which("compute-sanitizer") or step.title != "compute-sanitizer"]
         if len(steps) < len(ON_GPU):
-            shown("SKIPPED: compute-sanitizer is not on the path: it comes with the CUDA toolkit")
+            shown("SKIPPED: compute-sanitizer is not on the path; it is part of the CUDA toolkit")
         return 0 if run(steps, report(folder), filled, began, say=shown) else 1
 
 
 def shown(text: str) -> None:
-    """Print at once: between the output of other processes."""
+    """Print without delay, so that the order with the output of other processes is right."""
     print(text, flush=True)
 
 

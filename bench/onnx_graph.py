@@ -1,4 +1,4 @@
-"""The frozen graph on ONNX Runtime with its own CUDA graph, as users can run it without this project.
+"""The frozen graph run by ONNX Runtime with its own CUDA graph, which is possible without this project.
 
 ``python bench/onnx_graph.py`` prints why it cannot run here, or nothing.
 """
@@ -15,18 +15,18 @@ CAPTURE = {"device_id": "0", "enable_cuda_graph": "1"}
 
 
 def why_not() -> str | None:
-    """Why ONNX Runtime cannot use a GPU here, as far as it says without trying; None if it may."""
+    """The reason why ONNX Runtime cannot use a GPU here, as far as known before trying; else None."""
     try:
         import onnxruntime
     except ImportError as error:
         return f"ONNX Runtime is not installed ({error})"
     if PROVIDERS["cuda"] in onnxruntime.get_available_providers():
         return None
-    return f"this ONNX Runtime ({onnxruntime.__version__}) has no {PROVIDERS['cuda']}: it takes onnxruntime-gpu"
+    return f"this ONNX Runtime ({onnxruntime.__version__}) has no {PROVIDERS['cuda']}: onnxruntime-gpu is needed"
 
 
 class FixedGraph:
-    """One frame at a time by a frozen graph, every tensor at one address.
+    """Runs a frozen graph for one frame at a time, with every tensor at a fixed address.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class FixedGraph:
     Raises
     ------
     DeviceError
-        When ONNX Runtime has no CUDA.
+        If ONNX Runtime has no CUDA.
     """
 
     def __init__(self, content: bytes, place: str = "cuda") -> None:
@@ -55,7 +55,7 @@ class FixedGraph:
             array = onnxruntime.OrtValue.ortvalue_from_shape_and_type(_one(one.shape), np.float32, place, 0)
             self._outputs.append(array)
             self._binding.bind_ortvalue_output(one.name, array)
-        for _ in range(2):  # allocates and captures; replays
+        for _ in range(2):  # the first run allocates and captures, the second one replays
             self._session.run_with_iobinding(self._binding)
 
     def __call__(self, rows: NDArray[np.complex64]) -> list[NDArray[np.float32]]:
@@ -67,7 +67,7 @@ class FixedGraph:
 
 
 def _session(content: bytes, place: str) -> Any:
-    """A session for one frame: then all shapes are constants, and nothing is left that would be computed on the CPU."""
+    """A session for one frame. So all shapes are constants, and nothing has to be computed on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,7 +75,7 @@ def _session(content: bytes, place: str) -> Any:
     options.add_free_dimension_override_by_name("frames", 1)
     provider = PROVIDERS[place], CAPTURE if place == "cuda" else {}
     session = onnxruntime.InferenceSession(content, options, providers=[provider])
-    if session.get_providers()[0] != provider[0]:  # it falls back without a word
+    if session.get_providers()[0] != provider[0]:  # it falls back without a message
         raise DeviceError("ONNX Runtime cannot use the GPU: a library that it needs is missing")
     return session
 

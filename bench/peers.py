@@ -47,13 +47,13 @@ from mpi_fast.schedule import karras_sigmas
 
 Array = NDArray[np.float32]
 SAMPLES = 8
-FEW, MANY = Sampling.steps + 1, 50  # evaluations of the network for each of them: of ours the start costs one
+FEW, MANY = Sampling.steps + 1, 50  # evaluations of the network for each sample; the start of ours takes one
 TEST_SEED, TUNING_SEED = 2026, 1
 TIMED = 12  # frames
 
 
 class Peer(ReducedMethod):
-    """Eight samples for each frame by somebody else's sampler."""
+    """The mean of eight samples for each frame, by a sampler of deepinv."""
 
     def __init__(self, calibration: Calibration, evaluations: int = FEW) -> None:
         super().__init__(calibration)
@@ -62,7 +62,7 @@ class Peer(ReducedMethod):
         self.sigma_range = bundle.sigma_range
         self._denoise = Prior(bundle, calibration.grid, threads=1).of_frames(SAMPLES)
         completed, _, _ = np.linalg.svd(calibration.basis, full_matrices=True)
-        completed[:, : calibration.rank] = calibration.basis  # a basis of all images: what is not measured, too
+        completed[:, : calibration.rank] = calibration.basis  # a basis of all images, including what is not measured
         self.basis = torch.from_numpy(completed.astype(np.float32))
 
     def solve(self, likelihood: Likelihood) -> Array:
@@ -81,10 +81,10 @@ class Peer(ReducedMethod):
 
     @abstractmethod
     def sample(self, network: "Network", likelihood: Likelihood) -> Tensor:
-        """Eight images (8, 1, ny, nx) of a frame."""
+        """Draw eight images (8, 1, ny, nx) of a frame."""
 
     def physics(self, likelihood: Likelihood, unit: float) -> tuple[Tensor, Any]:
-        """Signals (8, 1, ny, nx) and their physics as deepinv wants them, for images in some unit."""
+        """Signals (8, 1, ny, nx) and their physics in the form of deepinv, for images in this unit."""
         ny, nx = self.calibration.grid
         values, signals = np.zeros((2, self.calibration.num_voxels), dtype=np.float32)
         values[: self.calibration.rank] = likelihood.singular_values
@@ -103,14 +103,14 @@ class Peer(ReducedMethod):
 
 
 class Network(deepinv.models.Denoiser):
-    """Our denoiser as deepinv calls one, for images in units of ``unit`` root-mean-squares."""
+    """Our denoiser with the interface of deepinv, for images in units of ``unit`` root-mean-squares."""
 
     def __init__(self, denoise: Denoiser, sigma_range: tuple[float, float]) -> None:
         super().__init__(device="cpu")
         self.denoise, self.sigma_range, self.unit = denoise, sigma_range, 1.0
 
     def forward(self, x: Tensor, sigma: Any, **_: Any) -> Tensor:
-        """Denoise images (B, 1, ny, nx); beyond the network's noise levels they are noise alone, or free of it."""
+        """Denoise images (B, 1, ny, nx). Noise levels outside the network's range are replaced by its limits."""
         low, high = self.sigma_range
         level = float(sigma) * self.unit
         noisy = x * (self.unit * min(1.0, high / level))
@@ -119,7 +119,7 @@ class Network(deepinv.models.Denoiser):
 
 
 class DiffPIR(Peer):
-    """deepinv's DiffPIR (Zhu et al. 2023), for images in [0, 1]: 1 is ``peak`` root-mean-squares."""
+    """deepinv's DiffPIR (Zhu et al. 2023), for images in [0, 1], where 1 is ``peak`` root-mean-squares."""
 
     def __init__(
         self, calibration: Calibration, zeta: float = 0.3, weight: float = 7.0, peak: float = 8.0, **options: Any
@@ -151,7 +151,7 @@ class DDRM(Peer):
         self.eta, self.etab = eta, etab
 
     def sample(self, network: Network, likelihood: Likelihood) -> Tensor:
-        """Draw a sample, from noise."""
+        """Draw samples, starting from noise."""
         signals, physics = self.physics(likelihood, 1.0)
         levels = karras_sigmas(self.evaluations, *self.sigma_range)[:-1].tolist()
         return deepinv.sampling.DDRM(network, sigmas=levels, eta=self.eta, etab=self.etab)(signals, physics)
@@ -182,7 +182,7 @@ def run(
     folder: Path,
     save: Callable[[list[dict[str, Any]]], None],
 ) -> list[dict[str, Any]]:
-    """PSNR, SSIM and time of every contestant at every SNR; what was tuned before is not tuned again."""
+    """PSNR, SSIM and time of every contestant at every SNR; earlier tuned parameters are used again."""
     torch.set_num_threads(1)
     scanner, console = SCANNERS[0], Console(stderr=True)
     truth = write_calibration_file(scanner, folder / "sm.mdf")
@@ -218,7 +218,7 @@ def run(
 
 
 def timed(methods: dict[str, Method], rows: NDArray[np.complex64]) -> dict[str, float]:
-    """Median time per frame in ms, methods taking turns."""
+    """Median time per frame in ms; the methods are measured in turn."""
     spent: dict[str, list[float]] = {name: [] for name in methods}
     for frame in rows[: TIMED + 1]:
         for name, method in methods.items():

@@ -25,13 +25,13 @@ from mpi_fast.preprocessing import RowFilter
 
 Array = NDArray[np.float32]
 KACZMARZ = {"strength": 5e-4, "iterations": 1000}
-EXACT = 1e-4  # nearly no penalty: the best that non-negative images can do
+EXACT = 1e-4  # nearly no penalty: the smallest residual of non-negative images
 DPI, COLOURS = 80, 128
 EMPTY = 0, 10, 20
 
 
 def relative_residual(calibration: Calibration, images: Array, rows: NDArray[np.complex64]) -> NDArray[np.float64]:
-    """What is left of the signals of each frame, relative to them."""
+    """Relative residual of the signals of each frame."""
     missing = images.reshape(len(images), -1) @ calibration.matrix.T - rows
     return np.asarray(np.linalg.norm(missing, axis=1) / np.linalg.norm(rows, axis=1))
 
@@ -45,7 +45,7 @@ def interpolated(matrix: NDArray[np.complex128], grid: tuple[int, int]) -> NDArr
 
 
 def array_2026(folder: Path, output: Path) -> None:
-    """Five phantoms in a scanner without gradient: a figure, and what is left of their signals."""
+    """Five phantoms in a scanner without gradient: a figure, and the relative residuals."""
     measured = read_array(folder / "S.mat")
     calibration = calibrate_array(measured, (8, 8), (0.08, 0.08))
     finer = calibrate_array(interpolated(measured, (15, 15)), (15, 15), (0.08, 0.08))
@@ -60,7 +60,7 @@ def array_2026(folder: Path, output: Path) -> None:
     remains = {name: relative_residual(calibration, image, rows) for name, image in images.items()}
     theirs = create("art", finer, **KACZMARZ)(frames).image
     remains["Kaczmarz, 15 x 15"] = relative_residual(finer, theirs, finer.rows(frames))
-    print("| left of the signals | b1 | b2 | b3 | b4 | b5 |\n|---|---|---|---|---|---|")
+    print("| relative residual | b1 | b2 | b3 | b4 | b5 |\n|---|---|---|---|---|---|")
     for name, values in remains.items():
         print(f"| {name} | " + " | ".join(f"{value:.2%}" for value in values) + " |")
     print("SNR found:", ", ".join(f"{value:.0f} dB" for value in ours.snr_db))
@@ -78,7 +78,7 @@ def array_2026(folder: Path, output: Path) -> None:
 
 
 def head_2018(folder: Path, output: Path) -> None:
-    """A sample moved along a line, measured twice: where the second scan is found by the first."""
+    """A sample moved along a line, measured twice: positions of the second scan, with the first as calibration."""
     calibration = calibrate_array(
         read_array(folder / "systemMatrixNew.h5"),
         (3, 9),

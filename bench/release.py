@@ -51,7 +51,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Images:
-    """What a release made of F frames: image, std (F, ny, nx), and the time of the call in ms."""
+    """Result of a release for F frames: image, std (F, ny, nx), and the time of the call in ms."""
 
     image: Array
     std: Array
@@ -61,19 +61,19 @@ class Images:
 
 
 def checked_out(folder: Path, repository: Path = REPOSITORY) -> Path:
-    """The package as it was, and the networks that came with it, in a folder.
+    """Write the package of the release and its networks into a folder.
 
     Raises
     ------
     InputError
-        Where git or the history that holds the commit is missing.
+        If git, or the history with the commit, is missing.
     """
     try:
         archive = subprocess.run(
             ["git", "-C", str(repository), "archive", COMMIT, "mpi_fast"], capture_output=True, check=True
         ).stdout
     except FileNotFoundError as error:
-        raise InputError(f"{NAME}: it comes out of git's history, and there is no git here") from error
+        raise InputError(f"{NAME}: it is taken from git's history, but git is not installed") from error
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip()
         raise InputError(
@@ -86,7 +86,7 @@ def checked_out(folder: Path, repository: Path = REPOSITORY) -> Path:
 
 
 class Release:
-    """A release in a process of its own, on one thread; see `running`."""
+    """A release in a separate process, on one thread; see `running`."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self._process, self._output = process, folder / "images.npz"
@@ -112,13 +112,13 @@ class Release:
             answer = ""
         if not answer:
             said = self._process.communicate()[1].strip().splitlines()
-            raise MPIFastError(f"{NAME} ended with {self._process.returncode}: {said[-1] if said else 'no word'}")
+            raise MPIFastError(f"{NAME} ended with {self._process.returncode}: {said[-1] if said else 'no message'}")
         return dict(json.loads(answer))
 
 
 @contextmanager
 def running(tree: Path, matrix_file: Path) -> Iterator[Release]:
-    """The release that was `checked_out` at work, calibrated by an MDF system matrix; MPIFastError where it fails."""
+    """Start the release from `checked_out`, calibrated by an MDF system matrix; raises MPIFastError if it fails."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = os.environ | {
@@ -138,7 +138,7 @@ def running(tree: Path, matrix_file: Path) -> Iterator[Release]:
 
 
 def run_current(reconstruct: Reconstructor, rows: NDArray[np.complex64]) -> Images:
-    """The same by the code that stands here."""
+    """The result of the present code."""
     wall, cpu = time.perf_counter(), time.process_time()
     found = reconstruct(rows)
     wall_ms, cpu_ms = 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - cpu)
@@ -164,7 +164,7 @@ def rows_of(path: Path, calibration: Calibration) -> NDArray[np.complex64]:
 def evaluate(
     setup: Setup, snrs: list[float], rounds: int, tree: Path, folder: Path, report: Callable[[], None]
 ) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """Figures of merit of both at every SNR, and the times of single frames."""
+    """Figures of merit of both versions at every SNR, and the times of single frames."""
     matrix, _ = measured(setup.heldout)
     matrix_file = folder / "sm.mdf"
     save_matrix(matrix_file, matrix)
@@ -187,7 +187,7 @@ def evaluate(
 
 
 def _row(ours: dict[str, NDArray[np.float64]], theirs: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
-    """Means of both, and the mean differences with their intervals."""
+    """Means of both versions, and the mean differences with their intervals."""
     found = {}
     for name in MERITS:
         gain = ours[name] - theirs[name]
@@ -197,7 +197,7 @@ def _row(ours: dict[str, NDArray[np.float64]], theirs: dict[str, NDArray[np.floa
 
 
 def side_by_side(ours: Callable[[], Images], theirs: Callable[[], dict[str, float]], rounds: int) -> dict[str, float]:
-    """Medians of the times in turn, after a turn that warms up."""
+    """Medians of the times, measured alternately, after a first round without measurement."""
     spent = []
     for _ in range(rounds + 1):
         mine, other = ours(), theirs()
@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--scanners", default=",".join(SCANNERS))
     parser.add_argument("--snrs", default="5,10,15,20,25,30,35")
     parser.add_argument("--frames", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=50, help="of timing; ours and theirs take turns")
+    parser.add_argument("--rounds", type=int, default=50, help="rounds of timing, in which both versions alternate")
     parser.add_argument("--model", default=Setup().model, help="bundle that is compared with the release")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)

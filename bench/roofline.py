@@ -1,14 +1,13 @@
-"""What a frame should take on a GPU: ``python bench/roofline.py``.
+"""Prediction of the time of a frame on a GPU: ``python bench/roofline.py``.
 
-The launches are those of the loop that is really built, told by a device that only counts. Each takes at least what a
-node of a CUDA graph costs, and then as many rounds of blocks as the GPU's multiprocessors need, one block on each at a
-time; a block takes its operations over its multiprocessor's share of the peak rate, or what it reads over what a
-multiprocessor takes in from the L2 cache, whichever is longer. A matrix larger than half of that cache, as volumes have
-them, comes from the GPU's memory, at its peak rate. Of the other peaks a share is assumed, `TENSOR` and
-`SINGLE`: these kernels' products are short. A prediction, not a measurement.
+A device that only counts records the launches of the loop that is actually built. Each launch takes at least the time
+of a node of a CUDA graph. Its thread blocks run in rounds, with one block on each multiprocessor at a time. A block
+takes the longer of two times: its operations, at the multiprocessor's share of the peak rate, and its reads from the L2
+cache. A matrix larger than half of this cache, as in volumes, is read from the GPU's memory at its peak rate. Only the
+shares `TENSOR` and `SINGLE` of the other peak rates are assumed, because the kernels' products are short.
 
-Beside it stand what `test_kernels.py` measured, where there is such a file, and the floor of the same network launched
-operation by operation, as PyTorch does it.
+The output also shows the times measured by `test_kernels.py`, if there is such a file, and the least time of the same
+network in PyTorch, which launches every operation separately.
 """
 
 import argparse
@@ -62,7 +61,7 @@ class Gpu:
 
     @property
     def model(self) -> str:
-        """As the driver's name of the GPU has it."""
+        """The part of the name that the driver's name of the GPU contains."""
         return self.name.removesuffix(" SXM")
 
 
@@ -77,7 +76,7 @@ GPUS = (
 
 
 class Counting:
-    """See `kernels.launch.Device`: remembers what would be enqueued."""
+    """Records launches without running them, see `kernels.launch.Device`."""
 
     name, stream_address, shared_limit = "a count", 0, 96 << 10
 
@@ -86,23 +85,23 @@ class Counting:
         self.launches: list[tuple[Kernel, tuple[int, int]]] = []
 
     def upload(self, array: Any) -> Any:
-        """The host's own."""
+        """An array in host memory."""
         return np.asarray(array)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """The host's own."""
+        """An array in host memory."""
         return np.zeros(shape, dtype)
 
     def launch(
         self, kernel: Kernel, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Any]
     ) -> None:
-        """Take note."""
+        """Record a launch."""
         self.launches.append((kernel, grid))
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of one block of threads: operations by kind, and bytes from the L2 cache."""
+    """The work of one thread block: operations by kind, and bytes from the L2 cache."""
 
     tensor: float = 0.0
     single: float = 0.0
@@ -110,17 +109,17 @@ class Work:
     bytes: float = 0.0
 
     def seconds(self, gpu: Gpu) -> float:
-        """The least time that it takes on one multiprocessor."""
+        """The least time of this work on one multiprocessor."""
         compute = self.tensor / (TENSOR * gpu.tensor) + self.single / (SINGLE * gpu.single)
         compute += self.double / (SINGLE * gpu.double)
         return max(compute * gpu.multiprocessors, self.bytes / (L2_PER_CLOCK * gpu.clock))
 
 
 def work(kernel: Kernel, calibration: Calibration) -> Work:
-    """The work of a block of a kernel; their head comments do this arithmetic in words."""
+    """The work of a thread block of a kernel, as explained in the header of its source."""
     voxels, rank, rows, planar = (*_sizes(calibration), is_plane(calibration.grid))
     defines = dict(kernel.defines)
-    slice_ = voxels if planar else voxels // calibration.grid[0]  # as if all were as large
+    slice_ = voxels if planar else voxels // calibration.grid[0]  # as if all slices had the same size
     basis, side, together = 4.0 * voxels * rank, int(defines.get("TILE", 0)), int(defines.get("FRAMES", 1))
     if kernel.name == "reduce":
         return Work(double=4.0 * 4 * 8 * rows, bytes=16.0 * rows * 8 + 4 * 8 * rows)
@@ -145,7 +144,9 @@ def work(kernel: Kernel, calibration: Calibration) -> Work:
         return Work(single=16.0 * voxels + 300 * voxels, bytes=32 * voxels + 72 * voxels)
     if kernel.name == "fine":
         pixels, halo = min((side + 6) ** 2, slice_), min((side + 4) ** 2, slice_)
-        columns = rank if planar else 6  # read of V, or mean, deviation and changes, half of each line
+        columns = (
+            rank if planar else 6
+        )  # columns read: of V, or mean, deviation and changes, of whose cache lines half is used
         return Work(
             tensor=fine_steps(side) * STEP,
             single=4.0 * pixels * columns,
@@ -161,7 +162,7 @@ def work(kernel: Kernel, calibration: Calibration) -> Work:
 
 
 def streamed(kernel: Kernel, groups: int, calibration: Calibration, gpu: Gpu) -> float:
-    """Bytes that a launch reads from memory, for each group of frames: of a matrix that the cache does not hold."""
+    """Bytes that a launch reads from memory: a matrix too large for the cache, once for each group of frames."""
     voxels, rank, rows = _sizes(calibration)
     matrix = 16.0 * rows * rank if kernel.name == "reduce" else 4.0 * voxels * rank
     reads = kernel.name in ("reduce", "residual", *SUMS) and matrix > gpu.cache / 2
@@ -169,14 +170,14 @@ def streamed(kernel: Kernel, groups: int, calibration: Calibration, gpu: Gpu) ->
 
 
 def _sizes(calibration: Calibration) -> tuple[int, int, int]:
-    """N, R, M."""
+    """Numbers of voxels, singular values and rows: N, R, M."""
     return calibration.num_voxels, calibration.rank, calibration.num_rows
 
 
 def predict(
     gpu: Gpu, calibration: Calibration, weights: Weights, frames: int, evaluations: int = EVALUATIONS
 ) -> dict[str, tuple[int, float]]:
-    """Launches and seconds by kernel, copies between host and device as ``copy``."""
+    """Launches and seconds by kernel; ``copy`` stands for copies between host and device."""
     device = Counting(gpu.multiprocessors)
     loop = PosteriorLoop(device, calibration, weights, frames, evaluations=evaluations)  # type: ignore[arg-type]
     loop()
@@ -190,7 +191,7 @@ def predict(
 
 
 def scanner(grid: tuple[int, ...], rank: int, rows: int) -> Calibration:
-    """A scanner of these sizes; its numbers do not matter, and take no memory."""
+    """A calibration of these sizes; its numbers do not matter and take no memory."""
     voxels = prod(grid)
     return Calibration(
         grid=grid,
@@ -206,7 +207,7 @@ def scanner(grid: tuple[int, ...], rank: int, rows: int) -> Calibration:
 
 
 class Launches(TorchDispatchMode):
-    """Counts what PyTorch does but for views: on a GPU each is a kernel, if not more."""
+    """Counts the operations of PyTorch except views; on a GPU each is at least one kernel."""
 
     count = 0
 
@@ -218,7 +219,7 @@ class Launches(TorchDispatchMode):
 
 
 def launches_of_torch(network: PosteriorNetwork, calibration: Calibration) -> int:
-    """Kernels of one evaluation by PyTorch, operation by operation."""
+    """Number of kernels of one evaluation in PyTorch."""
     given = np.ones((1, 1, calibration.rank), np.float32), np.ones((1, 1), np.float32)
     scanner = calibration.singular_values[None], calibration.basis[None]
     signals = Signals.of(*(torch.from_numpy(np.array(one)) for one in (*given, *scanner)))
@@ -228,7 +229,7 @@ def launches_of_torch(network: PosteriorNetwork, calibration: Calibration) -> in
 
 
 def measured(files: list[Path]) -> dict[tuple[str, str, str, int], float]:
-    """Median seconds of one launch by (GPU, grid, stage, frames), from what ``make gpu`` left."""
+    """Median seconds of one launch by (GPU, grid, stage, frames), from the files of ``make gpu``."""
     found = {}
     for file in files:
         for info in json.loads(file.read_text(encoding="utf-8"))["rows"]:

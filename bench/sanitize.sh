@@ -4,7 +4,7 @@
 # others find.
 set -u
 if ! command -v compute-sanitizer >/dev/null; then
-    echo "compute-sanitizer is not on the path: it comes with the CUDA toolkit" >&2
+    echo "compute-sanitizer is not on the path; it is part of the CUDA toolkit" >&2
     exit 2
 fi
 status=0

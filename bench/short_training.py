@@ -43,11 +43,11 @@ SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (
 SNRS = (5.0, 15.0, 25.0, 35.0)
 RANK = 150  # of the calibration for which operations are counted, on 19 x 19 voxels
 OTHER_GRID = 26, 13
-USUAL = PosteriorConfig(19, 16, 48)  # of every kind: learns in minutes what the bundled size learns in hours
+USUAL = PosteriorConfig(19, 16, 48)  # of every kind; learns in minutes what the bundled size learns in hours
 
 
 def without_passed_features() -> AbstractContextManager[Any]:
-    """Blocks hand no features on: each sees the image of the one before, and nothing else of it."""
+    """Pass no features between blocks: each block gets only the image of the previous one."""
     correct = Corrector.forward
 
     def forward_without_features(
@@ -59,13 +59,13 @@ def without_passed_features() -> AbstractContextManager[Any]:
 
 
 def standard_grid_only(settings: list[Setting]) -> list[Setting]:
-    """The scanners of 19 x 19 voxels, and of no other grid."""
+    """Only the scanners of 19 x 19 voxels."""
     return settings[:1]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A network, what is changed while it is trained and assessed, and the settings that it learns from."""
+    """A network, a change during its training and evaluation, and the settings of its training."""
 
     name: str
     config: PosteriorConfig = USUAL
@@ -95,14 +95,14 @@ def quality(network: PosteriorNetwork, setup: Setup, snr: float, device: torch.d
 
 
 def assess(network: PosteriorNetwork, device: torch.device, phantoms: int) -> dict[str, list[float]]:
-    """PSNR by scanner, at all of `SNRS`."""
+    """PSNR for each scanner, at all of `SNRS`."""
     setups = {name: Setup(scanner=name, phantoms=phantoms) for name in SCANNERS}
     setups[shown(OTHER_GRID)] = Setup(phantoms=phantoms, grid=OTHER_GRID)
     return {name: [quality(network, setup, snr, device) for snr in SNRS] for name, setup in setups.items()}
 
 
 def row_of(variant: Variant, settings: list[Setting], minutes: float, device: torch.device, phantoms: int) -> Any:
-    """Train a variant; what it costs and what it is worth, and the machine that trained it."""
+    """Train a variant; returns its size, operations, steps and PSNR, and the machine."""
     config = TrainingConfig(minutes=minutes, network=variant.config)
     with tempfile.TemporaryDirectory() as folder, variant.change():
         output = Path(folder) / "model.pt"
@@ -135,13 +135,13 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Train, assess, print."""
+    """Train and evaluate all networks, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training, each")
+    parser.add_argument("--minutes", type=float, default=10.0, help="duration of each training")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--sizes", nargs="*", default=[",".join(map(str, size)) for size in SIZES])
     parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
-    parser.add_argument("--processes", type=int, default=2, help="that simulate scanners")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes that simulate scanners")
     parser.add_argument("--phantoms", type=int, default=63)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)

@@ -39,14 +39,14 @@ def made(capability):
 """
 STEPS = {
     "GPU": "print(cupy.cuda.runtime.getDeviceProperties(0)['name'].decode(), here, trt.version, trt.capabilities())",
-    "build for the GPU at hand": """
+    "build for the present GPU": """
 maker = build.builder(trt); network = maker.create_network(); parser, _ = build.parse(trt, network, content)
 config = build._config(trt, maker, network, nearest, (1,), False)
 config.set_compute_capability(tensorrt_rtx.ComputeCapability.CURRENT, 0)
 plan = maker.build_serialized_network(network, config)
 print(trt.failure("no engine") if plan is None else f"{plan.nbytes} bytes")
 """,
-    "what it says of an engine for the nearest capability": """
+    "validity of an engine for the nearest capability": """
 runtime = tensorrt_rtx.Runtime(trt.logger); plan = made(nearest)[1]
 print(nearest, *runtime.get_engine_validity(plan))
 """,
@@ -66,17 +66,17 @@ print(f"largest difference from ONNX Runtime: {{difference:.2g}} of {{reference.
 
 
 def why_not() -> str | None:
-    """What is missing to run this, if anything."""
+    """The reason why this program cannot run here, or None."""
     try:
         import cupy
         import tensorrt_rtx  # noqa: F401
     except ImportError as error:
         return f"needs CuPy and TensorRT-RTX: pip install 'mpi-fast[gpu,tensorrt-rtx]' ({error})"
-    return None if cupy.cuda.is_available() else "needs an NVIDIA GPU, and none is seen"
+    return None if cupy.cuda.is_available() else "needs an NVIDIA GPU, but none was found"
 
 
 def prepare(folder: Path) -> None:
-    """Write the network, frozen for a simulated scanner, and what that measures of an even image, (1, M)."""
+    """Write the network, frozen for a simulated scanner, and the signals (1, M) of a uniform image."""
     scanner = Scanner()
     matrix, frequencies = scanner.system_matrix(), scanner.frequencies
     calibration = Calibration.from_arrays(matrix, frequencies, scanner.grid, scanner.field_of_view)

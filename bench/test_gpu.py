@@ -1,11 +1,11 @@
-"""Latency and throughput on a GPU, beside what else one could run there: ``make gpu``.
+"""Latency and throughput on a GPU, compared with other ways to run the network there: ``make gpu``.
 
-A round takes a frame, or a batch, from signals in the host's memory to images in the host's memory; all evaluate the
-network equally often. Each group is one comparison, made side by side; `gpu_report.py` makes tables of the JSON. The
-opponents are as strong as we can make them: the frozen graph of the scanner, its convolutions in float16, by PyTorch
-with channels last and algorithms by timing, by its compiler without a break, by ONNX Runtime with its own CUDA graph,
-and by TensorRT, where that is. What takes minutes to make has "compiled" or "exported" in its name, so that `on_gpu.py`
-runs it last.
+A round takes a frame, or a batch, from signals in host memory to images in host memory. All programs evaluate the
+network equally often. Each group is one comparison in one run; `gpu_report.py` makes tables of the JSON. The opponents
+are as strong as we can make them. They run the frozen graph of the scanner with convolutions in float16: PyTorch with
+channels last and algorithms chosen by timing, its compiler without graph breaks, ONNX Runtime with its own CUDA graph,
+and TensorRT if it is installed. Networks that take minutes to make have "compiled" or "exported" in their names, so
+that `on_gpu.py` runs them last.
 """
 
 import tempfile
@@ -50,20 +50,20 @@ def gpu() -> CupyDevice:
 
 
 def kernels(calibration: Calibration, batch: int = 1) -> Run:
-    """Our own, as one graph, or it is an error."""
+    """The network's own kernels; fails unless they are one CUDA graph."""
     made = PosteriorOnDevice(calibration, Bundle.open(), CupyDevice, sorted({1, batch}))
     assert made.graphs[1].captured, made.name
     return made
 
 
 def frozen(calibration: Calibration) -> nn.Module:
-    """The same frame, signals to images, in PyTorch alone."""
+    """The same computation, from signals to images, as a module of PyTorch."""
     module = Frozen(half(Frame(trained())), calibration).eval()
     return nn.utils.convert_conv2d_weight_memory_format(module, torch.channels_last)
 
 
 def in_torch(calibration: Calibration, mode: str | None = None) -> Run:
-    torch.backends.cudnn.benchmark = True  # this process measures, and does nothing else
+    torch.backends.cudnn.benchmark = True  # acceptable because this process only measures
     module: Any = frozen(calibration).cuda()
     if mode:
         module = torch.compile(module, mode=mode, dynamic=False, fullgraph=True)
@@ -77,7 +77,7 @@ def in_torch(calibration: Calibration, mode: str | None = None) -> Run:
 
 
 def exported(calibration: Calibration) -> bytes:
-    """The same frame as an ONNX file."""
+    """The same computation as an ONNX file."""
     scanner = fingerprint(calibration)
     if scanner not in EXPORTED:
         EXPORTED[scanner] = frozen_graph(half(Frame(trained())), calibration).content
@@ -85,7 +85,7 @@ def exported(calibration: Calibration) -> bytes:
 
 
 def in_onnx_runtime(calibration: Calibration) -> Run:
-    """What its users get without this project."""
+    """ONNX Runtime without this project."""
     if reason := why_not():
         pytest.skip(reason)
     try:
@@ -95,7 +95,7 @@ def in_onnx_runtime(calibration: Calibration) -> Run:
 
 
 def in_tensorrt(calibration: Calibration) -> Run:
-    """An engine that is built here, in one CUDA graph."""
+    """A TensorRT engine that is built here, in one CUDA graph."""
     bundle, name = Bundle.open(), half_name(FROZEN)
     try:
         trt, capabilities = choose()
@@ -168,7 +168,7 @@ def test_throughput(benchmark: Any, measured: Any, frames: int) -> None:
 
 
 def energy() -> Any:
-    """Joules since the driver was loaded, where NVML tells."""
+    """Energy in joules since the driver was loaded, or None if NVML does not report it."""
     try:
         import pynvml
 

@@ -1,4 +1,4 @@
-"""Each kernel of a frame on this GPU against what its operations and bytes predict: ``make gpu``.
+"""Time of each kernel of a frame on this GPU, compared with the prediction of `roofline`: ``make gpu``.
 
 A round is one launch of a CUDA graph that contains the kernel many times, so that the kernel is measured without
 Python. Its input stays in the L2 cache, as in a frame.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.gpu
 
 
 class Remembering(CupyDevice):
-    """Remembers the last launch of each kernel."""
+    """A device that records the last launch of each kernel."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,7 +1,6 @@
 """Latency and throughput on this machine: ``make bench``. The published method takes 2.49 s a frame on an RTX 4090.
 
-Each group of the report is one comparison, made side by side in one run; the number in brackets is the factor to the
-fastest of the group.
+Each group of the report is one comparison in one run; the number in brackets is the ratio to the fastest of the group.
 """
 
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def ours(calibration: Calibration, **options: Any) -> Reconstructor:
 
 
 def by_pytorch(calibration: Calibration) -> Callable[[Rows], Any]:
-    torch.set_num_threads(1)  # as our single frames: on two threads, its small operators take longer
+    torch.set_num_threads(1)  # as for our single frames; with two threads its small operators take longer
     return partial(images, trained(), calibration)
 
 

@@ -42,9 +42,9 @@ from mpi_fast.preprocessing import RowFilter
 from mpi_fast.training.checkpoint import FORMAT, load_trained
 from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
-WEIGHTS = b"weights"  # whatever a bundle was made from
+WEIGHTS = b"weights"  # content of the checkpoint of a bundle
 GRID, CHANNELS, SAMPLES = (3, 4), 2, 32
-CLOSE = 1e-3  # of the largest voxel: what a bit of no weight may change in an image
+CLOSE = 1e-3  # of the largest voxel: an insignificant flipped bit may change an image by this
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Victim:
     Attributes
     ----------
     build : callable
-        Writes one into a folder, and returns its path.
+        Writes such a file into a folder and returns its path.
     steps : strategy
-        Of one step of damage, a list that begins with what is done: of `mutations`, behind the name of its function.
+        Draws one step of damage: the name of a function of damage, and a step of `mutations` for it.
     damage : callable
-        Does a step to a path.
+        Applies a step to a path.
     check : callable
-        Reads a path; told whether all damage was to bytes.
+        Reads a path and checks the values; its second argument tells whether all damage was to bytes.
     """
 
     build: Callable[[Path], Path]
@@ -166,7 +166,7 @@ def check_measurement(path: Path, only_bytes: bool) -> None:
     about(path)
 
 
-# -- our own ----------------------------------------------------------------------------------------------------------
+# -- files of mpi-fast ------------------------------------------------------------------------------------------------
 
 
 def build_calibration(folder: Path) -> Path:
@@ -204,7 +204,7 @@ INPUTS: dict[str, list[Any]] = {
 
 
 def identity(inputs: dict[str, list[Any]]) -> bytes:
-    """An ONNX model that takes what the network takes, and gives back the noisy image, the last but one of it."""
+    """An ONNX model with the inputs of the network; its output is its last input but one, the noisy image."""
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     given = [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()]
     *_, noisy, precision = inputs
@@ -289,7 +289,7 @@ def damage_checkpoint(path: Path, step: Step) -> None:
         content = torch.load(path, weights_only=True)
         damage_tree(content, step[1:])
         torch.save(content, path)
-    except Exception:  # what torch cannot write is not damage that a file can have
+    except Exception:  # content that torch cannot write cannot be in a file
         return
 
 
@@ -337,11 +337,13 @@ def damaged(kind: str, original: Path, folder: Path, steps: list[Step]) -> Path:
     folder.mkdir()
     path = folder / original.name
     shutil.copytree(original, path) if original.is_dir() else shutil.copy(original, path)
-    for step in sorted(steps, key=lambda step: step[0] == "bytes"):  # what is left of HDF5 then is not edited
+    for step in sorted(
+        steps, key=lambda step: step[0] == "bytes"
+    ):  # damage to bytes comes last: a damaged HDF5 file cannot be edited
         VICTIMS[kind].damage(path, step)
     return path
 
 
 def check(kind: str, path: Path, steps: list[Step]) -> None:
-    """Read it; see the head of this module."""
+    """Read a file and check its values, see the description of this module."""
     VICTIMS[kind].check(path, all(step[0] == "bytes" for step in steps))

@@ -20,7 +20,7 @@ from mpi_fast.cli.options import parse_grid
 from mpi_fast.console import write_json
 from mpi_fast.machine import cores, machine
 
-PERIOD_MS = 21.5  # of the scanner
+PERIOD_MS = 21.5  # the scanner's time for one volume
 
 
 def synthetic_calibration(grid: tuple[int, ...], rank: int, rows: int) -> Calibration:
@@ -33,7 +33,7 @@ def synthetic_calibration(grid: tuple[int, ...], rank: int, rows: int) -> Calibr
         field_of_view=(0.038,) * len(grid),
         selection=np.ones((1, rows), dtype=bool),
         frequencies=np.arange(rows, dtype=np.float64),
-        matrix=np.zeros((rows, voxels), np.complex64),  # whose pages nobody touches
+        matrix=np.zeros((rows, voxels), np.complex64),  # its memory pages are never used
         weights=np.ones(rows),
         singular_values=np.geomspace(100, 1, rank).astype(np.float32),
         basis=basis,

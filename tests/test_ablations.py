@@ -1,4 +1,4 @@
-"""The ablation bench: what it changes is changed for the time of one call, and tables say what was found."""
+"""`bench/ablations.py`: changes last for one call, and the tables show the results."""
 
 import json
 import sys
@@ -52,7 +52,7 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mpi_fast.reconstructor, "consistent", lambda *arguments: asked.append(0) or arguments[2])
         ablations.assess(estimated, SETUP, 15.0)
-        ablations.assess(of("Images and signals")["never"], SETUP, 15.0)
+        ablations.assess(of("Images and signals")["never corrected"], SETUP, 15.0)
     assert len(asked) == 1
     assert (Calibration.reduce, mpi_fast.reconstructor.consistent) == before
 

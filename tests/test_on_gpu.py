@@ -72,7 +72,7 @@ def test_without_a_gpu_there_is_no_report():
 def test_what_does_not_fit_any_more_is_said():
     fine, said = Machine([step.command for step in ON_GPU]).run()
     assert not fine
-    assert "== what takes minutes to make\nSKIPPED: nothing is left of the 8 minutes" in said
+    assert "== compiled and exported networks\nSKIPPED: no time is left of the 8 minutes" in said
     assert "== latency\nINTERRUPTED after 105 s\nFAILED: latency" in said
 
 
