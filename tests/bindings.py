@@ -1,8 +1,8 @@
-"""What the real bindings of TensorRT's two packages have, whether or not their libraries can work here.
+"""Classes and attributes of the real bindings of TensorRT's two packages, even if their libraries cannot work here.
 
-Of the data-centre package the libraries come from a vendor's index and need a GPU. Its bindings alone are on PyPI
-(tensorrt_cu13_bindings); with empty libraries that define the nine functions that they look for, they can be imported,
-and asked what they have. In a process of its own: both packages define the same C++ types.
+The libraries of the data-centre package come from a vendor's index and need a GPU. Its bindings alone are on PyPI
+(tensorrt_cu13_bindings). With empty libraries that define the nine functions they look for, they can be imported and
+inspected. This is done in a separate process, because both packages define the same C++ types.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ print(json.dumps(has))
 
 
 def without_library(folder):
-    """An environment in which the data-centre package's bindings can be imported; skips where they are not."""
+    """An environment in which the data-centre package's bindings can be imported; skips the test without them."""
     compiler = shutil.which("cc")
     if importlib.util.find_spec("tensorrt_bindings") is None or compiler is None:
         pytest.skip("needs a C compiler, and: pip install tensorrt_cu13_bindings")
@@ -63,6 +63,6 @@ def bindings(package, folder):
 
 
 def parameters(docstring):
-    """How many parameters, self included, each overload of a bound function has."""
+    """Numbers of parameters of the overloads of a bound function, self included."""
     signatures = re.findall(r"^(?:\d+\. )?\w+\((.*)\) -> ", docstring, re.MULTILINE)
     return {len(re.findall(r"\w+: ", re.sub(r"<.*?>", "", one))) for one in signatures}

@@ -1,4 +1,4 @@
-"""One block of the network by kernels against PyTorch, of planes and volumes."""
+"""Comparison of one network block, computed by the kernels and by PyTorch, for planes and volumes."""
 
 import numpy as np
 import torch
@@ -13,14 +13,14 @@ from mpi_fast.training.network import from_slices, of_slices, to_slices
 
 
 def agree(found, wanted, tolerance):
-    """Everywhere within the tolerance of the largest value."""
+    """Assert that the largest difference is within the tolerance, relative to the largest value."""
     largest = np.abs(wanted).max()
     assert largest > 0
     assert np.abs(host(found) - wanted).max() <= tolerance * largest
 
 
 def check_block(device, grid, number):
-    """With the same roundings: what is left is the order of sums, and now and then a rounding that falls otherwise."""
+    """Compare with the same roundings; the remaining differences are the order of sums and few other roundings."""
     voxels, frames = int(np.prod(grid)), 2
     calibration = of_grid(grid, min(6, voxels))
     network, rng = random_network(number + 1), np.random.default_rng(1)  # so that the block has a coarse part

@@ -1,4 +1,4 @@
-"""Children of a test: forked, for that takes no time to import anything; killed when their test ends."""
+"""Child processes of a test. They are forked, which takes no time for imports, and killed when their test ends."""
 
 import os
 import resource
@@ -13,16 +13,16 @@ from mpi_fast.cli import app
 
 
 class Child:
-    """A process that does some work, and ends with what that returns as its exit code.
+    """A process that does some work and ends with its result as the exit code.
 
     Parameters
     ----------
     work : callable
         Returns an exit code.
     limit : int, optional
-        Largest file that it can write, as if the disk were full then.
+        Largest file that it can write, to simulate a full disk.
     stdout : int, optional
-        Where its output goes, instead of to `said`.
+        File descriptor of its output, which `said` then does not return.
     """
 
     living: "list[Child]" = []  # noqa: RUF012 (emptied by the fixture)
@@ -38,7 +38,7 @@ class Child:
                 os.dup2(error, 2)
                 sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
                 os.environ["COLUMNS"] = "200"
-                # Whatever started the tests may ignore some, as nohup does.
+                # The program that started the tests may ignore some of them, as nohup does.
                 for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
                     signal.signal(number, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,7 +47,7 @@ class Child:
                     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
                 code = work() or 0
                 sys.stdout.flush()
-                h5py.h5.close()  # where HDF5 crashes that could not close a file
+                h5py.h5.close()  # HDF5 crashes here if it could not close a file
             except BaseException:
                 traceback.print_exc()
             finally:
@@ -57,7 +57,7 @@ class Child:
         self.living.append(self)
 
     def wait_for(self, condition):
-        """Wait until something is true while the child lives."""
+        """Wait until a condition is true; fails if the child ends before."""
         deadline = time.monotonic() + 120
         while not condition():
             assert not os.waitpid(self.pid, os.WNOHANG)[0], "the child ended"
@@ -68,7 +68,7 @@ class Child:
         os.kill(self.pid, number)
 
     def said(self):
-        """Wait for the end, and return the exit code, which for signals is negative, and what it wrote."""
+        """Wait for the end; return the exit code, which is negative for signals, and the output."""
         pipes = [os.fdopen(pipe, closefd=False) for pipe in (self._out, self._error)]
         texts = [pipe.read() for pipe in pipes]
         self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
@@ -86,7 +86,7 @@ class Child:
 
 
 def command(*arguments):
-    """The work of ``mpi-fast``."""
+    """Work that runs ``mpi-fast``."""
 
     def work():
         try:

@@ -1,4 +1,4 @@
-"""The command line as tests call it: it must succeed, or fail as users like it."""
+"""Calls of the command line that must succeed, or fail with one clear line."""
 
 from typer.testing import CliRunner
 
@@ -18,7 +18,7 @@ def succeed(*arguments):
 
 
 def fail(*arguments, code=2):
-    """Run a command that must fail as a user likes it, and return its one line."""
+    """Run a command that must fail with one line on stderr, and return this line."""
     result = run(*arguments)
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit)

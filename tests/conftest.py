@@ -1,8 +1,8 @@
-"""What several test modules share: a measured scanner, files, exports; settings for machines that have other work."""
+"""Fixtures of several test modules: a measured scanner, files, exports. Settings for busy machines."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait for each other in busy loops: read when it loads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's threads wait in busy loops; read when it is loaded
 
 import shutil
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.noise import complex_noise
 from mpi_fast.simulation import Scanner
 
-settings.register_profile("patient", deadline=None)  # how long an example takes depends on who else uses the machine
+settings.register_profile("patient", deadline=None)  # the time of an example depends on other work on the machine
 settings.load_profile("patient")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A scanner, its noise-free matrix (C, K, N), and what was measured: matrix and background frames with noise."""
+    """A scanner, its noise-free matrix (C, K, N), and the measured matrix and background frames, with noise."""
 
     scanner: Scanner
     truth: NDArray[np.complex64]
@@ -67,13 +67,13 @@ def true_rows(measured: Measured, calibration: Calibration) -> NDArray[np.comple
 
 @pytest.fixture(scope="session")
 def kernel_folder(tmp_path_factory):
-    """Where g++ builds the CUDA kernels, once for all tests."""
+    """Folder in which g++ builds the CUDA kernels, once for all tests."""
     return tmp_path_factory.mktemp("kernels")
 
 
 @pytest.fixture
 def device(kernel_folder):
-    """A device on which kernels that g++ has built run; fails the test if one wrote beyond its arrays."""
+    """A device that runs kernels built by g++; fails the test if a kernel wrote outside its arrays."""
     from shim import ShimDevice
 
     device = ShimDevice(kernel_folder)
@@ -83,7 +83,7 @@ def device(kernel_folder):
 
 @pytest.fixture
 def frame(calibration):
-    """A frame of selected rows, all of one value."""
+    """Makes a frame whose selected rows have one value."""
     return lambda value: np.full(calibration.num_rows, value, np.complex64)
 
 
@@ -100,7 +100,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def files(made, tmp_path):
-    """A copy of them to damage."""
+    """A copy of the files of `made` that a test may damage."""
     return Path(shutil.copytree(made, tmp_path / "files"))
 
 
@@ -122,7 +122,7 @@ def spectra(volts):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """A folder of its own for the engines that a test builds."""
+    """A separate folder for the engines that a test builds."""
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -137,7 +137,7 @@ def rtx():
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """The bundle of a small network, in both precisions, frozen for a scanner; a repository beside it."""
+    """The bundle of a small network, in both precisions and frozen for a scanner, and a Triton repository."""
     from exported import FROZEN_GRID, checkpoint, measured
 
     from mpi_fast.export.__main__ import make_bundle

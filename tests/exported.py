@@ -1,4 +1,4 @@
-"""A small network with every artefact that an export makes, and calibrations to run it with."""
+"""A small network, the names of all artefacts of an export, and calibrations for it."""
 
 from math import prod
 
@@ -19,7 +19,7 @@ EVERYTHING = {one for name in (PLANE, VOLUME, FROZEN) for one in (name, half_nam
 
 
 def checkpoint(path, std=0.05, made="by a test"):
-    """A small network whose every output counts."""
+    """Write the checkpoint of a small network in which no output is negligible."""
     torch.manual_seed(1)
     config = PosteriorConfig(blocks=3, width=8, inner=8, embedding=8)
     network = PosteriorNetwork(config)
@@ -40,7 +40,7 @@ def checkpoint(path, std=0.05, made="by a test"):
 
 
 def measured(grid, snr=20.0):
-    """A calibration, noisy rows of three images, and these."""
+    """A calibration, noisy rows of three images, and the images."""
     rng = np.random.default_rng(prod(grid))
     if len(grid) == 2:
         scanner = Scanner(grid=grid, drive_amplitude=(6e-3, 6e-3))
@@ -57,10 +57,10 @@ def measured(grid, snr=20.0):
 
 
 def planes(rows):
-    """Selected rows as a frozen graph takes them."""
+    """Selected rows as the inputs of a frozen graph."""
     return {"real": np.ascontiguousarray(rows.real), "imag": np.ascontiguousarray(rows.imag)}
 
 
 def relative(found, expected):
-    """Largest difference, relative to the largest value expected."""
+    """Largest difference, relative to the largest expected value."""
     return np.abs(found - expected).max() / np.abs(expected).max()

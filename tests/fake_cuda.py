@@ -1,9 +1,9 @@
-"""CUDA and CuPy made of host memory: their calls, on the machine of fake_machine.py, whose rules they have.
+"""A substitute for CUDA and CuPy that uses host memory, on the machine of fake_machine.py and with its rules.
 
 * Memory, streams and launches belong to a device, which must be the current one of the thread.
-* While a stream captures it takes no synchronous copy and no pageable memory.
+* While a stream is capturing, synchronous copies and pageable memory are refused.
 
-`install` puts it in the place of the modules ``cupy`` and ``cupyx``. Kernels are those that g++ has built (`shim`).
+`install` replaces the modules ``cupy`` and ``cupyx``. Kernels are built by g++ (`shim`).
 """
 
 import ctypes
@@ -24,7 +24,7 @@ TO_DEVICE, TO_HOST = 1, 2
 
 
 class Device:
-    """As CuPy has it."""
+    """See ``cupy.cuda.Device``."""
 
     def __init__(self, gpu, capability, index=None):
         self.gpu, self.id = gpu, gpu.device if index is None else index
@@ -42,7 +42,7 @@ class Device:
 
 
 class Array(np.ndarray):
-    """CuPy's array: what it does by itself is enqueued on the current stream, of the current device."""
+    """CuPy's array; its own operations are enqueued on the current stream of the current device."""
 
     gpu = None
 
@@ -69,7 +69,7 @@ class Array(np.ndarray):
         gpu.stream.enqueue(run, *([array.ctypes.data for array in arrays] for arrays in (reads, writes)), "elementwise")
 
     def _now(self, reads, writes=()):
-        """For what makes a new array: not in a capture, whose memory would be given to somebody else after it."""
+        """Run an operation that makes a new array. Refused in a capture, after which its memory would be used again."""
         self.gpu.stream.refuse_in_capture("an allocation")
         self._enqueue(lambda: None, reads, writes)
         self.gpu.stream.drain()
@@ -126,7 +126,7 @@ def fresh(gpu, values):
 
 
 class Kernel:
-    """A loaded kernel; what its source calls const is read."""
+    """A loaded kernel; parameters that are const in its source are read, the others written."""
 
     def __init__(self, gpu, shim, kernel):
         self.gpu, self.shim, self.kernel, self.device = gpu, shim, kernel, gpu.device
@@ -157,7 +157,7 @@ class Kernel:
 
 
 def install(monkeypatch, folder, devices=1, capability="90"):
-    """Put it in the place of CuPy, with kernels built in ``folder``; returns the machine."""
+    """Replace CuPy, with kernels built in ``folder``; returns the machine."""
     gpu = Gpu(devices)
     shim = ShimDevice(folder)
     monkeypatch.setattr(Array, "gpu", gpu)
@@ -248,7 +248,7 @@ def install(monkeypatch, folder, devices=1, capability="90"):
         runtime=runtime,
     )
     cupy = ModuleType("cupy")
-    cupy.__spec__ = ModuleSpec("cupy", None)  # who asks whether there is a CuPy, looks at it
+    cupy.__spec__ = ModuleSpec("cupy", None)  # read by the test whether CuPy is installed
     cupy.cuda, cupy.ndarray, cupy.asarray = cuda, Array, asarray
     cupy.empty = lambda shape, dtype: gpu.allocate(shape, dtype, gpu.device).view(Array)
     cupy.from_dlpack = lambda foreign: foreign.__dlpack__(stream=gpu.stream.pointer)

@@ -1,9 +1,9 @@
-"""A fake of TensorRT's runtime half, for the stand-in of CUDA in fake_cuda.py.
+"""A substitute for TensorRT's runtime, for the substitute for CUDA in fake_cuda.py.
 
-An engine is an ONNX file behind a header, and running it is running ONNX Runtime on the arrays at the bound addresses,
-on a stream of the stand-in. So addresses, shapes, profiles, contexts, streams and devices must be right for the numbers
-to be. The classes have the names of TensorRT's, and no public attribute that those have not: a test compares them with
-the real bindings.
+An engine is an ONNX file after a header. It is run by ONNX Runtime on the arrays at the bound addresses, on a stream of
+fake_cuda.py. So the numbers are only right if addresses, shapes, profiles, contexts, streams and devices are. The
+classes have the names of TensorRT's, and only public attributes that these have, too; a test compares them with the
+real bindings.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def at(address, shape, dtype):
 
 
 def fake_tensorrt(name, version, *, portable=True, context_fails=False, invalid=0):
-    """A package; ``calls`` lists what was called on contexts and caches, in order."""
+    """A substitute for a package; ``calls`` lists the calls of contexts and caches in order."""
     calls = []
 
     class ILogger:

@@ -1,10 +1,10 @@
-"""Memory and streams of GPUs, made of host memory, with the rules that a GPU has and a CPU has not.
+"""Memory and streams of GPUs, simulated in host memory, with the rules of a GPU that a CPU does not have.
 
-* Nothing that is enqueued runs before somebody waits for it: a stream is a queue.
-* Streams are unordered unless an event, or the host waiting, orders them: each stream and event has a vector clock, an
-  allocation knows who wrote and read it last, and to use it without being ordered after that is a `RaceError`. None of
-  them waits for the default stream.
-* While a stream captures it takes no wait, and nothing runs.
+* A stream is a queue: enqueued work runs only when something waits for it.
+* Streams are unordered unless an event, or a wait of the host, orders them. Each stream and event has a vector clock,
+  and an allocation records its last writer and readers. A use that is not ordered after these is a `RaceError`. No
+  stream waits for the default stream.
+* While a stream is capturing, waits are refused, and nothing runs.
 """
 
 import threading
@@ -19,16 +19,16 @@ HOST = "host"
 
 
 class RaceError(AssertionError):
-    """Something is read or written that another stream may still be working on."""
+    """Memory is read or written while another stream may still be using it."""
 
 
 class CUDARuntimeError(RuntimeError):
-    """As CuPy has it."""
+    """See ``cupy.cuda.runtime.CUDARuntimeError``."""
 
 
 @dataclass
 class Memory:
-    """An allocation: where it is, and who used it when."""
+    """An allocation: its addresses, device, and last uses."""
 
     start: int
     stop: int
@@ -44,8 +44,8 @@ class Gpu:
         self.count = count
         self.local = threading.local()
         self.memories = []
-        self.kept = []  # of the memories' owners: an address is never given out twice
-        self.clock = defaultdict(int)  # what the host has waited for
+        self.kept = []  # keeps the memory, so that no address is used twice
+        self.clock = defaultdict(int)  # work for which the host has waited
         self.streams = {}
         self.graphs = {}
         self.captured = []
@@ -72,7 +72,7 @@ class Gpu:
         return found[0] if found else None
 
     def use(self, stream, address, write):
-        """Check that a use of memory is ordered, and note it."""
+        """Check that a use of memory is ordered, and record it."""
         memory = self.memory(address)
         if memory is None:
             return
@@ -94,7 +94,7 @@ class Gpu:
 
 
 class Stream:
-    """A queue of what is enqueued; ``ptr`` as CuPy names it."""
+    """A queue of enqueued work; ``ptr`` is its address in CuPy."""
 
     def __init__(self, gpu, device=None, *, pointer=None):
         self.gpu, self.device = gpu, gpu.device if device is None else device
@@ -130,7 +130,7 @@ class Stream:
             raise CUDARuntimeError(f"cudaErrorStreamCaptureUnsupported: {what} while the stream is capturing")
 
     def drain(self, length=None):
-        """Run what is in the queue, up to what had been enqueued when its clock stood at ``length``."""
+        """Run the queue, up to the work that had been enqueued when the clock was at ``length``."""
         left = 0 if length is None else max(self.clock[self.pointer] - length, 0)
         while len(self.queue) > left:
             self.queue.pop(0)()
@@ -155,7 +155,7 @@ class Stream:
 
 
 class Event:
-    known: ClassVar = WeakValueDictionary()  # by what the runtime calls them
+    known: ClassVar = WeakValueDictionary()  # by their addresses
 
     def __init__(self, block=False, disable_timing=False):
         self.stream, self.clock, self.ptr = None, {}, id(self)

@@ -1,4 +1,4 @@
-"""Gaussian priors and posteriors, for samplers: their denoiser and flow are known in closed form."""
+"""Gaussian priors and posteriors for tests of samplers, with denoiser and flow in closed form."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class Gaussian:
         self.eigenvalues, self.basis = np.linalg.eigh(covariance)
 
     def posterior(self, A, y, noise):
-        """What a measurement y = A x + N(0, noise^2) leaves of it."""
+        """The posterior distribution after a measurement y = A x + N(0, noise^2)."""
         precision = np.linalg.inv(self.covariance)
         covariance = np.linalg.inv(precision + A.T @ A / noise**2)
         return Gaussian(covariance @ (precision @ self.mean + A.T @ y / noise**2), covariance)
@@ -50,7 +50,7 @@ def correlated_prior():
 
 
 def measured_posterior():
-    """Two informative rows, one poor one: as in MPI, the measurement leaves most dimensions to the prior."""
+    """Two informative rows and a weak one. As in MPI, the prior determines most dimensions."""
     rng = np.random.default_rng(4)
     A = rng.standard_normal((3, N)) * [[1.0], [1.0], [0.05]]
     return correlated_prior().posterior(A, A @ rng.standard_normal(N), noise=0.2)
@@ -74,5 +74,5 @@ def denoise_voxels(x, sigma):
 
 
 def sample(name, denoise, noise, steps, sde=VE()):  # noqa: B008 (frozen)
-    """Images (batch, N) by the sampler of this name."""
+    """Images (batch, N) drawn by the sampler of this name."""
     return get_sampler(name)(denoise, noise, sde, steps)

@@ -1,7 +1,7 @@
-"""Kernels against their references on random problems, on any device: g++ and a GPU run the same checks.
+"""Comparison of kernels with their references on random problems. The checks are the same for g++ and for a GPU.
 
-As a program it runs a few of them: under the address sanitizer in test_kernels_shim.py, under compute-sanitizer in
-bench/sanitize.sh.
+As a program, this module runs a few checks: under the address sanitizer in test_kernels_shim.py, under
+compute-sanitizer in bench/sanitize.sh.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from mpi_fast.schedule import VE
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of a problem; a rank that its other sizes do not allow is cut."""
+    """Sizes of a problem; the rank is reduced if the other sizes require it."""
 
     frames: int = 3
     samples: int = 4
@@ -84,15 +84,15 @@ def filled(device, array):
 
 
 def host(array):
-    """To NumPy, after all that the device still has to do."""
+    """The array as NumPy array, after all work of the device."""
     if isinstance(array, np.ndarray):
         return array
-    array.device.synchronize()  # the device's stream does not wait for the one that copies
+    array.device.synchronize()  # the stream that copies does not wait for the device's stream
     return array.get()
 
 
 def close(found, expected, tolerance):
-    """Everywhere within the tolerance of the largest magnitude; what was not written is NaN and fails."""
+    """Assert differences within the tolerance, relative to the largest magnitude; unwritten values are NaN and fail."""
     largest = np.abs(expected).max(initial=0.0)
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * largest + np.finfo(np.float32).tiny)
 
@@ -110,7 +110,7 @@ def check_reduce(device, case):
 
 
 def check_prepare(device, case):
-    """By one block of threads for each frame, as for planes, and by all multiprocessors, as for volumes."""
+    """Check both forms: one thread block for each frame, as for planes, and all multiprocessors, as for volumes."""
     calibration = case.calibration()
     reduced, energy = case.reduced(calibration)
     expected = prepare.reference(calibration, reduced, energy)
@@ -122,7 +122,7 @@ def check_prepare(device, case):
 
 
 def compare_prepared(y, statistics, condition, expected):
-    """With what `prepare.reference` says."""
+    """Compare with the results of `prepare.reference`."""
     close(host(y), expected[0], 1e-6)
     noise, scale, presence, snr_db, floor = host(statistics)
     np.testing.assert_allclose([noise, scale, floor], expected[1][[0, 1, 4]], rtol=2e-5)
@@ -137,7 +137,7 @@ def compare_prepared(y, statistics, condition, expected):
 
 
 def random_parameters(blocks, seed=0, width=16, inner=48, coarse_every=3):
-    """Of a network, by their names there; weights that nothing leaves out: training starts some at zero."""
+    """Random parameters of a network, by their names; none is zero, although training starts some at zero."""
     coarse = [(blocks - 1 - k) % coarse_every == 0 for k in range(blocks)]
     layers = {"tails": (2, width), "conditioner.embed.0": (64, 2 + len(WIDTHS)), "conditioner.embed.2": (64, 64)}
     layers["conditioner.spread"] = blocks, 64
@@ -162,7 +162,7 @@ def random_parameters(blocks, seed=0, width=16, inner=48, coarse_every=3):
 
 
 def check_network(device, case):
-    """All kernels together; test_network_kernels.py and test_device_gpu.py have PyTorch for their numbers."""
+    """Compare tile sizes, with all kernels; test_network_kernels.py and test_device_gpu.py compare with PyTorch."""
     calibration = case.calibration()
     rows = case.signals(calibration)
     signals = np.random.default_rng(case.seed).uniform(size=(case.frames, case.voxels)) @ calibration.basis
@@ -184,7 +184,7 @@ def check_network(device, case):
 
 
 def check_update(device, case):
-    """Coefficients of every kind, and those that leave something out: it is not read, or not written."""
+    """Check coefficients of every kind; arrays with zero coefficients must not be read or written."""
     rng, images = np.random.default_rng(case.seed + 5), case.frames * case.samples
     statistics = rng.uniform(0.5, 2.0, (len(prepare.STATISTICS), images)).astype(np.float32)
     noise = standard_normal(11, case.samples, 3, case.voxels)[(np.arange(images) + 2) % case.samples]
@@ -225,7 +225,7 @@ def main():
 
         from mpi_fast.kernels.cupy_device import CupyDevice
 
-        cupy.cuda.set_allocator(None)  # without the pool an array ends where its memory does
+        cupy.cuda.set_allocator(None)  # without the pool, memory ends at the end of an array
         device = CupyDevice()
     for case in (Case(frames=2, samples=3, rank=37, rows=600), Case(5, 1, (7, 13), 91, 48), Case(1, 5, (28, 30), 9, 5)):
         check_reduce(device, case)

@@ -1,4 +1,4 @@
-"""A reconstructor for live streams whose images show which frames they are of, and what tests ask of them."""
+"""A reconstructor for live streams whose images show the numbers of their frames, and helpers for its tests."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from mpi_fast.reconstruction import Reconstruction
 
 @dataclass
 class Echo:
-    """Makes images whose every voxel is the real part of a frame's first row; slow or broken as one likes."""
+    """Makes images in which every voxel is the real part of the frame's first row; can be slow or raise errors."""
 
     calibration: object
     seconds: float = 0.0
@@ -37,7 +37,7 @@ def shown(images):
 
 
 def accounted(found):
-    """Whether every frame is somewhere."""
+    """Whether every frame and every image is counted once."""
     gone = found.frames_dropped + found.background + found.images + found.waiting
     return found.frames == gone and found.images == found.delivered + found.images_dropped
 

@@ -1,4 +1,4 @@
-"""MDF files for tests: a small calibration and measurement, and the quirks files have in the wild."""
+"""MDF files for tests: a small calibration and measurement, and the variants that occur in practice."""
 
 import itertools
 import zlib
@@ -82,7 +82,7 @@ def measurement(path: Path, frames: int = 6, periods: int = 1, background: int =
 
 
 def change(path: Path, values: dict[str, Any]) -> None:
-    """Replace datasets, or with None delete them, with whatever type numpy gives the value."""
+    """Replace datasets by values with the types of NumPy; None deletes them."""
     with h5py.File(path, "r+") as h5:
         for name, value in values.items():
             if name in h5:
@@ -92,7 +92,7 @@ def change(path: Path, values: dict[str, Any]) -> None:
 
 
 def fill(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any) -> None:
-    """Replace the data by ones, compressed so well that much takes little."""
+    """Replace the data by ones, compressed, so that large data need little space."""
     chunk = zlib.compress(np.ones(chunks, dtype).tobytes())
     with h5py.File(path, "r+") as h5:
         del h5[DATA]
@@ -137,25 +137,25 @@ def compound(values: Any, names: tuple[str, str]) -> Any:
 
 
 def frames_first(path: Path) -> None:
-    """J x C x K x N to N x J x C x K."""
+    """Change J x C x K x N to N x J x C x K."""
     convert(path, DATA, lambda data: np.moveaxis(data, -1, 0))
     change(path, {"/measurement/isFastFrameAxis": np.int8(0)})
 
 
 def frames_last(path: Path) -> None:
-    """N x J x C x V to J x C x V x N."""
+    """Change N x J x C x V to J x C x V x N."""
     convert(path, DATA, lambda data: np.moveaxis(data, 0, -1))
     change(path, {"/measurement/isFastFrameAxis": np.int8(1)})
 
 
 def time_domain(path: Path) -> None:
-    """J x C x K x N to N x J x C x V."""
+    """Change J x C x K x N to N x J x C x V."""
     convert(path, DATA, lambda data: np.fft.irfft(np.moveaxis(data, -1, 0), SAMPLES, axis=-1))
     change(path, {"/measurement/isFastFrameAxis": np.int8(0), "/measurement/isFourierTransformed": np.int8(0)})
 
 
 def permute_frames(path: Path, order: Any, axis: int) -> None:
-    """Store frame `order[i]` at place i and say so, as MPIFiles does."""
+    """Store frame `order[i]` at place i and write the permutation, as MPIFiles does."""
     convert(path, DATA, lambda data: np.take(data, order, axis))
     convert(path, "/measurement/isBackgroundFrame", lambda flags: flags[order])
     with h5py.File(path) as h5:
@@ -168,7 +168,7 @@ def permute_frames(path: Path, order: Any, axis: int) -> None:
 
 
 def assert_same_acquisition(found, expected):
-    """Compare what `expected` states; the writers state more, a waveform and a unit among others."""
+    """Compare all values that `expected` states; writers add others, such as waveform and unit."""
     stated = {name: value for name, value in vars(expected).items() if value is not None and name != "description"}
     for name, value in stated.items():
         np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)

@@ -1,4 +1,4 @@
-"""The network on a device against PyTorch: g++ and a GPU run the same checks."""
+"""Networks, calibrations and expected results for the comparison of kernels with PyTorch, for g++ and for a GPU."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 
 def random_network(blocks, seed=0, **config):
-    """See `kernel_cases.random_parameters`."""
+    """A network with the parameters of `kernel_cases.random_parameters`."""
     network = PosteriorNetwork(PosteriorConfig(blocks=blocks, **config)).eval()
     drawn = random_parameters(blocks, seed, **config)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in drawn.items()})
@@ -25,7 +25,7 @@ def random_network(blocks, seed=0, **config):
 
 
 def trained_network():
-    """The one of the package."""
+    """The network of the package."""
     return load_trained(Bundle.open().checkpoint()).network
 
 
@@ -74,7 +74,7 @@ def rows_of(calibration, frames, snr=20.0):
 
 
 def loop_of(device, calibration, network, rows, noisy=None, precision=None, evaluations=1):
-    """A loop whose input is there."""
+    """A loop whose inputs have been copied to the device."""
     weights = Weights.upload(parameters(network), device)
     loop = PosteriorLoop(device, calibration, weights, len(rows), noisy is not None, evaluations)
     device.copy(np.ascontiguousarray(rows, np.complex64), loop.signals)

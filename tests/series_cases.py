@@ -1,4 +1,4 @@
-"""Series of random images, of a plane and of a volume, for tests of what is written of them."""
+"""Series of random images of a plane and of a volume, for tests of output formats."""
 
 import numpy as np
 

@@ -20,22 +20,22 @@ SHIM = Path(__file__).resolve().parent / "cuda_shim"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1", "-O1")
 GUARD = 64  # elements before and after each array
-POISON = 0xFF  # bytes of an array that nobody has written: NaN in every type
+POISON = 0xFF  # bytes of arrays before the first write: NaN in every floating-point type
 
 
 class ShimDevice:
-    """See `mpi_fast.kernels.launch.Device`: arrays are NumPy's, and a launch runs at once.
+    """A `mpi_fast.kernels.launch.Device` with NumPy arrays; launches run at once.
 
     Parameters
     ----------
     folder : Path
-        Where libraries are built.
+        Folder in which libraries are built.
     sanitized : bool
         Build with the address and undefined-behaviour sanitizers; the process must have them loaded.
     backwards : bool
         Run the threads of a block from the last to the first.
     sources : Path
-        Where the .cu files are.
+        Folder of the .cu files.
     """
 
     name = "g++"
@@ -51,18 +51,18 @@ class ShimDevice:
         self.enqueued = 0  # copies and launches so far
 
     def upload(self, array):
-        """A copy of exactly its size, so that the address sanitizer sees its ends."""
+        """A copy of exactly its size, so that the address sanitizer detects accesses beyond its ends."""
         return np.array(array, order="C")
 
     def empty(self, shape, dtype):
-        """A poisoned array between guards that `check_guards` looks at."""
+        """A poisoned array between guards that `check_guards` checks."""
         dtype, count = np.dtype(dtype), int(np.prod(shape))
         whole = np.full((count + 2 * GUARD) * dtype.itemsize, POISON, dtype=np.uint8)
         self._guarded.append((whole, dtype.itemsize))
         return whole.view(dtype)[GUARD : GUARD + count].reshape(shape)
 
     def check_guards(self):
-        """Nothing was written before or after any array of `empty`; the arrays are forgotten."""
+        """Assert that nothing was written before or after any array of `empty`, and forget the arrays."""
         for whole, size in self._guarded:
             edges = np.concatenate([whole[: GUARD * size], whole[-GUARD * size :]])
             assert (edges == POISON).all(), "written outside an array"
@@ -75,7 +75,7 @@ class ShimDevice:
         return foreign
 
     def after(self, stream):
-        """Everything is done by then."""
+        """Do nothing, because all work is complete."""
 
     before = after
 
@@ -94,13 +94,13 @@ class ShimDevice:
         target[...] = source
 
     def record(self, work):
-        """A stand-in that runs work again, for networks that a CPU cannot record; see fake_cuda.py for one that can."""
+        """A substitute for a graph that runs the work again; fake_cuda.py can record graphs."""
         before = self.enqueued
         work()
         return SimpleNamespace(nodes=self.enqueued - before, launch=work)
 
     def wait(self):
-        """Everything is done by then."""
+        """Do nothing, because all work is complete."""
 
     def active(self):
         return contextlib.nullcontext()
@@ -109,7 +109,7 @@ class ShimDevice:
         return contextlib.nullcontext()
 
     def release(self):
-        """Nothing is kept."""
+        """Do nothing, because no memory is kept."""
 
     def launch(self, kernel, grid, threads, shared, arguments):
         fits(self, kernel, shared)
@@ -117,7 +117,7 @@ class ShimDevice:
         self.run(self.library(kernel), kernel, grid, threads, shared, arguments)
 
     def library(self, kernel):
-        """Where a kernel is, built now or before."""
+        """The library of a kernel, built now or before."""
         if kernel not in self._libraries:
             self._libraries[kernel] = self._build(kernel)
         return self._libraries[kernel]

@@ -1,4 +1,4 @@
-"""DERnet and DEQ-MPI of a size that tests can afford, for one small grid."""
+"""Small configurations of DERnet and DEQ-MPI, for one small grid."""
 
 from mpi_fast.training.deq_network import DeqConfig
 from mpi_fast.training.dernet_network import DernetConfig

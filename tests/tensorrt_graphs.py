@@ -1,4 +1,4 @@
-"""Graphs for TensorRT that it would refuse, and bundles of graphs for it."""
+"""Graphs that TensorRT would refuse, and bundles of graphs."""
 
 import importlib
 
@@ -16,7 +16,7 @@ def bundle_of(folder, contents, **more):
 
 
 def quiet(*_):
-    """No one watches."""
+    """Ignore the progress of a build."""
 
 
 def graph(nodes, inputs, outputs, opset=20, domain=None):

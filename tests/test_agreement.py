@@ -1,4 +1,4 @@
-"""Two files of one scanner, or of two: every fact that both state, refused, converted or doubted; numbers to 1e-4."""
+"""Comparison of a measurement with its matrix: every fact that both state is refused, converted or doubted."""
 
 import warnings
 
@@ -126,7 +126,7 @@ def test_the_volt_has_several_spellings(pair, unit):
 
 
 def test_an_arbitrary_unit_is_doubted(pair):
-    """Converters of Bruker's files write "a.u." whatever the data are in."""
+    """Converters of Bruker's files write "a.u." for every unit."""
     expected, _ = rows_of(pair)
     change(pair / "m.mdf", {f"{RECEIVER}/unit": b"a.u."})
     with pytest.warns(MPIFastWarning, match="unit a.u., but the calibration has V: they may differ by a factor"):
@@ -148,7 +148,7 @@ def test_what_only_one_states_is_not_compared(pair, which, name):
 
 @pytest.mark.parametrize("cycle", [652.8e-6 * 1.0004, 653e-6, None])
 def test_a_cycle_of_a_few_digits(pair, cycle):
-    """It follows from clock and dividers; a delay is undone as exactly as if all digits were there."""
+    """The cycle follows from clock and dividers, so a delay is compensated as exactly as with all digits."""
     with h5py.File(pair / "m.mdf") as h5:
         turns = 2.5e6 / h5[f"{DRIVE}/divider"][()]
     convert(pair / "m.mdf", f"{DRIVE}/phase", lambda phase: phase + 2 * np.pi * turns * 37e-6)
@@ -161,7 +161,7 @@ def test_a_cycle_of_a_few_digits(pair, cycle):
 
 @pytest.mark.parametrize("microseconds", [0.4, 37.0, -200.0, 326.4])
 def test_a_trajectory_that_starts_later_is_turned_back(pair, microseconds):
-    """All drive phases moved by one delay, and the signals with them: the rows must be the same."""
+    """Drive phases and signals are shifted by one delay; the rows must stay the same."""
     expected, _ = rows_of(pair)
     with MeasurementFile(pair / "m.mdf") as file:
         a, spectra, empty = (
@@ -206,7 +206,7 @@ def test_a_negative_strength_is_half_a_turn_of_phase(pair):
 
 
 def chain(seed):
-    """A transfer function (3, 817) that nowhere vanishes."""
+    """A transfer function (3, 817) without zeros."""
     rng = np.random.default_rng(seed)
     return (1 + rng.random((3, 817))) * np.exp(2j * np.pi * rng.random((3, 817)))
 
@@ -230,7 +230,7 @@ def test_a_known_difference_of_transfer_functions_is_converted(pair, induction):
 
 @pytest.mark.parametrize("which", ["m.mdf", "sm.mdf"])
 def test_what_is_not_corrected_yet_states_how_to(pair, which):
-    """One of the two was divided by the transfer function, and the other states it."""
+    """One file was divided by the transfer function, and the other states it."""
     expected, _ = rows_of(pair)
     h = chain(3)
     other = {"m.mdf": "sm.mdf", "sm.mdf": "m.mdf"}[which]
@@ -274,7 +274,7 @@ def test_an_offset_field_is_doubted_and_says_where_the_images_are(pair):
 
 @pytest.mark.parametrize("strength", [0.0, 1e-9])
 def test_a_drive_channel_without_drive_is_none(pair, strength):
-    """Nor does it count where an amplifier that is off states a nanotesla."""
+    """An amplifier that is off may also state a nanotesla."""
     expected, _ = rows_of(pair)
     change(
         pair / "m.mdf",
@@ -324,7 +324,7 @@ def test_what_an_earlier_release_saved_is_compared_as_far_as_it_goes(pair):
 
 
 def test_clipped_samples_in_a_file_flag_their_frame(tmp_path, folder):
-    """Raw integers, whose plateau a transform would hide; averaged frames inherit it."""
+    """Raw integers, because a transform would hide the plateau; averaged frames inherit the flag."""
     calibration = Calibration.from_mdf(folder / "sm.mdf")
     with MeasurementFile(folder / "m.mdf") as file:
         spectra, a = np.concatenate(list(file.frames())), file.acquisition

@@ -1,4 +1,4 @@
-"""Anderson acceleration: the fixed point of the plain iteration, in fewer steps, each state on its own."""
+"""Anderson acceleration reaches the fixed point of the plain iteration in fewer steps, separately for each state."""
 
 import numpy as np
 import pytest

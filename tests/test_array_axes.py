@@ -1,4 +1,4 @@
-"""Axes of arrays, in any order: the calibration and the frames are the same."""
+"""Arrays with axes in any order give the same calibration and frames."""
 
 import numpy as np
 import pytest
@@ -35,12 +35,12 @@ def test_rows_of_one_channel(spectra, order):
     expected = Calibration.from_arrays(rows[None], None, GRID, SIZE)
     assert_same(calibrate_array(rows.transpose(order), GRID, SIZE), expected)
     assert expected.facts["frequencies"] == "unknown"
-    assert expected.selection.all()  # the default of 80 kHz does not apply to frequencies that nobody knows
+    assert expected.selection.all()  # the default of 80 kHz does not apply to unknown frequencies
 
 
 def test_voxels_in_matlab_s_order(spectra):
     rows = spectra.reshape(-1, 15)[:, 1:13]
-    columns_first = rows.reshape(-1, 3, 4).transpose(0, 2, 1).reshape(-1, 12)  # what S(:, :) is for reshape(x, 3, 4)
+    columns_first = rows.reshape(-1, 3, 4).transpose(0, 2, 1).reshape(-1, 12)  # as MATLAB's reshape(x, 3, 4)
     assert_same(calibrate_array(columns_first, GRID, SIZE, fastest="y"), calibrate_array(rows, GRID, SIZE))
 
 

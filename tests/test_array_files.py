@@ -1,4 +1,4 @@
-"""Arrays in MATLAB's and NumPy's files: whatever their layout, they are read, and become images."""
+"""Arrays in files of MATLAB and NumPy are read and reconstructed, in every layout."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from mpi_fast.errors import FileFormatError
 
 
 def matlab_73(path, name, array):
-    """As MATLAB writes it: axes reversed, complex as a compound, behind its own header."""
+    """Write a file as MATLAB does: reversed axes, complex numbers as a compound, a header of its own."""
     with h5py.File(path, "w", userblock_size=512) as file:
         stored = array.T
         if array.dtype.kind == "c":
@@ -169,7 +169,7 @@ QUICK = "--evaluations", "1", "--threads", "1"
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
 def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffix):
-    """As from MDF: the same matrix and frames as arrays, with frames without a sample at the end."""
+    """Arrays give the images of the MDF files with the same matrix and frames; the last frames have no sample."""
     matrix = np.concatenate([measured.matrix, measured.background], axis=2)
     empty = ",".join(map(str, range(361, 401)))
     whole = {"S": matrix, "f": measured.scanner.frequencies}
@@ -180,7 +180,7 @@ def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffi
     else:
         np.save(tmp_path / "S.npy", matrix)
     where = "--grid", "19x19", "--field-of-view", "38", "--empty", empty
-    if suffix != ".npy":  # one array: nobody knows the frequencies
+    if suffix != ".npy":  # a single array without frequencies
         where = (*where, "--frequencies", "f", "--variable", "S")
     saved = tmp_path / "scanner.h5"
     run("calibrate", tmp_path / f"S{suffix}", *where, "-o", saved)

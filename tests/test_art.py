@@ -1,4 +1,4 @@
-"""ART against the published iteration, written out row by row."""
+"""Comparison of ART with the published iteration, written row by row."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the network is exported as: one graph for a scanner, and float16, as good as what they are made from."""
+"""Exported graphs, frozen for a scanner and in float16, are as good as the network they are made from."""
 
 import copy
 import json
@@ -107,7 +107,7 @@ def test_a_scanner_too_large_for_a_file_is_refused_before_the_work(exported, mon
 
 
 def test_at_fixed_addresses_a_frozen_graph_gives_the_same_images_frame_after_frame(exported):
-    """What the GPU benchmark captures, bound on the CPU."""
+    """The graph that the GPU benchmark captures, bound on the CPU."""
     calibration, rows, _ = measured(FROZEN_GRID)
     run, expected = FixedGraph(exported.read(FROZEN), place="cpu"), PosteriorGraph(calibration, exported)(rows)
     for index in range(3):
@@ -118,7 +118,7 @@ def test_at_fixed_addresses_a_frozen_graph_gives_the_same_images_frame_after_fra
 
 @pytest.mark.parametrize("name", [FROZEN, half_name(FROZEN)])
 def test_a_frozen_graph_of_one_frame_has_nothing_that_a_cuda_graph_cannot_hold(exported, tmp_path, name):
-    """Shapes would be computed on the host, and branches and loops decided there."""
+    """The host would compute shapes, and decide branches and loops."""
     options = onnxruntime.SessionOptions()
     options.add_free_dimension_override_by_name("frames", 1)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -155,7 +155,7 @@ def test_half_precision_costs_no_image_quality(exported):
 
 
 def test_half_precision_holds_the_large_numbers_at_half_resolution():
-    """Features of the packaged network reach 10^5 there, and float16 ends at 65504."""
+    """Features of the packaged network reach 10^5 there, beyond the float16 maximum of 65504."""
     convolution = torch.nn.Conv2d(8, 8, 3, padding=1)
     x = 1e5 * torch.randn(2, 8, 9, 8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -167,7 +167,7 @@ def test_half_precision_holds_the_large_numbers_at_half_resolution():
 
 
 def test_half_precision_that_costs_quality_is_refused(exported):
-    """Weights of the last layers, far too large, stand in for float16 that went wrong."""
+    """Weights of the last layers that are far too large simulate errors of float16."""
     calibration = measured(FROZEN_GRID)[0]
     model = onnx.load_from_string(exported.read(half_name(FROZEN)))
     for tensor in model.graph.initializer:

@@ -1,4 +1,4 @@
-"""Bundles on disk: checked when opened, whole or not there, never executed."""
+"""Bundles on disk are checked when opened, appear complete or not at all, and are never executed."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from mpi_fast.pipelines.graph import Prior
 MANIFEST = {"sigma_range": [0.02, 10.0]}
 FILES = {name: {"sha256": ""} for name in (PLANE, VOLUME)}
 CONTENTS = {PLANE: b"one", VOLUME: b"two"}
-GRIDS = {PLANE: (9, 8), VOLUME: (5, 6, 7)}  # of images that go through these
+GRIDS = {PLANE: (9, 8), VOLUME: (5, 6, 7)}  # grids of the test images
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_every_flipped_bit_of_a_manifest_is_seen_or_harmless(tmp_path):
             continue
         assert found.sigma_range == expected.sigma_range
         assert all(found.read(name) == content for name, content in CONTENTS.items())
-    assert refused > 0.8 * len(raw)  # the rest is blanks
+    assert refused > 0.8 * len(raw)  # the others are in blanks
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def of_another_network(changes):
     ],
 )
 def test_models_that_are_not_for_us(tmp_path, changes, message):
-    """Whole, listed with the right hash, and another network."""
+    """Complete models of another network, listed with the right hash."""
     write_bundle(tmp_path / "b", MANIFEST, {PLANE: of_another_network(changes), VOLUME: b"two"})
     with pytest.raises(ModelError, match=message):
         Prior(Bundle.open(tmp_path / "b"), (9, 8), threads=1).of_frames(2)(np.zeros((2, 72), np.float32), 1.0)

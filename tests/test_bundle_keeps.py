@@ -1,4 +1,4 @@
-"""What bundles keep of every export: a repository for Triton, what is told of it, what a second export leaves."""
+"""The Triton repository of an export, and what a second export keeps of a bundle."""
 
 import importlib
 import importlib.util
@@ -48,7 +48,7 @@ def test_info_tells_of_all_of_it(exported, tmp_path):
 
 
 def triton_definition():
-    """Triton's protobuf definition, without the rest of tritonclient, which wants an older protobuf than onnx has."""
+    """Triton's protobuf definition, without the rest of tritonclient, which needs an older protobuf than onnx."""
     found = importlib.util.find_spec("tritonclient")
     if found is None:
         pytest.skip("pip install --no-deps tritonclient")
@@ -60,7 +60,7 @@ def triton_definition():
 
 
 def test_the_triton_repository_runs_as_its_config_says(exported):
-    """Parsed by Triton's own definition; Triton puts the batch before the dims that the config declares."""
+    """The config is parsed by Triton's own definition; Triton puts the batch axis before its dims."""
     model_config_pb2 = triton_definition()
     folder = exported.path.parent / "repository" / "mpi_fast"
     config = text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
@@ -102,7 +102,7 @@ def run(*given):
 
 
 def test_adding_a_scanner_to_a_bundle_drops_nothing_else(exported, tmp_path):
-    """Only the new graph is made: the others keep their bytes, and what is said of them."""
+    """Only the new graph is made. The other files and their entries in the manifest stay."""
     bundle = copy_of(exported, tmp_path)
     measured((8, 8))[0].save(tmp_path / "other.h5")
     result = run(bundle.path, "--calibration", tmp_path / "other.h5")
@@ -119,7 +119,7 @@ def test_adding_a_scanner_to_a_bundle_drops_nothing_else(exported, tmp_path):
 
 @pytest.fixture
 def untraced(exported, monkeypatch):
-    """Graphs for every calibration are what an export of the same weights has made of them: that takes a minute."""
+    """Take the graphs for every calibration from an export of the same weights, because tracing takes a minute."""
 
     def known(_, name):
         return Graph(onnx.load_from_string(exported.read(name)), exported.manifest["statistics"][name]["nodes_before"])
@@ -172,7 +172,7 @@ def test_graphs_made_with_other_constants_are_refused_in_one_line(exported, tmp_
 
 
 def test_the_frozen_graph_is_for_others_the_reconstructor_takes_the_general_one(exported):
-    """No image changes by adding to a bundle."""
+    """Adding to a bundle changes no image."""
     calibration, rows, _ = measured(FROZEN_GRID)
     frozen_too = Reconstructor(calibration, exported.path)(rows)
     alone = {name: exported.read(name) for name in (PLANE, VOLUME)}

@@ -1,4 +1,4 @@
-"""Calibration: nothing that the signals say is lost, the noise level is found, bad matrices are refused."""
+"""Calibrations lose no information of the signals, estimate the noise level, and refuse bad matrices."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ from mpi_fast.reduction import SNR_CEILING_DB, reduce_matrix
 
 @pytest.fixture(scope="module")
 def exact(measured) -> Calibration:
-    """From a matrix without noise: nothing is truncated or shrunk."""
+    """A calibration from a matrix without noise, so nothing is truncated or shrunk."""
     return Calibration.from_arrays(
         measured.truth, measured.scanner.frequencies, (19, 19), (0.038, 0.038), rows=RowFilter(max_frequency=3e5)
     )
 
 
 def test_the_posterior_from_y_is_the_posterior_from_b():
-    """The reduction is a sufficient statistic: float64, any Gaussian prior, to 1e-8."""
+    """The reduction is a sufficient statistic, for any Gaussian prior, in float64 to 1e-8."""
     rng = np.random.default_rng(0)
     rows, voxels, sigma = 60, 25, 0.3
     matrix = rng.standard_normal((rows, voxels)) + 1j * rng.standard_normal((rows, voxels))
@@ -48,7 +48,7 @@ def test_reduced_signals_are_those_of_the_factors(exact):
 
 
 def test_forward_operator_and_its_adjoint(exact):
-    """<A x, b> = <x, A^H b> for the whitened operator, through the factors that are stored."""
+    """<A x, b> = <x, A^H b> for the whitened operator, computed with the stored factors."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal(exact.num_voxels)
     b = rng.standard_normal(exact.num_rows) + 1j * rng.standard_normal(exact.num_rows)
@@ -85,7 +85,7 @@ def test_zero_and_noise_only_frames(calibration):
 
 @pytest.mark.parametrize(("every", "block"), [(361, 40), (57, 5), (19, 2), (19, 1)])
 def test_a_matrix_of_noise_alone_has_no_rank(every, block):
-    """Whatever the layout of its background frames: subtracting them correlates the noise of neighbouring voxels."""
+    """This holds for every layout of background frames, although subtracting them correlates neighbouring voxels."""
     rng = np.random.default_rng(every)
     total = 361 + -(-361 // every) * block
     empty = np.arange(total) % (every + block) < block

@@ -1,4 +1,4 @@
-"""Calibrations of matrices larger than memory: read in blocks, few rows of many, and no copies."""
+"""Matrices larger than memory are read in blocks, with few of their rows and without copies."""
 
 import tracemalloc
 
@@ -40,7 +40,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("rows", [1, 7, 50])
 @pytest.mark.parametrize("stored", [True, False])
 def test_blocks_say_what_the_whole_says(volume, path, monkeypatch, layout, rows, stored):
-    """Row for row, with the SNR of the file and with that which is computed."""
+    """Row by row, with the SNR of the file and with a computed SNR."""
     if stored:
         snr = np.linalg.norm(volume.truth, axis=2)
         write_system_matrix(
@@ -144,7 +144,7 @@ def traced(make):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """24 x 25 x 26 voxels, of 400 rows 160 above the threshold: 20 MB of them."""
+    """A matrix of 24 x 25 x 26 voxels; 160 of 400 rows, 20 MB, are above the threshold."""
     path, rng = tmp_path_factory.mktemp("large") / "sm.mdf", np.random.default_rng(0)
     grid = 24, 25, 26
     scanner = Scanner.volume(grid=grid, voxel_size=(1e-3,) * 3, dividers=(16, 15, 14))

@@ -1,4 +1,4 @@
-"""Saved calibrations: whatever is hit, one clear error, or the calibration that was saved."""
+"""Damaged files of calibrations give one clear error, or the calibration that was saved."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def edit(path, values, sealed=True):
 
 
 def unsealed(path, calibration, version=1):
-    """A file as release 0.1 wrote it."""
+    """A file in the form of release 0.1."""
     with h5py.File(path, "w") as file:
         file["format"], file["kind"], file["facts"] = version, "mpi-fast calibration", json.dumps(calibration.facts)
         for field in FIELDS:
@@ -71,7 +71,7 @@ def test_files_of_the_first_format_are_read(tmp_path, small):
 
 
 def test_every_flipped_bit_is_seen(saved):
-    """One in each byte that is not padding of the header."""
+    """Flips one bit in each byte, except padding of the header."""
     raw = saved.read_bytes()
     rng = np.random.default_rng(1)
     places = [*range(len(MAGIC) + 64), *rng.integers(HEADER, len(raw), 300).tolist()]
@@ -98,7 +98,7 @@ def test_flipped_bits_of_the_first_format_never_change_what_frames_come_to(tmp_p
         except FileFormatError:
             refused += 1
             continue
-        # Singular values that were shrunk against noise are not proven by the matrix; these few bytes are believed.
+        # Shrunk singular values cannot be checked with the matrix, so damage to these few bytes is not detected.
         image = (found.reduce(rows).y / small.singular_values) @ found.basis.T
         np.testing.assert_allclose(image, expected, atol=0.05)
     assert refused > 20
@@ -124,7 +124,7 @@ def test_a_header_that_is_gone(saved):
 
 
 def rotated(basis):
-    """Still of unit length, but not orthogonal."""
+    """A basis whose vectors have unit length but are not orthogonal."""
     changed = basis.copy()
     changed[:, 1] = changed[:, 0]
     return changed

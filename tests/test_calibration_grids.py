@@ -1,4 +1,4 @@
-"""Calibrations of any grid: lines, planes of any ratio, whole volumes, and planes cut out of them."""
+"""Calibrations of lines, planes of any ratio, whole volumes, and planes of volumes."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_a_volume_is_calibrated_as_a_whole(volume, path):
     grid = image_grid(calibration)
     assert (grid.normal, grid.axes, grid.size, grid.shape) == ("", "zyx", (7, 6, 5), GRID)
     assert grid.extent == pytest.approx((35e-3, 24e-3, 10e-3))
-    # A voxel's signals are reduced to what the factors say of it.
+    # The reduced signals of a voxel agree with the factors.
     truth = volume.truth[calibration.selection]
     reduced = calibration.reduce(truth.T.astype(np.complex64))
     expected = calibration.basis * calibration.singular_values
@@ -55,7 +55,7 @@ def test_volumes_in_memory_are_those_of_files(volume, path):
 
 @pytest.mark.parametrize(("axis", "index"), [("z", 2), ("y", 0), ("x", 6)])
 def test_planes_of_a_volume(volume, path, axis, index):
-    """What is cut out of a file is what is calibrated from that plane in memory."""
+    """A plane that is read from a file gives the calibration of that plane in memory."""
     place = np.arange(210).reshape(GRID)
     voxels = np.take(place, index, "zyx".index(axis))
     found = Calibration.from_mdf(path, plane=(axis, index), snr_threshold=2.0)

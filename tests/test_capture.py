@@ -1,4 +1,4 @@
-"""Capture, streams and devices, on a stand-in that has CUDA's rules (fake_cuda.py): what a first run on a GPU meets."""
+"""Capture, streams and devices, on a substitute with the rules of CUDA (fake_cuda.py)."""
 
 import importlib
 import sys
@@ -28,7 +28,7 @@ def gpu(monkeypatch, kernel_folder):
 
 
 class Reduction:
-    """One kernel between buffers: what a loop is made of."""
+    """One kernel between buffers, as a minimal loop."""
 
     def __init__(self, device, case=CASE):
         self.device, self.calibration = device, case.calibration()
@@ -103,7 +103,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_says_why(gpu, broken):
     lane.submit()
     expected, energy = reduce.reference(work.calibration, rows)
     np.testing.assert_allclose(lane.collect()["y"], expected, atol=1e-12 * np.sqrt(energy.max()))
-    again = work.captured()  # a capture that was given up leaves its stream usable
+    again = work.captured()  # after an aborted capture its stream is usable
     assert again.state.captured
 
 
@@ -121,7 +121,7 @@ def test_results_are_there_only_after_waiting(gpu):
 
 
 class Producer:
-    """An array of a library with a stream of its own, that is still being written there."""
+    """An array of a library with its own stream, on which it is still being written."""
 
     def __init__(self, gpu, values):
         self.gpu, self.stream = gpu, fake_cuda.Stream(gpu)
@@ -131,7 +131,7 @@ class Producer:
 
 
 class ByInterface(Producer):
-    """As Numba's: the interface names the stream."""
+    """An array like those of Numba, whose interface names the stream."""
 
     @property
     def __cuda_array_interface__(self):
@@ -139,7 +139,7 @@ class ByInterface(Producer):
 
 
 class ByDlpack(Producer):
-    """As PyTorch's: its interface names no stream, DLPack makes the consumer's wait."""
+    """An array like those of PyTorch: its interface names no stream, but DLPack makes the consumer's stream wait."""
 
     __cuda_array_interface__ = property(lambda self: self.array.__cuda_array_interface__)
 
@@ -217,7 +217,7 @@ def test_a_device_that_is_not_there(gpu):
 
 
 class Choosing:
-    """Work of a library that looks for the best algorithm once on each thread, by waiting for the device."""
+    """Work of a library that selects an algorithm once on each thread, for which it waits for the device."""
 
     def __init__(self, work):
         self.work, self.chosen = work, threading.local()
@@ -264,7 +264,7 @@ def test_one_capture_at_a_time(gpu):
     assert len(gpu.captured) == 4
 
 
-# ---- shared memory, and what goes wrong -----------------------------------------------------------------------------
+# ---- shared memory and failures -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rank", "fits"), [(1200, True), (2400, False)])
@@ -323,7 +323,7 @@ def test_a_kernel_that_is_not_there_costs_no_traceback(gpu):
 
 
 def test_the_stand_in_has_nothing_that_cupy_has_not(gpu):
-    """Names only: CuPy imports without a GPU, and does little else there."""
+    """Compares names only, because CuPy can be imported without a GPU but hardly used."""
     fake, real = gpu.cupy, real_cupy()
     for name in vars(fake.cuda):
         assert hasattr(real.cuda, name), name

@@ -1,4 +1,4 @@
-"""Checkpoints from strangers: every flipped bit is seen, and nothing is allocated that the file does not hold."""
+"""Untrusted checkpoints: every flipped bit is detected, and no more is allocated than the file contains."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def path(tmp_path, content):
 
 @pytest.fixture
 def little_memory():
-    """At most 1 GB more than now."""
+    """Limits memory to 1 GB more than now."""
     with open("/proc/self/statm") as file:  # noqa: PTH123
         now = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     before = resource.getrlimit(resource.RLIMIT_AS)
@@ -48,7 +48,7 @@ def little_memory():
 
 
 def rewritten(path, change, method=zipfile.ZIP_STORED):
-    """The archive again, its members by name changed, with the right CRCs."""
+    """Write the archive with changed members and the right CRCs."""
     with zipfile.ZipFile(path) as old:
         members = {name: old.read(name) for name in old.namelist()}
     change(members)
@@ -150,7 +150,7 @@ def test_tensors_that_are_missing_or_too_many(path, content):
 
 
 def test_a_tensor_of_more_numbers_than_the_file_has(path):
-    """The sizes in the pickle are made larger: torch would read beyond the end."""
+    """The sizes in the pickle are increased, so torch would read beyond the end."""
 
     def change(members):
         pickle = next(name for name in members if name.endswith("data.pkl"))

@@ -1,4 +1,4 @@
-"""The command line end to end: what every command writes and says."""
+"""The files and messages of every command."""
 
 import gzip
 import json

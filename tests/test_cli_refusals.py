@@ -1,4 +1,4 @@
-"""Bad input of all kinds on the command line: exit code 2 and one line, no traceback, no half a file."""
+"""Bad input on the command line gives exit code 2 and one line, no traceback and no incomplete file."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The command line with numbers that nobody means, and without torch, onnx or a GPU: one message, no traceback."""
+"""The command line with absurd numbers, and without torch, onnx or a GPU, gives one message and no traceback."""
 
 import os
 import subprocess

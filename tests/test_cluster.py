@@ -1,4 +1,4 @@
-"""Actors of a Ray cluster: the images of one process, even where an actor is killed, and errors as they are."""
+"""Actors of a Ray cluster give the images of one process, even if an actor is killed, and pass errors on unchanged."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from mpi_fast.simulation import Scanner
 
 @pytest.fixture(scope="module")
 def ray():
-    """Joined to a small cluster of this machine."""
+    """Ray, joined to a small cluster on this machine."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
     options = {"num_cpus": 2, "object_store_memory": 100 * 2**20, "include_dashboard": False}
     ray.init("local", log_to_driver=False, logging_level="CRITICAL", **options)
@@ -37,7 +37,7 @@ def reconstruct():
 
 
 def noted(folder, *arguments, **options):
-    """A pipeline, whose process is noted."""
+    """A pipeline that records its process."""
     (folder / str(os.getpid())).touch()
     return choose(*arguments, **options)
 
@@ -62,7 +62,7 @@ def test_a_killed_actor_costs_nothing(ray, reconstruct, tmp_path, monkeypatch):
 
 
 class Counts:
-    """Images that say which chunk they are of; the third chunk is too much."""
+    """Makes images that contain the number of their chunk; raises an error for the third chunk."""
 
     name = "counts"
 
@@ -114,7 +114,7 @@ def test_what_no_node_has_is_refused(ray):
 
 
 def test_a_cluster_that_is_not_there_is_one_line():
-    """In a process of its own, which has not joined one."""
+    """Runs in a separate process that has not joined a cluster."""
     pytest.importorskip("ray", reason="Ray is not installed")
     program = "from mpi_fast.cluster import Cluster\nwith Cluster(print, '127.0.0.1:1'): pass"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -132,7 +132,7 @@ def test_a_cluster_writes_what_one_process_does(ray, tmp_path):
     alone = run(*command, "-o", tmp_path / "alone.mdf").stdout.splitlines()
     shown = run(*command, "-o", tmp_path / "cluster.mdf", "--cluster", "auto").stdout.splitlines()
     assert images_of(tmp_path / "cluster.mdf") == images_of(tmp_path / "alone.mdf")
-    assert len(shown) == len(alone)  # Ray says nothing among it
+    assert len(shown) == len(alone)  # without messages of Ray
 
 
 def test_a_cluster_without_ray_is_one_line(tmp_path, monkeypatch):

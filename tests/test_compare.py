@@ -1,4 +1,4 @@
-"""The comparison, from jobs to the command: the same seed gives the same figures, and bad input one line."""
+"""The comparison gives the same figures for the same seed; bad input of its command gives one line."""
 
 import csv
 import json
@@ -174,7 +174,7 @@ def test_processes_give_what_one_gives(setup, outcomes):
         (("--noise", "loud"), "noise 'loud'"),
         (("--snr", "15;25"), "--snr 15;25"),
         (("--phantoms", 4, "--phantom", 4), "--phantom 4"),
-        (("--phantoms", 2, "--methods", "magic"), "magic"),  # not of the figure, which nobody asked for
+        (("--phantoms", 2, "--methods", "magic"), "magic"),  # not about the figure, which was not requested
         (("-o", "figure.bmp"), "must end in one of"),
     ],
 )

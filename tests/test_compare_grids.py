@@ -1,4 +1,4 @@
-"""The comparison on other grids than 19 x 19: scanners, figures of merit, and what is left out."""
+"""The comparison on grids other than 19 x 19: scanners, figures of merit, and methods that are left out."""
 
 import json
 
@@ -17,10 +17,10 @@ VOLUME = 5, 6, 7
 
 @pytest.fixture
 def small(monkeypatch):
-    """Volumes with 600 frequencies: a whole matrix of so few voxels would take longer than the comparison."""
+    """Volumes with only 600 frequencies, because a complete matrix would take longer than the comparison."""
     monkeypatch.setattr(experiment, "MATRIX_BYTES", 600 * 3 * 8 * int(np.prod(VOLUME)))
     yield
-    for cache in (measured, frames, comparison._built):  # they hold what a test measured
+    for cache in (measured, frames, comparison._built):  # they contain measurements of another test
         cache.cache_clear()
 
 

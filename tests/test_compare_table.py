@@ -1,4 +1,4 @@
-"""bench/compare_table.py: the documentation's table of what `mpi-fast compare --json` wrote."""
+"""bench/compare_table.py makes the documentation's table from the output of `mpi-fast compare --json`."""
 
 import json
 import sys

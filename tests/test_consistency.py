@@ -1,4 +1,4 @@
-"""Images that do not explain their signals are overruled by these, and others are left alone."""
+"""Images that do not explain their signals are corrected; others stay unchanged."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ GRID = 8, 8
 
 @pytest.fixture(scope="module")
 def calibration():
-    """Of twelve smooth functions, as of a few coils: unlike any scanner of the training."""
+    """A calibration of twelve smooth functions, like those of a few coils, unlike the scanners of the training."""
     x = np.linspace(-1, 1, 8)
     rng = np.random.default_rng(0)
     bumps = [
@@ -31,7 +31,7 @@ def calibration():
 
 
 def unexplained(calibration, rows, image):
-    """Over noise."""
+    """Residual energy of each frame, divided by that of the noise."""
     reduced = calibration.reduce(rows)
     left = reduced.y - (image.reshape(len(image), -1) @ calibration.basis) * calibration.singular_values
     return np.square(left / reduced.noise[:, None]).mean(axis=1)
@@ -51,7 +51,7 @@ def test_the_solution_around_an_image_is_that_of_lawson_and_hanson(mu):
 def test_images_that_do_not_explain_their_signals_become_those_that_do(calibration):
     truth = phantoms(7, 0, GRID)
     rows = simulated(calibration, truth, 40.0, np.random.default_rng(0))
-    image = np.roll(truth, 1, axis=2).reshape(7, -1)  # beside where they are
+    image = np.roll(truth, 1, axis=2).reshape(7, -1)  # shifted by a voxel
     std = np.full_like(image, 0.1)
     before = unexplained(calibration, rows, image)
     assert (before > UNEXPLAINED).all()
@@ -59,7 +59,7 @@ def test_images_that_do_not_explain_their_signals_become_those_that_do(calibrati
     assert (unexplained(calibration, rows, found) < 3).all()
     assert found.min() >= 0
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(image, np.roll(truth, 1, axis=2).reshape(7, -1))  # in place nothing is changed
+    np.testing.assert_array_equal(image, np.roll(truth, 1, axis=2).reshape(7, -1))  # the argument is not changed
     again = consistent(calibration, 3 * rows, 3 * image, 3 * std)
     np.testing.assert_allclose(again, 3 * found, rtol=1e-4, atol=1e-4)
 
@@ -98,11 +98,11 @@ def test_large_volumes_are_left_alone(calibration, monkeypatch):
 
 
 def test_a_reconstruction_explains_its_signals_on_a_scanner_that_no_network_has_seen(calibration, monkeypatch):
-    usual = 3.0  # so that images have to give way, however well the network does
+    usual = 3.0  # a low limit, so that images are corrected although the network is good
     monkeypatch.setattr(consistency, "UNEXPLAINED", usual)
     rows = simulated(calibration, phantoms(21, 1, GRID), 45.0, np.random.default_rng(0))
     out = Reconstructor(calibration)(rows)
-    network = out.misfit[:, 2]  # of the images before the signals overruled them
+    network = out.misfit[:, 2]  # of the images before the correction
     assert (network > usual).any()
     assert unexplained(calibration, rows, out.image).max() <= 1.05 * usual
     monkeypatch.setattr(consistency, "LARGEST", 0)

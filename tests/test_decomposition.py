@@ -1,4 +1,4 @@
-"""The singular value decomposition of large matrices is that of small ones, and needs little beside the matrix."""
+"""The decomposition of large matrices agrees with that of small ones, and needs little memory beside the matrix."""
 
 import tracemalloc
 
@@ -15,7 +15,7 @@ from mpi_fast.reduction import reduce_matrix
 
 
 def graded(rows, voxels, decades, seed=0):
-    """A complex matrix whose singular values fall by so many decades."""
+    """A complex matrix whose singular values fall by this number of decades."""
     rng = np.random.default_rng(seed)
     u, _, vt = np.linalg.svd(rng.standard_normal((2 * rows, voxels)), full_matrices=False)
     stacked = u * np.logspace(0, -decades, len(vt)) @ vt
@@ -24,13 +24,13 @@ def graded(rows, voxels, decades, seed=0):
 
 @pytest.fixture
 def in_blocks(monkeypatch):
-    """What is done with large matrices, for small ones, some rows or voxels at once."""
+    """Use the algorithm for large matrices for small ones, some rows or voxels at a time."""
     monkeypatch.setattr(decomposition, "SMALL", 0)
     monkeypatch.setattr(decomposition, "BLOCK_BYTES", 8 * 80 * 7)
 
 
 def both(monkeypatch, *arguments):
-    """Of one matrix as of a small and as of a large one."""
+    """The decompositions of a matrix by the algorithms for small and for large ones."""
     found = []
     for small in (1 << 30, 0):
         monkeypatch.setattr(decomposition, "SMALL", small)
@@ -51,7 +51,7 @@ def test_the_gram_matrix_says_the_same_as_lapack(rows, voxels, decades, seed):
     np.testing.assert_allclose(s, exact[: len(s)], rtol=1e-5)
     np.testing.assert_allclose(u.T @ u, np.eye(len(s)), atol=1e-5)
     np.testing.assert_allclose(basis.T @ basis, np.eye(len(s)), atol=1e-5)
-    # Single vectors are not unique where singular values are alike: what the factors make is.
+    # Vectors are not unique if singular values are equal, but the product of the factors is.
     stacked = np.concatenate([matrix.real, matrix.imag]) * np.tile(weights, 2)[:, None]
     np.testing.assert_allclose(u * s @ basis.T, stacked, atol=2e-5 * exact[0])
     np.testing.assert_allclose(basis.T @ v[:, : len(s)] @ (v[:, : len(s)].T @ basis), np.eye(len(s)), atol=0.05)
@@ -59,7 +59,7 @@ def test_the_gram_matrix_says_the_same_as_lapack(rows, voxels, decades, seed):
 
 @pytest.mark.parametrize("shape", [(40, 300), (300, 40)])
 def test_a_measured_matrix_is_reduced_alike(monkeypatch, shape):
-    """Truncation and shrinkage of what was measured with noise are the same."""
+    """Truncation and shrinkage of a noisy matrix are the same."""
     rng = np.random.default_rng(1)
     rows, voxels = shape
     order = np.arange(voxels), np.arange(voxels, voxels + 6)
@@ -95,7 +95,7 @@ def test_progress_is_told(in_blocks, shape):
 
 
 def test_memory_beside_a_large_matrix(monkeypatch):
-    """Gram matrix, eigenvectors and factors, but no copy of the matrix."""
+    """Memory is needed for Gram matrix, eigenvectors and factors, but not for a copy of the matrix."""
     monkeypatch.setattr(decomposition, "SMALL", 0)
     monkeypatch.setattr(decomposition, "BLOCK_BYTES", 1 << 20)
     rng = np.random.default_rng(0)

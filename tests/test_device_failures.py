@@ -1,4 +1,4 @@
-"""What is promised of frames on a GPU, whatever goes wrong there: on kernels built by g++, and NumPy for its memory."""
+"""Failures on a GPU, simulated by kernels built by g++ with NumPy arrays as memory."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_nan_on_the_device_is_not_hidden(make, rows):
 
 
 class Sealed(ShimDevice):
-    """Refuses to allocate while capturing and after."""
+    """A device that refuses allocations during a capture and after it."""
 
     sealed = False
 
@@ -101,7 +101,7 @@ def test_a_captured_lane_allocates_nothing_and_enqueues_the_same_for_every_call(
 
 
 class Uncapturable(ShimDevice):
-    """Also fails at one launch, once."""
+    """A device that refuses to capture, and can fail once at one launch."""
 
     fails_at = None
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_captured_runs_eagerly_and_after_a_failure_the_next_call_
 
 
 class OutOfMemoryError(Exception):
-    """As CuPy names it."""
+    """The error has the name of CuPy's."""
 
 
 class Small(ShimDevice):
@@ -150,7 +150,7 @@ def test_devices_and_engines_that_there_are_not(calibration, wrong):
 
 
 class OnGpu:
-    """What an array on a GPU looks like from outside."""
+    """An object with the interface of an array on a GPU."""
 
     @property
     def __cuda_array_interface__(self):

@@ -1,4 +1,4 @@
-"""Kernels and pipeline on a GPU: against references and PyTorch, as one graph, on two threads, for long."""
+"""Kernels and pipeline on a GPU: comparison with references and PyTorch, as one graph, on two threads, and for long."""
 
 import os
 import threading
@@ -38,7 +38,7 @@ SHAPES = [
 
 
 class GuardedDevice(CupyDevice):
-    """Poisons arrays and guards their ends, as the shim does."""
+    """A device that poisons arrays and guards their ends, as `ShimDevice` does."""
 
     def __init__(self):
         super().__init__()
@@ -185,7 +185,7 @@ def test_a_volume_is_one_graph_whatever_its_batch_and_in_every_run(device):
 
 
 def test_a_volume_of_the_sizes_of_a_scanner(device):
-    """37 x 37 x 37 voxels; for ranks there is a test that counts shared memory, test_volume_kernels.py."""
+    """37 x 37 x 37 voxels; test_volume_kernels.py checks the shared memory for all ranks."""
     side, rank = 37, 100
     volume = Case(1, 1, (side,) * 3, rank, rank + 50, SEED).calibration()
     loop = loop_of(device, volume, random_network(2), np.ones((1, volume.num_rows), np.complex64), evaluations=2)
@@ -231,7 +231,7 @@ def test_arrays_that_are_on_the_gpu_stay_there(device, calibration, pipeline, ro
         lambda: cupy.asarray(rows),
         lambda: cupy.asarray(spectra),
         lambda: torch.from_numpy(rows).cuda(),
-        lambda: pinned.to("cuda", non_blocking=True),  # still being copied when it is handed over
+        lambda: pinned.to("cuda", non_blocking=True),  # the copy is still running when it is passed on
     ):
         out = reconstruct(make_signals())
         assert isinstance(out.image, cupy.ndarray)
@@ -239,7 +239,7 @@ def test_arrays_that_are_on_the_gpu_stay_there(device, calibration, pipeline, ro
 
 
 def test_a_loop_on_a_stream_of_its_own_neither_waits_nor_allocates(device, calibration, pipeline, rows):
-    """Signals and results are written again for every frame, by CuPy and by PyTorch, behind work that takes a while."""
+    """Signals and results are overwritten for every frame, by CuPy and by PyTorch, after work that takes some time."""
     import cupy
     import torch
 

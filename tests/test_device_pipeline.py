@@ -1,4 +1,4 @@
-"""The pipeline on a GPU, on the stand-in for CUDA: what a caller sees."""
+"""The pipeline on a GPU as seen by a caller, on the substitute for CUDA."""
 
 import gc
 import sys
@@ -42,7 +42,7 @@ def test_weights_are_read_from_the_graph_without_torch():
 
 
 def test_weights_are_found_by_name_in_any_order():
-    """Not by where in the file they are: dense weights have names of the exporter's, and layers of one size are two."""
+    """The order in the file has no meaning: the exporter names dense weights, and there are layers of equal size."""
     onnx = pytest.importorskip("onnx", reason="pip install onnx")
     content = Bundle.open().read(PLANE)
     model, wanted = onnx.load_from_string(content), network_parameters(content, PLANE)
@@ -72,7 +72,7 @@ def test_a_gpu_gives_the_images_of_the_cpu_by_one_graph(monkeypatch, tmp_path, c
     assert "kernels" in reconstruct.runs_on
     assert f"one CUDA graph of {len(gpu.captured[0])} nodes" in reconstruct.runs_on
     assert reconstruct.graphs == {1: {"captured": True, "nodes": len(gpu.captured[0]), "why_not": ""}}
-    assert len(gpu.captured[0]) <= 2 * 80  # of two evaluations
+    assert len(gpu.captured[0]) <= 2 * 80  # two evaluations
     expected = Reconstructor(calibration, device="cpu")(rows[:1])
     found = reconstruct(rows[:1])
     assert largest_difference(found.image, expected.image) < 5e-3
@@ -99,7 +99,7 @@ def test_batches_padded_whole_and_by_turns_and_arrays_of_the_device(monkeypatch,
     stream = fake_cuda.Stream(gpu)
     signals = gpu.cupy.empty(rows.shape, np.complex64)
     stream.enqueue(lambda: signals.view(np.ndarray).__setitem__(..., rows), (), [signals.ctypes.data])
-    with stream:  # the caller's, which is still writing
+    with stream:  # the caller's stream, which is still writing
         found, event = pipeline.enqueue(signals)
     event.synchronize()
     np.testing.assert_array_equal(found.image.view(np.ndarray), one_by_one)
@@ -107,7 +107,7 @@ def test_batches_padded_whole_and_by_turns_and_arrays_of_the_device(monkeypatch,
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
-    """A GPU, and a network of one block for it."""
+    """A GPU, and a network of one block."""
     gpu = fake_cuda.install(monkeypatch, tmp_path)
     network = parameters(random_network(1))
     monkeypatch.setattr(device, "network_parameters", lambda content, where: network)
@@ -148,7 +148,7 @@ def test_no_call_after_warming_up_captures_and_closing_gives_memory_back(small, 
     images = reconstruct(rows[:1]).image
     assert small.spans == ["mpi-fast: submit 1 frames", None, "mpi-fast: collect 1 frames", None]
     assert len(small.captured) == captured
-    drawn = reconstruct.samples(rows[:1], 1, steps=1)  # that they are those of the CPU: test_device_samples.py
+    drawn = reconstruct.samples(rows[:1], 1, steps=1)  # test_device_samples.py compares them with those of the CPU
     assert drawn.shape == (1, 1, *calibration.grid)
     np.testing.assert_array_equal(reconstruct.samples(rows[:1], 1, steps=1), drawn)
     kept = [weakref.ref(lane) for lane, _ in reconstruct._chosen()[0]._lanes.values()]
@@ -189,7 +189,7 @@ def test_a_gpu_that_does_not_start_gives_way_to_the_cpu(monkeypatch, tmp_path, c
 
 @pytest.mark.skipif(COMPILER is None, reason="needs g++ on Linux")
 def test_a_volume_is_that_of_the_cpu_by_one_graph(monkeypatch, tmp_path):
-    """By the network of the package, of two evaluations, from an array and from the device."""
+    """The network of the package, with two evaluations, from an array and from the device."""
     gpu = fake_cuda.install(monkeypatch, tmp_path)
     volume = of_grid((4, 6, 5), 60)
     rows = rows_of(volume, 1)

@@ -1,4 +1,4 @@
-"""Posterior samples on a GPU: solvers as sums, their kernel by g++, and whole chains on the stand-in for CUDA."""
+"""Posterior samples on a GPU: solvers, their kernel built by g++, and complete chains on the substitute for CUDA."""
 
 import fake_cuda
 import numpy as np
@@ -22,7 +22,7 @@ STEPS = {"dpm": 6, "heun": 5, "euler-maruyama": 30, "predictor-corrector": 20}
 
 
 def denoise(x, sigma):
-    """A denoiser that is neither linear nor blind to its noise level, nor the same for every voxel."""
+    """A denoiser that is not linear, depends on the noise level, and differs between voxels."""
     return np.tanh(1.5 * x) * 2 / (1 + min(sigma, 20) ** 2) + np.linspace(0.0, 0.2, x.shape[-1])
 
 
@@ -39,7 +39,7 @@ def test_sums_are_the_sampler(name, sde, steps):
     wanted = get_sampler(name)(denoise, lambda draw: noise(draw) if draw else first, process, steps)
     chain = posterior_chain(name, process, steps)
     twice = name in ("heun", "predictor-corrector")
-    assert len(chain) == (2 * steps if twice else steps + 1)  # with the evaluation that the start costs
+    assert len(chain) == (2 * steps if twice else steps + 1)  # the start takes one evaluation
     x = saved = np.zeros((2, 7))
     for sigma, one in chain:
         denoised = denoise(x, sigma)
@@ -70,7 +70,7 @@ def rows(true_rows):
 
 
 def by_torch(network, calibration, rows, sampling, sigma_range):
-    """As `PosteriorGraph.samples` draws them."""
+    """Samples as in `PosteriorGraph.samples`, computed by torch."""
     sde, count = SDES[sampling.sde](*sigma_range), sampling.samples
     reduced = calibration.reduce(rows)
     images = []
@@ -94,13 +94,13 @@ def by_torch(network, calibration, rows, sampling, sigma_range):
     [("dpm", "ve", 3), ("heun", "ve", 2), ("euler-maruyama", "vp", 3), ("predictor-corrector", "sub-vp", 2)],
 )
 def test_samples_are_those_of_the_cpu(monkeypatch, tmp_path, calibration, rows, sampler, sde, steps):
-    """Of random weights, whose samples no step contracts, but with noise that leaves a trace of its own in each."""
+    """With random weights no step contracts the samples, so the noise of each step remains visible."""
     gpu = fake_cuda.install(monkeypatch, tmp_path)
     network, bundle = random_network(1), Bundle.open()
     monkeypatch.setattr(device, "network_parameters", lambda content, where: parameters(network))
     pipeline = device.PosteriorOnDevice(calibration, bundle, CupyDevice, (1, 4), 1)
     sampling = Sampling(2, steps, 7, sampler, sde)
-    drawn = pipeline.samples(rows, sampling)  # six images, four at once: the second frame's samples fall apart
+    drawn = pipeline.samples(rows, sampling)  # six images, four at a time, which splits the samples of the second frame
     assert gpu.captured[-1] == ["plan", "project", "fine", "coarse", "image"]
     for found, wanted in zip(drawn, by_torch(network, calibration, rows, sampling, bundle.sigma_range), strict=True):
         assert np.abs(found - wanted).max() <= 3e-3 * np.abs(wanted).max()

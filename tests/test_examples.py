@@ -1,4 +1,4 @@
-"""The examples run as they stand, each in a folder of its own, and show what they say."""
+"""The examples run as they are printed, each in a separate folder, and show what they claim."""
 
 import os
 import re
@@ -25,7 +25,7 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix 
 
 @pytest.fixture
 def run(tmp_path):
-    """Run an example in an empty folder; what it prints."""
+    """Run an example in an empty folder; returns its output."""
 
     def example(name: str, *arguments: str) -> str:
         environment = os.environ | {
@@ -59,11 +59,11 @@ def test_own_files(run, tmp_path):
     assert first.count("nothing to report") == 6
     assert read_reconstruction(tmp_path / "images.mdf").shape[0] == 6
     assert picture(tmp_path, "own_files.png")
-    assert run("own_files", "system-matrix.mdf", "measurement.mdf") == first  # with files that are there, the same
+    assert run("own_files", "system-matrix.mdf", "measurement.mdf") == first  # also with existing files
 
 
 def test_arrays_of_matlab(run, tmp_path):
-    assert min(numbers(r"(\d\d\.\d)(?:,| dB)", run("matlab_arrays"))) > 20  # turned or mirrored they are far below
+    assert min(numbers(r"(\d\d\.\d)(?:,| dB)", run("matlab_arrays"))) > 20  # rotated or mirrored images have far less
     assert np.load(tmp_path / "images.npz")["image"].shape == (3, 19, 19)
     assert picture(tmp_path, "matlab_arrays.png")
 
@@ -82,7 +82,7 @@ def test_uncertainty_in_a_region(run, tmp_path):
     total, deviation, alone, alike, truth = frames.T
     assert (np.abs(total - truth) <= 3 * alike + 0.02).all()
     assert (alone <= alike).all()
-    assert (deviation <= 1.5 * alike + 0.02).all()  # errors that are all alike are the worst case
+    assert (deviation <= 1.5 * alike + 0.02).all()  # fully correlated errors are the worst case
     assert deviation.max() > 0
     assert picture(tmp_path, "region_uncertainty.png")
 
@@ -105,18 +105,18 @@ def test_a_method_of_ones_own(run, tmp_path):
 def test_a_cluster(run):
     pytest.importorskip("ray", reason="Ray is not installed")
     lines = run("cluster").splitlines()
-    assert [line.partition(", PSNR")[0] for line in lines] == ["8 images"] * 6  # and not a word of Ray's
+    assert [line.partition(", PSNR")[0] for line in lines] == ["8 images"] * 6  # and no messages of Ray
     assert min(numbers(r"PSNR (\S+) dB", "".join(lines))) > 20
 
 
 def test_arrays_on_the_gpu(run):
-    """Where there is none; on a stand-in for one: test_programs.py."""
+    """Without a GPU; test_programs.py uses a substitute for one."""
     found = run("gpu_arrays")
     assert found == "There is no GPU here, or no CuPy.\n" or numbers(r"PSNR (\S+) dB", found)[0] > 20
 
 
 def test_onnx_without_mpi_fast(run, tmp_path):
-    """The same images as `Reconstructor`, from a saved calibration, samples, and nothing of ours."""
+    """The images are those of `Reconstructor`, from a saved calibration and samples, without mpi-fast."""
     model = packaged() / PLANE
     rng = np.random.default_rng(0)
     matrix = measure_matrix(Scanner(sub_voxels=1), 20.0, rng)
@@ -140,7 +140,7 @@ def test_onnx_without_mpi_fast(run, tmp_path):
 
 
 def test_a_frozen_network_in_cpp(exported, tmp_path):
-    """Built as the docs say, from a bundle's ONNX file and raw numbers: image and half widths of ONNX Runtime."""
+    """Built as documented; gives image and half widths of ONNX Runtime from a bundle's ONNX file and raw numbers."""
     helpers = pytest.importorskip("openvino.utils", reason="OpenVINO, which has a C++ interface, is not installed")
     for tool in ("cmake", "g++"):
         if shutil.which(tool) is None:

@@ -1,4 +1,4 @@
-"""Simulated measurements of volumes: which frequencies are kept, what noise they carry, and the files they make."""
+"""Simulated measurements of volumes: selected frequencies, noise, and files."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def whole(scanner):
 
 @pytest.fixture
 def strongest(scanner, monkeypatch):
-    """A matrix of which 30 of 121 frequencies fit."""
+    """A matrix of 121 frequencies, of which 30 fit into the memory limit."""
     monkeypatch.setattr(experiment, "MATRIX_BYTES", 30 * 3 * VOXELS * 8)
     monkeypatch.setattr(experiment, "NOISE_BYTES", 7 * 3 * 250 * 16)
     return measure_matrix(scanner, 25.0, np.random.default_rng(0))
@@ -38,7 +38,7 @@ def strongest(scanner, monkeypatch):
 def test_a_matrix_that_fits_is_kept_whole_at_the_snr(whole, scanner):
     np.testing.assert_array_equal(whole.frequency_index, np.arange(121))
     np.testing.assert_array_equal(whole.truth, scanner.system_matrix())
-    noise = whole.background - whole.background.mean(axis=2, keepdims=True)  # drift is slow and small beside it
+    noise = whole.background - whole.background.mean(axis=2, keepdims=True)  # drift is slow and small in comparison
     band = whole.frequencies >= 80e3
     per_frame = np.linalg.norm(noise[:, band]) / np.sqrt(noise.shape[2])
     signal = np.linalg.norm(whole.truth[:, band]) / np.sqrt(VOXELS)

@@ -1,4 +1,4 @@
-"""Export: any network of this kind becomes a bundle equal to it, or nothing."""
+"""An export gives a bundle that agrees with the network, or nothing."""
 
 import importlib
 
@@ -30,7 +30,7 @@ def run(*given):
 
 
 def test_a_network_that_differs_is_not_written(exported, tmp_path, monkeypatch):
-    """The ONNX file of other weights stands in for an exporter that went wrong."""
+    """The ONNX file of other weights simulates an error of the exporter."""
     monkeypatch.setattr(
         artefacts, "general_graph", lambda frame, name: Graph(onnx.load_from_string(exported.read(name)), 0)
     )
@@ -70,7 +70,7 @@ def test_options_that_make_no_sense(tmp_path, wrong):
 
 
 def test_the_bundled_model_is_its_checkpoint():
-    """The committed checkpoint and the committed bundle are one network."""
+    """The committed checkpoint and the committed bundle contain the same network."""
     bundle = Bundle.open()
     trained = load_trained(bundle.checkpoint())
     assert trained.provenance == bundle.manifest["provenance"]

@@ -1,4 +1,4 @@
-"""Full disks, signals, targets that are no plain files, forks, threads and closed pipes: what is there stays whole."""
+"""Files stay intact with full disks, signals, targets that are no plain files, forks, threads and closed pipes."""
 
 import itertools
 import os
@@ -119,7 +119,7 @@ def test_a_full_disk_keeps_the_older_result(tmp_path, monkeypatch):
     def fail(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)  # where file systems say it that write late
+    monkeypatch.setattr(os, "fsync", fail)  # file systems with delayed writing report errors here
     with pytest.raises(OutputError, match=r"a\.mdf: cannot be written: No space left on device"):
         measurement(path)
     assert path.read_bytes() == before
@@ -184,7 +184,7 @@ def test_the_next_run_removes_what_a_killed_one_left(tmp_path):
 def test_links_are_followed(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "link.mdf").symlink_to("disk/real.mdf")
-    for _ in range(2):  # where it points to nothing yet, and to a file
+    for _ in range(2):  # first a dangling link, then a link to a file
         measurement(tmp_path / "link.mdf")
         assert (tmp_path / "link.mdf").is_symlink()
         assert h5py.is_hdf5(tmp_path / "disk" / "real.mdf")

@@ -1,4 +1,4 @@
-"""Films of series: what their frames show, and that they are whole."""
+"""Films of series: their frames, and that they are complete."""
 
 import imageio_ffmpeg
 import numpy as np
@@ -16,7 +16,7 @@ PERIOD = 0.02154
 
 
 def growing(grid, frames=4, std=True):
-    """Images of one value each, 1, 2, 3..., and one of NaN among them."""
+    """Uniform images with the values 1, 2, 3..., one of which is NaN."""
     image = np.ones((frames, *grid.shape), np.float32) * np.arange(1, frames + 1).reshape(-1, *[1] * len(grid.shape))
     image[1] = np.nan
     found = {"frame": 10 * np.arange(frames), "time": 10 * np.arange(frames) * PERIOD}
@@ -49,12 +49,12 @@ def test_a_film_has_a_frame_for_each_image_on_one_colour_scale(tmp_path, suffix,
     place = height * 6 // 10, width // 8  # in the image of a plane, and in the first projection of a volume
     shown = [frame[place] for frame in frames]
     brightness = [colour.sum() for colour in shown]
-    assert brightness[0] < brightness[2] < brightness[3]  # one scale for all: brighter where there is more
-    assert brightness[3] > 600  # and the most is at its upper end
-    assert np.ptp(shown[1]) < 8  # grey, where there is no image
-    assert np.abs(frames[0][: height // 12] - frames[3][: height // 12]).max() > 100  # the time goes on
+    assert brightness[0] < brightness[2] < brightness[3]  # one colour scale for all frames
+    assert brightness[3] > 600  # the maximum is at its upper end
+    assert np.ptp(shown[1]) < 8  # grey for a missing image
+    assert np.abs(frames[0][: height // 12] - frames[3][: height // 12]).max() > 100  # the displayed time changes
     right = np.abs(frames[0] - frames[3])[:, width // 2 :]
-    assert right.max() > 50  # and the uncertainty beside the image changes as well
+    assert right.max() > 50  # the uncertainty beside the image changes, too
 
 
 def test_without_uncertainty_there_is_one_image(tmp_path):

@@ -1,4 +1,4 @@
-"""Flags that samples alone tell, and what bad frames cost the others: nothing."""
+"""Flags that follow from samples alone, and bad frames, which do not affect others."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def sine():
-    """Two channels of noisy sines, as a receiver sees the drive's feed-through: (1, 2, 1632)."""
+    """Two channels of noisy sines, like the drive's feed-through in a receiver: (1, 2, 1632)."""
     t = np.arange(1632) / 1632
     waves = np.stack([np.sin(2 * np.pi * 16 * t), np.cos(2 * np.pi * 17 * t)])[None]
     return waves + 0.01 * RNG.standard_normal(waves.shape)
@@ -29,12 +29,12 @@ def test_a_plateau_is_clipping(sine, level, side):
     clipped[:, 1] = np.clip(clipped[:, 1], low, high)
     assert of_samples(clipped, USED) == Flag.CLIPPED
     assert of_samples(np.round(clipped * 2000).astype(np.int16), USED) == Flag.CLIPPED
-    assert of_samples(clipped, np.array([True, False])) == 0  # in a channel that nobody uses
+    assert of_samples(clipped, np.array([True, False])) == 0  # in an unused channel
 
 
 @pytest.mark.parametrize("digits", [20, 100, 2000, 30000])
 def test_rounding_is_no_clipping(sine, digits):
-    """The tops of a sine that is rounded to few digits are flat, too."""
+    """A sine rounded to few digits has flat tops without clipping."""
     clean = np.round(np.sin(2 * np.pi * 16 * np.arange(1632) / 1632) * digits)
     samples = np.stack([clean, clean])[None].astype(np.int16)
     assert of_samples(samples, USED) == 0
@@ -43,7 +43,7 @@ def test_rounding_is_no_clipping(sine, digits):
 
 
 def test_a_signal_at_rest_is_no_clipping():
-    """Between pulses of one sign, or where noise rarely reaches the converter's next digit."""
+    """A signal between pulses of one sign, or with noise that rarely reaches the converter's next digit."""
     t = np.arange(1632) % 272
     pulses = np.exp(-(((t - 100) / 5) ** 2)).astype(np.float32)
     rare = np.round(0.3 + 0.1 * RNG.standard_normal(1632))
@@ -87,7 +87,7 @@ def test_one_bad_frame_costs_no_other(calibration, rows, value):
         values = getattr(found, name)
         assert np.isnan(values[2]).all()
         np.testing.assert_allclose(values[good], getattr(expected, name)[good], rtol=1e-4, atol=1e-6)
-    assert np.isfinite(broken[good]).all()  # the caller's array is his own
+    assert np.isfinite(broken[good]).all()  # the caller's array is not changed
     assert not np.isfinite(broken[2, 7]) or broken[2, 7] == np.complex64(value)
 
 

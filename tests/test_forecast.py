@@ -1,4 +1,4 @@
-"""How good images are expected to be: frames simulated through a calibration alone."""
+"""Expected image quality, from frames simulated through a calibration alone."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_better_signals_promise_better_images_and_the_same_again(calibration):
 
 
 def test_it_comes_true_on_frames_that_the_true_scanner_measures(matrix, calibration):
-    """Other phantoms of the same families, signals of the matrix without its noise."""
+    """Measured with other phantoms of the same families, and signals of the noise-free matrix."""
     (promised,) = forecast(calibration, (20.0,), phantoms=21)
     images = phantoms(21, 5, GRID)
     signals = images.reshape(21, -1) @ matrix.truth[calibration.selection].T
@@ -73,7 +73,7 @@ def test_volumes_and_lines_of_voxels():
     line = np.exp(-np.square(np.arange(9) - np.arange(0, 9, 0.5)[:, None])) + 0j
     calibration = Calibration.from_arrays(line[None], None, (1, 9), (0.01, 0.09), rows=RowFilter(snr_threshold=0))
     (found,) = forecast(calibration, (20.0,), phantoms=21)
-    assert 1 <= found.phantoms <= 21  # of phantoms in a plane some have nothing on the line
+    assert 1 <= found.phantoms <= 21  # some phantoms of a plane are empty on the line
     assert np.isfinite(found.psnr_db)
 
 

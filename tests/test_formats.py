@@ -1,4 +1,4 @@
-"""Every output format, written and read back by the library that others would read it with."""
+"""Every output format is written, and read back by the usual library for it."""
 
 import csv
 import json
@@ -87,7 +87,7 @@ def test_nifti_of_planes_of_every_direction(tmp_path, normal, shape):
     assert read.shape == (*shape, 1)
     np.testing.assert_array_equal(
         read.squeeze(), image[0].T
-    )  # rows run along the later axis, columns along the earlier
+    )  # rows are along the later axis, columns along the earlier one
     assert names(tmp_path) == ["x.nii"]
 
 
@@ -115,7 +115,7 @@ def test_nifti_of_a_slice_of_no_thickness_and_frames_of_nan(tmp_path):
 
 @pytest.mark.parametrize("grid", [PLANE, VOLUME])
 def test_zarr_has_coordinates_in_mm_and_s(tmp_path, grid, monkeypatch):
-    monkeypatch.setattr(zarr, "CHUNK_BYTES", 200)  # some images a part, so that there are several
+    monkeypatch.setattr(zarr, "CHUNK_BYTES", 200)  # few images for each part, so that there are several parts
     expected = series(grid)
     save(tmp_path / "x.zarr", expected)
     assert names(tmp_path) == ["x.zarr"]

@@ -1,6 +1,6 @@
-"""Damaged files of every kind: one of the package's errors or what makes sense, within 5 s and 1 GB.
+"""Damaged files of every kind give an error of the package or plausible values, within 5 s and 1 GB.
 
-`bench/fuzz.py` does the same with thousands, each batch in a process of its own.
+`bench/fuzz.py` tests thousands of files, each batch in a separate process.
 """
 
 import faulthandler
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from victims import VICTIMS, Step, damaged, mutations
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # what is odd in a damaged file, and NumPy on odd numbers
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the package and of NumPy about damaged files
 
 
 def out_of_time(*_: Any) -> NoReturn:
@@ -31,7 +31,7 @@ def originals(tmp_path_factory):
 def test_damaged_files(kind: str, originals: Any, tmp_path: Any, data: Any) -> None:
     steps: list[Step] = data.draw(mutations(kind))
     path = damaged(kind, originals[kind], tmp_path / "damaged", steps)
-    faulthandler.dump_traceback_later(120, exit=True)  # of a library that hangs, which no exception reaches
+    faulthandler.dump_traceback_later(120, exit=True)  # for a library that hangs, which no exception can stop
     try:
         with limits(out_of_time):
             result, said = outcome(kind, path, steps)

@@ -1,4 +1,4 @@
-"""The report of the GPU benchmarks, on made-up times: what it says of whom, and what becomes of what is missing."""
+"""The report of the GPU benchmarks, with invented times, and with missing files."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 
 
 def benchmark(group, name, milliseconds, **extra):
-    """As pytest-benchmark writes one."""
+    """A benchmark in the form of pytest-benchmark."""
     stats = {"data": [1e-3 * milliseconds] * 3}
     return {"group": group, "name": "test", "param": name, "stats": stats, "extra_info": extra}
 
@@ -26,7 +26,7 @@ MEASURED = [
 
 @pytest.fixture
 def report(tmp_path, monkeypatch):
-    """Files of a report on these, and on runs that were interrupted before they had measured anything."""
+    """Makes a report of given benchmarks, an empty file of an interrupted run, and a missing file."""
 
     def made(measured):
         (tmp_path / "one.json").write_text(json.dumps({"benchmarks": measured}))

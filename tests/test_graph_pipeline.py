@@ -1,4 +1,4 @@
-"""The network as users run it: one bundle for every calibration, planes and volumes of any grid."""
+"""The network of one bundle serves every calibration, planes and volumes of any grid."""
 
 from math import prod
 
@@ -110,7 +110,7 @@ def test_a_bundle_without_one_of_its_graphs_is_none(bundle, tmp_path):
 
 @pytest.mark.parametrize("grid", [(16, 21), (8, 8)])
 def test_the_packaged_network_improves_on_what_the_signals_alone_say(grid):
-    """On a scanner and phantoms that it has never seen."""
+    """Tested on a scanner and phantoms that were not used in training."""
     calibration, rows, truth = measured(grid)
     reconstruct = Reconstructor(calibration)
     linear = create("tikhonov", calibration)(calibration.reduce(rows)).image
@@ -158,7 +158,7 @@ def test_samples_of_silence_and_none_at_all(bundle):
 
 
 def test_samples_of_the_packaged_network_are_of_the_posterior_distribution():
-    """Each explains the signals as well as their noise allows; they spread as the image's own uncertainty says."""
+    """Each sample explains the signals within their noise; their spread agrees with the uncertainty of the image."""
     calibration, rows, truth = measured((19, 19))
     reconstruct = Reconstructor(calibration, inspect=False)
     out, drawn = reconstruct(rows), reconstruct.samples(rows, 16)
@@ -168,6 +168,6 @@ def test_samples_of_the_packaged_network_are_of_the_posterior_distribution():
     assert (np.abs(np.log(misfit)) < np.log(2)).all()
     assert np.abs(drawn - drawn.mean(axis=1, keepdims=True)).max() > 0
     spread = np.sqrt(drawn.var(axis=1).mean() / np.square(out.std).mean())
-    assert 0.25 < spread < 4  # of easy phantoms the network takes its errors for larger than they are
+    assert 0.25 < spread < 4  # for easy phantoms the network overestimates its errors
     off = np.sqrt(np.square(drawn.mean(axis=1) - truth).mean(axis=(1, 2)))
     assert (off < 1.2 * np.sqrt(np.square(out.image - truth).mean(axis=(1, 2)))).all()

@@ -1,4 +1,4 @@
-"""bench/compare_grids.py: the table over grids, its means over planes, and what the file of it holds."""
+"""bench/compare_grids.py: the table over grids, its means over planes, and the contents of its file."""
 
 import io
 import json
@@ -21,7 +21,7 @@ FRAMES = "--snrs", "15", "--workers", "1", "--frames", "7", "--volumes", "3"
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The files of a run over two planes and a volume, and what it printed."""
+    """The files and the output of a run with two planes and a volume."""
     folder = tmp_path_factory.mktemp("grids")
     files = folder / "grids.json", folder / "grids.md"
     with pytest.MonkeyPatch.context() as patch:
@@ -32,7 +32,7 @@ def report(tmp_path_factory):
 
 
 def run(*options, files):
-    """What a run prints."""
+    """Returns the output of a run."""
     arguments = *options, *FRAMES, "--json", str(files[0]), "--markdown", str(files[1])
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):

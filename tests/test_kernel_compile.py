@@ -1,4 +1,4 @@
-"""Machine code for every architecture, compiled without a GPU, and what each kernel uses of it."""
+"""Kernels compile for every architecture without a GPU, within limits of registers and shared memory."""
 
 import itertools
 
@@ -15,13 +15,13 @@ from mpi_fast.kernels.volumes import TOGETHER
 pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-REGISTERS = 65536  # of a multiprocessor, on all of these
+REGISTERS = 65536  # registers of a multiprocessor, on all these architectures
 THREADS = {"reduce": 256, "prepare": 768, "plan": 512, "project": 256, "fine": 256, "coarse": 256}
 THREADS |= {"image": 128, "update": 128, "refine": 256}
 THREADS |= {"white": 256, "variances": 256, "current": 128, "residual": 256, "changes": 256, "tails": 32}
-BLOCKS = {"reduce": 3, "prepare": 1, "plan": 1, "project": 4, "fine": 4, "coarse": 2}  # at once on one, at least
+BLOCKS = {"reduce": 3, "prepare": 1, "plan": 1, "project": 4, "fine": 4, "coarse": 2}  # least at once on a multiprocessor
 BLOCKS |= {"image": 8, "update": 8, "refine": 6}
-FEWER = {("fine", "sm_120"): 3}  # 100 KB of shared memory hold no more of its blocks
+FEWER = {("fine", "sm_120"): 3}  # 100 KB of shared memory are enough for three
 BLOCKS |= {"white": 3, "variances": 2, "current": 8, "residual": 2, "changes": 4, "tails": 16}
 
 SIGNALS = reduce.KERNEL, prepare.KERNEL
@@ -42,7 +42,7 @@ def test_every_kernel_compiles_within_its_budget(kernel, architecture):
     compiled = compile_kernel(kernel, architecture)
     assert compiled.code[:4] == b"\x7fELF"
     assert compiled.stack == compiled.spills == 0, "nothing of a thread may go through memory"
-    per_warp = 32 * -(-compiled.registers // 8) * 8  # they are given out in units of eight for each thread of a warp
+    per_warp = 32 * -(-compiled.registers // 8) * 8  # they are allocated in units of eight for each thread of a warp
     blocks = FEWER.get((kernel.name, architecture), BLOCKS[kernel.name])
     assert THREADS[kernel.name] // 32 * per_warp * blocks <= REGISTERS
 

@@ -1,4 +1,4 @@
-"""The .cu files, built by g++ with one fiber per CUDA thread, against their NumPy references."""
+"""Comparison of the .cu files, built by g++ with one fiber per CUDA thread, with their NumPy references."""
 
 import os
 import subprocess
@@ -57,14 +57,14 @@ def test_prepare(device, frames, grid, rank, rows):
 
 @pytest.mark.parametrize("grid", [(19, 19), (6, 9)])
 def test_results_do_not_depend_on_the_order_of_threads(kernel_folder, grid):
-    """Between two barriers threads may run in any order: a missing barrier shows as another result."""
+    """Threads may run in any order between two barriers, so a missing barrier changes the result."""
     reverse = ShimDevice(kernel_folder, backwards=True)
     for check in (check_reduce, check_prepare, check_update):
         check(reverse, Case(frames=3, samples=5, grid=grid, rank=40, rows=700))
 
 
 def test_float16_is_rounded_as_numpy_does(tmp_path):
-    """Random floats of every exponent, those half-way between two numbers, what overflows, and what is no number."""
+    """Random floats of every exponent, floats half-way between two float16 numbers, overflows, and NaN."""
     rng, count = np.random.default_rng(0), 1 << 16
     floats = np.ldexp(rng.uniform(-2, 2, 2 * count), rng.integers(-30, 20, 2 * count)).astype(np.float32)
     floats[:count] = np.arange(count, dtype=np.uint16).view(np.float16)
@@ -84,7 +84,7 @@ def test_float16_is_rounded_as_numpy_does(tmp_path):
 
 
 def test_broken_signals_show(device):
-    """NaN in one frame makes what its signals say NaN, not nothing, and no other's."""
+    """NaN in one frame makes its own results NaN, and no others."""
     y, energy = np.ones((2, 150)), np.full(2, 1e4)
     y[1, 3] = energy[1] = np.nan
     calibration = Case().calibration()
@@ -137,7 +137,7 @@ def test_importing_the_launchers_is_free_of_cupy():
 
 
 def broken(kernel_folder, body, header="cuda_shim.h", **options):
-    """A device that knows one kernel, ``broken`` (float* out), of 64 threads."""
+    """A device with one kernel, ``broken`` (float* out), of 64 threads."""
     sources = kernel_folder / "broken"
     sources.mkdir(exist_ok=True)
     (sources / "broken.cu").write_text(
@@ -162,7 +162,7 @@ def test_a_product_that_some_lanes_miss_is_found(tmp_path):
 
 
 def test_a_warp_multiplies_matrices(tmp_path):
-    """In the layout of PTX; two warps at once, each with matrices of its own."""
+    """In the layout of PTX, with two warps at once, each with its own matrices."""
     device = broken(
         tmp_path,
         "const unsigned* given = reinterpret_cast<const unsigned*>(out) + 256; cell[0] = 0;"

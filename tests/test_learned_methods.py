@@ -1,4 +1,4 @@
-"""DERnet and DEQ-MPI: the file that users run."""
+"""The exported networks DERnet and DEQ-MPI."""
 
 import importlib
 import subprocess
@@ -125,7 +125,7 @@ def test_images_scale_with_their_signals_and_know_no_batch(files, measured, meth
 
 
 def test_the_runtime_iterates_to_a_fixed_point(files, measured, monkeypatch):
-    """Of the untrained network, whose iteration is ADMM between two convex sets, so that there is one."""
+    """The iteration of the untrained network is ADMM between two convex sets, so a fixed point exists."""
     network = learned.OneScannerStep(Equilibrium(CONFIGS["deq"], GRID)).eval()
 
     def step(**inputs):
@@ -144,7 +144,7 @@ def test_the_runtime_iterates_to_a_fixed_point(files, measured, monkeypatch):
 
 
 def test_components_without_signal_say_nothing_beyond_those_of_training(files, measured, monkeypatch):
-    """Three layers of width three look three components ahead: what follows on these does not matter."""
+    """Three layers of width three depend on the next three components, and on none after these."""
 
     def image(padding):
         monkeypatch.setattr(deq, "PADDING", padding)
@@ -183,7 +183,7 @@ def test_files_that_are_refused(tmp_path, files, measured, method):
 
 
 def test_a_network_that_differs_is_not_exported(files, monkeypatch):
-    """The file of other weights stands in for an exporter that went wrong."""
+    """The file of other weights simulates an error of the exporter."""
     monkeypatch.setattr(learned, "graph", lambda trained: files[trained.method].read_bytes())
     assert learned.learned_onnx(trained("dernet")) == files["dernet"].read_bytes()
     with pytest.raises(ModelError, match="nothing was written"):
@@ -206,7 +206,7 @@ def test_our_network_is_exported_elsewhere():
 
 
 def test_exported_networks_explain_each_component_within_its_noise(measured):
-    """`Likelihood` and the equilibrium's own start are one formula."""
+    """`Likelihood` and the start of the equilibrium use the same formula."""
     calibration, rows = measured
     reduced = calibration.reduce(rows)
     likelihood = Likelihood(reduced.y, calibration.singular_values, calibration.basis, reduced.noise)

@@ -1,4 +1,4 @@
-"""DERnet and DEQ-MPI: their networks, and the training of these."""
+"""The networks of DERnet and DEQ-MPI, and their training."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_the_untrained_dernet_is_the_posterior_mean(scanners, phantoms):
 
 
 def test_the_untrained_equilibrium_is_non_negative_and_explains_the_signals(scanners, phantoms):
-    """Without weights the networks are the projections of ADMM, which converges to where both sets meet."""
+    """Without weights the networks are the projections of ADMM, which converges to the intersection of both sets."""
     frames = next(data.frame_batches(scanners, phantoms, 2, 3, seed=0))
     network = Equilibrium(CONFIGS["deq"], GRID).eval()
     state, given = network.start(frames), (frames.y, frames.noise, frames.singular_values, frames.basis)

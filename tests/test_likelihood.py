@@ -1,4 +1,4 @@
-"""What signals say of images: against dense float64 linear algebra, and the copy of it that the network has."""
+"""The likelihood, compared with dense float64 linear algebra and with its copy in the network."""
 
 import numpy as np
 import pytest

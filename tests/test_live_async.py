@@ -1,4 +1,4 @@
-"""The asynchronous twin: the same stream, without ever blocking the event loop."""
+"""`AsyncLive` is the same stream, and never blocks the event loop."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ def test_images_come_in_order_while_frames_go_in(calibration, frame):
 
 
 def test_waiting_never_blocks_the_loop(calibration, frame):
-    """Both a full line of frames and an empty one of images are awaited; other tasks run on."""
+    """A full queue of frames and an empty queue of images are awaited; other tasks continue."""
     gate = threading.Event()
 
     async def run():

@@ -1,4 +1,4 @@
-"""``mpi-fast live`` as people meet it: the command, its page in a browser, keys and mouse, two pages, a stalled one."""
+"""``mpi-fast live``: the command, its page in a browser, keys and mouse, several pages, a stalled client."""
 
 import json
 import os
@@ -26,7 +26,7 @@ PATIENCE_MS = 120_000  # where other work takes nearly all of the machine
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """The command, showing a simulated scanner of 9 x 9 voxels: its address, its folder, and its process."""
+    """Run the command with a simulated scanner of 9 x 9 voxels; gives its address, folder and process."""
     folder = tmp_path_factory.mktemp("served")
     process = start(folder, "simulate", "--grid", "9x9", "--rate", "50", "--recordings", str(folder))
     yield address_of(process), folder, process
@@ -64,7 +64,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, served):
-    """Open a page that has shown an image; whatever its script complains of fails the test."""
+    """Open a page and wait for an image; errors of its script fail the test."""
     opened, complaints = [], []
 
     def visited():
@@ -88,7 +88,7 @@ def number(page):
 
 
 def waits_for(page, condition):
-    """By asking again: a page of this policy lets nobody evaluate texts in it, but for the debugger."""
+    """Ask repeatedly, because the page's security policy allows only the debugger to evaluate code."""
     until = time.monotonic() + PATIENCE_MS / 1000
     while not page.evaluate(condition):
         assert time.monotonic() < until, f"it never happened that {condition}; {page.inner_text('#numbers')}"
@@ -106,7 +106,7 @@ def test_an_image_is_drawn_with_colour_bar_unit_and_numbers(visit):
     assert page.inner_text("#image + .bar .unit") == "of the delta sample"
     assert float(page.inner_text("#image-high")) > 0
     assert float(page.inner_text("#std-high")) > 0
-    waits_for(page, "document.querySelector('#numbers').innerText.includes('latency p99.9')")  # comes with counters
+    waits_for(page, "document.querySelector('#numbers').innerText.includes('latency p99.9')")  # part of the counters
     shown = page.inner_text("#numbers")
     for name in ("frame", "SNR", "latency p99.9", "frames dropped", "frames missing", "recording", "not shown here"):
         assert name in shown
@@ -148,7 +148,7 @@ def test_keys_pause_choose_colours_and_fix_the_window(visit):
     assert page.get_attribute("#pause", "aria-pressed") == "true"
     held = number(page)
     assert page.inner_text("#message") == f"paused at frame {held}"
-    waits_for(page, f"state.kept[state.kept.length - 1].number > {held + 5}")  # nothing is lost meanwhile
+    waits_for(page, f"state.kept[state.kept.length - 1].number > {held + 5}")  # frames continue in the meantime
     assert number(page) == held
     page.keyboard.press("Space")
     waits_for(page, f"state.shown.number > {held}")
@@ -162,7 +162,7 @@ def test_keys_pause_choose_colours_and_fix_the_window(visit):
     assert float(page.input_value("#high")) == pytest.approx(1.25 * high, rel=0.02)
     page.fill("#high", "2.5")
     waits_for(page, "document.querySelector('#image-high').textContent === '2.5'")
-    page.press("#high", "c")  # a letter typed into a field is no command
+    page.press("#high", "c")  # a letter typed into a field is not a command
     assert page.input_value("#colours") == "viridis"
 
 
@@ -203,7 +203,7 @@ def test_a_recording_from_the_keyboard(visit, served):
 
 
 def test_two_browsers_and_a_stalled_client(visit, served):
-    """The stalled one reads nothing at all; the others see images all the same, and the command drops none for it."""
+    """The stalled client reads nothing. The others still see images, and the command drops none because of it."""
     port = int(served[0].rsplit(":", 1)[1])
     stalled = socket.create_connection(("127.0.0.1", port))
     stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -223,7 +223,7 @@ def test_two_browsers_and_a_stalled_client(visit, served):
 
 
 def test_a_volume_has_three_views(visit):
-    """As the server sends it: maximum projections, drawn to one scale, and a region in any of them."""
+    """Maximum projections on one scale, as the server sends them, and a region in any of them."""
     volume = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32)
     volume[1, 2, 3] = np.nan
     pictures = Pictures(Grid.regular(volume.shape, (0.006, 0.008, 0.010)))
@@ -242,7 +242,7 @@ def test_a_volume_has_three_views(visit):
     assert page.inner_text("#message") == "frame 7: bad"
     canvas = "document.querySelectorAll('#image canvas:first-child')[2]"
     pixel = f"(at) => [...{canvas}.getContext('2d').getImageData(...at, 1, 1).data]"
-    assert page.evaluate(pixel, [3, 1]) == [96, 96, 96, 255]  # no number, and no colour; rows go up
+    assert page.evaluate(pixel, [3, 1]) == [96, 96, 96, 255]  # NaN is grey; rows run upwards
     page.locator("#image .view canvas:first-child").nth(1).focus()
     page.keyboard.press("ArrowUp")
     assert page.evaluate("state.region") == {"view": 1, "x": 0, "y": 0, "width": 3, "height": 3}
@@ -285,7 +285,7 @@ def test_an_address_that_is_taken(served, tmp_path):
 
 
 def test_the_status_is_json_for_programs_too(served):
-    """By a client that is no browser."""
+    """Read by a client that is no browser."""
     with connect(served[0].replace("http", "ws") + "/stream") as connection:
         kinds = set()
         while kinds != {"hello", "status", "pictures"}:

@@ -1,4 +1,4 @@
-"""Images of live streams: those of the reconstructor, whatever bad frames come; means, background, clocks."""
+"""Images of live streams are those of the reconstructor, also with bad frames; means, background, clocks."""
 
 import threading
 import time
@@ -165,7 +165,7 @@ def test_the_background_follows_empty_frames(calibration, frame):
                 live.submit(noisy(1 + drift), empty=True)
             spoilt = noisy(100)
             spoilt[3] = np.nan
-            live.submit(spoilt, empty=True)  # is left out
+            live.submit(spoilt, empty=True)  # not used for the background
             live.submit(noisy(5 + drift))
         live.finish()
         images = list(live)
@@ -216,7 +216,7 @@ def test_clocks_that_jump_change_nothing_but_a_counter(calibration, frame, monke
         for value, timestamp in enumerate(times):
             monkeypatch.setattr(time, "time", lambda timestamp=timestamp: timestamp)
             live.submit(frame(value))
-        live.submit(frame(9), number=0)  # the scanner began anew
+        live.submit(frame(9), number=0)  # the scanner was restarted
         live.submit(frame(9), number=1)
         live.finish()
         images = list(live)

@@ -1,4 +1,4 @@
-"""A minute of a scanner at its own rate, with empty frames, NaN and means: memory stays, and every frame is counted."""
+"""A minute at a scanner's rate, with empty frames, NaN and means: memory does not grow, every frame is counted."""
 
 import time
 
@@ -22,6 +22,6 @@ def test_a_minute_at_the_scanners_rate():
     assert found.frames == found.frames_dropped + found.background + found.images
     assert found.images == found.delivered + found.images_dropped
     assert (found.missing, found.failed, found.refused, found.waiting) == (0, 0, 0, 0)
-    assert found.images >= 10  # of 92 000, where other work takes nearly all of the machine
+    assert found.images >= 10  # of 92 000, if other work takes nearly all of the machine
     assert 0 < found.background <= RATE * SECONDS // live_stream.EMPTY + 8
     assert max(memory[20:]) < 1.05 * max(memory[10:20])

@@ -1,4 +1,4 @@
-"""What the live page is sent, and who may see it."""
+"""Messages to the live page, and access to it."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ STREAM = "ws://127.0.0.1:8765/stream"
 
 
 class Steady:
-    """Frames of rising value, 500 a second, until it is stopped."""
+    """A source of frames with increasing values, 500 per second, until it is stopped."""
 
     name = "steady"
 
@@ -74,7 +74,7 @@ def unpack(message, views):
 
 
 def received(websocket, kind):
-    """The next message of a kind, passing by others."""
+    """The next message of a kind; others are skipped."""
     while True:
         message = websocket.receive()
         if message["type"] == "websocket.close":
@@ -206,7 +206,7 @@ def test_a_recording_is_a_file_of_all_images(page, tmp_path, calibration):
         websocket.send_text('{"record": true}')
         while not received(websocket, "status")["recording"]["running"]:
             pass
-    assert len(list(tmp_path.glob("live-*.reco.mdf"))) == 2  # whole, though the server was stopped meanwhile
+    assert len(list(tmp_path.glob("live-*.reco.mdf"))) == 2  # complete, although the server was stopped
     assert len(list(tmp_path.iterdir())) == 2
 
 

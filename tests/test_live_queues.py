@@ -1,4 +1,4 @@
-"""Queues of live streams: order, slow parts, what is dropped, refused and counted, ends."""
+"""Queues of live streams: order, slow parts, dropped and refused frames, counters, and the end."""
 
 import threading
 import time
@@ -37,7 +37,7 @@ def test_newest_wins_where_the_processor_is_slow(calibration, frame):
         gate.set()
         live.finish()
         images = list(live)
-    # Of four that wait for the consumer the newest win, too: where it is late, the first image is lost to them.
+    # The queue to the consumer also keeps the four newest images, so a late consumer may miss the first one.
     assert shown(images) in ([0, 7, 8, 9, 10], [7, 8, 9, 10])
     found = live.statistics()
     assert found.frames == 11
@@ -57,7 +57,7 @@ def test_newest_wins_where_the_consumer_is_slow(calibration, frame):
 
 
 def test_latency_is_kept_by_dropping(calibration, frame):
-    """500 frames a second, of which a processor makes 200: what comes out comes out in time."""
+    """Of 500 frames per second 200 can be reconstructed; their images are in time."""
     with Live(Echo(calibration, seconds=0.02), latency=0.1, batch=4) as live:
         for value in range(200):
             live.submit(frame(value))
@@ -71,7 +71,7 @@ def test_latency_is_kept_by_dropping(calibration, frame):
 
 
 def test_blocking_drops_nothing(calibration, frame):
-    """A slow consumer holds up the reconstruction, and that those who submit."""
+    """A slow consumer delays the reconstruction, which delays `submit`."""
     with Live(Echo(calibration), newest=False, waiting=2, batch=1) as live:
         thread = threading.Thread(target=lambda: [live.submit(frame(value)) for value in range(30)])
         thread.start()
@@ -135,7 +135,7 @@ def test_closing_with_frames_in_flight(calibration, frame):
 
 
 def test_closing_frees_those_who_wait(calibration, frame):
-    """A blocked submit, a blocked consumer and a worker that nobody fetches from."""
+    """A blocked `submit`, a blocked consumer, and a worker whose images are not fetched."""
     live = Live(Echo(calibration), newest=False, waiting=1, batch=1)
     errors = []
 
@@ -165,7 +165,7 @@ def test_closing_frees_those_who_wait(calibration, frame):
 
 
 def test_a_stream_that_fails_says_so(calibration, frame, monkeypatch):
-    """Not a frame's fault, but the stream's: nobody waits for ever."""
+    """The stream fails, not a frame; no call waits for ever."""
     with Live(Echo(calibration), newest=False) as live:
 
         def broken(frames):
@@ -247,7 +247,7 @@ def test_latency_percentiles(calibration):
 
 
 def batches(pace, time_of, count):
-    """The sizes of so many full batches, which take ``time_of(size, number)`` seconds."""
+    """The sizes of this number of full batches, which take ``time_of(size, number)`` seconds."""
     sizes = []
     for number in range(count):
         sizes.append(pace.batch())
@@ -256,7 +256,7 @@ def batches(pace, time_of, count):
 
 
 def test_batches_grow_as_long_as_they_are_in_time():
-    """Two cores, one of which a single frame leaves idle: from its time alone nobody could tell."""
+    """A single frame leaves one of two cores idle, so its time alone does not predict that of a batch."""
     sizes = batches(Pace(0.05, 64), lambda size, number: 0.0126 * -(-size // 2), 200)
     assert sizes[:4] == [1, 2, 3, 2]
     assert np.bincount(sizes[4:])[2] > 0.9 * len(sizes[4:])
@@ -275,6 +275,6 @@ def test_a_limit_that_is_far_too_large_is_left_at_once():
     pace = Pace(0.05, 64)
     pace.learn(1, 1e-5)
     assert pace.batch() == 64
-    pace.learn(0, 1e-5)  # bad frames only: they take no time, and say nothing
+    pace.learn(0, 1e-5)  # only bad frames, which take no time and give no information
     pace.learn(64, 64 * 0.008)
     assert pace.batch() == 2

@@ -1,4 +1,4 @@
-"""Files at their own rate and simulated scanners as sources of live streams, and what becomes of bad frames there."""
+"""Files at their own rate and simulated scanners as sources of live streams, and their bad frames."""
 
 import threading
 import time

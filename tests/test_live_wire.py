@@ -1,4 +1,4 @@
-"""Frames from sockets: what the example writes is read, and nothing else does harm."""
+"""Frames from sockets: the frames of the example are read, and other messages do no harm."""
 
 import json
 import subprocess
@@ -80,7 +80,7 @@ def test_a_wrong_address(calibration):
 
 
 def test_the_example_writes_what_the_socket_reads(calibration, tmp_path):
-    """In another process, as an acquisition program does it; a broken message between costs no frame."""
+    """The example runs in another process; a broken message between the frames costs no frame."""
     frames = np.random.default_rng(0).standard_normal((3, 2, 8)).astype(np.float32)
     np.save(tmp_path / "frames.npy", frames)
     port = free_port()

@@ -1,4 +1,4 @@
-"""Where the extra ``live`` is not installed: one line that says so."""
+"""Without the extra ``live``, one line says that it is not installed."""
 
 import os
 import subprocess

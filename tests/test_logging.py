@@ -1,4 +1,4 @@
-"""The log: silent by default, and on the screen for those who ask."""
+"""The log is silent by default, and shown on request."""
 
 import logging
 import subprocess
@@ -27,7 +27,7 @@ def test_a_program_that_listens_hears_what_is_done(caplog):
 
 
 def test_nobody_hears_anything_unasked():
-    """In a process of its own: the tests' own handlers would hear it here."""
+    """Runs in a separate process, because the handlers of the tests would show messages here."""
     code = "import logging, mpi_fast; logging.getLogger('mpi_fast.live').error('on fire')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == done.stderr == ""

@@ -1,4 +1,4 @@
-"""What may be opened: files in their own folder, of bounded size, that do not harm HDF5."""
+"""Only files in their own folder, of bounded size, that do not harm HDF5 are opened."""
 
 import os
 import subprocess
@@ -19,12 +19,12 @@ def path(tmp_path):
     return tmp_path / "file.mdf"
 
 
-# -- elsewhere --------------------------------------------------------------------------------------------------------
+# -- other folders-----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def outside(tmp_path):
-    """A measurement in a folder of its own, its data outside of it; returns the path and how to link them."""
+    """A measurement in a folder, and copies of its data outside of it; returns the path."""
     (tmp_path / "own").mkdir()
     path = tmp_path / "own" / "file.mdf"
     old = measurement(path)
@@ -64,7 +64,7 @@ def test_nothing_outside_is_followed_unless_asked(outside, elsewhere):
 
 
 def numbered(path, pattern):
-    """Replace the data by a virtual dataset whose sources a pattern names, as many as there are."""
+    """Replace the data by a virtual dataset with unlimited sources, named by a pattern."""
 
     def make(h5, old):
         whole = (h5py.h5s.UNLIMITED, *old.shape[1:])
@@ -79,7 +79,7 @@ def numbered(path, pattern):
 
 
 def test_sources_that_a_pattern_names_are_checked_one_by_one(tmp_path):
-    """They could lie anywhere by a link, and could be links and virtual datasets themselves."""
+    """Links could lead them anywhere, and they could be links and virtual datasets themselves."""
     folder = tmp_path / "mine"
     folder.mkdir()
     measurement(folder / "m.mdf", background=0)
@@ -140,7 +140,7 @@ def test_memory_is_bounded_by_what_the_file_holds(path):
     refused(path, "has chunks of 76 MiB")
 
 
-# -- crashes below us -------------------------------------------------------------------------------------------------
+# -- crashes of HDF5 --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", ["itself", "its file's name", "another dataset", "another name"])

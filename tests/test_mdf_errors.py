@@ -1,4 +1,4 @@
-"""Files that are refused, and what the reader then says."""
+"""Files that are refused, and the messages of the reader."""
 
 import h5py
 import numpy as np
@@ -157,7 +157,7 @@ def test_inconsistent_files(path, name, value, message):
     system_matrix(path)
     change(path, {name: value})
     if message is None:
-        # The flag is off, so the list is not looked at.
+        # The flag is off, so the list is ignored.
         SystemMatrixFile(path).close()
         return
     with pytest.raises(FileFormatError, match=message) as caught, SystemMatrixFile(path) as file:

@@ -1,4 +1,4 @@
-"""Text of any length lies in heaps, in whose damaged ones HDF5 would walk for ever."""
+"""Text of variable length is stored in heaps; damaged heaps would make HDF5 loop for ever."""
 
 import struct
 from contextlib import closing
@@ -20,7 +20,7 @@ def path(tmp_path):
 
 
 def free_space(content):
-    """Where the first heap's free space is described: number 0, and its size eight bytes on."""
+    """Address of the description of the first heap's free space: number 0, and its size eight bytes later."""
     start = content.index(b"GCOL")
     (size,) = struct.unpack_from("<Q", content, start + 8)
     place = start + 16

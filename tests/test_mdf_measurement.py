@@ -1,4 +1,4 @@
-"""Measurements: written, read in every layout, in pieces, by periods and averaged."""
+"""Measurements are written, and read in every layout, in parts, by periods and averaged."""
 
 import tracemalloc
 
@@ -210,7 +210,7 @@ def test_empty_selections_are_refused_at_once(path, options):
 
 
 def test_every_fact_that_a_file_states(tmp_path):
-    """Per period and patch, from whichever shapes; what is not stated is None."""
+    """Facts for each period and patch, from all shapes; facts that are not stated are None."""
     path = tmp_path / "facts.mdf"
     periods, channels, points = 2, CHANNELS, POINTS
     measurement(path, periods=periods)

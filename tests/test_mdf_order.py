@@ -1,4 +1,4 @@
-"""Order of rows, order and place of voxels: what a file says counts, and is refused where it contradicts itself."""
+"""Order of rows, and order and place of voxels, as stated by a file; contradictions are refused."""
 
 import h5py
 import numpy as np
@@ -71,7 +71,7 @@ def test_rows_of_a_measurement_come_ascending(path, order):
 
 
 def middles():
-    """Where the voxels of the test matrix lie, x fastest: (12, 3)."""
+    """Positions of the voxels of the test matrix, x fastest: (12, 3)."""
     y, x = np.divmod(np.arange(12), 4)
     return np.stack([((x + 0.5) / 4 - 0.5) * 0.04, ((y + 0.5) / 3 - 0.5) * 0.03, 0.0 * x], -1)
 
@@ -108,7 +108,7 @@ def test_positions_alone_say_the_middle(path):
 
 @pytest.mark.parametrize("shift", [(0.005, 0, 0), (-0.3, 0.1, 0.2)])
 def test_positions_about_another_middle_say_the_order_still(path, shift):
-    """Robots count from a zero of their own."""
+    """The origin of a robot's coordinates is arbitrary."""
     matrix, _ = system_matrix(path)
     order = np.random.default_rng(0).permutation(12)
     convert(path, DATA, lambda data: data[..., np.concatenate([order, np.arange(12, 16)])])
@@ -233,7 +233,7 @@ def test_voltages_are_left_as_they_are(path):
 
 @pytest.mark.parametrize(("size", "shape"), [((12, 1, 1), (1, 12)), ((1, 12, 1), (12, 1)), ((1, 1, 12), (12, 1))])
 def test_a_line_is_a_plane(path, size, shape):
-    """A calibration along one axis, as prototypes have them, needs no plane to be named."""
+    """A calibration along one axis, as of prototypes, needs no option for the plane."""
     matrix, _ = system_matrix(path, size)
     with SystemMatrixFile(path) as file:
         grid = file.grid()

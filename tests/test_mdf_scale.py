@@ -1,4 +1,4 @@
-"""Scale and sampling: the conversion factor goes where MDF means it, and statements of one fact agree."""
+"""Scale and sampling: the conversion factor is applied as MDF defines, and redundant statements must agree."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def path(tmp_path):
 
 
 def raw(volts):
-    """What the converter delivered: (..., C, V)."""
+    """Raw numbers of the converter: (..., C, V)."""
     return (volts - FACTOR[:, 1:]) / FACTOR[:, :1]
 
 
@@ -58,7 +58,7 @@ def test_raw_numbers_of_a_measurement_are_converted(path, kind):
         change(path, {NAME: FACTOR * (1e-6, 1)})
         convert(path, DATA, lambda data: compound_of_integers(data * 1e6))
     if kind == "corrected spectra":
-        # The background is gone, and the constant with it.
+        # Background correction also removes the constant.
         change(path, {"/measurement/isBackgroundCorrected": np.int8(1)})
         convert(path, DATA, lambda data: np.fft.rfft(volts / FACTOR[:, :1]))
     found, reason = frames(path)
@@ -68,7 +68,7 @@ def test_raw_numbers_of_a_measurement_are_converted(path, kind):
 
 
 def compound_of_integers(data):
-    """Spectra as {r, i} of whole numbers; large ones, so that rounding does not show."""
+    """Spectra as {r, i} of large integers, so that rounding is negligible."""
     out = np.empty(data.shape, [("r", "i8"), ("i", "i8")])
     out["r"], out["i"] = np.rint(data.real), np.rint(data.imag)
     return out

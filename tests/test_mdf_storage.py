@@ -1,4 +1,4 @@
-"""Where values come from: zeros that nobody wrote, numbers that nobody can use, other things in a dataset's place."""
+"""Stored values: zeros that were never written, unusable numbers, and other objects instead of datasets."""
 
 import os
 import time
@@ -40,7 +40,7 @@ def path(tmp_path):
 
 
 def virtual(*sources):
-    """Two virtual halves of the data: from datasets d of files."""
+    """Replace the data by a virtual dataset of two halves, from the datasets d of two files."""
 
     def make(h5, old):
         layout = h5py.VirtualLayout(SHAPE, "f4")
@@ -52,7 +52,7 @@ def virtual(*sources):
     return make
 
 
-# -- zeros that HDF5 invents ------------------------------------------------------------------------------------------
+# -- zeros for missing data -------------------------------------------------------------------------------------------
 
 
 def test_chunks_that_were_never_written(path):
@@ -160,7 +160,7 @@ def test_numbers_that_would_overflow(path):
         convert(path, DATA, lambda data, bad=bad: np.where(np.arange(data.size).reshape(data.shape) == 165, bad, data))
         refused(path, f"holds {message} in channel 1 at 1.53186 kHz, voxel 5 of 12, as stored", SystemMatrixFile)
         with SystemMatrixFile(path) as file:
-            file.foreground(file.grid(), np.arange(9))  # what is not asked for does no harm
+            file.foreground(file.grid(), np.arange(9))  # rows that are not requested do no harm
 
 
 @pytest.mark.parametrize("value", [2, -1, np.nan, 0.5])
@@ -193,7 +193,7 @@ def test_a_file_that_changes_while_it_is_read(path, change_it):
             list(file.frames())
 
 
-# -- what is in the place of a dataset --------------------------------------------------------------------------------
+# -- other objects instead of datasets -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ ODD = {
 @pytest.mark.parametrize(("number", "value"), list(enumerate(ODD.values())), ids=ODD)
 @pytest.mark.parametrize("write", [measurement, system_matrix])
 def test_odd_values_anywhere(path, number, value, write):
-    """Every fourth dataset in turn, others for other values: read, or refused by an error that names a dataset."""
+    """Odd values in every fourth dataset are read, or refused by an error that names a dataset."""
     write(path)
     names = []
     with h5py.File(path) as h5:
@@ -281,7 +281,7 @@ def test_odd_values_anywhere(path, number, value, write):
 
 
 def test_datasets_for_everybody(path):
-    """The layer alone, for files that are no MDF."""
+    """The reading layer alone, for files that are not MDF."""
     measurement(path)
     datasets = Datasets(path)
     assert datasets.members("/acquisition/receiver") == ["bandwidth", "numChannels", "numSamplingPoints", "unit"]

@@ -1,4 +1,4 @@
-"""System matrices: written, read in every layout, and by the plane; and the acquisition they tell."""
+"""System matrices are written, and read in every layout and by planes, with their acquisition."""
 
 import tracemalloc
 from itertools import permutations
@@ -40,7 +40,7 @@ def path(tmp_path):
 
 
 def rows_of(values):
-    """(C, K, n) as rows."""
+    """Values (C, K, n) as rows."""
     return values.reshape(values.shape[0] * values.shape[1], values.shape[2])
 
 

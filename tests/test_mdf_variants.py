@@ -1,4 +1,4 @@
-"""One measurement, one matrix, in every way that MDF lets them be stored: the image is the same."""
+"""A measurement and a matrix stored in every way that MDF allows give the same image."""
 
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def calibration(files: Path) -> Calibration:
 
 
 def images(path: Path, calibration: Calibration) -> Any:
-    """Tikhonov's images, linear in the signals."""
+    """Images by Tikhonov regularisation, which is linear in the signals."""
     with MeasurementFile(path) as file:
         y = np.concatenate([calibration.reduce(rows).y for rows in MeasuredRows(file, calibration)])
     s = calibration.singular_values.astype(np.float64)
@@ -213,7 +213,7 @@ QUIRKS = {
 )
 @same_file(40)
 def test_a_matrix(files, matrix, calibration, expected, tmp_path, selected, with_snr, layout, names, voxels, seed):
-    """Rows, voxels and axes in another order, with or without stored SNR: the same calibration."""
+    """Rows, voxels and axes in another order, with or without stored SNR, give the same calibration."""
     path, rng = tmp_path / "sm.mdf", np.random.default_rng(seed)
     path.write_bytes((files / "sm.mdf").read_bytes())
     ny, nx = matrix.scanner.grid

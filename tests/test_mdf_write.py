@@ -1,4 +1,4 @@
-"""Reconstructions, what writers refuse, what they leave behind, and validation."""
+"""Reconstruction files, input that writers refuse, files after failures, and validation."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every method against a library, a closed form or its conditions of optimality, and what all have in common."""
+"""Comparison of every method with a library, a closed form or its optimality conditions, and tests of all methods."""
 
 import math
 
@@ -38,7 +38,7 @@ def rows(truth, true_rows):
 
 @pytest.fixture(scope="module")
 def likelihood(calibration, rows):
-    """The signals in the units that methods solve in."""
+    """The signals in the units of the methods."""
     reduced = calibration.reduce(rows)
     scale = signal_scale(reduced.y, calibration.singular_values, reduced.noise)
     return Likelihood(reduced.y / scale[:, None], calibration.singular_values, calibration.basis, reduced.noise / scale)
@@ -50,7 +50,7 @@ def forward(calibration):
 
 
 class Identity:
-    """A scanner that measures every voxel itself, as far as methods look at a calibration."""
+    """A scanner that measures every voxel directly, with the attributes of a calibration that methods use."""
 
     def __init__(self, grid):
         self.grid, self.num_voxels = grid, math.prod(grid)
@@ -58,7 +58,7 @@ class Identity:
 
 
 def identity(images, noise=1.0):
-    """The calibration of such a scanner, and its signals."""
+    """The calibration of this scanner, and its signals."""
     frames, *grid = images.shape
     calibration = Identity(tuple(grid))
     y = images.reshape(frames, -1).astype(np.float32)
@@ -66,7 +66,7 @@ def identity(images, noise=1.0):
     return calibration, Likelihood(y, calibration.singular_values, calibration.basis, std)
 
 
-# -- what all have in common ------------------------------------------------------------------------------------------
+# -- tests of all methods ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DEFAULT)
@@ -176,7 +176,7 @@ def test_discrepancy_leaves_as_much_as_the_noise(calibration, likelihood, forwar
     s = calibration.singular_values.astype(np.float64)
     mu = Tikhonov(calibration, "discrepancy").parameter(likelihood)
     left = ((mu[:, None] / (s**2 + mu[:, None]) * likelihood.y) ** 2).sum(axis=1)
-    np.testing.assert_allclose(left, len(s) * likelihood.noise**2, rtol=0.1)  # mu is found on a grid of 12 %
+    np.testing.assert_allclose(left, len(s) * likelihood.noise**2, rtol=0.1)  # mu is searched in steps of 12 %
 
 
 def test_gcv_is_least_where_it_is_computed_from_the_whole_matrix(calibration, rows):
@@ -184,7 +184,7 @@ def test_gcv_is_least_where_it_is_computed_from_the_whole_matrix(calibration, ro
     matrix = np.concatenate([whitened.real, whitened.imag]).astype(np.float64)
     signals = (rows * calibration.weights)[0]
     signals = np.concatenate([signals.real, signals.imag])
-    # The reduction drops and shrinks singular values, so it is compared with where it lies, not exactly.
+    # The reduction drops and shrinks singular values, so the comparison cannot be exact.
     u, s, _ = np.linalg.svd(matrix, full_matrices=False)
     y = u.T @ signals
     candidates = s[0] ** 2 * 10.0 ** np.linspace(-7, 0, 71)

@@ -1,4 +1,4 @@
-"""Methods on volumes: what they solve has three axes, and is solved as well as that of planes."""
+"""Methods on volumes: problems with three axes are solved as accurately as those of planes."""
 
 import gc
 from dataclasses import replace
@@ -78,10 +78,10 @@ def test_total_variation_is_that_of_a_primal_dual_method_in_double_precision(smo
 
 
 def chambolle_pock(matrix, signal, smoothness, iterations=12_000):
-    """The same minimum by "A first-order primal-dual algorithm" (J. Math. Imaging Vis. 2011), algorithm 1, in float64.
+    """The minimum by "A first-order primal-dual algorithm" (J. Math. Imaging Vis. 2011), algorithm 1, in float64.
 
-    The proximal step solves the data term exactly. Dual are the slopes and, for x >= 0, the voxels themselves: an
-    operator of norm sqrt(12 + 1) at most, over which the product of the steps' lengths is one.
+    The proximal step solves the data term exactly. The dual variables belong to the slopes and, for x >= 0, to the
+    voxels. This operator has a norm of at most sqrt(12 + 1), and the product of the step lengths is 1 / 13.
     """
     voxels, tau = matrix.shape[1], 0.3
     sigma = 1 / (13 * tau)

@@ -1,4 +1,4 @@
-"""Data that disagree with their calibration are found, and others are left in peace."""
+"""Data that disagree with their calibration are detected, without false alarms."""
 
 import warnings
 from dataclasses import replace
@@ -34,7 +34,7 @@ def meter(calibration):
 
 
 def measure(calibration, scanner, count, snr_db=25.0, seed=0):
-    """Rows of phantoms at a constant noise, each scaled to the SNR, and what background frames show of the noise."""
+    """Rows of phantoms with constant noise, each scaled to the SNR, and the noise estimated from background frames."""
     rng = np.random.default_rng(seed)
     clean = phantoms(count, 5).reshape(count, -1) @ scanner.system_matrix()[calibration.selection].T
     typical = np.median(np.linalg.norm(phantoms(count, 5).reshape(count, -1) @ calibration.matrix.T, axis=1))
@@ -47,7 +47,7 @@ def measure(calibration, scanner, count, snr_db=25.0, seed=0):
 
 
 class Source:
-    """Chunks of rows with what is known of their noise, as `pairing.MeasuredRows` has them."""
+    """Chunks of rows and their noise, in the form of `pairing.MeasuredRows`."""
 
     def __init__(self, rows, noise=None):
         self.rows, self.noise, self.flags = rows, noise, None
@@ -57,7 +57,7 @@ class Source:
 
 
 def flags_of(calibration, rows, noise=None):
-    """Of a stream, and what was said."""
+    """The flags of a stream, and the warnings."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = list(Reconstructor(calibration, threads=1).stream(Source(rows, noise)))
@@ -82,7 +82,7 @@ def test_right_data_are_left_in_peace(calibration, scanner, snr_db):
         assert not (flags & Flag.FOREIGN).any()
         assert not said
     misfit = np.concatenate([one.misfit for one in found])
-    assert np.isnan(misfit[:, 0]).all()  # nothing shows the noise
+    assert np.isnan(misfit[:, 0]).all()  # the noise is unknown
     assert (misfit[:, 2] > 0).all()
 
 
@@ -119,13 +119,13 @@ def test_a_series_without_background_frames_is_found_and_said_once(calibration, 
 
 
 def test_outside_compares_with_the_background(calibration, scanner, meter):
-    """Noise four times that of the background frames is not that of the scanner that was calibrated."""
+    """Noise of four times that of the background frames is foreign."""
     rows, noise = measure(calibration, scanner, 8)
     image = phantoms(8, 5).reshape(8, -1)
     expected = meter(rows, calibration.reduce(rows), image, noise).outside
     np.testing.assert_allclose(expected, 1.0, atol=0.35)
     quieter = replace(noise, variance=noise.variance / 16)
-    own = np.square(image).sum(axis=1)  # the matrix's own noise does not get quieter
+    own = np.square(image).sum(axis=1)  # the noise of the matrix itself is not scaled
     found = meter(rows, calibration.reduce(rows), image, quieter).outside
     np.testing.assert_allclose(found, expected * (noise.variance + own) / (noise.variance / 16 + own), rtol=1e-6)
 
@@ -140,7 +140,7 @@ def test_the_image_s_misfit_is_what_it_says(calibration, scanner, meter):
 
 @pytest.mark.parametrize("colour", [1.0, 4.0])
 def test_noise_alone_is_a_chi_square_in_the_receiver_s_directions(calibration, meter, colour):
-    """Also where some rows are noisier than they were at calibration, once background frames have shown it."""
+    """Also if some rows are noisier than during calibration, provided background frames show it."""
     rng = np.random.default_rng(4)
     deviation = np.where(np.arange(calibration.num_rows) % 3 == 0, colour, 1.0) / calibration.weights
     image = phantoms(200, 5).reshape(200, -1)
@@ -155,7 +155,7 @@ def test_noise_alone_is_a_chi_square_in_the_receiver_s_directions(calibration, m
 
 @pytest.mark.parametrize(("bet", "directions"), [(RECEIVER, 3.0), (IMAGE, IMAGE_DIRECTIONS)])
 def test_bets_lose_if_all_is_right(bet, directions):
-    """The mean of what a frame multiplies the product with is at most one: so the false alarms are bounded."""
+    """The mean factor of a frame in the product is at most one, which bounds the false alarms."""
     mean = np.random.default_rng(0).chisquare(directions, 100_000) / directions * bet.usual
     assert np.exp(bet.log(mean, directions)).mean() <= 1.01
 
@@ -178,7 +178,7 @@ def test_a_verdict_bounds_its_false_alarms_and_takes_itself_back():
     verdict = Verdict(RowNoise(np.full(10, 20.0), 20.0))
     assert not verdict.add(misfit(np.ones(64))).any()
     found = verdict.add(misfit(np.ones(64), receiver=np.full(64, 9.0)))
-    assert 2 <= found.argmax() < 8  # not on the word of one frame
+    assert 2 <= found.argmax() < 8  # one frame is not sufficient
     assert found[found.argmax() :].all()
     assert verdict.foreign
     assert verdict.receiver <= 2 * LEVEL

@@ -1,4 +1,4 @@
-"""Ten usual mistakes on the command line: each ends in one line that says what is wrong, where, and what to do."""
+"""Ten usual mistakes on the command line give one line that says what is wrong, where, and what to do."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def lab(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def mistake(lab, tmp_path, monkeypatch):
-    """Run a command in a folder of its own; the one line of its error. Nothing is written but what was there before."""
+    """Run a command in a separate folder; returns its line of error. No file may be written or changed."""
     for file in lab.iterdir():
         (tmp_path / file.name).symlink_to(file)
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""The network: its exact half against float64 NumPy, its symmetries, and what it is trained on."""
+"""The network: data consistency compared with float64 NumPy, symmetries, and training data."""
 
 from math import prod
 
@@ -27,7 +27,7 @@ def signals(grid, groups=2, frames=3, rank=6, seed=0):
 
 
 def network(config=SMALL, seed=0):
-    """A network whose every output counts, as after training."""
+    """A network in which no output is negligible, as after training."""
     torch.manual_seed(seed)
     made = PosteriorNetwork(config)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_batches_hold_what_they_say(settings):
 
 
 def test_signals_of_settings_agree_with_their_images(settings):
-    """Where the calibration is nearly free of noise, what is left of the signals is their stated noise."""
+    """With a calibration nearly free of noise, the residual of the signals is their stated noise."""
     operators, rng = settings[0].operators, torch.Generator().manual_seed(3)
     batch = draw_posterior(settings[0], rng)
     given = batch.signals

@@ -1,9 +1,10 @@
-"""The network's kernels, built by g++, against PyTorch; their loop as one graph, on the stand-in for CUDA.
+"""Comparison of the network's kernels, built by g++, with PyTorch; their loop as one graph, on a substitute for CUDA.
 
-Tolerances. Factors of convolutions are rounded to float16, 2^-11 of themselves; everything else is float32. A block
-adds ``d F`` to what the signals say, and d is what they leave open, so that rounding of F, a few of 2^-11 of its size,
-is less in the image; over blocks it accumulates as a root. With random weights, whose F is as large as d, images agree
-to within 1e-3 of their largest value, and those of the trained network to within 5e-3.
+Tolerances: Factors of convolutions are rounded to float16, by 2^-11 of their values; everything else is float32. A
+block adds ``d F`` to the result of the data-consistency step, where d is the posterior deviation. A rounding error of
+F, a few times 2^-11 of its size, is therefore smaller in the image; over the blocks it accumulates as a square root. With
+random weights, whose F is as large as d, images agree to within 1e-3 of their largest value, and those of the trained
+network to within 5e-3.
 """
 
 import fake_cuda
@@ -48,7 +49,7 @@ def test_weights_are_packed_as_the_lanes_of_a_warp_take_them():
 @pytest.mark.parametrize("multiprocessors", [16, 1])
 @pytest.mark.parametrize("grid", [(19, 19), (8, 23), (1, 2), (10, 11)])
 def test_a_block_is_that_of_torch(device, grid, multiprocessors):
-    device.multiprocessors = multiprocessors  # large tiles where there are few
+    device.multiprocessors = multiprocessors  # few multiprocessors use large tiles
     check_block(device, grid, 2)
 
 
@@ -86,7 +87,7 @@ def test_with_a_noisy_image_beside_the_signals(device, calibration, rows):
 
 
 def test_further_evaluations_are_shown_the_image_of_the_one_before(device, calibration, rows):
-    """As a noisy one, of the precision that its own errors have."""
+    """The image is given as a noisy image, with the precision of its own errors."""
     network = random_network(2)
     wanted = expected(network, calibration, rows)
     reduced = calibration.reduce(rows)
@@ -138,7 +139,7 @@ def test_broken_signals_show(device, calibration, rows):
 
 
 def test_a_frame_is_one_graph_of_counted_nodes(monkeypatch, kernel_folder, calibration, rows):
-    """At most 80 for the network as it is trained: the aim at 1.3 us a node is a tenth of a millisecond."""
+    """At most 80 nodes for the trained network, because at 1.3 us each they should take a tenth of a millisecond."""
     gpu = fake_cuda.install(monkeypatch, kernel_folder, devices=2)
     network, device = random_network(3), CupyDevice(1)
     loop = loop_of(device, calibration, network, rows[:1])
@@ -163,7 +164,7 @@ def test_what_the_kernels_are_not_written_for_is_refused(device, calibration):
 
 
 def test_shared_memory_of_a_large_plane_is_what_every_gpu_has():
-    """44 x 44 voxels of rank 700: within what a block gets without asking for more."""
+    """44 x 44 voxels of rank 700 stay within the default limit of a thread block."""
     needed = [plan_shared(700), *(fine_shared(side, 700) for side in FINE), *map(coarse_shared, COARSE)]
     assert max(needed) <= SHARED_LIMIT
 

@@ -1,4 +1,4 @@
-"""Noise: the SNR is what was asked for, and each kind is what it says."""
+"""The noise has the requested SNR, and each kind has its properties."""
 
 import numpy as np
 import pytest

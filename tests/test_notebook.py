@@ -1,4 +1,4 @@
-"""What notebooks show of calibrations and reconstructions."""
+"""Displays of calibrations and reconstructions in notebooks."""
 
 import base64
 import io

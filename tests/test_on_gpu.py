@@ -1,4 +1,4 @@
-"""``make gpu``, rehearsed with a fake clock: what is measured however slow its steps are, and what is said."""
+"""``make gpu`` with a simulated clock: the needed measurements are made even if steps are slow."""
 
 import itertools
 import subprocess
@@ -15,10 +15,10 @@ missing = gpu_check.missing
 
 
 class Machine:
-    """A clock, and commands that take their usual time or, if they are slow, all they get and the grace after it."""
+    """A clock, and commands that take their usual time or, if slow, their limit and the grace time."""
 
     def __init__(self, slow=(), usual=4.0):
-        self.now, self.slow, self.usual, self.ran = CHECK + GRACE, slow, usual, []  # the look at the machine was slow
+        self.now, self.slow, self.usual, self.ran = CHECK + GRACE, slow, usual, []  # the check of the machine was slow
 
     def clock(self):
         return self.now

@@ -1,4 +1,4 @@
-"""What the command line says of a calibration's limits."""
+"""The limits of a calibration on the command line."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_info_shows_what_a_plane_resolves_and_promises(saved, tmp_path):
     assert f"{expected.effective_rank:.0f} of 156" in shown
     assert "resolution at 25 dB, in %" in shown
     assert "y \\ x / mm" in shown
-    assert "PSNR of 21 simulated phantoms" in " ".join(shown.split())  # under a table, as wide as that
+    assert "PSNR of 21 simulated phantoms" in " ".join(shown.split())  # below a table, wrapped to its width
     assert [one["snr_db"] for one in facts["limits"]] == [15.0, 25.0, 35.0]
     assert facts["limits"][1]["effective_rank"] == pytest.approx(expected.effective_rank)
     assert facts["limits"][1]["cell_mm"] == pytest.approx([1e3 * size for size in expected.cell_size])
@@ -58,7 +58,7 @@ def test_info_shows_three_slices_of_a_volume(saved, tmp_path):
     shown = run("info", path, "--no-quality", "--json", json_file, "--png", tmp_path / "map.png").stdout
     assert "5 x 6 x 7 voxels, 19 x 37.8 x 37.8 mm" in shown
     assert "of 210" in shown
-    places = "z = 0 mm", "y = 3.15 mm", "x = 0 mm"  # of six voxels the fourth
+    places = "z = 0 mm", "y = 3.15 mm", "x = 0 mm"  # the fourth of six voxels
     assert all(f"resolution at 25 dB, {place}, in %" in shown for place in places)
     assert all(axes in shown for axes in ("y \\ x / mm", "z \\ x / mm", "z \\ y / mm"))
     assert "PSNR" not in shown
@@ -112,13 +112,13 @@ def test_info_says_why_it_promises_nothing(saved, monkeypatch):
 
 @pytest.mark.parametrize(("count", "fine"), [(20, False), (64, True)])
 def test_calibrate_warns_of_a_grid_that_is_far_finer_than_what_is_measured(tmp_path, count, fine):
-    """Nine by nine smooth functions, on few voxels and on many."""
+    """Nine by nine smooth functions, on few and on many voxels."""
     x = (np.arange(count) + 0.5) / count
     wave = np.cos(np.pi * np.arange(9)[:, None] * x)
     np.save(tmp_path / "S.npy", np.kron(wave, wave) + 0j)
     said = run("calibrate", tmp_path / "S.npy", "--grid", f"{count}x{count}", "--field-of-view", "40").stderr
     assert ("64 x 64 voxels are far finer than what is measured" in said) == fine
-    assert len(said.splitlines()) == 1 + fine  # and that there are no background frames
+    assert len(said.splitlines()) == 1 + fine  # another line reports missing background frames
 
 
 def test_rows_without_noise_resolve_what_they_hold():

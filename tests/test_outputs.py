@@ -1,4 +1,4 @@
-"""Outputs of every format: chosen by suffix, written as images are made, whole or not there."""
+"""Outputs of every format are selected by suffix, written as images are made, and complete or absent."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""README and pages: their commands and programs run as printed, what they link to is there, and they are short."""
+"""README and pages: commands and programs run as printed, links lead to existing files, and the README is short."""
 
 import re
 import shlex
@@ -19,8 +19,8 @@ from mpi_fast.simulation import Scanner
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUN = "README.md", "docs/index.md"  # every command and program of these, in this order, in one folder each
-READ = {  # their commands are not run here, but their options are read as the program reads them
+RUN = "README.md", "docs/index.md"  # all their commands and programs are run in this order, in one folder for each page
+READ = {  # commands with these words are not run here; only their options are parsed
     "demo": "takes longest; tests/test_cli_commands.py runs it",
     "compare": "minutes",
     "train": "hours",
@@ -38,7 +38,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of each command, without comments and the settings of variables before it."""
+    """The words of each command, without comments and without assignments of variables before it."""
     lines = "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
     split = [shlex.split(line, comments=True) for line in lines]
     return [words[1:] if words[0].startswith("OMP_NUM_THREADS") else words for words in split if words]
@@ -49,7 +49,7 @@ def is_read_only(words: list[str]) -> bool:
 
 
 def understood(words: list[str]) -> bool:
-    """Whether the program takes these arguments; raises click's error if not."""
+    """Whether the command is known here; raises an error of click for arguments that it does not accept."""
     if words[:3] == ["python", "-m", "mpi_fast.export"]:
         alone = typer.Typer()
         alone.command()(export)
@@ -67,7 +67,7 @@ def understood(words: list[str]) -> bool:
 
 @pytest.fixture
 def lab(tmp_path, monkeypatch) -> Path:
-    """An empty folder with the arrays that the pages speak of: 8 x 8 voxels, one channel, rows of complex numbers."""
+    """A folder with the arrays that the pages use: 8 x 8 voxels, one channel, rows of complex numbers."""
     rng = np.random.default_rng(0)
     scanner = Scanner(grid=(8, 8), voxel_size=(10e-3, 10e-3), drive_amplitude=(40e-3, 40e-3), sub_voxels=1)
     matrix = measure_matrix(scanner, 30.0, rng)
@@ -117,7 +117,7 @@ def test_every_command_is_one_that_there_is(page):
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "SECURITY.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    """Those of the pages are checked by MkDocs."""
+    """MkDocs checks the links of the pages."""
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
         file, _, anchor = target.partition("#")
         there = page.parent / file
@@ -134,11 +134,11 @@ def test_the_readme_is_short_and_its_picture_small():
 
 
 def test_figures_in_the_readme_stand_in_the_results():
-    """Of the table of quality, every number; it is the last part of the file that make quality writes."""
+    """Every number of the table of quality is in the last part of the file that `make quality` writes."""
     text, results = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "bench/results/quality.md"
     rows = re.findall(r"^\| (\d+ dB) \| (.*) / (.*) \| \*\*(.*)\*\* \| (.*) \|$", text, re.MULTILINE)
     assert len(rows) == 4
     for snr, art, ssim, ours, gain in rows:
         theirs, mine = re.escape(f"| **mean** | {snr} | {art} / {ssim} "), re.escape(f"| **{ours}** | {gain} |")
-        row = rf"{theirs}(?:\| [^|]*)?{mine}"  # release 0.1 stands between them, where it could be run
+        row = rf"{theirs}(?:\| [^|]*)?{mine}"  # release 0.1 is between them if it could be run
         assert re.search(row, results.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Phantoms: what every family promises, and the OpenMPI shapes' measures."""
+"""Phantoms: properties of every family, and dimensions of the OpenMPI shapes."""
 
 import numpy as np
 import pytest
@@ -137,7 +137,7 @@ def test_the_concentration_phantom_is_a_dilution_series():
     totals = generate("concentration", 4, (19, 19), seed=0).sum(axis=(1, 2)) * 4  # mm^2 of full concentration
     np.testing.assert_allclose(
         totals, 4 * sum(1 / 1.5**k for k in range(4)), rtol=0.1
-    )  # drawn corners are a little full
+    )  # corners are drawn slightly too large
 
 
 OPENMPI_GRID = {"grid": (38, 76, 76), "aspect": 1.0}  # half a millimetre each, 38 x 38 x 19 mm

@@ -1,4 +1,4 @@
-"""philox.py: published vectors, the distribution, and that a number depends on its own coordinates alone."""
+"""philox.py: published vectors, the distribution, and independence of a number from all other coordinates."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_normal_follows_the_documented_mapping(seed, sample, step, voxel):
 
 
 def test_golden_values():
-    """Freeze the streams: a change here changes all samples that users have reproduced from a seed."""
+    """Fixes the streams, because a change would change all samples that users reproduce from a seed."""
     expected = [
         [-0.1702349, -0.71806467, -1.8332943, 1.1790441, -0.84229356],
         [-0.79150015, 1.0289919, -0.17220457, -0.046329334, 0.24037978],
@@ -79,7 +79,7 @@ def test_golden_values():
 
 
 def test_float32_evaluation_stays_within_the_promised_tolerance():
-    """What a kernel computes: logf, sqrtf and sincospif on the exact float32 numbers."""
+    """The computation of a kernel: logf, sqrtf and sincospif on the exact float32 numbers."""
     counter = np.zeros((4096, 4), np.uint32)
     counter[:, 0] = np.arange(4096)
     w = philox4x32(counter, np.array([5, 0], np.uint32))
@@ -110,7 +110,7 @@ def test_each_lane_is_standard_normal(lane):
 
 
 def test_neighbouring_streams_are_independent():
-    """Streams one apart in a coordinate, and the lanes of a block, are uncorrelated, in value and square."""
+    """Neighbouring streams, and the lanes of a block, are uncorrelated in values and squares."""
     n = 40_000
     coordinates = [(0, 0, 0), (1, 0, 0), (2**32, 0, 0), (0, 1, 0), (0, 0, 1)]
     streams = np.stack([standard_normal(seed, s + 1, step, n)[s] for seed, s, step in coordinates])

@@ -1,4 +1,4 @@
-"""Calibrations and reconstructors in other processes: pickled, and sent to one that starts from nothing."""
+"""Calibrations and reconstructors are pickled and used in a new process."""
 
 import os
 import pickle
@@ -26,13 +26,13 @@ def rows(true_rows):
 
 
 def in_another_process(function, *arguments):
-    """Call in a new interpreter, which knows nothing but what is sent to it."""
+    """Call a function in a new interpreter, which gets only the pickled objects."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def applied(reconstruct, rows):
-    """What a process answers: its number, and all that it found."""
+    """The answer of the process: its number and its results."""
     return os.getpid(), reconstruct(rows)
 
 
@@ -42,7 +42,7 @@ def reduced(calibration, rows):
 
 def test_a_reconstructor_gives_the_same_images_in_a_process_that_was_spawned(calibration, rows):
     reconstruct = Reconstructor(calibration, device="cpu", threads=1)
-    reconstruct(rows)  # which makes sessions and buffers, none of which can travel, and learns what the noise is like
+    reconstruct(rows)  # creates sessions and buffers, which cannot be pickled, and estimates the noise
     process, found = in_another_process(applied, reconstruct, rows)
     assert process != os.getpid()
     expected = reconstruct(rows)

@@ -1,4 +1,4 @@
-"""Plug and play: its denoiser is the network without signals, on every grid."""
+"""Plug and play uses the network without signals as its denoiser, on every grid."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ PLANE, VOLUME = (13, 11), (4, 6, 5)
 
 
 def noisy_images(grid, sigma):
-    """Images of root-mean-square one, and with noise, (F, N)."""
+    """Images of root-mean-square one, and the same with noise, (F, N)."""
     images = heldout.phantoms(7, 3, grid).reshape(7, -1)
     images /= np.sqrt(np.square(images).mean(axis=1, keepdims=True))
     return images, (images + sigma * np.random.default_rng(0).standard_normal(images.shape)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Methods of other packages, registered by entry points: found, tuned and shown by name, or refused."""
+"""Methods of other packages, registered by entry points, are found, tuned and shown by name, or refused."""
 
 import importlib
 import sys
@@ -41,7 +41,7 @@ LANDWEBER = Entry("Landweber's", Landweber, {"iterations": Axis((3, 30), low=1, 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put a package with its entry points on the path, as an installer does."""
+    """Put a package with entry points on the path, as an installer does."""
 
     def installed(package, module, **points):
         folder = tmp_path / f"{package}-1.0.dist-info"

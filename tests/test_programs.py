@@ -1,4 +1,4 @@
-"""What a program on a GPU is promised of its own arrays and streams, on the stand-in for CUDA, which finds races."""
+"""Arrays and streams of programs on a GPU, on the substitute for CUDA, which detects races."""
 
 import runpy
 from pathlib import Path
@@ -29,7 +29,7 @@ def rows(true_rows):
 
 @pytest.fixture
 def gpu(monkeypatch, kernel_folder):
-    """With a network of one block."""
+    """A GPU, and a network of one block."""
     monkeypatch.setattr(device, "network_parameters", lambda content, where: parameters(random_network(1)))
     return fake_cuda.install(monkeypatch, kernel_folder)
 
@@ -40,7 +40,7 @@ def reconstruct(gpu, calibration):
 
 
 class Program:
-    """A stream of a caller, and what it does there."""
+    """A caller's program with its own stream."""
 
     def __init__(self, gpu):
         self.gpu, self.stream = gpu, fake_cuda.Stream(gpu)
@@ -53,7 +53,7 @@ class Program:
         self.stream.enqueue(lambda: array.view(np.ndarray).__setitem__(..., values), (), [array.ctypes.data])
 
     def take(self, array):
-        """A copy on the stream, of what is there when the stream gets so far."""
+        """Enqueue a copy on the stream."""
         copy = self.empty(*array.shape)
         with self.stream:
             copy[...] = array
@@ -71,7 +71,7 @@ def program(gpu):
 
 @pytest.fixture
 def wanted(reconstruct, rows):
-    """Images of host arrays by the same kernels, before signals decide (`consistency`)."""
+    """Images of host arrays by the same kernels, without the correction by signals (`consistency`)."""
     pipeline, _ = reconstruct._chosen()
     frames = pipeline(rows)
     return frames.image.reshape(3, 19, 19), frames.std.reshape(3, 19, 19)
@@ -102,7 +102,7 @@ def test_it_returns_before_anything_is_done(monkeypatch, reconstruct, program, r
 
 @pytest.mark.parametrize("name", ["ptr", "cuda_stream", None])
 def test_a_loop_that_writes_its_signals_and_its_results_again(reconstruct, program, rows, wanted, name):
-    """By a stream of CuPy, of PyTorch, and by address; nothing is allocated, and nobody waits before the end."""
+    """With a stream of CuPy, of PyTorch, and an address; nothing is allocated, and nothing waits before the end."""
     address = program.stream.pointer
     stream = SimpleNamespace(**{name: address}) if name else address
     signals = program.empty(1, rows.shape[1], dtype=np.complex64)
@@ -122,7 +122,7 @@ def test_a_loop_that_writes_its_signals_and_its_results_again(reconstruct, progr
 
 
 def test_results_outlive_later_calls_that_begin_before_they_are_done(reconstruct, program, rows, wanted):
-    """Of two calls at once on one lane, and of one that goes through two lanes."""
+    """Two calls at once on one lane, and one call that uses two lanes."""
     signals = [program.empty(*part.shape, dtype=np.complex64) for part in (rows[:1], rows[1:2], rows)]
     for array, part in zip(signals, (rows[:1], rows[1:2], rows), strict=True):
         program.write(array, part)
@@ -141,13 +141,13 @@ def test_arrays_of_other_libraries(reconstruct, program, rows, wanted, producer)
     reconstruct.warmup(1)
     made = producer(program.gpu, rows[:1])
     pending = reconstruct.enqueue(made)
-    assert made.stream.queue  # nobody has waited
+    assert made.stream.queue  # nothing has waited
     np.testing.assert_array_equal(pending.wait().image.view(np.ndarray), wanted[0][:1])
 
 
 @pytest.mark.parametrize("missing", ["after", "before"])
 def test_the_stand_in_finds_the_wait_that_is_left_out(monkeypatch, gpu, calibration, rows, missing):
-    """Signals that are not yet written, and signals that are written again while they are read."""
+    """Signals that are not written yet, and signals that are overwritten while they are read."""
     whole = getattr(CupyDevice, missing)
 
     def without(self, stream):

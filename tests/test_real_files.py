@@ -1,6 +1,6 @@
-"""Measured data of real scanners, where it is at hand: what nobody simulated opens, and its images explain its signals.
+"""Measured data of real scanners, if available, can be opened, and the images explain the signals.
 
-The data are public, under the MIT licence, and no part of the project: see `SOURCES`.
+The data are public, under the MIT licence, and not part of the project, see `SOURCES`.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not REAL.is_dir(), reason=f"no measured data in 
 
 
 def explained(calibration, image, rows):
-    """What is left of the signals, relative to them."""
+    """Relative residual of the signals."""
     return float(np.linalg.norm(calibration.matrix @ image.ravel() - rows) / np.linalg.norm(rows))
 
 
@@ -41,7 +41,7 @@ def test_a_matlab_matrix_is_as_matlab_has_it(array):
     assert values[7] / values[0] == pytest.approx(0.002, abs=0.001)  # as its README says
 
 
-# NNLS of others explains them to 0.8, 0.7, 0.8, 4.2 and 3.2 %.
+# The relative residuals of NNLS are 0.8, 0.7, 0.8, 4.2 and 3.2 %.
 @pytest.mark.parametrize(("number", "left"), [(1, 0.02), (2, 0.04), (3, 0.04), (4, 0.065), (5, 0.055)])
 def test_images_of_five_phantoms_explain_their_signals(array, number, left):
     frames = frames_of(read_array(ARRAY / f"b{number}.mat"), array)
@@ -61,7 +61,7 @@ def test_the_command_line_calibrates_it(tmp_path):
 
 @pytest.mark.parametrize("min_frequency", [40e3, 80e3])
 def test_a_matrix_measured_twice_tells_the_position_of_every_sample(min_frequency):
-    """Three lines of an empty frame and nine positions; the last frame of the second measurement holds no signal."""
+    """Three lines, each with an empty frame and nine positions; the last frame of the second scan has no signal."""
     empty = 0, 10, 20
     calibration = calibrate_array(
         read_array(HEAD / "systemMatrixNew.h5"),
@@ -90,7 +90,7 @@ def test_signals_of_a_phantom_along_the_line():
 
 
 def test_the_mdf_file_of_2018_opens_and_reconstructs():
-    """Nine positions on a line, one channel, no background: MDF 2.0 as Julia wrote it, with its own names of fields."""
+    """Nine positions on a line, one channel, no background, in MDF 2.0 written by Julia with its own field names."""
     calibration = Calibration.from_mdf(HEAD / "systemMatrix.mdf", min_frequency=0, snr_threshold=0)
     assert calibration.grid == (1, 9)
     assert calibration.selection.shape == (1, 77)

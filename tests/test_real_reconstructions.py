@@ -1,6 +1,6 @@
-"""Measured data of real scanners, where it is at hand: from the matrix to images by the bundled network.
+"""Measured data of real scanners, if available, from the matrix to images by the bundled network.
 
-The data are public, under the MIT licence, and no part of the project: see `test_real_files`.
+The data are public, under the MIT licence, and not part of the project, see `test_real_files`.
 """
 
 import json
@@ -46,7 +46,7 @@ def test_info_says_how_little_a_scanner_without_gradient_resolves(array, tmp_pat
 
 
 def test_images_of_the_array_explain_the_signals_better_than_kaczmarz_of_its_authors(array, tmp_path):
-    """1000 sweeps at 5e-4, as they have it; the best of all non-negative images leave 0.7 to 4.2 %."""
+    """Kaczmarz with 1000 sweeps and 5e-4; the smallest residuals of non-negative images are 0.7 to 4.2 %."""
     calibration = Calibration.load(array)
     for number, most in ((1, 0.012), (2, 0.012), (3, 0.012), (4, 0.06), (5, 0.055)):
         path, images = ARRAY / f"b{number}.mat", tmp_path / "images.npz"
@@ -64,7 +64,7 @@ def test_images_of_the_array_explain_the_signals_better_than_kaczmarz_of_its_aut
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """Its third harmonic is at 77 kHz, and half of what it has to say: 40 kHz leave out the drive frequency alone."""
+    """The third harmonic, at 77 kHz, contains half of the information; 40 kHz excludes only the drive frequency."""
     saved = tmp_path_factory.mktemp("head") / "scanner.h5"
     layout = "--grid", "3x9", "--field-of-view", "90,30", "--sampling-rate", 2 * 1953125, *OF_LINES
     rows = "--min-frequency", 40e3, "--snr-threshold", 3
@@ -79,10 +79,10 @@ def test_info_shows_a_grid_of_three_lines(head, tmp_path):
 
 
 def test_the_second_scan_of_the_head_is_found_where_it_was_in_all_frames_that_hold_signal(head, tmp_path):
-    """A frame holds signal if it has an SNR of 20 dB, found from its own rows: that knows nothing of positions.
+    """A frame contains signal if its own rows have an SNR of 20 dB; this criterion does not use positions.
 
-    So have 26 of 27, with 32 to 50 dB. The last one, the ninth position of the third line, has 10 dB, and looks like no
-    position: its rows have a cosine of 0.3 with those of the first scan, all others 0.99 and more.
+    26 of 27 frames have 32 to 50 dB. The last one, the ninth position of the third line, has 10 dB. The cosine between
+    its rows and those of the first scan is 0.3, while all others have 0.99 or more.
     """
     second, images = HEAD / "test_systemMatrixNew.h5", tmp_path / "images.npz"
     run("reconstruct", second, "--variable", "matrix", *OF_LINES, "-c", head, "-o", images)

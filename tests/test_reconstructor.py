@@ -1,4 +1,4 @@
-"""The Reconstructor as its users meet it: scale, samples, batches, empty frames, options."""
+"""The Reconstructor: scale, samples, batches, empty frames, options."""
 
 import subprocess
 import sys
@@ -111,7 +111,7 @@ def test_the_uncertainty_covers_the_error_about_as_often_as_it_says(reconstructo
     rows = add_noise(images.reshape(48, -1) @ true_rows.T, 20.0, np.random.default_rng(0))
     out = reconstructor(rows)
     held = np.abs(out.image - images) <= out.half_width(0.95)
-    for voxels, most in ((images > 0.1, 0.99), (images <= 0.1, 0.999)):  # it is easy to be right about nothing
+    for voxels, most in ((images > 0.1, 0.99), (images <= 0.1, 0.999)):  # empty voxels are easier
         assert 0.88 < held[voxels].mean() < most
 
 
@@ -153,7 +153,7 @@ def test_importing_the_package_is_quick_and_free_of_torch():
 
 
 def test_blas_has_one_thread_while_frames_are_reconstructed_and_judged(calibration, rows, monkeypatch):
-    """Its waiting threads take the cores from the network's: a frame cost twice as much processor time with two."""
+    """Waiting threads of BLAS take cores from the network; with two, a frame took twice the processor time."""
     seen = []
 
     def spied(*arguments):

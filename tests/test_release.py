@@ -1,4 +1,4 @@
-"""bench/release.py: release 0.1 runs out of git's history on the same frames, and says so where there is none."""
+"""bench/release.py runs release 0.1 from git's history on the same frames; without the history it gives an error."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ SETUP = Setup(phantoms=7)
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """The release, where this clone has it."""
+    """The files of the release, if this clone contains its commit."""
     try:
         return release.checked_out(tmp_path_factory.mktemp("release"))
     except InputError as error:
@@ -67,7 +67,7 @@ def test_a_release_that_fails_says_why(tree, tmp_path):
 
 
 def test_another_package_than_the_release_is_refused(tmp_path, matrix_file):
-    (tmp_path / "mpi_fast").mkdir()  # nothing in it: Python goes on to what is installed
+    (tmp_path / "mpi_fast").mkdir()  # an empty folder, so Python imports the installed package
     with release.running(tmp_path, matrix_file) as old, pytest.raises(MPIFastError, match="expected one of"):
         old(tmp_path / "m.mdf")
 

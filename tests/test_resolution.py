@@ -1,4 +1,4 @@
-"""What a calibration resolves: the diagonal of the resolution matrix, and grids that are far finer than that."""
+"""The diagonal of the resolution matrix, and grids that are far finer than the resolution."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from mpi_fast.preprocessing import RowFilter
 from mpi_fast.resolution import resolution
 from mpi_fast.simulation import Scanner
 
-SIDE = 0.038  # m, of the field of view
+SIDE = 0.038  # m, field of view
 
 
 def calibration_of(matrix, grid, field_of_view=(0.03, 0.03)):
-    """Of a matrix (M, N) without noise."""
+    """The calibration of a matrix (M, N) without noise."""
     return Calibration.from_arrays(matrix[None], None, grid, field_of_view, rows=RowFilter(snr_threshold=0))
 
 
@@ -51,7 +51,7 @@ def test_voxels_that_are_measured_one_by_one_are_resolved_and_others_are_not():
 
 @pytest.mark.parametrize("each", [2, 3])
 def test_points_that_voxels_share_are_cells_of_so_many_voxels(each):
-    """Every number that is measured is the sum of each x each voxels."""
+    """Every measured number is the sum of a square of voxels."""
     blocks = np.kron(np.eye(5), np.ones(each))  # (5, 5 each)
     found = resolution(calibration_of(np.kron(blocks, blocks) + 0j, (5 * each, 5 * each)), 60.0)
     assert found.cell == pytest.approx(each, rel=1e-4)
@@ -87,7 +87,7 @@ def test_no_number_is_no_snr():
 
 
 def test_a_grid_is_too_fine_where_voxels_outnumber_what_is_measured():
-    """One scanner and one field of view: what is resolved depends on the scanner, not on the voxels."""
+    """With one scanner and one field of view, the resolution depends on the scanner, not on the number of voxels."""
     usual, halved, fine = (resolution(simulated((count, count))) for count in (19, 30, 64))
     assert too_fine(usual) is None
     said = too_fine(fine)
@@ -95,6 +95,6 @@ def test_a_grid_is_too_fine_where_voxels_outnumber_what_is_measured():
     assert said.startswith("64 x 64 voxels are far finer than what is measured: at 25 dB a point is seen 2.5 x 2.5 mm")
     assert said.endswith("30 x 30 voxels would hold as much")
     assert "\n" not in said
-    assert too_fine(halved) is None  # what was recommended
+    assert too_fine(halved) is None  # the recommended grid
     assert fine.cell_size == pytest.approx(halved.cell_size, rel=0.1)
     assert fine.effective_rank < 1.3 * usual.effective_rank

@@ -1,4 +1,4 @@
-"""Results keep the measurement's facts, and what was found of each frame beside its image."""
+"""Results contain the facts of the measurement, and the numbers of each frame."""
 
 import json
 import warnings
@@ -36,7 +36,7 @@ STATED = {
 
 @pytest.fixture
 def acquisition(tmp_path):
-    """Of a measurement that states all this."""
+    """The acquisition of a measurement that states all these facts."""
     from mdf_files import acquisition, voltages
 
     write_measurement(tmp_path / "m.mdf", voltages(3, 1, 2, 16), acquisition=acquisition())

@@ -1,4 +1,4 @@
-"""Predictions: the launches of the loop that is built, each with its least time, and what was measured beside them."""
+"""Predictions: launches of the loop with their least times, and measured times beside them."""
 
 import json
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def test_every_launch_of_a_frame_is_counted_and_takes_its_least_time(scanner, ne
 
 
 def test_a_volume_takes_less_than_its_scanners_period_if_the_prediction_holds(network):
-    """Its matrix is read twice for each block of the network, from an H100's memory: that bounds it from below."""
+    """The lower bound is reading V from an H100's memory, twice for each block of the network."""
     volume, evaluations = roofline.scanner((19, 19, 19), 1000, 3000), 2
     weights = Weights.upload(parameters(network), SimpleNamespace(upload=np.asarray))
     for gpu in GPUS:

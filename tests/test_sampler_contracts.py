@@ -1,4 +1,4 @@
-"""What all samplers have in common: evaluations, draws, batches, precision, memory, and what they refuse."""
+"""Common properties of all samplers: evaluations, draws, batches, precision, memory, and refused input."""
 
 import itertools
 import math
@@ -82,7 +82,7 @@ def test_single_precision_suffices(name, sde):
 
 @each_sampler
 def test_arrays_of_others_are_neither_written_nor_kept(name):
-    """Read-only arrays cannot be written; reused, poisoned buffers betray a reference kept across calls."""
+    """Read-only arrays detect writes; reused, poisoned buffers detect references kept across calls."""
     shape, source = (3, N), philox_noise(3)
     denoised_buffer, noise_buffer = np.empty(shape, np.float32), np.empty(shape, np.float32)
 
@@ -116,7 +116,7 @@ def test_a_denoiser_may_return_its_argument(name):
 
 @each_sampler
 def test_workspace_is_constant(name):
-    """At most four arrays, however many steps."""
+    """At most four arrays, for any number of steps."""
     draw = np.ones((8, 5000), np.float32)
     buffer = np.empty_like(draw)
 
@@ -199,7 +199,7 @@ def test_predictor_corrector_refuses_a_negative_number_of_steps():
 
 
 def test_no_corrector_leaves_the_predictor():
-    """For VE the reverse-diffusion predictor is algorithm 2's line; compare with it written out."""
+    """For VE the reverse-diffusion predictor is the line of algorithm 2, which is written out here."""
     sde, noise, denoise = VE(), philox_noise(2, dtype=np.float64), PROBLEMS["diagonal"].denoise
     levels = [sde.sigma(t) for t in np.linspace(1.0, 0.0, 5)]
     x = levels[0] * noise(0)

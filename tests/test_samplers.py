@@ -1,4 +1,4 @@
-"""samplers.py against Gaussian priors, whose denoiser, flow and posterior are known in closed form."""
+"""Comparison of samplers.py with Gaussian priors, whose denoiser, flow and posterior are known in closed form."""
 
 import itertools
 import math
@@ -58,10 +58,10 @@ def test_ode_solvers_at_few_steps(solver):
 
 @pytest.mark.parametrize("name", ODE)
 def test_ode_solvers_draw_from_the_prior(name):
-    """Mean and covariance of the samples: those of N(m, C), given that x(T) is white."""
+    """Mean and covariance of the samples are those of N(m, C), if x(T) is white."""
     problem, count = PROBLEMS["correlated"], 20_000
     x = sample(name, problem.denoise, philox_noise(count), 20).astype(np.float64)
-    # The start ignores what is left of the mean at sigma_max: m sqrt(v / (v + sigma_max^2)) <= 0.14 m here.
+    # The start ignores the remaining mean at sigma_max: m sqrt(v / (v + sigma_max^2)) <= 0.14 m here.
     assert_moments(x, problem, mean_bias=0.14 * np.abs(MEAN).max())
 
 
@@ -104,8 +104,8 @@ def test_dpm_solver_follows_a_moving_target():
 def exact_moments(sampler, problem, draws):
     """Mean and variance of a sampler's output, without sampling error.
 
-    With a linear denoiser the output is an affine function of the draws of noise. So feed it no noise at all
-    (the mean) and, in further rows of the batch, one unit draw each: the squared responses add up to the
+    With a linear denoiser the output is an affine function of the draws of noise. So one row of the batch gets no
+    noise, which gives the mean, and each further row gets one unit draw; the squared responses add up to the
     variance.
     """
 
@@ -122,7 +122,7 @@ def exact_moments(sampler, problem, draws):
 def test_euler_maruyama_has_the_moments_of_the_prior(sde):
     problem = PROBLEMS["diagonal"]
     mean, variance = exact_moments(lambda d, n: euler_maruyama(d, n, sde, 400), problem, draws=400)
-    # What is left of the start: m v / (v + sigma_max^2).
+    # Remaining influence of the start: m v / (v + sigma_max^2).
     np.testing.assert_allclose(mean, MEAN, rtol=0, atol=0.02)
     np.testing.assert_allclose(variance, EIGENVALUES, rtol=0.003)
 
@@ -131,7 +131,7 @@ def test_euler_maruyama_has_the_moments_of_the_prior(sde):
 def test_predictor_corrector_has_the_moments_of_the_prior(sde):
     problem = PROBLEMS["diagonal"]
     mean, variance = exact_moments(lambda d, n: predictor_corrector(d, n, sde, 400), problem, draws=799)
-    np.testing.assert_allclose(mean, MEAN, rtol=0, atol=0.002)  # the corrector forgets the start
+    np.testing.assert_allclose(mean, MEAN, rtol=0, atol=0.002)  # the corrector removes the influence of the start
     np.testing.assert_allclose(variance, EIGENVALUES, rtol=0.013)
 
 
@@ -165,7 +165,7 @@ def test_stochastic_samplers_draw_from_prior_and_posterior(problem, sampler, ste
 
 
 def test_corrector_alone_samples_the_level_it_corrects():
-    """Many Langevin steps at one level end in p_t: with norms of the single image they would not."""
+    """Many Langevin steps at one level end in p_t; with norms of single images they would not."""
     sde = VE(0.5, 0.6)
     problem = Gaussian(np.zeros(N), np.eye(N))
     draws = 1 + 1 + 400

@@ -1,4 +1,4 @@
-"""What may be wrong with a calibration scan and with background frames: said, and kept from the images."""
+"""Faults of calibration scans and background frames are reported, and do not affect images."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def write(path, measured, background, snr=None, matrix=None, index=None):
     return path
 
 
-# -- noise that nobody knows ----------------------------------------------------------------------------------------
+# -- unknown noise -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_background_frames_that_show_no_noise(tmp_path, measured, frames, messag
     assert len(said) == 1
     assert found.facts["best_snr"] is None
     assert not found.noise_known
-    np.testing.assert_array_equal(found.weights, found.weights[0])  # all rows count alike
+    np.testing.assert_array_equal(found.weights, found.weights[0])  # all rows have the same weight
     expected = (measured.matrix - frames(measured.background).mean(axis=2, keepdims=True))[found.selection]
     np.testing.assert_allclose(found.matrix, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -80,7 +80,7 @@ def test_rows_of_infinite_stored_snr_stay_and_are_named(tmp_path, measured):
 @pytest.mark.parametrize("frame", [0, 17, 39])
 @pytest.mark.parametrize("samples", [1, 3])
 def test_one_sample_of_one_background_frame_spoils_no_matrix(tmp_path, measured, frame, samples):
-    """A hundred times the maximum, in one sample or a few: the calibration is the same, and the frame is named."""
+    """One or a few samples of a hundred times the maximum do not change the calibration; the frame is named."""
     volts = np.fft.irfft(measured.background, 1632, axis=1)
     volts[0, 100 : 100 + samples, frame] = 100 * np.abs(volts).max()
     index = np.arange(361, 401)
@@ -97,7 +97,7 @@ def test_one_sample_of_one_background_frame_spoils_no_matrix(tmp_path, measured,
 
 def test_outliers_are_replaced_and_drifts_and_steps_are_not():
     frames = noise(50, 40) + np.linspace(0, 900, 40)
-    frames[:, 20:] += 5000  # a block of its own
+    frames[:, 20:] += 5000  # a separate block
     same, replaced = without_outliers(frames)
     assert same is frames
     assert not replaced.any()
@@ -162,7 +162,7 @@ def test_a_scan_that_was_stopped(tmp_path, measured, reached):
     with pytest.warns(MPIFastWarning, match=rf"{361 - reached} of 361 voxels") as said:
         found = Calibration.from_mdf(path)
     assert len(said) == 1
-    assert not found.matrix[:, reached:].any()  # and not the background with its sign turned
+    assert not found.matrix[:, reached:].any()  # and not the negative background
     assert found.matrix[:, :reached].any(axis=0).all()
     arrays = {"background": measured.background, "snr": np.full((3, 817), 9.0)}
     message = rf"{361 - reached} of 361 voxels hold nothing but zeros, the first is number {reached} "

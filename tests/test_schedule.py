@@ -1,4 +1,4 @@
-"""schedule.py: the three SDEs are what their scale and noise level say, over the same range of noise."""
+"""schedule.py: the three SDEs agree with their scale and noise level, over the same range of noise."""
 
 import math
 

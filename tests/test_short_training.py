@@ -1,4 +1,4 @@
-"""bench/short_training.py: networks of several kinds, trained alike and compared."""
+"""bench/short_training.py trains networks of several kinds equally and compares them."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""``mpi-fast simulate`` on any grid: what is read back is the scanner that was asked for, and its phantoms."""
+"""``mpi-fast simulate`` on any grid: its files contain the requested scanner and phantoms."""
 
 import json
 
@@ -20,7 +20,7 @@ def simulate(folder, *options):
 
 
 def rows_of(calibration, path):
-    """Rows of the frames less the mean background, and whether the file holds spectra."""
+    """Rows of the frames minus the mean background, and whether the file contains spectra."""
     with MeasurementFile(path) as file, h5py.File(path) as raw:
         frames = np.concatenate(list(file.frames())) - file.background_mean()
         spectra = bool(raw["/measurement/isFourierTransformed"][()])

@@ -1,4 +1,4 @@
-"""The simulated scanner against the physics it claims to follow."""
+"""Comparison of the simulated scanner with the physics."""
 
 from dataclasses import replace
 
@@ -72,7 +72,7 @@ def test_a_volume_s_column_is_the_signal_of_a_particle_computed_by_hand():
 
 
 def test_rows_too_weak_for_single_precision_over_time_are_right():
-    """High harmonics of a frame are small differences of large samples; here each has its own digits."""
+    """High harmonics are small differences of large samples over time, but are computed directly here."""
     scanner = Scanner(grid=(1, 3), sub_voxels=1)
     expected, found = signals_over_time(scanner, (2e-3, 0.0)), scanner.system_matrix()[:, :, 2]
     weak = np.abs(expected) < 1e-4 * np.abs(expected).max()

@@ -1,4 +1,4 @@
-"""Building TensorRT engines without a GPU: every artefact for every RTX capability, its facts, nothing twice."""
+"""TensorRT engines are built without a GPU: every artefact, for every RTX capability, with its facts, only once."""
 
 import importlib
 import json
@@ -24,18 +24,18 @@ pytestmark = pytest.mark.usefixtures("cache")
 command = importlib.import_module("mpi_fast.export.__main__")
 BATCHES = (1, 4)
 HALVED = half_name(FROZEN)
-BLOCKS = 3  # of the network in `exported`
+BLOCKS = 3  # blocks of the network in `exported`
 CAPABILITIES = (75, 80, 86, 89, 120)
 
 
 @pytest.fixture(scope="module")
 def contents(exported):
-    """Every graph that engines are built of, of a small network and scanner."""
+    """All graphs from which engines are built, for a small network and scanner."""
     return {name: exported.read(name) for name in (FROZEN, HALVED)}
 
 
 def profiles(log, name):
-    """(smallest, best, largest) shape of an input in each profile, from what TensorRT logs of the finished engine."""
+    """(smallest, best, largest) shape of an input in each profile, from TensorRT's log of the finished engine."""
     line = next(line for line in log.splitlines() if f" Name: {name}, IOMode: Input" in line)
     shapes = re.findall(r"MinShape: (\[.*?\]), OptShape: (\[.*?\]), MaxShape: (\[.*?\])", line)
     return [tuple(json.loads(shape) for shape in one) for one in shapes]
@@ -73,7 +73,7 @@ def test_every_artefact_for_every_capability(rtx, contents, tmp_path, capability
 
 
 def test_a_profile_for_every_batch(rtx, contents):
-    """Valid from one frame to the batch; larger ones need more scratch memory, and TF32 is as asked."""
+    """Profiles are valid from one frame to the batch; larger ones need more scratch memory; TF32 is as requested."""
     facts, plan, log = build.build_engine(rtx, FROZEN, contents[FROZEN], 89, (1, 8, 64), False, quiet)
     assert not facts.tf32
     assert len(plan) > 1000
@@ -84,7 +84,7 @@ def test_a_profile_for_every_batch(rtx, contents):
 
 
 def test_layers_have_the_precision_of_the_graph(rtx, contents):
-    """In half precision the convolutions, but for each block's last; never what combines signals, nor the edges."""
+    """Convolutions have half precision, except the last of each block; matrix products, inputs and outputs do not."""
     network = builder(rtx).create_network()
     parser, errors = parse(rtx, network, contents[HALVED])
     assert not errors
@@ -115,7 +115,7 @@ def test_tf32_is_a_flag_of_the_build(rtx, contents):
 
 
 def test_float32_products_for_turing(rtx, contents, monkeypatch):
-    """TensorRT-RTX has none for compute capability 7.5; sums take their place, and only there."""
+    """TensorRT-RTX has no float32 products for compute capability 7.5; only there sums replace them."""
     monkeypatch.setattr(build, "replace_matrix_products", quiet)
     arguments = rtx, FROZEN, contents[FROZEN]
     with pytest.raises(ModelError, match=r"frozen\.onnx, for compute capability 7\.5: .*FP32 GEMM is not supported"):
@@ -160,7 +160,7 @@ def test_nothing_is_refused_of_ours(rtx, contents):
 
 
 def test_an_interrupt_ends_the_build(rtx, contents):
-    """Ctrl-C, wherever it comes up: the bindings would print and forget an exception in one of their callbacks."""
+    """Ctrl-C also ends the build in a callback, where the bindings would print and ignore an exception."""
 
     def interrupt(*_):
         signal.raise_signal(signal.SIGINT)
@@ -172,7 +172,7 @@ def test_an_interrupt_ends_the_build(rtx, contents):
 
 
 class Recording:
-    """An object of the bindings that writes down what is asked of it and of all objects that it returns."""
+    """An object of the bindings that records the attributes read from it and from all objects that it returns."""
 
     def __init__(self, real, asked):
         self.__dict__.update(real=real, asked=asked)
@@ -202,7 +202,7 @@ class Recording:
 
 
 def test_the_build_asks_for_nothing_that_the_data_centre_package_lacks(rtx, contents, tmp_path):
-    """Every attribute that a build uses is in the other package's bindings, too, but for what it asks of RTX alone."""
+    """Every attribute that a build uses is also in the other package's bindings, except those for RTX only."""
     asked = set()
     recording = tensorrt_library.TensorRT(rtx.name, rtx.version, Recording(rtx.module, asked), rtx.logger)
     build.build_engine(recording, FROZEN, contents[FROZEN], 89, (1,), True, quiet)

@@ -1,4 +1,4 @@
-"""Engines of a scanner's frozen graph: built without a GPU, and run on one made of host memory."""
+"""Engines of a scanner's frozen graph, built without a GPU, and run on a simulated one."""
 
 import importlib
 import json
@@ -81,7 +81,7 @@ def test_without_a_gpu_the_engine_says_so(exported):
 
 
 def test_engines_are_added_to_a_bundle_and_kept(exported, tmp_path, monkeypatch):
-    """Built for two cards one after the other, in both precisions; a new export of the checkpoint leaves them there."""
+    """Engines are built for two cards one after the other, in both precisions; a new export keeps them."""
     pytest.importorskip("tensorrt_rtx", reason="pip install tensorrt-rtx")
     monkeypatch.setenv("MPI_FAST_CACHE", str(tmp_path / "cache"))
     contents = {name: exported.read(name) for name in exported.manifest["files"]}

@@ -1,4 +1,4 @@
-"""TensorRT on a GPU, by whichever package is here: the numbers of ONNX Runtime, capture and replay, refusals."""
+"""TensorRT on a GPU, by the installed package: comparison with ONNX Runtime, capture and replay, refusals."""
 
 import importlib
 
@@ -21,7 +21,7 @@ BATCHES = (1, 8, 32)
 
 @pytest.fixture(scope="module", params=tensorrt_library.PACKAGES)
 def trt(request):
-    """A package that works on the GPU at hand."""
+    """A package that supports the present GPU."""
     capability = tensorrt_library.device_capability()
     if capability is None:
         pytest.skip("no NVIDIA GPU, or no CuPy to use it")
@@ -65,7 +65,7 @@ def test_reconstruction(bundle, precision, frames):
 
 
 def test_a_replay_sees_what_the_buffers_hold_then(bundle):
-    """A graph captured on some numbers and replayed on others, twice, is the engine run on those."""
+    """A captured graph that is replayed on other numbers, twice, gives the results of the engine for these."""
     device, plan = CupyDevice(), open_plan(bundle, FROZEN)
     (captured, _scratch, run), (eager, _other, enqueued) = bind(plan, 2, device), bind(plan, 2, device)
     replay = device.record(run.enqueue)

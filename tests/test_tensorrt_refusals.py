@@ -1,4 +1,4 @@
-"""What no TensorRT engine is built of, or with: graphs, packages, GPUs; and sums in place of products."""
+"""Graphs, packages and GPUs for which no TensorRT engine is built; sums that replace products."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_parser_errors_name_the_node(rtx):
 
 @pytest.fixture
 def packages(monkeypatch):
-    """Hide both packages, and look for them anew."""
+    """Hide both packages, and search for them anew."""
     for name in tensorrt_library.PACKAGES:
         monkeypatch.setitem(sys.modules, name, None)
     tensorrt_library.load.cache_clear()
@@ -79,7 +79,7 @@ except MPIFastError as error:
 
 
 def test_the_data_centre_package_without_a_gpu(tmp_path):
-    """Its builder is then a null pointer; so is that of a library without anything in it."""
+    """Its builder is then a null pointer, like that of an empty library."""
     ran = subprocess.run(
         [sys.executable, "-c", BUILD], env=without_library(tmp_path), capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Running TensorRT engines, on a GPU made of host memory: addresses, shapes, profiles, contexts, streams, refusals."""
+"""TensorRT engines on a simulated GPU: addresses, shapes, profiles, contexts, streams, refusals."""
 
 import enum
 import inspect
@@ -41,7 +41,7 @@ def gpus(monkeypatch, tmp_path):
 
 @pytest.fixture
 def install(monkeypatch, gpus):
-    """Put one fake package in place, and take away the other."""
+    """Install one fake package, and hide the other."""
 
     def put(name, version, **options):
         module = fake_tensorrt(name, version, portable=name == "tensorrt_rtx", **options)
@@ -60,7 +60,7 @@ def fake_facts(name, content, package, version, capability=89):
 
 
 def with_engines(bundle, folder, package, version, **changes):
-    """A copy of a bundle with engines that the fake runs."""
+    """A copy of a bundle with engines of the fake package."""
     contents = {name: bundle.read(name) for name in bundle.manifest["files"]}
     engines = [fake_facts(name, contents[name], package, version, **changes) for name in (FROZEN, half_name(FROZEN))]
     engine_files = {facts.file: HEADER + contents[facts.onnx] for facts in engines}

@@ -1,4 +1,4 @@
-"""Training: data that agree with the runtime, a loss that falls, checkpoints that resume and are safe to open."""
+"""Training: the data agree with the runtime, the loss falls, and checkpoints resume and are safe to open."""
 
 import pickle
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_random_scanners_depend_on_their_seed_alone(scanners):
 
 @pytest.fixture
 def batches(monkeypatch, few):
-    """Small ones, without an end."""
+    """An endless iterator of small batches."""
     monkeypatch.setattr(mixture, "VOXELS", 4 * 361)
     return posterior_batches(few, 0, torch.device("cpu"))
 
@@ -63,7 +63,7 @@ def test_frames_are_scaled_as_the_runtime_scales_them(scanners, phantoms):
 
 
 def test_the_linear_estimate_is_calibrated_against_its_deviation(scanners):
-    """For a white Gaussian image the estimate's error has the stated deviation: the likelihood is the data's own."""
+    """For a white Gaussian image the error of the estimate has the stated deviation."""
     rng = np.random.default_rng(0)
     s, v = scanners.singular_values[0].numpy(), scanners.basis[0].numpy()
     x = rng.standard_normal((500, GRID[0] * GRID[1])).astype(np.float32)

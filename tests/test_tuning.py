@@ -45,7 +45,7 @@ def test_two_axes_and_a_choice():
 
 @pytest.mark.parametrize(("behind", "best"), [(FAR_BEHIND - 0.1, "late"), (FAR_BEHIND + 0.1, "early")])
 def test_of_two_choices_the_one_far_behind_is_not_refined_even_where_that_would_make_it_win(behind, best):
-    """The late one is so many dB behind on the grid, and wins at half a step, where it ends, if it gets there."""
+    """The late choice is some dB behind on the grid, but would win at half a step if it were refined."""
     start = 0.5 * 10 ** (behind / 20)
 
     def error(k, kind):
@@ -60,7 +60,7 @@ def test_limits_hold_and_whole_numbers_stay_whole():
     found = tuned(lambda n: 1 / n, n=Axis((1, 4), low=1, high=20, whole=True))
     assert found.parameters == {"n": 16}
     assert isinstance(found.parameters["n"], int)
-    assert found.interior == {"n": True}  # what would come next is beyond the limit
+    assert found.interior == {"n": True}  # the next value would be beyond the limit
 
 
 def test_a_method_that_never_gets_worse_has_no_interior_optimum():

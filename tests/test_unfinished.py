@@ -1,4 +1,4 @@
-"""Interrupted reconstructions: what is done stays done, and what comes out is what an uninterrupted run makes."""
+"""Interrupted reconstructions keep finished images, and give the results of an uninterrupted run."""
 
 import os
 import signal
@@ -43,14 +43,14 @@ def reconstruct(made, output, *options, measurement="measurement.mdf", code=0):
 
 
 def images_of(path):
-    """All that is stored of the images, as bytes."""
+    """All stored data of the images, as bytes."""
     with h5py.File(path) as h5:
         names = [name for name in h5["reconstruction"] if name != "_provenance"]
         return {name: h5["reconstruction"][name][()].tobytes() for name in names if name != "order"}
 
 
 def killed(work, when):
-    """Run in a child that is killed as soon as ``when`` says so."""
+    """Run in a child that is killed as soon as ``when`` is true."""
     child = os.fork()
     if not child:
         try:
@@ -117,7 +117,7 @@ def test_a_full_disk_while_the_output_is_written_loses_nothing(made, tmp_path, m
     assert f"{output}: cannot be written: No space left on device" in said
     assert f"{FRAMES} frames are kept" in said
     with monkeypatch.context() as patch:
-        patch.setattr("mpi_fast.reconstructor.Reconstructor.__call__", full)  # nothing is done twice
+        patch.setattr("mpi_fast.reconstructor.Reconstructor.__call__", full)  # no image is computed twice
         reconstruct(made, output, "--resume")
     assert images_of(output) == images_of(made / "whole.mdf")
 

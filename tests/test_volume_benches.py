@@ -1,4 +1,4 @@
-"""bench/large_volume.py and bench/volume_frame.py: what a volume costs, measured on small ones."""
+"""bench/large_volume.py and bench/volume_frame.py, with small volumes."""
 
 import json
 import subprocess
@@ -23,10 +23,10 @@ def test_every_stage_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, 
     report = tmp_path / "report.json"
     options = "--grid", "6x6x6", "--rows", "60", "--folder", str(tmp_path), "--json", str(report)
     monkeypatch.setattr(sys, "argv", ["large_volume.py", *options])
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which the script sets, too: put back behind it
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the script also sets it, so it must be restored
     large_volume.main()
     stages = json.loads(report.read_text())["stages"]
-    assert [one["stage"] for one in stages] == ["calibrate", "info", "reconstruct one frame"]  # the matrix was there
+    assert [one["stage"] for one in stages] == ["calibrate", "info", "reconstruct one frame"]  # the matrix existed
     assert all(one["wall_s"] > 0 and one["cpu_s"] > 0.1 and 0.03 < one["peak_gib"] < 4 for one in stages)
     assert Calibration.load(tmp_path / "scanner.h5").grid == GRID
     assert (tmp_path / "measurement.reco.mdf").is_file()
@@ -34,14 +34,14 @@ def test_every_stage_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch, 
 
 
 def test_memory_is_the_most_that_a_process_held():
-    """From a process of its own: the kernel counts what the starting process holds, which here is all the tests."""
+    """Measured from a separate process, because the kernel counts the memory of the starting process."""
     script = "import large_volume as v; print(v.measured('x', ['-c', {!r}]).peak_gib)"
     work = "pass", "bytearray(512 << 20).find(1)"
     bench, python = Path(large_volume.__file__).parent, (sys.executable, "-c")
     told = [subprocess.run([*python, script.format(one)], cwd=bench, capture_output=True, check=True) for one in work]
     idle, busy = (float(one.stdout.split()[-1]) for one in told)
     assert busy == pytest.approx(0.51, abs=0.02)
-    assert idle < 0.4  # no less than the process that started it
+    assert idle < 0.4  # at least the memory of the process that started it
 
 
 def test_a_stage_that_fails_ends_it():

@@ -1,4 +1,4 @@
-"""Volumes by the network's kernels, built by g++, against PyTorch: cut along every axis, none as long as another.
+"""Comparison of the network's kernels for volumes, built by g++, with PyTorch, with slices along every axis.
 
 Tolerances are those of planes, see test_network_kernels.py.
 """
@@ -35,7 +35,7 @@ GRIDS = [(5, 7, 6), (6, 5, 9)]
 
 @pytest.mark.parametrize("grid", [*GRIDS, (2, 1, 3)])
 def test_slices_are_those_of_the_network(grid):
-    """Every voxel is where its axes say, in the orientation of each block."""
+    """Every voxel has its place in the slices of each orientation."""
     voxels = np.arange(np.prod(grid)).reshape(grid)
     for block in range(7):
         cut, turn = slices(grid, block), PLANES[(block + block // 3) % 3]
@@ -49,14 +49,14 @@ def test_slices_are_those_of_the_network(grid):
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("grid", [*GRIDS, (3, 11, 12), (2, 1, 3)])
 def test_a_block_is_that_of_torch(device, grid, number, multiprocessors):
-    device.multiprocessors = multiprocessors  # large tiles where there are few
+    device.multiprocessors = multiprocessors  # few multiprocessors use large tiles
     check_block(device, grid, number)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 @pytest.mark.parametrize("grid", GRIDS)
 def test_volumes_are_those_of_torch(device, grid, blocks):
-    """Five frames, of which one is empty: in groups of four that read V together."""
+    """Five frames, one of them empty, in groups of four that share the reading of V."""
     calibration, network = of_grid(grid, 50), random_network(blocks, seed=blocks)
     rows = rows_of(calibration, 5)
     rows[1] = 0
@@ -181,7 +181,7 @@ class Empty:
 
 
 class Sizes:
-    """A device of 132 multiprocessors that only asks whether a launch fits in what every GPU has."""
+    """A device of 132 multiprocessors that only checks whether launches fit into the shared memory of every GPU."""
 
     name, multiprocessors, shared_limit = "sizes", 132, SHARED_LIMIT
 
@@ -201,7 +201,7 @@ class Sizes:
         self.most[kernel.name] = max(shared, self.most.get(kernel.name, 0))
 
     def basis(self, calibration, _):
-        """Of zeros that take no memory, in the place of `Basis.upload`."""
+        """A basis of zeros that take no memory, instead of `Basis.upload`."""
         (voxels, rank), few = (calibration.num_voxels, calibration.rank), self.empty((5,), np.float32)
         of_rank = self.empty((rank,), np.float32)
         return Basis(of_rank, self.empty((rank, voxels), np.float32), of_rank, few, few, 1.0, calibration.num_rows)

@@ -1,4 +1,4 @@
-"""Several processes, and parts merged: the images of one process and one run, even where a worker is killed."""
+"""Several processes, and merged parts, give the images of one process and one run, even if a worker is killed."""
 
 import json
 import multiprocessing

@@ -1,10 +1,10 @@
-// A GPU of one multiprocessor, for tests: what the kernels use of CUDA, in C++17.
+// A GPU of one multiprocessor for tests: the part of CUDA that the kernels use, in C++17.
 //
 // Every CUDA thread is a ucontext fiber. Between two barriers the fibers of a block run one after the other, in the
-// order asked for: a kernel whose result depends on it lacks a barrier. A barrier that some threads of a block do not
-// reach is an error, shared memory starts as NaN, and what lies beyond the bytes asked for is poisoned for the address
-// sanitizer. What a warp does together, a matrix product of tensor cores, is done when its 32 fibers have met. What this
-// cannot show: races between blocks, bank conflicts, misaligned vector loads, occupancy.
+// requested order; if the result depends on this order, the kernel lacks a barrier. A barrier that some threads of a
+// block do not reach is an error. Shared memory starts as NaN, and memory beyond the requested bytes is poisoned for
+// the address sanitizer. A matrix product of tensor cores is computed when the 32 fibers of a warp have reached it.
+// This shim cannot detect races between blocks, bank conflicts or misaligned vector loads, and has no occupancy.
 #pragma once
 
 #include <math.h>
@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include <utility>  // no larger header of C++: each kernel and variant is built on its own
+#include <utility>  // no larger header of C++, because each kernel and variant is built separately
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -22,7 +22,7 @@
 
 #define __global__
 #define __device__
-#define __shared__  // only `extern __shared__ float4 shared[]` is understood: all shared memory is dynamic
+#define __shared__  // only `extern __shared__ float4 shared[]` is supported: all shared memory is dynamic
 #define __launch_bounds__(...)
 
 inline int max(int a, int b) { return a < b ? b : a; }
@@ -55,8 +55,8 @@ namespace shim {
 enum Status { NEW, WAITING, MEETING, DONE };
 
 struct Fiber {
-    ucontext_t context;  // where it begins
-    jmp_buf jump;        // where it waits
+    ucontext_t context;  // start of the fiber
+    jmp_buf jump;        // place where it waits
     char* stack;
     Status status;
 };
@@ -67,8 +67,8 @@ inline Fiber fibers[MOST_THREADS];
 inline unsigned current;
 inline void (*body)();
 
-// Changes of stack. Plain builds jump, which costs some ten nanoseconds; the address sanitizer follows ucontext only, and
-// must be told.
+// Changes of stack. Plain builds jump, which takes some ten nanoseconds. The address sanitizer supports only ucontext,
+// and has to be notified.
 #ifdef __SANITIZE_ADDRESS__
 inline ucontext_t scheduler;
 inline const void* scheduler_bottom;
@@ -127,7 +127,7 @@ inline void resume(unsigned thread) {
     to_fiber(fibers[thread]);
 }
 
-// Run the threads of a warp until they wait for the block, or are done.
+// Run the threads of a warp until they wait for the block or are finished.
 inline bool run_warp(unsigned first, unsigned threads, bool backwards) {
     const unsigned count = threads - first < 32 ? threads - first : 32;
     for (;;) {
@@ -152,7 +152,7 @@ inline const char* run_block(unsigned threads, bool backwards) {
     return nullptr;
 }
 
-// A kernel and its arguments: addresses of values, as cuLaunchKernel takes them.
+// A kernel and its arguments, given as addresses of values as in cuLaunchKernel.
 template <class... Arguments>
 struct Call {
     inline static void (*kernel)(Arguments...);

@@ -18,7 +18,7 @@ float half(unsigned word, int upper) {
     return bits & 0x8000u ? -value : value;
 }
 
-// What the lanes bring: two sets, so that a lane may bring to the next product before others have taken from this one.
+// Operands of the lanes, in two sets, so that a lane can store those of the next product before others have read these.
 unsigned brought_a[2][shim::MOST_THREADS][4], brought_b[2][shim::MOST_THREADS][2];
 unsigned char turn[shim::MOST_THREADS];
 }  // namespace
@@ -41,7 +41,7 @@ void mma_16x8x16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) 
     }
 }
 
-// Returns what went wrong, or null.
+// Returns an error message, or null.
 extern "C" const char* launch(void** arguments, unsigned grid_x, unsigned grid_y, unsigned threads, size_t bytes,
                               int backwards) {
     return shim::launch(KERNEL, arguments, {grid_x, grid_y, 1}, threads, bytes, backwards);
