@@ -98,7 +98,7 @@ def added(setup: Setup, snr_db: float, methods: dict[str, Row], before: list[Row
 def table(results: list[Row]) -> str:
     """Results as Markdown; the last lines are the means over all planes at each SNR."""
     lines = [
-        "| grid | SNR | ART | best opponent | mpi-fast | less ART | less the best | 95 % intervals hold |",
+        "| grid | SNR | ART | best opponent | mpi-fast | gain over ART | gain over the best | 95 % coverage |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for one in results:

@@ -38,14 +38,14 @@ def table(content: dict[str, Any]) -> str:
         won = {one["snr_db"]: one for one in content["duels"][merit]}
         cells = " | ".join(_duel(won[snr], merit) if snr in won else "" for snr in snrs)
         unit = ", dB" if merit == "psnr" else ""
-        lines.append(f"| {merit.upper()} less the best opponent's{unit} | {cells} | |")
+        lines.append(f"| {merit.upper()}, gain over the best opponent{unit} | {cells} | |")
     for name in names:
         held = [results[name, snr]["merits"] for snr in snrs]
         if f"coverage_{LEVELS[0]}" in held[0]:
             cells = " | ".join(
                 " / ".join(f"{100 * one[f'coverage_{level}']['mean']:.0f}" for level in LEVELS) for one in held
             )
-            lines.append(f"| {get(name).title}: 50, 80, 95 % intervals hold, % | {cells} | |")
+            lines.append(f"| {get(name).title}: coverage of 50, 80, 95 % intervals, % | {cells} | |")
     return "\n".join(lines)
 
 

@@ -39,7 +39,7 @@ FIGURES = "psnr_art", "ssim_art", "psnr", "ssim", "gain", "concentration"
 
 
 def tuned_art(calibration: Calibration, rows: NDArray[np.complex64], images: NDArray[np.float32]) -> Kaczmarz:
-    """The best of all settings on the given frames."""
+    """ART with the best of all settings on the given frames."""
     settings = itertools.product(STRENGTHS, SWEEPS, ("measured", "whitened"))
     methods = [Kaczmarz(calibration, *setting) for setting in settings]
     return max(methods, key=lambda method: psnr(method(rows).image, images).mean())
@@ -53,7 +53,7 @@ def empty_frames(calibration: Calibration, reconstruct: Reconstructor, rng: np.r
 
 
 def evaluate(heldout: HeldOut, model: str, count: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """PSNR and SSIM of both methods on one scanner at every SNR, and what becomes of empty frames."""
+    """PSNR and SSIM of both methods on one scanner at every SNR, and the images of empty frames."""
     truth = write_calibration_file(heldout, folder / "sm.mdf")
     calibration = Calibration.from_mdf(folder / "sm.mdf")
     reconstruct = Reconstructor(calibration, model=model)
@@ -105,7 +105,7 @@ def table(results: list[dict[str, Any]]) -> str:
     empty = max(one["empty"] for one in results)
     lines.append("")
     lines.append(
-        f"Of 256 frames of noise per scanner, the brightest voxel has {empty:.1f} times the predicted noise floor."
+        f"The brightest voxel of 256 frames of noise per scanner has {empty:.1f} times the predicted noise floor."
     )
     return "\n".join(lines)
 

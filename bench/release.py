@@ -210,7 +210,8 @@ def side_by_side(ours: Callable[[], Images], theirs: Callable[[], dict[str, floa
 def table(results: list[dict[str, Any]], times: dict[str, dict[str, float]]) -> str:
     """Results as Markdown: a line for each scanner and SNR, a mean for each scanner, and the times."""
     lines = [
-        f"| scanner | SNR | {NAME}: PSNR / SSIM | here | gain, dB | edges, F1 | 95 % hold | rank correlation |",
+        f"| scanner | SNR | {NAME}: PSNR / SSIM | this version | gain, dB | edges, F1 | 95 % coverage "
+        "| rank correlation |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for scanner in dict.fromkeys(one["scanner"] for one in results):
@@ -232,9 +233,9 @@ def table(results: list[dict[str, Any]], times: dict[str, dict[str, float]]) -> 
         )
     lines.append("")
     lines += [
-        f"{scanner}: a frame on one thread takes {one['cpu_ms']:.1f} ms of the processor here, "
-        f"{one['cpu_ms_then']:.1f} ms in {NAME}, **{one['times_faster']:.1f} times** as long; "
-        f"by the clock {one['wall_ms']:.1f} and {one['wall_ms_then']:.1f} ms."
+        f"{scanner}: a frame on one thread takes {one['cpu_ms']:.1f} ms of processor time in this version and "
+        f"{one['cpu_ms_then']:.1f} ms in {NAME}, **{one['times_faster']:.1f} times** as long "
+        f"(wall-clock time: {one['wall_ms']:.1f} and {one['wall_ms_then']:.1f} ms)."
         for scanner, one in times.items()
     ]
     return "\n".join(lines)

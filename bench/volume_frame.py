@@ -80,7 +80,7 @@ def main() -> None:
         "machine": machine(),
     }
     print(f"{options.grid}, rank {options.rank}, {options.rows} rows, {options.threads} threads, {reconstruct.runs_on}")
-    for name, values in (("by the clock", wall), ("of processors", cpu)):
+    for name, values in (("wall-clock time", wall), ("processor time", cpu)):
         print(f"{name}: best {min(values):.0f} ms, median {np.median(values):.0f} ms of {options.frames} frames")
     print(f"the scanner's period {PERIOD_MS} ms; load average {', '.join(f'{one:.1f}' for one in os.getloadavg())}")
     if options.json:

@@ -35,10 +35,10 @@ def test_every_method_has_a_line_and_ours_is_measured_by_the_best_opponent(grid,
     assert cells[4][2].split(" / ")[0] == f"**{found['posterior', 25.0]['psnr']['mean']:.1f}**"
     assert cells[2][1].split(" / ")[0] == f"{found['tikhonov', 15.0]['psnr']['mean']:.1f}"
     duel = content["duels"]["psnr"][0]
-    assert cells[5][0] == "PSNR less the best opponent's, dB"
+    assert cells[5][0] == "PSNR, gain over the best opponent, dB"
     assert cells[5][1].startswith(f"{duel['difference']:+.1f} [")
     assert cells[5][1].endswith(get(duel["opponent"]).title)
     assert len(cells) == 5 + len(merits) + 1
-    assert cells[-1][0].endswith("50, 80, 95 % intervals hold, %")
+    assert cells[-1][0].endswith("coverage of 50, 80, 95 % intervals, %")
     held = found["posterior", 15.0]
     assert cells[-1][1] == " / ".join(f"{100 * held[f'coverage_{level}']['mean']:.0f}" for level in (50, 80, 95))

@@ -3,8 +3,8 @@
 Tolerances: Factors of convolutions are rounded to float16, by 2^-11 of their values; everything else is float32. A
 block adds ``d F`` to the result of the data-consistency step, where d is the posterior deviation. A rounding error of
 F, a few times 2^-11 of its size, is therefore smaller in the image; over the blocks it accumulates as a square root.
-With random weights, whose F is as large as d, images agree to within 1e-3 of their largest value, and those of the trained
-network to within 5e-3.
+With random weights, whose F is as large as d, images agree to within 1e-3 of their largest value, and those of the
+trained network to within 5e-3.
 """
 
 import fake_cuda
