@@ -174,7 +174,7 @@ def _coverage(outcomes: "dict[tuple[str, float], Outcome]") -> Table:
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
-    table = Table("intervals of 50, 80, 95 % hold", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
+    table = Table("coverage of 50, 80 and 95 % intervals", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
     for name in names:
         if "coverage_95" in outcomes[name, snrs[0]].merits:
             table.add_row(get(name).title, *(_held(outcomes[name, snr]) for snr in snrs))

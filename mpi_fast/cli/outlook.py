@@ -65,7 +65,7 @@ class Outlook:
             table.add_column(head)
         if self.expected:
             table.add_column("PSNR (worst, best)")
-            table.add_column("95 % hold")
+            table.add_column("95 % coverage")
         for number, found in enumerate(self.resolved):
             cells = [
                 f"{found.snr_db:g} dB",
