@@ -137,17 +137,27 @@ def rtx():
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """The bundle of a small network, in both precisions and frozen for a scanner, and a Triton repository."""
-    from exported import FROZEN_GRID, checkpoint, measured
+    """The bundle of a small network, in both precisions and frozen for a scanner, and a Triton repository.
 
+    It is made once, by the first of the processes of pytest-xdist that needs it; tests must not change it.
+    """
+    from exported import FROZEN_GRID, checkpoint, measured
+    from filelock import FileLock
+
+    from mpi_fast.bundle import Bundle
     from mpi_fast.export.__main__ import make_bundle
 
-    folder = tmp_path_factory.mktemp("exported")
-    measured(FROZEN_GRID)[0].save(folder / "scanner.h5")
-    return make_bundle(
-        checkpoint(folder / "small.pt"),
-        folder / "small",
-        precision=("fp32", "fp16"),
-        calibration_file=folder / "scanner.h5",
-        triton=folder / "repository",
-    )
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "exported"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        if (folder / "small").is_dir():
+            return Bundle.open(folder / "small")
+        measured(FROZEN_GRID)[0].save(folder / "scanner.h5")
+        return make_bundle(
+            checkpoint(folder / "small.pt"),
+            folder / "small",
+            precision=("fp32", "fp16"),
+            calibration_file=folder / "scanner.h5",
+            triton=folder / "repository",
+        )
