@@ -10,7 +10,7 @@ demo: $(VENV)/demo.stamp  ## reconstruct frames of a simulated scanner: a table,
 	$(BIN)/mpi-fast demo --output demo.png
 
 test: $(VENV)/dev.stamp  ## all tests that need no GPU, a process for each core
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 coverage: $(VENV)/dev.stamp  ## tests, and the lines that none of them runs
 	$(BIN)/python -m pytest --cov --cov-report=term-missing

@@ -20,6 +20,16 @@ from mpi_fast.simulation import Scanner
 settings.register_profile("patient", deadline=None)  # the time of an example depends on other work on the machine
 settings.load_profile("patient")
 
+# The longest modules begin first, so that at the end no process waits for another. The first two do not share exports,
+# for which the second would wait.
+LONGEST = ["graph_pipeline", "live_minute", "kernels_shim", "device_samples", "device_pipeline", "tensorrt_build"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules of `LONGEST` first; the others keep their order."""
+    places = {f"test_{name}": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @dataclass(frozen=True)
 class Measured:
