@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mpi_fast.bundle import FROZEN, PLANE, VOLUME, half_name
 from mpi_fast.calibration import Calibration
+from mpi_fast.export.depthwise_heads import depthwise_heads
 from mpi_fast.export.frame import Frame
 from mpi_fast.export.half import half
 from mpi_fast.export.scanner_graph import ROWS, Frozen, frozen_graph
@@ -73,7 +74,7 @@ class Artefact:
 
 def artefacts(frame: Frame, calibration: Calibration | None, precisions: tuple[str, ...]) -> Iterator[Artefact]:
     """All files of a network: for every calibration, and frozen for one if it is given."""
-    modules = {"fp32": frame, "fp16": half(frame)} if "fp16" in precisions else {"fp32": frame}
+    modules = {"fp32": depthwise_heads(frame)} | ({"fp16": half(frame)} if "fp16" in precisions else {})
     for (precision, module), name in product(modules.items(), (PLANE, VOLUME)):
         yield _general(frame, module, name, precision)
     for precision, module in modules.items() if calibration else ():
