@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from typer.core import TyperCommand
 
@@ -94,7 +95,9 @@ def compare(
         shown_merits = {merit: places for merit, places in (("psnr", 1), ("ssim", 3)) if merit in setup.merits}
         duels = {merit: comparison.duels(outcomes, OURS, merit) for merit in shown_merits}
         for merit, places in shown_merits.items():
-            console.print(_table(outcomes, duels[merit], merit, places))
+            console.print(_table(outcomes, merit, places))
+            if duels[merit]:
+                console.print(_gains(duels[merit], merit, places))
         if any("coverage_95" in one.merits for one in outcomes.values()):
             console.print(_coverage(outcomes))
         caption = CAPTION.format(
@@ -144,13 +147,14 @@ def _axes(outcomes: "dict[tuple[str, float], Outcome]") -> tuple[list[str], list
     return list(dict.fromkeys(name for name, _ in outcomes)), list(dict.fromkeys(snr for _, snr in outcomes))
 
 
-def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", merit: str, places: int) -> Table:
-    """Table of methods and SNRs, with the best of each column in bold and our gain over the best opponent below."""
+def _table(outcomes: "dict[tuple[str, float], Outcome]", merit: str, places: int) -> Table:
+    """Table of methods and SNRs, with a star at the best of each column; seven SNRs fit into 80 columns."""
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
-    unit = " / dB" if merit == "psnr" else ""
-    table = Table(f"{merit.upper()}{unit}", *(f"{snr:g} dB" for snr in snrs), "ms a frame", title_justify="left")
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, caption="*: best of its column")
+    for head in (_unit(merit), *(f"{snr:g} dB" for snr in snrs), "ms a frame"):
+        table.add_column(head, overflow="fold")
     best = {snr: max(outcomes[name, snr].merits[merit].mean() for name in names) for snr in snrs}
     for name in names:
         cells = []
@@ -160,25 +164,35 @@ def _table(outcomes: "dict[tuple[str, float], Outcome]", duels: "list[Duel]", me
             cells.append(f"*{text}" if mean == best[snr] else text)
         cpu = np.median([outcomes[name, snr].cpu_ms for snr in snrs])
         table.add_row(get(name).title, *cells, f"{cpu:.1f}")
-    if duels:
-        lines = [f"{one.difference:+.{places}f} [{one.low:+.{places}f}, {one.high:+.{places}f}]" for one in duels]
-        table.add_section()
-        table.add_row("mpi-fast less\nbest opponent", *lines, "")
-        table.add_row("", *(get(one.opponent).title for one in duels), "")
-    table.caption = "*: best of its column. In brackets: 95 % interval of the mean difference, bootstrap over frames"
     return table
 
 
+def _gains(duels: "list[Duel]", merit: str, places: int) -> Table:
+    """A line for each SNR: our gain over the best opponent."""
+    from mpi_fast.methods import get
+
+    table = Table("SNR", f"{_unit(merit)}, mpi-fast less best opponent", "best opponent", box=SIMPLE_HEAD)
+    for one in duels:
+        gain = f"{one.difference:+.{places}f} [{one.low:+.{places}f}, {one.high:+.{places}f}]"
+        table.add_row(f"{one.snr_db:g} dB", gain, get(one.opponent).title)
+    table.caption = "in brackets: 95 % interval of the mean difference, bootstrap over frames"
+    return table
+
+
+def _unit(merit: str) -> str:
+    return f"{merit.upper()}{' / dB' if merit == 'psnr' else ''}"
+
+
 def _coverage(outcomes: "dict[tuple[str, float], Outcome]") -> Table:
-    """Share of voxels within the intervals, for methods that give an uncertainty."""
+    """Share of voxels within the intervals, for methods that give an uncertainty; a line for each SNR."""
     from mpi_fast.methods import get
 
     names, snrs = _axes(outcomes)
-    table = Table("coverage of 50, 80 and 95 % intervals", *(f"{snr:g} dB" for snr in snrs), title_justify="left")
-    for name in names:
-        if "coverage_95" in outcomes[name, snrs[0]].merits:
-            table.add_row(get(name).title, *(_held(outcomes[name, snr]) for snr in snrs))
-    table.caption = "of the true voxel values within the trajectory's field of view"
+    certain = [name for name in names if "coverage_95" in outcomes[name, snrs[0]].merits]
+    table = Table("coverage", *(get(name).title for name in certain), box=SIMPLE_HEAD)
+    for snr in snrs:
+        table.add_row(f"{snr:g} dB", *(_held(outcomes[name, snr]) for name in certain))
+    table.caption = "true voxel values within intervals of 50, 80 and 95 %, in the trajectory's field of view"
     return table
 
 
