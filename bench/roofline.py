@@ -28,10 +28,10 @@ from volume_frame import PERIOD_MS
 from mpi_fast.calibration import Calibration
 from mpi_fast.cli.options import parse_grid
 from mpi_fast.grids import is_plane, shown
+from mpi_fast.kernels.combine_volumes import GROUP
 from mpi_fast.kernels.launch import Kernel
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.tiles import coarse_steps, fine_steps
-from mpi_fast.kernels.volumes import GROUP
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.training.combination import Signals

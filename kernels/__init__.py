@@ -7,7 +7,7 @@ a reconstruction, or of one evaluation for samples, form one CUDA graph:
            -> refine -> plan -> ... -> image                                                each further evaluation
     plan -> ... -> image -> update                                                          each step of a sampler
 
-For volumes, prepare, plan, project and image consist of several launches each; see `volumes.VolumeCombination`.
+For volumes, prepare, plan, project and image consist of several launches each; see `combine_volumes.VolumeCombination`.
 
 Importing this package, or any of its modules, needs neither a GPU nor CuPy.
 """

@@ -29,7 +29,7 @@ __device__ inline float dense(const float* __restrict__ weights, float bias, con
     return sum;
 }
 
-// grid (K, frames), shared memory: see `combination.plan_shared`
+// grid (K, frames), shared memory: see `combine.plan_shared`
 extern "C" __global__ void __launch_bounds__(PLAN_THREADS, 1)
 plan(const float* __restrict__ statistics,   // (5, frames), see prepare.cu
      const float* __restrict__ condition,    // (frames, 10, N): see prepare.cu

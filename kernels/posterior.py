@@ -7,7 +7,7 @@ A reconstruction is a sequence of launches that can be captured as one CUDA grap
            -> [current, residual, changes -> fine (-> coarse)] for each block -> image, tails               volumes
 
 With 28 blocks, of which ten also correct at half resolution, these are 70 launches for planes, because convolutions and
-the operations around them are fused. `combination.Combination` contains all launches that differ between planes and
+the operations around them are fused. `combine.Combination` contains all launches that differ between planes and
 volumes. A further evaluation starts with refine, which turns the image into a noisy image, and continues at plan.
 """
 
@@ -18,14 +18,14 @@ import numpy as np
 from mpi_fast.calibration import Calibration
 from mpi_fast.grids import is_plane
 from mpi_fast.kernels.buffers import Buffers
-from mpi_fast.kernels.combination import Combination
+from mpi_fast.kernels.combine import Combination
+from mpi_fast.kernels.combine_planes import PlaneCombination
+from mpi_fast.kernels.combine_volumes import VolumeCombination
 from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
-from mpi_fast.kernels.planes import PlaneCombination
 from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.reduce import Projection, reduce
 from mpi_fast.kernels.slices import Slices
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling
-from mpi_fast.kernels.volumes import VolumeCombination
 from mpi_fast.kernels.weights import WIDTH, Block, Convolutions, Weights
 
 REFINE_THREADS = 256  # threads of a block, as in refine.cu

@@ -21,7 +21,7 @@
 constexpr int RANKS = 8, RESIDUAL_THREADS = 256, PARTS = 16, VIEWS = 2, SUMS = RANKS * FRAMES;
 constexpr int PITCH = RESIDUAL_THREADS + PARTS;  // so that a warp reads two sums from different banks
 
-// grid (ceil(R / RANKS), ceil(frames / FRAMES)), shared memory: see `volumes.residual_shared`
+// grid (ceil(R / RANKS), ceil(frames / FRAMES)), shared memory: see `combine_volumes.residual_shared`
 extern "C" __global__ void __launch_bounds__(RESIDUAL_THREADS)
 residual(const float* __restrict__ statistics,  // (5, frames): row 0 is the noise
          const float* __restrict__ y,           // (frames, R)

@@ -12,7 +12,7 @@
 // Tested against PyTorch by tests/test_volume_kernels.py.
 #include "voxel_sums.cuh"
 
-constexpr int GROUP = 28;  // as in volumes.py
+constexpr int GROUP = 28;  // as in combine_volumes.py
 
 // grid (ceil(N / SUMS_VOXELS) * ceil(K / GROUP), frames), shared memory: see `voxel_sums.sums_shared`
 extern "C" __global__ void __launch_bounds__(SUMS_THREADS)

@@ -104,7 +104,7 @@ def test_a_method_of_ones_own(run, tmp_path):
 
 def test_a_cluster(run):
     pytest.importorskip("ray", reason="Ray is not installed")
-    lines = run("cluster").splitlines()
+    lines = run("ray_cluster").splitlines()
     assert [line.partition(", PSNR")[0] for line in lines] == ["8 images"] * 6  # and no messages of Ray
     assert min(numbers(r"PSNR (\S+) dB", "".join(lines))) > 20
 

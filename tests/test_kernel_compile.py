@@ -7,10 +7,10 @@ import pytest
 from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels import compile as compiling
 from mpi_fast.kernels import prepare, reduce
+from mpi_fast.kernels.combine_volumes import TOGETHER
 from mpi_fast.kernels.compile import cached, compile_kernel
 from mpi_fast.kernels.launch import Kernel
 from mpi_fast.kernels.tiles import COARSE, FINE
-from mpi_fast.kernels.volumes import TOGETHER
 
 pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings and NVRTC")
 

@@ -16,7 +16,7 @@ from shim import COMPILER, ShimDevice
 
 from mpi_fast.errors import ModelError
 from mpi_fast.kernels.capture import CapturedFrames
-from mpi_fast.kernels.combination import plan_shared
+from mpi_fast.kernels.combine import plan_shared
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT
 from mpi_fast.kernels.tiles import COARSE, FINE, coarse_shared, coarse_steps, fine_shared, fine_steps, tiling

@@ -18,13 +18,13 @@ from shim import COMPILER, ShimDevice
 
 from mpi_fast.constants import PLANES
 from mpi_fast.kernels.capture import CapturedFrames
-from mpi_fast.kernels.combination import plan_shared
+from mpi_fast.kernels.combine import plan_shared
+from mpi_fast.kernels.combine_volumes import VIEWS, residual_shared
 from mpi_fast.kernels.cupy_device import CupyDevice
 from mpi_fast.kernels.launch import SHARED_LIMIT
 from mpi_fast.kernels.posterior import PosteriorLoop
 from mpi_fast.kernels.prepare import Basis
 from mpi_fast.kernels.slices import slices
-from mpi_fast.kernels.volumes import VIEWS, residual_shared
 from mpi_fast.kernels.weights import Weights
 from mpi_fast.likelihood import signal_scale
 from mpi_fast.refinement import own_precision

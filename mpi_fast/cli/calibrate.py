@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mpi_fast.cli.arrays import calibrate_file, is_array
+from mpi_fast.cli.array_input import calibrate_file, is_array
 from mpi_fast.cli.options import (
     ARRAYS,
     Axis,

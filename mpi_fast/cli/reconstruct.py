@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpi_fast.atomic import check_target
-from mpi_fast.cli.arrays import is_array, read_frames
+from mpi_fast.cli.array_input import is_array, read_frames
 from mpi_fast.cli.options import (
     Axis,
     Device,

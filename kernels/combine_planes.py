@@ -6,7 +6,7 @@ import numpy as np
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.kernels.buffers import Buffers
-from mpi_fast.kernels.combination import Combination
+from mpi_fast.kernels.combine import Combination
 from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
 from mpi_fast.kernels.prepare import Basis, prepare
 from mpi_fast.kernels.weights import Weights

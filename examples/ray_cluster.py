@@ -1,7 +1,7 @@
 """Many frames on a Ray cluster: all cores or GPUs of the cluster make the same images as one process would.
 
-``python cluster.py`` joins the cluster on this machine, or starts one; ``python cluster.py ADDRESS`` joins another. For
-files, use ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS``.
+``python ray_cluster.py`` joins the cluster on this machine, or starts one; ``python ray_cluster.py ADDRESS`` joins
+another. For files, use ``mpi-fast reconstruct long.mdf -c scanner.h5 --cluster ADDRESS``.
 """
 
 import sys

@@ -6,7 +6,7 @@ import numpy as np
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.kernels.buffers import Buffers
-from mpi_fast.kernels.combination import Combination, image_parts
+from mpi_fast.kernels.combine import Combination, image_parts
 from mpi_fast.kernels.launch import NOTHING, Array, Device, Kernel
 from mpi_fast.kernels.prepare import CONDITION_CHANNELS, Basis, prepare
 from mpi_fast.kernels.voxel_sums import launch_sums
