@@ -49,7 +49,7 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
     """Parameters of the network that a graph was exported from, by their names there.
 
     The exporter keeps the names, except for weights of dense layers, which it transposes. Such a weight is found as the
-    factor of the product to which the layer's bias, which has a name, is added.
+    factor of the product to which the layer's bias, which has a name, is added. Split convolutions are joined.
 
     Raises
     ------
@@ -57,11 +57,13 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
         As `initializers`, and for a dense layer without weight.
     """
     found = initializers(content, where)
-    named = {
-        name.removeprefix("network."): array
-        for name, array in found.items()
-        if name.startswith("network.") and name.endswith((".weight", ".bias"))
-    }
+    named = _with_whole_heads(
+        {
+            name.removeprefix("network."): array
+            for name, array in found.items()
+            if name.startswith("network.") and name.endswith((".weight", ".bias"))
+        }
+    )
     factors = _factors_before(content)
     for name in [name for name in named if name.endswith(".bias")]:
         weight = name.removesuffix("bias") + "weight"
@@ -71,6 +73,20 @@ def network_parameters(content: bytes, where: str) -> dict[str, NDArray[np.float
                 raise ModelError(f"{where}: no weight for {name}")
             named[weight] = factor.T
     return named
+
+
+def _with_whole_heads(named: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Join the last convolutions of blocks, which `export.depthwise_heads` splits into filters and a sum."""
+    whole = {}
+    for name, array in named.items():
+        block, _, rest = name.partition(".head.")
+        if rest == "0.weight":  # (channels, 1, 3, 3)
+            whole[f"{block}.head.weight"] = array.swapaxes(0, 1)
+        elif rest == "1.bias":
+            whole[f"{block}.head.bias"] = array
+        elif rest != "1.weight":  # ones
+            whole[name] = array
+    return whole
 
 
 def _factors_before(content: bytes) -> dict[str, str]:
