@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SIMULATE = "simulate"
 SIMULATED_RATE = 100.0
-ONE_EVALUATION = 1  # elsewhere two: for whoever watches, the time of a second one counts more than its 0.4 dB
+LIVE_EVALUATIONS = 1  # elsewhere two: for whoever watches, the time of a second one counts more than its 0.4 dB
 
 
 def live(
@@ -51,7 +51,7 @@ def live(
     plane: Plane = None,
     model: Model = "default",
     threads: Threads = None,
-    evaluations: Evaluations = ONE_EVALUATION,
+    evaluations: Evaluations = LIVE_EVALUATIONS,
     device: Device = "auto",
     engine: EngineName = "auto",
 ) -> None:
