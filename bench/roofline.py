@@ -154,7 +154,7 @@ def work(kernel: Kernel, calibration: Calibration) -> Work:
         )
     if kernel.name == "coarse":
         halo = min((2 * side + 9) ** 2, slice_)
-        return Work(tensor=coarse_steps(side) * STEP, bytes=102e3 + 64 * halo + 192 * (2 * side) ** 2)
+        return Work(tensor=coarse_steps(side) * STEP, bytes=50e3 + 64 * halo + 192 * (2 * side) ** 2)
     if kernel.name == "refine":
         return Work(single=3.0 * voxels, bytes=12.0 * voxels)
     heads = 1 if kernel.name == "current" else 2

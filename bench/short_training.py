@@ -1,12 +1,12 @@
 """Networks of several kinds, trained under equal conditions for some minutes, to measure the effect of each part.
 
-    python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16,48 19,16,48] [--kinds usual ...]
+    python bench/short_training.py [--minutes 10] [--device auto] [--sizes 11,16 19,16] [--kinds usual ...]
                                    [--json FILE] [--markdown FILE]
 
-A size is blocks, width and inner width; one of every `PosteriorConfig.coarse_every` blocks corrects at half resolution.
-A kind differs from the usual network in one thing, see `KINDS`. All are trained from scratch for the same time on the
-same device, so a small network takes more steps, as it would in a long run. PSNR is the mean over the validation frames
-of `comparison`, which are not used for final tests: scanners A, B and C on 19 x 19 voxels, and A on another grid.
+A size is blocks and width, without corrections at half resolution. A kind differs from the usual network in one thing,
+see `KINDS`. All are trained from scratch for the same time on the same device, so a small network takes more steps, as
+it would in a long run. PSNR is the mean over the validation frames of `comparison`, which are not used for final tests:
+scanners A, B and C on 19 x 19 voxels, and A on another grid.
 
 These trainings are much shorter than that of the bundled network, and one run does not show the random variation, so
 differences of some tenths of a dB are not significant.
@@ -39,11 +39,11 @@ from mpi_fast.training.loop import train
 from mpi_fast.training.mixture import Mixture, Setting, make_settings, posterior_batches
 from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwork
 
-SIZES = ((11, 16, 48), (19, 16, 32), (19, 16, 48), (13, 24, 48), (27, 16, 48), (19, 32, 64))
+SIZES = (11, 16), (28, 16), (13, 24), (7, 32)
 SNRS = (5.0, 15.0, 25.0, 35.0)
 RANK = 150  # of the calibration for which operations are counted, on 19 x 19 voxels
 OTHER_GRID = 26, 13
-USUAL = PosteriorConfig(19, 16, 48)  # of every kind; learns in minutes what the bundled size learns in hours
+USUAL = PosteriorConfig(19, 16)  # of every kind; learns in minutes what the bundled size learns in hours
 
 
 def without_passed_features() -> AbstractContextManager[Any]:
@@ -75,7 +75,7 @@ class Variant:
 
 KINDS = {
     "usual": Variant("as usual"),
-    "all-coarse": Variant("every block at half resolution, too", replace(USUAL, coarse_every=1)),
+    "coarse": Variant("every third block at half resolution, too", replace(USUAL, coarse_every=3)),
     "half-blocks": Variant("half of the blocks", replace(USUAL, blocks=USUAL.blocks // 2)),
     "no-features": Variant("no features handed on", change=without_passed_features),
     "one-grid": Variant("trained on 19 x 19 voxels alone", learned_from=standard_grid_only),
@@ -150,7 +150,7 @@ def main() -> None:
     if given.device == "auto" and device.type != "cuda":
         device = CPU
     sizes = [PosteriorConfig(*map(int, text.split(","))) for text in given.sizes]
-    named = [Variant(f"{size.blocks} blocks, {size.width} and {size.inner} wide", size) for size in sizes]
+    named = [Variant(f"{size.blocks} blocks, {size.width} wide", size) for size in sizes]
     settings, console, rows = make_settings(Mixture(), 0, given.processes), Console(stderr=True), []
     for variant in [*named, *(KINDS[kind] for kind in given.kinds)]:
         rows.append(row_of(variant, settings, given.minutes, device, given.phantoms))

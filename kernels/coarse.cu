@@ -1,17 +1,17 @@
 // coarse: correction of the features of a network block at half resolution, in one launch.
 //
-//     half   = down(silu(features))                                  stride 2, 16 -> 48 channels
+//     half   = down(silu(features))                                  stride 2, 16 -> 32 channels
 //     half  += second(silu(first(silu(half)) (1 + gain) + shift))
-//     out    = features + shuffle(up(silu(half))),   active = silu(out)
+//     out    = features + shuffle(up(half)),   active = silu(out)
 //
 // up is a 1 x 1 convolution to 4 x 16 channels, and shuffle moves these to four pixels: channel 4 w + 2 dy + dx becomes
 // channel w of the pixel (2 i + dy, 2 j + dx). A thread block computes TILE x TILE pixels of half resolution, and
 // recomputes a margin of two pixels, which belongs to its neighbours. For few frames the tiles are small, so that they
 // occupy more multiprocessors. Results do not depend on the size of the tiles.
 //
-// Performance: 19 x 19 pixels are 10 x 10 pixels of half resolution, four tiles of 2.8 M multiply-adds on tensor cores.
-// One takes 4 us on a multiprocessor of an RTX 4090 at its peak, less on data-centre GPUs. The 102 KB of weights come
-// from the L2 cache in 1 us.
+// Performance: 19 x 19 pixels are 10 x 10 pixels of half resolution, four tiles of 1.4 M multiply-adds on tensor cores.
+// One takes 2 us on a multiprocessor of an RTX 4090 at its peak, less on data-centre GPUs. The 50 KB of weights come
+// from the L2 cache in 0.5 us.
 //
 // Tested against PyTorch by tests/test_network_kernels.py.
 #include "convolution.cuh"
@@ -21,14 +21,14 @@
 #define TILE 5
 #endif
 
-constexpr int WIDTH = 16, INNER = 48, PITCH = 12, WIDE = 28, COARSE_THREADS = 256;
-constexpr int DOWN = 9 * 6 * 32, INSIDE = 27 * 6 * 32;  // packed weights of down, and of first and second, in uint2
+constexpr int WIDTH = 16, INNER = 32, PITCH = 12, WIDE = 20, COARSE_THREADS = 256;
+constexpr int DOWN = 9 * 4 * 32, INSIDE = 18 * 4 * 32;  // packed weights of down, and of first and second, in uint2
 
 // grid (slices * tiles, frames), shared memory: see `tiles.coarse_shared`
 extern "C" __global__ void __launch_bounds__(COARSE_THREADS)
 coarse(const float* __restrict__ features,    // (frames, N, 16)
        const uint2* __restrict__ weights,     // packed, of down, first, second and up
-       const float* __restrict__ bias,        // (3 * 48 + 64,)
+       const float* __restrict__ bias,        // (3 * 32 + 64,)
        const float* __restrict__ modulation,  // (frames, pitch): gain and shift of this block, from `offset` on
        int pitch, int offset, int voxels,
        int rows, int columns, int apart, int per_row, int per_column,  // members of Slices
@@ -59,7 +59,7 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
         given[pixel * PITCH + pair] = value;
     }
     __syncthreads();
-    convolve<1, 6, 2, 3, 2>(given, PITCH, IN, HALF, HALF, weights, [&](int r, int c, int channel, float v0, float v1) {
+    convolve<1, 4, 2, 3, 2>(given, PITCH, IN, HALF, HALF, weights, [&](int r, int c, int channel, float v0, float v1) {
         unsigned pair = 0;
         if (inside(top - 2 + r, left - 2 + c)) {
             v0 += bias[channel], v1 += bias[channel + 1];
@@ -74,7 +74,7 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
     __syncthreads();
     unsigned* h = given;
     weights += DOWN, bias += INNER;
-    convolve<3, 6, 2, 3, 1>(half, WIDE, HALF, H, H, weights, [&](int r, int c, int channel, float v0, float v1) {
+    convolve<2, 4, 2, 3, 1>(half, WIDE, HALF, H, H, weights, [&](int r, int c, int channel, float v0, float v1) {
         unsigned pair = 0;
         if (inside(top - 1 + r, left - 1 + c)) {
             v0 = (v0 + bias[channel]) * (1.0f + gain[channel]) + gain[INNER + channel];
@@ -85,17 +85,17 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
     });
     __syncthreads();
     weights += INSIDE, bias += INNER;
-    convolve<3, 6, 2, 3, 1>(h, WIDE, H, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
+    convolve<2, 4, 2, 3, 1>(h, WIDE, H, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
         unsigned pair = 0;
         if (inside(top + r, left + c)) {
             const float* mine = kept + (r * TILE + c) * INNER + channel;
-            pair = pair_of(silu(mine[0] + v0 + bias[channel]), silu(mine[1] + v1 + bias[channel + 1]));
+            pair = pair_of(mine[0] + v0 + bias[channel], mine[1] + v1 + bias[channel + 1]);
         }
         half[(r * TILE + c) * WIDE + channel / 2] = pair;
     });
     __syncthreads();
     weights += INSIDE, bias += INNER;
-    convolve<3, 8, 2, 1, 1>(half, WIDE, TILE, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
+    convolve<2, 8, 2, 1, 1>(half, WIDE, TILE, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
         const int row = 2 * (top + r) + channel % 4 / 2, column = 2 * (left + c);
         for (int dx = 0; dx < 2; ++dx) {
             if (row >= rows || column + dx >= columns) continue;

@@ -2,7 +2,7 @@
 
 from mpi_fast.kernels.weights import INNER, WIDTH
 
-PITCH, WIDE = 12, 28  # pairs of float16 from pixel to pixel of a tile in shared memory, for 16 and 48 channels
+PITCH, WIDE = 12, 20  # pairs of float16 from pixel to pixel of a tile in shared memory, for 16 and 32 channels
 FINE, COARSE = (10, 5), (5, 2)  # sides of tiles: large ones recompute less, small ones fill a GPU with few frames
 
 
@@ -14,7 +14,7 @@ def fine_steps(side: int) -> int:
 def coarse_steps(side: int) -> int:
     """Number of 16 x 8 x 16 matrix products of a thread block of coarse.cu."""
     half, inner, out = map(_fragments, (side + 4, side + 2, side))
-    return 6 * (9 * half + 27 * inner + 27 * out) + 8 * 3 * out
+    return 4 * (9 * half + 18 * inner + 18 * out) + 8 * 2 * out
 
 
 def fine_shared(side: int, rank: int) -> int:

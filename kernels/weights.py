@@ -11,7 +11,7 @@ from mpi_fast.errors import ModelError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.likelihood import WIDTHS
 
-WIDTH, INNER, EMBEDDING = 16, 48, 64  # widths for which the kernels are written
+WIDTH, INNER, EMBEDDING = 16, 32, 64  # widths for which the kernels are written
 OUTPUTS = 2  # channels of the last head: the correction, and the logarithm of the expected error
 
 Parameters = Mapping[str, NDArray[np.float32]]

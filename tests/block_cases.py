@@ -58,14 +58,14 @@ def check_block(device, grid, number):
         hidden = convolved(functional.silu(x), layers.first, padding=1) * (1 + gain) + shift
         return x + convolved(functional.silu(hidden), layers.second, padding=1)
 
-    parts = modulation[:, block.offset : block.offset + 128, None, None]
-    parts = of_slices(parts, shape[turn[0] - 1]).split([16, 16, 48, 48], dim=1)
+    parts = modulation[:, block.offset : block.offset + 96, None, None]
+    parts = of_slices(parts, shape[turn[0] - 1]).split([16, 16, 32, 32], dim=1)
     with torch.inference_mode():
         x = sliced(features.permute(0, 2, 1)) + convolved(sliced(injected), corrector.inject, padding=1)
         fine = residual_block(x, corrector.stages[0], *parts[:2])
         stage = corrector.stages[1]
         half = convolved(functional.silu(fine), stage.down, stride=2, padding=1)
-        up = convolved(functional.silu(residual_block(half, stage.block, *parts[2:])), stage.up)
+        up = convolved(residual_block(half, stage.block, *parts[2:]), stage.up)
         coarse = fine + functional.pixel_shuffle(up, 2)[:, :, : fine.shape[2], : fine.shape[3]]
 
     def flat(tensor):

@@ -136,7 +136,7 @@ def compare_prepared(y, statistics, condition, expected):
         np.testing.assert_allclose(*squares, rtol=0, atol=4e-6)
 
 
-def random_parameters(blocks, seed=0, width=16, inner=48, coarse_every=3):
+def random_parameters(blocks, seed=0, width=16, inner=32, coarse_every=3):
     """Random parameters of a network, by their names; none is zero, although training starts some at zero."""
     coarse = [(blocks - 1 - k) % coarse_every == 0 for k in range(blocks)]
     layers = {"tails": (2, width), "conditioner.embed.0": (64, 2 + len(WIDTHS)), "conditioner.embed.2": (64, 64)}
@@ -152,7 +152,7 @@ def random_parameters(blocks, seed=0, width=16, inner=48, coarse_every=3):
             layers |= {f"correctors.{k}.stages.1.block.{name}": (inner, inner, 3, 3) for name in ("first", "second")}
     rng, parameters = np.random.default_rng(seed), {}
     for name, shape in layers.items():
-        size = 0.3 if "head" in name or "conditioner" in name else 1.0
+        size = 0.3 if any(part in name for part in ("head", "up", "conditioner")) else 1.0
         weight = rng.standard_normal(shape) * size / np.sqrt(np.prod(shape[1:]))
         bias = (
             np.linspace(np.log(3.0), np.log(0.4), blocks) if "spread" in name else 0.1 * rng.standard_normal(shape[0])

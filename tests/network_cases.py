@@ -17,7 +17,8 @@ from mpi_fast.training.network import PosteriorConfig, PosteriorNetwork
 
 
 def random_network(blocks, seed=0, **config):
-    """A network with the parameters of `kernel_cases.random_parameters`."""
+    """A network with the parameters of `kernel_cases.random_parameters`, unlike the default also at half resolution."""
+    config = {"coarse_every": 3, **config}
     network = PosteriorNetwork(PosteriorConfig(blocks=blocks, **config)).eval()
     drawn = random_parameters(blocks, seed, **config)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in drawn.items()})

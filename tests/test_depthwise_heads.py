@@ -10,7 +10,7 @@ from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwo
 
 def test_the_images_stay_the_same_and_no_convolution_has_a_single_output_of_all_channels():
     torch.manual_seed(0)
-    network = PosteriorNetwork(PosteriorConfig(blocks=3, width=8, inner=8, embedding=16)).eval()
+    network = PosteriorNetwork(PosteriorConfig(blocks=3, width=8, inner=8, embedding=16, coarse_every=2)).eval()
     for module in network.modules():
         if isinstance(module, Corrector):  # zero at the start of training
             torch.nn.init.normal_(module.head.weight)

@@ -81,7 +81,7 @@ def test_with_a_noisy_image_beside_the_signals(device, calibration, rows):
     loop = loop_of(device, calibration, network, rows, noisy, precision)
     loop()
     for found, one in zip((loop.image, loop.std, loop.quantiles), wanted, strict=True):
-        agree(found, one, 1e-3)
+        agree(found, one, 2e-3)
     alone, _, _ = expected(network, calibration, rows)
     assert np.abs(alone - wanted[0]).max() > 0.05 * np.abs(alone).max()
 
@@ -159,7 +159,7 @@ def test_a_frame_is_one_graph_of_counted_nodes(monkeypatch, kernel_folder, calib
 
 
 def test_what_the_kernels_are_not_written_for_is_refused(device, calibration):
-    with pytest.raises(ModelError, match=r"widths \[\(24, 48\)\].* kernels are written for"):
+    with pytest.raises(ModelError, match=r"widths \[\(24, 32\)\].* kernels are written for"):
         Weights.upload(parameters(random_network(1, width=24)), device)
 
 

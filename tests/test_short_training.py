@@ -14,7 +14,7 @@ from mpi_fast.training.network import Corrector, PosteriorConfig, PosteriorNetwo
 sys.path.append(str(Path(__file__).parents[1] / "bench"))
 import short_training
 
-TINY = PosteriorConfig(2, 8, 8)
+TINY = PosteriorConfig(2, 8)
 FEW = Mixture(scanners=2, phantoms=28, planes=1, volumes=0, each=1, drawn=28)
 
 
@@ -30,11 +30,11 @@ def test_networks_are_trained_assessed_and_listed(tmp_path, monkeypatch, capsys,
     monkeypatch.setitem(short_training.KINDS, "one-grid", kind)
     files = tmp_path / "networks.json", tmp_path / "networks.md"
     options = "--minutes", "0.02", "--device", "cpu", "--phantoms", "8", "--json", str(files[0])
-    named = "--markdown", str(files[1]), "--sizes", "2,16,16", "1,8,8", "--kinds", "one-grid"
+    named = "--markdown", str(files[1]), "--sizes", "2,16", "1,8", "--kinds", "one-grid"
     monkeypatch.setattr("sys.argv", ["short_training.py", *options, *named])
     short_training.main()
     rows = json.loads(files[0].read_text())["networks"]
-    names = ["2 blocks, 16 and 16 wide", "1 blocks, 8 and 8 wide", "on one grid"]
+    names = ["2 blocks, 16 wide", "1 blocks, 8 wide", "on one grid"]
     assert [row["name"] for row in rows] == names
     assert rows[0]["flops"] > 2 * rows[1]["flops"] > 0
     assert all(row["steps"] > 0 for row in rows)
@@ -48,7 +48,7 @@ def test_networks_are_trained_assessed_and_listed(tmp_path, monkeypatch, capsys,
 def test_kinds_differ_from_the_usual_one_in_what_they_say(settings):
     kinds = short_training.KINDS
     assert kinds["half-blocks"].config.blocks == kinds["usual"].config.blocks // 2
-    assert kinds["all-coarse"].config.coarse_every == 1
+    assert kinds["coarse"].config.coarse_every == 3
     assert len(settings) == 2
     assert kinds["one-grid"].learned_from(settings) == settings[:1]
     assert settings[0].grid == (1, 19, 19)

@@ -21,7 +21,7 @@ from mpi_fast.training.operators import make_operators
 from mpi_fast.training.recipes import RECIPES
 
 GRID = (9, 8)
-SMALL = PosteriorConfig(blocks=2, width=8, inner=8, embedding=8)
+SMALL = PosteriorConfig(blocks=2, width=8, inner=8, embedding=8, coarse_every=2)
 FEW = Mixture(scanners=2, phantoms=28, planes=0, volumes=0)
 CONFIG = TrainingConfig(minutes=0.03, processes=1, mixture=FEW, network=SMALL)
 

@@ -31,6 +31,7 @@ from mpi_fast.training.recipes import RECIPES, Recipe
 FORMAT = 2
 WIDEST, DEEPEST = 1024, 64  # limits of settings: channels, and number of repeated parts
 REPEATED = "blocks", "layers"
+OMITTED = ("coarse_every",)  # settings that may be zero
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,10 @@ def build_like(state: dict[str, Tensor], recipe: Recipe, settings: Any, grid: tu
         For settings out of range, and for a tensor that differs, with its name; before anything is allocated.
     """
     for name, value in dict(settings).items():
+        smallest = 0 if name in OMITTED else 1
         largest = DEEPEST if str(name).endswith(REPEATED) else WIDEST
-        if type(value) is not int or not 1 <= value <= largest:
-            raise ValueError(f"network: {name} {value!r}: expected a whole number from 1 to {largest}")
+        if type(value) is not int or not smallest <= value <= largest:
+            raise ValueError(f"network: {name} {value!r}: expected a whole number from {smallest} to {largest}")
     config = recipe.config(**settings)
     with torch.device("meta"):  # shapes without numbers
         expected = recipe.build(config, grid).state_dict()

@@ -52,19 +52,18 @@ class PosteriorConfig:
     embedding : int
         Width of the embedding in the `Conditioner`.
     coarse_every : int
-        One of so many blocks, including the last, also corrects at half resolution. The others need only a third of the
-        operations, which allows more data-consistency steps.
+        One of so many blocks, including the last, also corrects at half resolution; zero: none does.
     """
 
     blocks: int = 28
     width: int = 16
-    inner: int = 48
+    inner: int = 32
     embedding: int = 64
-    coarse_every: int = 3
+    coarse_every: int = 0
 
     def residual_blocks(self, block: int) -> list[int]:
         """Widths of the residual blocks in one block: at full resolution and, if it has one, at half resolution."""
-        coarse = (self.blocks - 1 - block) % self.coarse_every == 0
+        coarse = self.coarse_every and (self.blocks - 1 - block) % self.coarse_every == 0
         return [self.width, self.inner] if coarse else [self.width]
 
     def to_dict(self) -> dict[str, int]:
@@ -164,19 +163,25 @@ class ResidualBlock(nn.Module):
 
 
 class HalfResolution(nn.Module):
-    """A correction of features at half their resolution."""
+    """A correction of features at half their resolution, zero at the start of training.
+
+    No activation precedes ``up``. With a SiLU there, a strong learning rate drives its inputs to large negative numbers
+    in the first thousand steps, where it is zero and has no gradient, so that the whole correction stays dead.
+    """
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(width, inner, 3, stride=2, padding=1)
         self.block = ResidualBlock(inner)
         self.up = nn.Conv2d(inner, 4 * width, 1)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         """(B, width, rows, columns), and gain and shift, (B, inner, 1, 1) -> the features' shape."""
         rows, columns = x.shape[2:]
         half = self.block(self.down(functional.silu(x)), gain, shift)
-        out: Tensor = functional.pixel_shuffle(self.up(functional.silu(half)), 2)[:, :, :rows, :columns]
+        out: Tensor = functional.pixel_shuffle(self.up(half), 2)[:, :, :rows, :columns]
         return x + out
 
 
