@@ -166,8 +166,8 @@ class Page:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4", headers=HEADERS)
 
     async def _stream(self, websocket: WebSocket) -> None:
+        await websocket.accept()  # before it has a place, which a page that never opens would keep
         client = self._hub.join()
-        await websocket.accept()
         logger.info("a page of %s: %s", websocket.client, "shown" if client else "refused, too many are open")
         if client is None:
             await websocket.close(TRY_LATER, "as many pages as may be are open already")
