@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast import notebook
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
@@ -86,6 +85,8 @@ class Calibration:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
+        from mpi_fast import notebook  # a display, which no computation needs
+
         return notebook.of_calibration(self)
 
     @property
