@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.limits import LOWEST_FREQUENCY
 from mpi_fast.mdf import Acquisition
 from mpi_fast.preprocessing import RowFilter, best_rows
 from mpi_fast.reduction import (
@@ -186,7 +187,7 @@ class Calibration:
         *,
         plane: tuple[str, int] | None = None,
         snr_threshold: float = 5.0,
-        min_frequency: float = 80e3,
+        min_frequency: float = LOWEST_FREQUENCY,
         max_frequency: float = np.inf,
         channels: Sequence[int] | None = None,
         max_order: int | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.limits import LOWEST_FREQUENCY
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -163,7 +164,7 @@ class RowFilter:
     """
 
     snr_threshold: float = 5.0
-    min_frequency: float = 80e3
+    min_frequency: float = LOWEST_FREQUENCY
     max_frequency: float = np.inf
     channels: Sequence[int] | None = None
     max_order: int | None = None

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+from mpi_fast.description import UNIT
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.live.asynchronous import AsyncLive
 from mpi_fast.live.frames import Reconstructs
 from mpi_fast.live.hub import Client, Hub
-from mpi_fast.live.messages import UNIT, Pictures, pack
+from mpi_fast.live.messages import Pictures, pack
 from mpi_fast.live.recorder import Recorder
 from mpi_fast.live.source import Source, feed
 from mpi_fast.mdf import Grid
