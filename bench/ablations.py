@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,8 @@ from torch import nn
 from mpi_fast import metrics
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
-from mpi_fast.comparison import SCANNERS, Setup, frames, interval
+from mpi_fast.comparison import Setup, frames, interval, measured
 from mpi_fast.console import progress_bar, write_json
-from mpi_fast.experiment import MeasuredMatrix
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.machine import machine
 from mpi_fast.methods.base import Estimate, Method
@@ -76,13 +75,6 @@ class Group:
     caption: str
     variants: tuple[Variant, ...]
     scanner: str = "in"
-
-
-@lru_cache
-def scanner(name: str) -> tuple[MeasuredMatrix, Calibration]:
-    """Matrix and calibration of a held-out scanner, those from which `comparison.frames` are made."""
-    matrix = SCANNERS[name].measure_matrix()
-    return matrix, matrix.calibrate()
 
 
 # -- changes ----------------------------------------------------------------------------------------------------------
@@ -133,7 +125,7 @@ def known_noise(setup: Setup, snr: float) -> AbstractContextManager[Any]:
 
 def true_noise(setup: Setup, snr: float) -> NDArray[np.float64]:
     """Root-mean-square of the whitened noise of each frame, (F,), which `Calibration.reduce` estimates."""
-    matrix, calibration = scanner(setup.scanner)
+    matrix, calibration = measured(setup.heldout)
     signals, truth = frames(setup, snr)
     clean = np.tensordot(truth.reshape(len(truth), -1), matrix.truth, axes=(1, 2))
     noise = (signals - clean)[:, calibration.selection] * calibration.weights
@@ -193,7 +185,7 @@ def groups() -> list[Group]:
 def assess(variant: Variant, setup: Setup, snr: float) -> Merits:
     """Figures of merit of every frame; the coverage only for methods that return an uncertainty."""
     signals, truth = frames(setup, snr)
-    reconstruct = variant.build(scanner(setup.scanner)[1])
+    reconstruct = variant.build(measured(setup.heldout)[1])
     with variant.change(setup, snr):
         out = reconstruct(signals)
     found = {"psnr": metrics.psnr(out.image, truth), "ssim": metrics.ssim(out.image, truth)}

@@ -9,7 +9,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.experiment import acquisition_of, save_matrix
 from mpi_fast.heldout import Array, HeldOut
 from mpi_fast.mdf import MeasurementFile, write_measurement
-from mpi_fast.noise import complex_noise
+from mpi_fast.noise import complex_noise, noise_strength
 
 
 def write_calibration_file(heldout: HeldOut, path: Path) -> NDArray[np.complex64]:
@@ -27,8 +27,7 @@ def measure(
     clean = np.einsum("fn,ckn->fck", images.reshape(len(images), -1), truth)
     noise = complex_noise(clean.shape, rng)
     selected = calibration.selection
-    ratio = np.linalg.norm(clean[:, selected], axis=1) / np.linalg.norm(noise[:, selected], axis=1)
-    noise *= (ratio * 10 ** (-snr_db / 20))[:, None, None]
+    noise *= noise_strength(clean[:, selected], noise[:, selected], snr_db)[:, None, None]
     write_measurement(path, (clean + noise).astype(np.complex64), acquisition=acquisition_of(heldout.scanner))
     with MeasurementFile(path) as file:
         return np.concatenate([calibration.rows(chunk) for chunk in file.frames()])

@@ -4,12 +4,11 @@
 can batch the requests of many clients. Fields as in Triton's ``model_config.proto``.
 """
 
-import shutil
-import uuid
 from pathlib import Path
 
 import onnx
 
+from mpi_fast.atomic_folder import atomic_folder
 from mpi_fast.errors import InputError
 
 NAME, FILE = "mpi_fast", "model.onnx"
@@ -18,30 +17,26 @@ LONGEST_WAIT_US = 500  # for other requests to join a batch; shorter than a fram
 
 
 def write_repository(folder: Path, model: onnx.ModelProto, content: bytes) -> Path:
-    """Write the model under a temporary name, then rename it. An earlier repository of mpi-fast is replaced.
+    """Write the model, which appears when it is complete. An earlier model of mpi-fast is replaced.
 
     Raises
     ------
     InputError
         If something else has that name, or the parent folder is missing.
     """
-    target = folder / NAME
-    if target.exists() and not (target / "config.pbtxt").is_file():
-        raise InputError(f"{target}: not replaced, because it is not a model of a Triton repository")
     if not folder.parent.is_dir():
         raise InputError(f"{folder.parent}: no such folder")
     folder.mkdir(exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"  # the server may be reading inside
-    try:
+    # The hidden names are outside, because a server may be reading every folder of the repository.
+    with atomic_folder(folder / NAME, _is_model, "a model of a Triton repository", outside=True) as temporary:
         (temporary / "1").mkdir(parents=True)
         (temporary / "1" / FILE).write_bytes(content)
         (temporary / "config.pbtxt").write_text(config(model), encoding="utf-8")
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+    return folder / NAME
+
+
+def _is_model(path: Path) -> bool:
+    return (path / "config.pbtxt").is_file()
 
 
 def config(model: onnx.ModelProto) -> str:

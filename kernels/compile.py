@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import os
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from mpi_fast.atomic import atomic_path
+from mpi_fast.caches import cache_folder
 from mpi_fast.errors import MPIFastError
 from mpi_fast.kernels.launch import Kernel
 
@@ -64,10 +64,10 @@ def compile_kernel(kernel: Kernel, architecture: str) -> Cubin:
 def cached(kernel: Kernel, architecture: str) -> Path:
     """The file with a compiled kernel, compiled now unless the cache has it for the same source and compiler.
 
-    The environment variable ``MPI_FAST_CACHE`` sets the folder of the cache; by default it is ``~/.cache/mpi-fast``.
+    See `caches.cache_folder` for the folder of the cache.
     """
     identity = (kernel, architecture, OPTIONS, compiler_version(), _source(kernel), _header())
-    folder = Path(os.environ.get("MPI_FAST_CACHE", Path.home() / ".cache" / "mpi-fast"))
+    folder = cache_folder("kernels")
     path = folder / f"{kernel.name}-{architecture}-{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.cubin"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)

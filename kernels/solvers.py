@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from mpi_fast.errors import InputError
 from mpi_fast.samplers import LANGEVIN_SNR, get_sampler
 from mpi_fast.schedule import SDE, karras_sigmas, time_grid
 
@@ -64,10 +65,12 @@ def posterior_chain(sampler: str, sde: SDE, steps: int) -> list[Evaluation]:
     Raises
     ------
     InputError
-        For an unknown sampler, and for a number of steps out of range.
+        For an unknown sampler, for one without an entry in `SOLVERS`, and for a number of steps out of range.
     """
     get_sampler(sampler)  # raises an error that lists the samplers
-    solver = list(_SOLVERS[sampler](sde, steps))
+    if sampler not in SOLVERS:
+        raise InputError(f"sampler {sampler!r} is not for the GPU: expected one of {', '.join(SOLVERS)}")
+    solver = list(SOLVERS[sampler](sde, steps))
     level = solver[0][0]
     return [(math.inf, Update(denoised=level / sde.sigma_max, noise=level)), *solver]
 
@@ -137,9 +140,10 @@ def _chain(sde: SDE, t: float, t_next: float, keep: float, pull: float, jitter: 
     )
 
 
-_SOLVERS: Final[dict[str, Callable[[SDE, int], Iterator[Any]]]] = {
+SOLVERS: Final[dict[str, Callable[[SDE, int], Iterator[Any]]]] = {
     "dpm": _dpm_solver_2m,
     "heun": _heun,
     "euler-maruyama": _euler_maruyama,
     "predictor-corrector": _predictor_corrector,
 }
+"""The samplers as updates, by the names of `samplers.SAMPLERS`."""

@@ -200,7 +200,7 @@ def frames_of(
         If several axes fit.
     """
     channels, count = calibration.selection.shape
-    length = count if array.dtype.kind == "c" else int(calibration.facts.get("num_samples", 2 * (count - 1)))
+    length = count if array.dtype.kind == "c" else calibration.num_samples
     one = sorted((channels, length)) if channels > 1 else [length]
     single = sorted(array.shape) == one
     found = [i for i in range(array.ndim) if sorted(np.delete(array.shape, i)) == one]
@@ -210,7 +210,7 @@ def frames_of(
             f"signals {array.shape}: expected frames of {shown(one)}: the calibration has {channels} "
             f"receive channels and {length} {kind}"
         )
-    if single and not found:
+    if single:  # so no axis is left for frames
         array, found = array[None], [0]
     along = _the_axis(found, axis, array.shape, "frames")
     frames = np.moveaxis(array, along, 0).reshape(array.shape[along], *np.delete(array.shape, along))

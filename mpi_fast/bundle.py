@@ -39,16 +39,15 @@ File names contain no folders, so all files are inside the bundle. Only the chec
 import hashlib
 import json
 import math
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
 
+from mpi_fast.atomic_folder import atomic_folder
 from mpi_fast.constants import constants, differences
-from mpi_fast.errors import InputError, ModelError
+from mpi_fast.errors import ModelError
 from mpi_fast.reading import read_regular
 
 FORMAT = 7
@@ -218,32 +217,26 @@ def _is_plain(name: str) -> bool:
 
 
 def write_bundle(path: Path, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle: a folder beside ``path``, renamed when complete. It replaces nothing but an existing bundle.
+    """Write a bundle, which appears under its name when it is complete. It replaces nothing but an existing bundle.
 
     Raises
     ------
     InputError
         If ``path`` exists and is not a bundle, or if its parent is missing.
     """
-    if path.exists() and not (path / "manifest.json").is_file():
-        raise InputError(f"{path}: exists and is not a model bundle; not replaced")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: no such folder")
     listed = {
         name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
         for name, content in contents.items()
     }
     full = sealed({"format": FORMAT, "kind": KIND, "constants": constants(), **manifest, "files": listed})
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
+    with atomic_folder(path, _has_manifest, "a model bundle") as temporary:
         temporary.mkdir()
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
         (temporary / "manifest.json").write_text(json.dumps(full, indent=2) + "\n", encoding="utf-8")
         opened = Bundle.open(temporary)  # a bundle that cannot be opened is not written
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Bundle(path, opened.manifest)
+
+
+def _has_manifest(path: Path) -> bool:
+    return (path / "manifest.json").is_file()

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast import notebook
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.limits import LOWEST_FREQUENCY
 from mpi_fast.mdf import Acquisition
 from mpi_fast.preprocessing import RowFilter, best_rows
 from mpi_fast.reduction import (
@@ -86,6 +86,8 @@ class Calibration:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
+        from mpi_fast import notebook  # a display, which no computation needs
+
         return notebook.of_calibration(self)
 
     @property
@@ -185,7 +187,7 @@ class Calibration:
         *,
         plane: tuple[str, int] | None = None,
         snr_threshold: float = 5.0,
-        min_frequency: float = 80e3,
+        min_frequency: float = LOWEST_FREQUENCY,
         max_frequency: float = np.inf,
         channels: Sequence[int] | None = None,
         max_order: int | None = None,
@@ -291,6 +293,17 @@ class Calibration:
             For channels, samples or frequencies other than the calibration's.
         """
         signals = np.asarray(signals)
+        self.require_shape(signals)
+        if signals.dtype.kind != "c":
+            with np.errstate(invalid="ignore", over="ignore"):
+                signals = np.fft.rfft(signals, axis=-1)
+        if signals.ndim == 3:
+            signals = signals[:, self.selection]
+        with np.errstate(over="ignore"):  # numbers beyond single precision become infinite, and so not finite
+            return signals.astype(np.complex64)
+
+    def require_shape(self, signals: Any) -> None:
+        """Check type and shape of signals, those of an array of NumPy or of a GPU; raises as `select`."""
         channels, frequencies = self.selection.shape
         kind = "complex" if signals.dtype.kind == "c" else "real" if signals.dtype.kind in "fiu" else "other"
         if (kind, signals.ndim) not in (("real", 3), ("complex", 3), ("complex", 2)):
@@ -298,23 +311,18 @@ class Calibration:
                 f"signals {signals.dtype} {signals.shape}: expected real (frames, {channels}, samples), complex "
                 f"(frames, {channels}, {frequencies}) or complex (frames, {self.num_rows})"
             )
-        if kind == "real":
-            if signals.shape[2] != self.num_samples:
-                raise MismatchError(
-                    f"signals of {signals.shape[2]} samples: the calibration has {self.num_samples} per period"
-                )
-            with np.errstate(invalid="ignore", over="ignore"):
-                signals = np.fft.rfft(signals, axis=-1)
-        if signals.ndim == 3:
-            if signals.shape[1:] != self.selection.shape:
-                raise MismatchError(
-                    f"signals {signals.shape}: the calibration has {channels} channels and {frequencies} frequencies"
-                )
-            signals = signals[:, self.selection]
-        if signals.shape[1] != self.num_rows:
+        # An odd number of samples gives as many frequencies as the even number below it.
+        if kind == "real" and signals.shape[2] != self.num_samples:
+            raise MismatchError(
+                f"signals of {signals.shape[2]} samples: the calibration has {self.num_samples} per period"
+            )
+        length = self.num_samples if kind == "real" else frequencies
+        if signals.ndim == 3 and signals.shape[1:] != (channels, length):
+            raise MismatchError(
+                f"signals {signals.shape}: the calibration has {channels} channels and {frequencies} frequencies"
+            )
+        if signals.ndim == 2 and signals.shape[1] != self.num_rows:
             raise MismatchError(f"signals {signals.shape}: the calibration has {self.num_rows} selected rows")
-        with np.errstate(over="ignore"):  # numbers beyond single precision become infinite, and so not finite
-            return signals.astype(np.complex64)
 
     def reduce(self, rows: NDArray[np.complex64]) -> ReducedFrames:
         """Reduce frames (F, M) complex, as `rows` returns them, to R numbers each, noise level and SNR."""

@@ -22,7 +22,6 @@ class Field:
     name: str
     kind: str
     shape: str
-    optional: bool = False
 
 
 FIELDS = (
@@ -99,7 +98,7 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
     sizes |= {"G": len(grid), "N": int(np.prod(grid, dtype=np.int64)), "M": int(selection.sum())}
     for field in FIELDS:
         value, expected = content[field.name], tuple(sizes[letter] for letter in field.shape)
-        if value is not None and value.shape != expected:
+        if value.shape != expected:
             raise damaged(path, field.name, f"its shape is {value.shape}, {expected} was expected")
     if not 1 <= sizes["R"] <= min(sizes["N"], 2 * sizes["M"] - 1):
         raise damaged(path, "singular_values", f"{sizes['R']} of {sizes['M']} rows and {sizes['N']} voxels")
@@ -108,7 +107,7 @@ def _check_shapes(path: Path, content: dict[str, Any]) -> None:
 def _check_values(path: Path, content: dict[str, Any]) -> None:
     for field in FIELDS:
         value = content[field.name]
-        if value is not None and field.kind in "fc" and not all(np.isfinite(part).all() for part in _parts(value)):
+        if field.kind in "fc" and not all(np.isfinite(part).all() for part in _parts(value)):
             raise damaged(path, field.name, "NaN or Inf")
     if not (content["weights"] > 0).all():
         raise damaged(path, "weights", "positive numbers were expected")

@@ -12,8 +12,7 @@ the arrays             `FIELDS`: type and shape of each, in terms of the sizes b
     C, K    receive channels, frequencies         M    selected rows
     N, R    voxels, rank                          G    axes of the grid
 
-An optional field is omitted if it is None, and readers of this format ignore unknown datasets. To store another
-attribute of `Calibration`, add a line to `FIELDS`.
+Readers of this format ignore unknown datasets. To store another attribute of `Calibration`, add a line to `FIELDS`.
 
 Files of format 1 have no checksum. They are read if their arrays are consistent, as those of all files must be, see
 `calibration_fields`. This check does not detect singular values that were made smaller.
@@ -76,8 +75,7 @@ def write_calibration(path: str | Path, content: dict[str, Any]) -> None:
             file["facts"] = np.bytes_(json.dumps(content["facts"]).encode())
             file["stated"] = np.bytes_(json.dumps(_stated(content)).encode())
             for field in FIELDS:
-                if content[field.name] is not None:
-                    file[field.name] = content[field.name]
+                file[field.name] = content[field.name]
         seal(temporary)
 
 
@@ -156,8 +154,6 @@ def _check_version(path: Path, file: Any, sealed: bool) -> None:
 def _array(path: Path, file: Any, field: Field) -> Any:
     """Read a dataset, without allocating more than the file contains."""
     try:
-        if field.optional and field.name not in file.keys():  # noqa: SIM118
-            return None
         dataset = _dataset(file, field.name)
         if dataset.dtype.kind != field.kind or len(dataset.shape) != len(field.shape):
             raise ValueError(f"is {dataset.dtype} {dataset.shape}")

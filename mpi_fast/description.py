@@ -8,6 +8,8 @@ from mpi_fast.grids import shown
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
 
+UNIT = "of the delta sample"  # of every image, and of its uncertainty
+
 
 def described(calibration: "Calibration") -> dict[str, Any]:
     """The main facts of a calibration, for users."""

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
+from mpi_fast.limits import LOWEST_FREQUENCY
 from mpi_fast.mdf import Acquisition, Metadata, write_measurement, write_system_matrix
-from mpi_fast.noise import NoiseKind, complex_noise, row_profile
+from mpi_fast.noise import NoiseKind, complex_noise, noise_strength, row_profile
 from mpi_fast.preprocessing import RowFilter
 from mpi_fast.simulation import Scanner
 
@@ -92,7 +93,7 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
         raise InputError(f"calibration SNR {snr_db} dB: expected a number")
     strength = row_strength(scanner)
     profile = np.broadcast_to(noise_profile(scanner), strength.shape)
-    band = scanner.frequencies >= RowFilter().min_frequency
+    band = scanner.frequencies >= LOWEST_FREQUENCY
     level = np.linalg.norm(strength[:, band]) / np.linalg.norm(profile[:, band]) * 10 ** (-snr_db / 20)
     index = kept_frequencies(scanner, np.where(band, strength / profile, 0.0))
     truth, deviation = scanner.system_matrix(index), profile[:, index] * level
@@ -198,7 +199,7 @@ class Receiver:
             raise InputError(f"SNR {snr_db} dB: expected a number")
         self.scanner, self._truth = matrix.scanner, matrix.truth
         self._selection, self._rng, self._kind = selection, rng, kind
-        self._amplitude = 10 ** (-snr_db / 20)
+        self._snr_db = snr_db
         self.frequency_index = matrix.frequency_index
         self._profile = np.broadcast_to(noise_profile(self.scanner)[self.frequency_index], selection.shape)
         self._steady = steady
@@ -211,8 +212,7 @@ class Receiver:
         """Measure images (F, *grid): spectra (F, C, K') complex64. An empty image gives a frame without noise."""
         signals = np.tensordot(images.reshape(len(images), -1), self._truth, axes=(1, 2))
         noise = complex_noise(signals.shape, self._rng, self._kind, self._profile)
-        loudness = np.linalg.norm(signals[:, self._selection], axis=1)
-        scale = self._amplitude * loudness / np.linalg.norm(noise[:, self._selection], axis=1)
+        scale = noise_strength(signals[:, self._selection], noise[:, self._selection], self._snr_db)
         if self._empty is None:  # its strength is that of the noise in a typical frame
             self._level = float(np.median(scale))
             self._empty = (self._level * self._pattern).astype(np.complex64)

@@ -18,12 +18,15 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
 from mpi_fast.metrics import coverage, psnr
+from mpi_fast.noise import add_noise
 from mpi_fast.reconstructor import Reconstructor
+from mpi_fast.reduction import rows_of
+from mpi_fast.resolution import SNRS_DB
+from mpi_fast.uncertainty import LEVELS
 
-SNRS_DB = 15.0, 25.0, 35.0
 VOXELS = 60_000  # of all phantoms of an SNR together; takes seconds
 FEWEST, TURNS = 3, 3  # least number of phantoms, and most rounds over the families
-INTERVAL = 0.95
+INTERVAL = LEVELS[1]
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,5 @@ def simulated(
 ) -> NDArray[np.complex64]:
     """Selected rows (F, M) of images (F, *grid), with noise at exactly this SNR over the whitened rows."""
     y = (images.reshape(len(images), -1) @ calibration.basis) * calibration.singular_values
-    weights = calibration.weights
-    # The projection is U^T W, so its transpose applied to y gives W U y, which has the weights W once too often.
-    signals = (y @ calibration.projection).conj() / weights
-    noise = rng.standard_normal((2, *signals.shape))
-    noise = noise[0] + 1j * noise[1]
-    loudness = np.linalg.norm(signals, axis=1) / np.linalg.norm(noise, axis=1) * 10 ** (-snr_db / 20)
-    return np.asarray((signals + loudness[:, None] * noise) / weights, dtype=np.complex64)
+    whitened = rows_of(y, calibration.projection, calibration.weights)
+    return np.asarray(add_noise(whitened, snr_db, rng) / calibration.weights, dtype=np.complex64)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 from mpi_fast.experiment import MATRIX_BYTES, MeasuredMatrix, kept_frequencies, noisy, row_strength
+from mpi_fast.limits import LOWEST_FREQUENCY
 from mpi_fast.noise import complex_noise
 from mpi_fast.phantoms import OPENMPI_FAMILIES, OPENMPI_VOLUMES, Canvas, Family, unseen
 from mpi_fast.simulation import ReceiveChain, Scanner
@@ -51,7 +52,7 @@ class HeldOut:
         A matrix larger than ``matrix_bytes`` keeps only its strongest frequencies.
         """
         scanner, rng = self.scanner, np.random.default_rng(self.seed)
-        strength = np.where(scanner.frequencies >= 80e3, row_strength(scanner), 0.0)
+        strength = np.where(scanner.frequencies >= LOWEST_FREQUENCY, row_strength(scanner), 0.0)
         level = np.sort(strength.ravel())[::-1][self.rows_above_5] / 5
         kept = kept_frequencies(scanner, strength, matrix_bytes)
         truth = scanner.system_matrix(kept)

@@ -26,6 +26,8 @@ class Inspection:
     judge_images : bool
         Use the images for the verdict. This is meant for the network of the package; images of other networks may leave
         more of the signals unexplained.
+    meter : MisfitMeter, optional
+        Meter of this calibration, if there is one already; a new one takes time to prepare.
 
     Attributes
     ----------

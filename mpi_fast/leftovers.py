@@ -2,7 +2,8 @@
 
 A name contains the host, the process and its start time. While a file is written, its process also holds a lock on it.
 A file is removed only if it is of this host, its process has ended, and no process holds the lock. The lock is needed
-because containers may have the same host name and the same process numbers.
+because containers may have the same host name and the same process numbers. Nothing is removed on Windows, where it is
+not known which processes run.
 """
 
 import os
@@ -17,10 +18,11 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # on Windows, where only the names are used
+except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = ".mpi-fast-"
+REPLACED = ".replaced"  # suffix of the place of a folder while a new one takes its name, see `atomic_folder`
 _NAME = re.compile(re.escape(PREFIX) + r"([0-9a-f]{8})-(\d+)-(\d+)-[0-9a-f]{8}(\..*)?")
 
 
@@ -54,13 +56,27 @@ def lock(descriptor: int) -> bool:
     return True
 
 
-def sweep(folder: Path) -> None:
-    """Remove temporary files of killed processes of this host in a folder."""
-    with suppress(OSError):  # for folders that cannot be listed, and files that others remove meanwhile
-        for entry in os.scandir(folder):
+def abandoned(folder: Path) -> list[Path]:
+    """Hidden names of killed processes of this host in a folder; none if it cannot be listed, and on Windows."""
+    if fcntl is None:  # there, os.kill(pid, 0) would end the process instead of looking for it
+        return []
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
             match = _NAME.fullmatch(entry.name) if entry.name.startswith(PREFIX) else None
             if match and match[1] == _host() and not _alive(int(match[2]), int(match[3])):
-                _remove_unlocked(Path(entry.path))
+                found.append(Path(entry.path))
+    return found
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files of killed processes of this host in a folder, except folders that they were replacing."""
+    for path in abandoned(folder):
+        with suppress(OSError):  # one that cannot be removed, or that another process removes, is no obstacle
+            if path.suffix == REPLACED:
+                path.rmdir()  # if it is empty
+            else:
+                _remove_unlocked(path)
 
 
 def _remove_unlocked(path: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.phantoms import FAMILIES, VOLUMES, generate
-from mpi_fast.reduction import ReducedFrames
+from mpi_fast.reduction import ReducedFrames, rows_of
 
 Array = NDArray[np.float64]
 Complex = NDArray[np.complexfloating[Any, Any]]
@@ -182,7 +182,7 @@ class MisfitMeter:
 
     def _whitened_fit(self, y: Array) -> Complex:
         """``U y``, whitened signals (..., M) within the range of A."""
-        return np.asarray((y @ self._calibration.projection).conj() / self._calibration.weights)
+        return rows_of(y, self._calibration.projection, self._calibration.weights)
 
     @cached_property
     def _typical(self) -> tuple[Complex, Array, Array]:

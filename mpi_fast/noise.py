@@ -105,5 +105,12 @@ def add_noise(
     if signals.ndim != 2 or not np.isfinite(snr_db):
         raise InputError(f"add_noise: signals {signals.shape}, SNR {snr_db} dB: expected (frames, rows) and a number")
     noise = complex_noise(signals.shape, rng, kind, profile)
-    norm = np.linalg.norm(signals, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
-    return np.asarray(signals + noise * norm * 10 ** (-snr_db / 20), dtype=np.complex64)
+    return np.asarray(signals + noise * noise_strength(signals, noise, snr_db)[:, None], dtype=np.complex64)
+
+
+def noise_strength(
+    signals: NDArray[np.complexfloating], noise: NDArray[np.complexfloating], snr_db: float
+) -> NDArray[np.float64]:
+    """Factor of the noise of each frame (F,), with which selected rows (F, M) have exactly this SNR in dB."""
+    loudness: NDArray[np.float64] = np.linalg.norm(signals, axis=1) / np.linalg.norm(noise, axis=1)
+    return loudness * 10 ** (-snr_db / 20)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.description import described
+from mpi_fast.description import UNIT, described
+from mpi_fast.grids import shown
 from mpi_fast.summary import Summary
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def of_calibration(calibration: "Calibration") -> str:
     """HTML with the selection of rows and a map of the sensitivity."""
     seen = np.sqrt(np.square(calibration.basis * calibration.singular_values).sum(axis=1))
     image = seen.reshape(1, *calibration.grid)
-    caption = f"signal of the delta sample over noise, 0 to {image.max():.3g}{_way(image)}"
+    caption = f"signal {UNIT} over noise, 0 to {image.max():.3g}{_way(image)}"
     return _page(f"Calibration of {_named(calibration.facts)}", described(calibration), [(image, UNCERTAINTY)], caption)
 
 
@@ -47,8 +48,7 @@ def of_reconstruction(result: "Reconstruction") -> str:
     )
     caption += f", 0 to {largest[0]:.3g}, above their standard deviation, 0 to {largest[1]:.3g}{_way(image)}"
     rows = [(image, CONCENTRATION), (std, UNCERTAINTY)]
-    voxels = " x ".join(map(str, image.shape[1:]))
-    return _page(f"Reconstruction of {voxels} voxels", summary.shown(), rows, caption)
+    return _page(f"Reconstruction of {shown(image.shape[1:])} voxels", summary.shown(), rows, caption)
 
 
 def _page(title: str, facts: Mapping[str, Any], rows: Sequence[tuple[Array, str]], caption: str) -> str:

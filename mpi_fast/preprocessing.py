@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.limits import LOWEST_FREQUENCY
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -155,14 +156,24 @@ class RowFilter:
     max_rows : int, optional
         Largest number of rows; those of best SNR are used. By default 6000 for volumes, because it determines the cost
         of the reduction, and unlimited for planes.
+
+    Raises
+    ------
+    InputError
+        If ``max_order`` or ``max_rows`` is less than one.
     """
 
     snr_threshold: float = 5.0
-    min_frequency: float = 80e3
+    min_frequency: float = LOWEST_FREQUENCY
     max_frequency: float = np.inf
     channels: Sequence[int] | None = None
     max_order: int | None = None
     max_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in (("max_order", self.max_order), ("max_rows", self.max_rows)):
+            if limit is not None and limit < 1:
+                raise InputError(f"{name} {limit}: expected 1 or more")
 
     def of_any_frequency(self) -> "RowFilter":
         """The same filter without limits of frequency, for rows of unknown frequency."""
@@ -213,7 +224,9 @@ class RowFilter:
 
     def limit(self, grid: tuple[int, ...]) -> float:
         """Largest number of rows for a calibration on this grid."""
-        return self.max_rows or (ROWS_OF_VOLUMES if len(grid) == 3 else np.inf)
+        if self.max_rows is not None:
+            return self.max_rows
+        return ROWS_OF_VOLUMES if len(grid) == 3 else np.inf
 
 
 def best_rows(chosen: NDArray[np.bool_], merit: NDArray[np.float64], count: int) -> NDArray[np.bool_]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast import notebook
 from mpi_fast.uncertainty import half_width
 
 Array = NDArray[np.float32]
@@ -65,4 +64,6 @@ class Reconstruction:
         return len(self.image)
 
     def _repr_html_(self) -> str:
+        from mpi_fast import notebook  # a display, which no computation needs
+
         return notebook.of_reconstruction(self)

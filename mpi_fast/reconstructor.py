@@ -37,7 +37,8 @@ from mpi_fast.machine import cores
 from mpi_fast.ordered import Ordered
 from mpi_fast.pending import Pending
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
-from mpi_fast.pipelines.choose import choose, close, enqueue, warmup
+from mpi_fast.pipelines.choose import choose
+from mpi_fast.pipelines.optional import close, enqueue, warmup
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
@@ -57,7 +58,7 @@ class Reconstructor:
         A bundle, or ``default`` for the one of the package.
     device : str
         ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` uses a GPU if there is one with all required software. If that GPU
-        fails, the CPU continues, with a warning.
+        fails, the CPU continues, with a warning, unless a TensorRT engine was requested.
     threads : int, optional
         Threads of the network on the CPU; by default all.
     evaluations : int

@@ -110,3 +110,10 @@ def projection_of(u: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArr
     projection.real, projection.imag = u[: len(weights)].T, -u[len(weights) :].T
     projection *= weights
     return projection
+
+
+def rows_of(
+    y: NDArray[np.floating[Any]], projection: NDArray[np.complex128], weights: NDArray[np.float64]
+) -> NDArray[np.complex128]:
+    """``U y`` for y (..., R), as whitened rows (..., M): the adjoint of `projection_of`, which has W once too often."""
+    return np.asarray((y @ projection).conj() / weights)

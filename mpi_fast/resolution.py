@@ -22,6 +22,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.likelihood import SIGNAL_PER_IMAGE
 
 SNR_DB = 25.0
+SNRS_DB = 15.0, SNR_DB, 35.0  # at which the limits of a calibration are shown
 PART = 4096  # voxels processed at once, because a basis may fill the memory
 BEST = 0.9  # this quantile over the voxels represents the grid; voxels at its rim may lie outside the scan
 

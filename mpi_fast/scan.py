@@ -81,8 +81,8 @@ class CalibrationScan:
         """
         with SystemMatrixFile(path) as file:
             grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
-            shape = acquisition.num_channels, acquisition.num_frequencies
-            orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if rows.max_order else None
+            shape, limited = (acquisition.num_channels, acquisition.num_frequencies), rows.max_order is not None
+            orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if limited else None
             candidates = np.zeros(shape, dtype=bool)
             candidates[:, stored] = rows.candidates(acquisition.frequencies, shape[0], orders)[:, stored]
             snr = None if file.snr is None else _stored_snr(str(path), file.snr, shape, stored)

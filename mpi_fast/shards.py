@@ -71,7 +71,7 @@ def images_of(file: ReconstructionFile) -> Iterator[tuple[Reconstruction, Number
         own = {name: values[part] for name, values in found.items()}
         image = file.image[part]
         std = np.full_like(image, np.nan) if file.std is None else file.std[part]
-        kept = {name: own.get(f"_{name}") for name in ("misfit", "flags")}
+        kept = {name: own.get(f"_{name}") for name in ("misfit", "flags", "quantiles")}
         result = Reconstruction(image, std, own["_snrDecibel"], own["_noiseFloor"], 0.0, **kept)
         yield result, np.asarray(own["_frame"], np.int64), own.get("_time")
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mpi_fast.description import UNIT
 from mpi_fast.flags import Flag, names_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Summary:
             "frames": f"{self.frames}",
             "mean SNR found, weighted rows": "no signal" if snr is None else f"{snr:.1f} dB",
             "time per frame": f"{facts['ms_per_frame']:.1f} ms",
-            "peak concentration": f"{self.peak:.4g} of the delta sample",
+            "peak concentration": f"{self.peak:.4g} {UNIT}",
             "flagged frames": self._flagged(),
         }
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib
 import json
-import os
 import re
 from collections import deque
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mpi_fast import caches
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import ModelError, MPIFastError
 
@@ -238,8 +238,5 @@ def listed(bundle: Bundle) -> list[EngineFacts]:
 
 
 def cache_folder() -> Path:
-    """Folder for engines outside bundles: ``$MPI_FAST_CACHE``, or the user's cache folder."""
-    given = os.environ.get("MPI_FAST_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mpi-fast" / "tensorrt"
+    """Folder for engines outside bundles, see `caches.cache_folder`."""
+    return caches.cache_folder("tensorrt")

@@ -9,7 +9,7 @@ import pytest
 
 import mpi_fast.reconstructor
 from mpi_fast.calibration import Calibration
-from mpi_fast.comparison import Setup, frames
+from mpi_fast.comparison import SCANNERS, Setup, frames, measured
 from mpi_fast.limits import EVALUATIONS
 from mpi_fast.metrics import psnr
 from mpi_fast.uncertainty import half_width
@@ -34,7 +34,7 @@ def test_every_table_has_one_default_which_is_the_product():
 
 
 def test_the_last_block_makes_about_the_image_and_the_first_a_worse_one():
-    calibration = ablations.scanner("in")[1]
+    calibration = measured(SCANNERS["in"])[1]
     signals, truth = frames(SETUP, 25.0)
     image = ablations.default_reconstructor(calibration)(signals).image
     blocks = ablations.trained().config.blocks
@@ -58,7 +58,7 @@ def test_changes_reach_the_reconstruction_and_end_with_it():
 
 
 def test_intervals_of_normal_errors_differ_in_their_width_alone():
-    calibration = ablations.scanner("in")[1]
+    calibration = measured(SCANNERS["in"])[1]
     signals, _ = frames(SETUP, 15.0)
     own, normal = (
         build(calibration)(signals) for build in (ablations.default_reconstructor, ablations.with_normal_intervals)
@@ -70,7 +70,7 @@ def test_intervals_of_normal_errors_differ_in_their_width_alone():
 
 
 def test_true_noise_is_what_was_added_to_the_frames():
-    calibration = ablations.scanner("in")[1]
+    calibration = measured(SCANNERS["in"])[1]
     signals, _ = frames(SETUP, 5.0)
     estimated = calibration.reduce(calibration.rows(signals)).noise
     np.testing.assert_allclose(ablations.true_noise(SETUP, 5.0), estimated, rtol=0.05)

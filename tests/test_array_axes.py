@@ -1,5 +1,7 @@
 """Arrays with axes in any order give the same calibration and frames."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from array_signals import CHANNELS, EMPTY, GRID, SAMPLES, SIZE
@@ -7,7 +9,9 @@ from array_signals import CHANNELS, EMPTY, GRID, SAMPLES, SIZE
 from mpi_fast.arrays import calibrate_array, frames_of
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
+from mpi_fast.experiment import acquisition_of
 from mpi_fast.preprocessing import RowFilter
+from mpi_fast.simulation import Scanner
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +111,11 @@ def test_frames_that_do_not_fit(spectra, expected):
     assert frames_of(np.ones((2, 2, 16), complex), expected, axis=1).shape == (2, 2, 16)
     with pytest.raises(InputError, match="frames without a sample"):
         frames_of(spectra, expected, empty=(15,))
+
+
+def test_frames_of_a_scanner_with_an_odd_number_of_samples(expected):
+    odd = replace(acquisition_of(Scanner()), num_samples=SAMPLES + 1, num_channels=CHANNELS)
+    calibration = replace(expected, acquisition=odd)
+    assert frames_of(np.ones((4, CHANNELS, SAMPLES + 1)), calibration).shape == (4, CHANNELS, SAMPLES + 1)
+    with pytest.raises(MismatchError, match="31 samples"):
+        frames_of(np.ones((4, CHANNELS, SAMPLES)), calibration)

@@ -53,8 +53,18 @@ def test_arrays_of_the_device_in_any_form(make, calibration, rows, wanted):
     spectra[:, calibration.selection] = rows
     for signals in (rows, spectra, np.fft.irfft(spectra, axis=-1)):
         agree(pipeline.enqueue(signals)[0], wanted, 2e-3)
-    with pytest.raises(MismatchError, match="on the GPU"):
-        pipeline.enqueue(rows[:, 1:])
+
+
+@needs_compiler
+def test_arrays_of_the_device_of_another_shape(make, calibration, rows):
+    pipeline = make()
+    channels, frequencies = calibration.selection.shape
+    odd = np.ones((1, channels, calibration.num_samples + 1), np.float32)
+    for wrong in (rows[:, 1:], np.ones((1, channels, frequencies + 1), np.complex64), odd, odd[:, 1:, :-1]):
+        with pytest.raises(MismatchError, match="the calibration has"):
+            pipeline.enqueue(wrong)
+    with pytest.raises(InputError, match="expected real"):
+        pipeline.enqueue(odd[0])
 
 
 @needs_compiler

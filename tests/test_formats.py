@@ -148,6 +148,10 @@ def test_zarr_replaces_its_own_folders_and_no_others(tmp_path, monkeypatch):
     save(store, series(frames=3))
     with xarray.open_zarr(store) as read:
         assert read.image.shape[0] == 3
+    (tmp_path / "link.zarr").symlink_to(store)
+    save(tmp_path / "link.zarr", series(frames=3))
+    assert (tmp_path / "link.zarr").is_symlink()
+    (tmp_path / "link.zarr").unlink()
     monkeypatch.setattr(zarr, "_dataset", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(store, series(frames=4))

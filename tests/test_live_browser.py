@@ -150,8 +150,15 @@ def test_keys_pause_choose_colours_and_fix_the_window(visit):
     assert page.inner_text("#message") == f"paused at frame {held}"
     waits_for(page, f"state.kept[state.kept.length - 1].number > {held + 5}")  # frames continue in the meantime
     assert number(page) == held
+    page.evaluate("state.kept.length = 0")  # as after a long pause, when newer pictures have replaced all of them
+    page.evaluate("course()")
+    assert page.inner_text("#mean") != ""
     page.keyboard.press("Space")
     waits_for(page, f"state.shown.number > {held}")
+    page.keyboard.press("Space")
+    page.evaluate("begin(state.hello)")  # as after a lost connection
+    assert page.get_attribute("#pause", "aria-pressed") == "false"
+    waits_for(page, "state.shown !== null")
     assert page.input_value("#colours") == "inferno"
     page.keyboard.press("c")
     assert page.input_value("#colours") == "viridis"

@@ -11,7 +11,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from mpi_fast.errors import InputError
-from mpi_fast.live.frames import LiveImage
+from mpi_fast.experiment import acquisition_of
+from mpi_fast.live.frames import LiveImage, Ready
 from mpi_fast.live.guard import COOKIE
 from mpi_fast.live.hub import AT_ONCE, WAITING, Hub
 from mpi_fast.live.messages import Picture, Pictures, pack
@@ -20,6 +21,7 @@ from mpi_fast.live.server import PAGE, Access, Page
 from mpi_fast.live.source import Clock, Incoming
 from mpi_fast.mdf import Grid, read_reconstruction
 from mpi_fast.pairing import image_grid
+from mpi_fast.reconstruction import Reconstruction
 
 TOKEN = "a-token-of-some-length"
 HERE = {"base_url": "http://127.0.0.1:8765"}
@@ -43,19 +45,20 @@ class Steady:
 
 
 @pytest.fixture
-def page(calibration, measured, tmp_path):
-    from mpi_fast.experiment import acquisition_of
-
+def whole_page(calibration, measured, tmp_path):
     def make(recordable=True, count=10**6, **access):
         acquisition = acquisition_of(measured.scanner) if recordable else None
         grid = image_grid(calibration)
         recorder = Recorder(tmp_path, grid, acquisition, {"by": "test"})
         source = Steady(calibration, acquisition, count)
-        return Page(
-            source, Echo(calibration), grid, recorder, Access(**access), {"runs on": "nothing"}, newest=False
-        ).app
+        return Page(source, Echo(calibration), grid, recorder, Access(**access), {"runs on": "nothing"}, newest=False)
 
     return make
+
+
+@pytest.fixture
+def page(whole_page):
+    return lambda **options: whole_page(**options).app
 
 
 def image_of(array, number=0, flags=0):
@@ -173,6 +176,18 @@ def test_two_pages_at_once_see_the_same_and_a_third_is_asked_to_wait(page):
             assert received(again, "hello")
 
 
+def test_a_page_that_never_opens_takes_no_place(whole_page):
+    class Gone:
+        async def accept(self):
+            raise RuntimeError("the client has left")
+
+    page = whole_page(clients=1)
+    with pytest.raises(RuntimeError, match="has left"):
+        asyncio.run(page._stream(Gone()))
+    with TestClient(page.app, **HERE) as client, client.websocket_connect(STREAM) as websocket:
+        assert received(websocket, "hello")
+
+
 def test_when_the_source_ends_the_page_says_so(page):
     with TestClient(page(count=3), **HERE) as client, client.websocket_connect(STREAM) as websocket:
         while (status := received(websocket, "status"))["source"] != "ended":
@@ -208,6 +223,22 @@ def test_a_recording_is_a_file_of_all_images(page, tmp_path, calibration):
             pass
     assert len(list(tmp_path.glob("live-*.reco.mdf"))) == 2  # complete, although the server was stopped
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_recording_has_the_intervals_of_its_images(calibration, measured, tmp_path):
+    grid = image_grid(calibration)
+    recorder = Recorder(tmp_path, grid, acquisition_of(measured.scanner), {})
+    quantiles = np.array([[0.5, 1.5], [0.25, 2.5]], np.float32)
+    few, image = np.ones(2, np.float32), np.ones((2, *grid.shape), np.float32)
+    result = Reconstruction(image, image, few, few, 0.0, quantiles=quantiles)
+    frames = [Ready(number, 0, 0.0, 0.0, np.ones(3, np.complex64), 0, 1) for number in range(3)]
+    recorder.start()
+    for index in range(2):
+        recorder.put(LiveImage.of(frames[index], result, index, 1.0))
+    recorder.put(LiveImage.missing(frames[2], grid.shape, 1.0))
+    recorder.stop()
+    (path,) = tmp_path.glob("live-*.reco.mdf")
+    np.testing.assert_array_equal(read_reconstruction(path, "_quantiles"), [*quantiles, [np.nan, np.nan]])
 
 
 def test_what_cannot_be_recorded_is_said(page, calibration):

@@ -109,3 +109,10 @@ def test_a_stricter_filter_never_adds_rows(threshold, low):
 def test_filters_that_leave_nothing(rows, message):
     with pytest.raises(InputError, match=message):
         rows.select(rows.candidates(np.linspace(0, 1e6, 11), 2), np.full((2, 11), 20.0))
+
+
+@pytest.mark.parametrize("name", ["max_order", "max_rows"])
+@pytest.mark.parametrize("limit", [0, -3])
+def test_limits_below_one_are_refused(name, limit):
+    with pytest.raises(InputError, match=f"{name} {limit}: expected 1 or more"):
+        RowFilter(**{name: limit})

@@ -23,10 +23,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mpi_fast.errors import InputError
+from mpi_fast.kernels.solvers import SOLVERS, posterior_chain
 from mpi_fast.samplers import SAMPLERS, get_sampler, predictor_corrector
 from mpi_fast.schedule import VE, VP, karras_sigmas
 
 # ---------------------------------------------------------------- contracts
+
+
+def test_every_sampler_is_also_for_the_gpu(monkeypatch):
+    assert set(SAMPLERS) == set(SOLVERS)
+    monkeypatch.setitem(SAMPLERS, "own", predictor_corrector)
+    with pytest.raises(InputError, match="sampler 'own' is not for the GPU: expected one of dpm, heun"):
+        posterior_chain("own", VE(SIGMA_MIN, SIGMA_MAX), 4)
 
 
 @each_sampler

@@ -72,11 +72,30 @@ def test_what_an_engine_cannot_do_is_refused(install, exported, tmp_path):  # no
         Reconstructor(calibration, exported.path, **options)
 
 
+def test_an_engine_has_no_substitute_on_the_cpu(install, exported, tmp_path, monkeypatch):  # noqa: F811
+    install(*PACKAGES[1])
+    bundle = with_engines(exported, tmp_path, *PACKAGES[1])
+    calibration, rows, _ = measured(FROZEN_GRID)
+    reconstruct = Reconstructor(calibration, bundle.path, engine="tensorrt")
+    with pytest.raises(InputError, match="samples are not drawn by"):
+        reconstruct.samples(rows)
+
+    def fails(*_):
+        raise DeviceError("unspecified launch failure")
+
+    monkeypatch.setattr(TensorRTFrozen, "__call__", fails)
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        reconstruct(rows)
+    monkeypatch.setattr(TensorRTFrozen, "__init__", fails)
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        Reconstructor(calibration, bundle.path, engine="tensorrt")
+
+
 def test_without_a_gpu_the_engine_says_so(exported):
     calibration = measured(FROZEN_GRID)[0]
     with pytest.raises(DeviceError, match=r"CuPy|CUDA"):
         Reconstructor(calibration, exported.path, device="cuda", engine="tensorrt")
-    with pytest.raises(InputError, match="'tensorrt' runs on a GPU"):
+    with pytest.raises(InputError, match="'tensorrt' runs on a GPU: no "):
         Reconstructor(calibration, exported.path, engine="tensorrt")
 
 

@@ -72,7 +72,7 @@ def test_what_rtx_compiled_is_kept_and_used_again(install, exported, tmp_path, c
     module = install("tensorrt_rtx", "1.7.1")
     bundle = with_engines(exported, tmp_path, "tensorrt_rtx", "1.7.1")
     bind(open_plan(bundle, FROZEN), 1, CupyDevice())
-    assert [file.read_bytes() for file in cache.glob("*.compiled")] == [b"compiled kernels"]
+    assert [file.read_bytes() for file in (cache / "tensorrt").glob("*.compiled")] == [b"compiled kernels"]
     assert ("deserialize", b"compiled kernels") not in module.calls
     open_plan(bundle, FROZEN)
     assert ("deserialize", b"compiled kernels") in module.calls

@@ -153,7 +153,11 @@ def test_merged_parts_are_the_whole(made, tmp_path):
     shown = run("merge", made / "last.mdf", made / "first.mdf", "-o", tmp_path / "all.mdf", "-o", tmp_path / "all.npz")
     assert f"{FRAMES} frames of 2 files" in shown.stdout
     assert validate(tmp_path / "all.mdf") == []
-    for name in ("data", "_std", "_frame", "_time", "_snrDecibel"):
+    first, last, merged = (images_of(path) for path in (made / "first.mdf", made / "last.mdf", tmp_path / "all.mdf"))
+    of_frames = [name for name in first if name == "data" or name.startswith("_")]
+    assert merged.keys() == first.keys()
+    assert all(merged[name] == first[name] + last[name] for name in of_frames)
+    for name in ("data", "_std", "_quantiles", "_frame", "_time", "_snrDecibel"):
         merged, whole = (read_reconstruction(path, name) for path in (tmp_path / "all.mdf", made / "whole.mdf"))
         assert merged.tobytes() == whole.tobytes(), name
     with np.load(tmp_path / "all.npz") as arrays:

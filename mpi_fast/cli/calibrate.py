@@ -1,7 +1,7 @@
 """``mpi-fast calibrate``: select the rows of a system matrix and reduce it, once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,9 +20,7 @@ from mpi_fast.cli.options import (
 )
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, stages, write_json
 from mpi_fast.description import described
-
-if TYPE_CHECKING:
-    pass
+from mpi_fast.limits import LOWEST_FREQUENCY
 
 
 def calibrate(
@@ -34,7 +32,7 @@ def calibrate(
     ] = None,
     plane: Plane = None,
     snr_threshold: Annotated[float, typer.Option(min=0, help="Use rows of at least this signal-to-noise ratio.")] = 5.0,
-    min_frequency: Annotated[float, typer.Option(min=0, help="Lowest frequency in Hz.")] = 80e3,
+    min_frequency: Annotated[float, typer.Option(min=0, help="Lowest frequency in Hz.")] = LOWEST_FREQUENCY,
     max_frequency: Annotated[
         float | None, typer.Option(min=0, show_default="any", help="Highest frequency in Hz.")
     ] = None,

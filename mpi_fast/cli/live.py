@@ -9,6 +9,7 @@ import typer
 from mpi_fast.cli.options import Device, EngineName, Evaluations, Model, Plane, Threads, parse_grid, parse_plane
 from mpi_fast.console import console, friendly, note, spinner
 from mpi_fast.errors import InputError
+from mpi_fast.grids import shown
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -118,6 +119,6 @@ def _source(
 def _about(source: "Source", reconstructor: "Reconstructor") -> dict[str, str]:
     reduced: Calibration = reconstructor.calibration
     return {
-        "calibration": f"{' x '.join(map(str, reduced.grid))} voxels, {reduced.num_rows} rows, rank {reduced.rank}",
+        "calibration": f"{shown(reduced.grid)} voxels, {reduced.num_rows} rows, rank {reduced.rank}",
         "runs_on": reconstructor.runs_on,
     }

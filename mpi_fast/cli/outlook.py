@@ -11,7 +11,7 @@ from rich.table import Table
 from mpi_fast.console import note, progress_bar
 from mpi_fast.errors import MPIFastError
 from mpi_fast.grids import shown
-from mpi_fast.resolution import SNR_DB, Resolution, resolution
+from mpi_fast.resolution import SNR_DB, SNRS_DB, Resolution, resolution
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mpi_fast.forecast import Forecast
     from mpi_fast.mdf import Grid
 
-SNRS_DB = 15.0, SNR_DB, 35.0
 BLOCKS = 9  # numbers along each axis of the printed map
 FINE = 3.0  # most voxels across a resolved cell: two suffice (Nyquist), and noise needs some more
 

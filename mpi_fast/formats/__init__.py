@@ -11,7 +11,7 @@ Each module uses only those further down::
 
     writer                  writing while images are made
     registry                suffix -> format
-    mdf  nifti  zarr  arrays  table  picture  film    one format each; `registry.Format` is their interface
+    mdf  nifti  zarr  matlab_numpy  table  picture  film    one format each; `registry.Format` is their interface
     series  regions         input of all formats
     common                  shared helpers
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.description import UNIT
 from mpi_fast.errors import InputError
 from mpi_fast.formats.regions import Region
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionFile
@@ -20,7 +21,6 @@ from mpi_fast.uncertainty import LEVELS
 if TYPE_CHECKING:
     from mpi_fast.reconstruction import Reconstruction
 
-DELTA_SAMPLE = "of the delta sample"  # the unit of every image, and of its uncertainty
 # Values with several numbers per image, and the names of these numbers in tables.
 PARTS = {"misfit": ("outside", "receiver", "image"), "quantiles": tuple(f"{100 * level:g}" for level in LEVELS)}
 CHUNK_BYTES = 1 << 24
@@ -87,7 +87,7 @@ class Series:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     acquisition: Acquisition | None = None
     regions: Sequence[Region] = ()
-    unit: str = DELTA_SAMPLE
+    unit: str = UNIT
 
     def __post_init__(self) -> None:
         for name, images in (("image", self.image), ("std", self.std)):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 import mpi_fast
+from mpi_fast.atomic import check_target, is_store
 from mpi_fast.atomic_folder import atomic_folder
 from mpi_fast.formats.common import require_library, voxel_centres
 from mpi_fast.formats.series import Series
@@ -38,7 +39,7 @@ def save(path: Path, series: Series) -> None:
 
     frames = max(1, min(len(series), CHUNK_BYTES // (4 * math.prod(series.grid.shape))))
     encoding = {"chunks": (frames, *series.grid.shape)}
-    with atomic_folder(path) as temporary:
+    with atomic_folder(check_target(path), is_store, "a Zarr store") as temporary:
         for start in range(0, len(series), frames):  # whole chunks, so that none is written twice
             part = slice(start, min(start + frames, len(series)))
             images = _dataset(series, part)

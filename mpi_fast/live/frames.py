@@ -43,7 +43,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A prepared frame: rows (M,), the mean of ``averaged`` frames; None, and flagged BAD, without valid rows."""
+    """A prepared frame: rows (M,), the mean of ``averaged`` frames; flagged BAD if they cannot be reconstructed."""
 
     number: int
     period: int
@@ -76,6 +76,8 @@ class LiveImage:
         Time from the frame's arrival to its image, by a clock that never jumps.
     error : str, or None
         Error that `reconstruct` raised for this frame.
+    quantiles : (2,) float32, or None
+        See `Reconstruction`.
     """
 
     number: int
@@ -90,6 +92,7 @@ class LiveImage:
     averaged: int
     latency_ms: float
     error: str | None = None
+    quantiles: Array | None = None
 
     @property
     def flag_names(self) -> list[str]:
@@ -112,6 +115,7 @@ class LiveImage:
             flags,
             ready.averaged,
             latency_ms,
+            quantiles=None if result.quantiles is None else result.quantiles[index],
         )
 
     @classmethod

@@ -17,8 +17,6 @@ from mpi_fast.live.frames import LiveImage
 from mpi_fast.mdf import Grid
 from mpi_fast.plots.views import Panel, Tile
 
-UNIT = "of the delta sample"
-
 
 @dataclass(frozen=True)
 class Picture:

@@ -13,6 +13,7 @@ from mpi_fast.errors import InputError
 from mpi_fast.live.frames import LiveImage
 from mpi_fast.live.waiting import Line
 from mpi_fast.mdf import Acquisition, Grid, ReconstructionWriter
+from mpi_fast.uncertainty import LEVELS
 
 WAITING, AT_ONCE = 4096, 64
 
@@ -112,11 +113,15 @@ class Recorder:
 
 
 def _found(images: list[LiveImage]) -> dict[str, Any]:
-    unknown = np.full(3, np.nan, np.float32)
+    def all_of(name: str, count: int) -> Any:
+        unknown = np.full(count, np.nan, np.float32)
+        return np.stack([unknown if (found := getattr(one, name)) is None else found for one in images])
+
     return {
         "_frame": np.array([one.number for one in images], np.int64),
         "_snrDecibel": np.array([one.snr_db for one in images], np.float32),
         "_noiseFloor": np.array([one.noise_floor for one in images], np.float32),
-        "_misfit": np.stack([unknown if one.misfit is None else one.misfit for one in images]),
+        "_misfit": all_of("misfit", 3),
+        "_quantiles": all_of("quantiles", len(LEVELS)),
         "_flags": np.array([one.flags for one in images], np.uint8),
     }

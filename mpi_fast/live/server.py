@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from importlib import resources
 from typing import Any
 
+from mpi_fast.description import UNIT
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.live.asynchronous import AsyncLive
 from mpi_fast.live.frames import Reconstructs
 from mpi_fast.live.hub import Client, Hub
-from mpi_fast.live.messages import UNIT, Pictures, pack
+from mpi_fast.live.messages import Pictures, pack
 from mpi_fast.live.recorder import Recorder
 from mpi_fast.live.source import Source, feed
 from mpi_fast.mdf import Grid
@@ -166,8 +167,8 @@ class Page:
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4", headers=HEADERS)
 
     async def _stream(self, websocket: WebSocket) -> None:
+        await websocket.accept()  # before it has a place, which a page that never opens would keep
         client = self._hub.join()
-        await websocket.accept()
         logger.info("a page of %s: %s", websocket.client, "shown" if client else "refused, too many are open")
         if client is None:
             await websocket.close(TRY_LATER, "as many pages as may be are open already")

@@ -7,18 +7,20 @@ of `mpi_fast.calibration`. Files are written completely or not at all; no incomp
 Spectra are plain, unnormalised `numpy.fft.rfft` over the V samples of one period, as in MPIFiles.jl, so that
 time-domain and Fourier-domain files of one scanner agree. Frequency k lies at `Acquisition.frequencies[k]`.
 
-Each module uses only those further down::
+Each module uses only those beside it and further down::
 
-    system_matrix  measurement  reconstruction    reader and writer of one kind of file each
-    reconstruction_file                           the reader of reconstructions
+    system_matrix  measurement                    reader and writer of one kind of file each
+    reconstruction_output  reconstruction_file    writer and reader of reconstructions
     signals                                       reading: frames, layout, spectra
-    facts  sampling  scale  geometry              reading: acquisition, conversion to volts, grids
+    facts  scale  geometry                        reading: acquisition, conversion to volts, grids
+    period_length                                 reading: what determines the length of a period
     write                                         writing: the common content of all kinds of files
     specification                                 MDF v2.1 as a table, and `validate`
     file                                          an MDF file
     datasets                                      named datasets as numbers, flags, texts and lists
-    hdf5  storage  access  rehearsal              the only code that reads HDF5; links, permitted files
-    acquisition  grid  types                      data that all modules exchange
+    hdf5  heaps  storage  access  rehearsal       HDF5: links, storage, permitted files
+    acquisition  acquisition_text                 acquisition parameters, also as JSON
+    grid  array_types                             data that all modules exchange
 
 Everything in a file is checked. Any error of HDF5 on a damaged or malicious file becomes a `FileFormatError` that names
 the file and the dataset. Unusual but possible content raises a `FileWarning`, which is also kept in `notes`.

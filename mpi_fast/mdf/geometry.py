@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mpi_fast import grids
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf.array_types import FloatArray, IntArray, Plane, Triple
 from mpi_fast.mdf.datasets import Datasets, shown
@@ -91,7 +92,7 @@ def _center(datasets: Datasets, group: str) -> Triple:
 
 def _plane(datasets: Datasets, size: Size, plane: Plane | None) -> tuple[int, int] | None:
     """Return axis number and index of the requested plane, or of the only one; None for a volume."""
-    grid = " x ".join(map(str, size))
+    grid = grids.shown(size)
     if plane is None:
         # A line is also a plane, with one row if it runs along x.
         return (max(axis for axis in range(3) if size[axis] == 1), 0) if 1 in size else None

@@ -1,4 +1,4 @@
-"""The only module that reads HDF5: it checks links before it follows them, and converts every exception."""
+"""Read HDF5 files of any origin: links are checked before they are followed, and every exception is converted."""
 
 from __future__ import annotations
 

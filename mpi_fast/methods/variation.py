@@ -22,11 +22,12 @@ Without MC this is TV regularisation, a convex problem, whose solution does not 
 hundreds of iterations; FISTA, with steps limited by the largest singular value, takes thousands.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import dctn, idctn
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.likelihood import Likelihood
@@ -160,25 +161,16 @@ class Smoothing:
     """``K = I + D^T D`` of a grid, with D = `gradient`: its eigenvectors are products of cosines along the axes."""
 
     def __init__(self, grid: tuple[int, ...]) -> None:
-        self._cosines, eigenvalues = [], np.ones(())
+        eigenvalues = np.ones(())
         for count in grid:
-            angle = np.pi * np.arange(count) / count
-            cosines = np.cos((np.arange(count)[:, None] + 0.5) * angle)
-            self._cosines.append(cosines / np.linalg.norm(cosines, axis=0))
-            eigenvalues = eigenvalues[..., None] + 2 * (1 - np.cos(angle))
+            eigenvalues = eigenvalues[..., None] + 2 * (1 - np.cos(np.pi * np.arange(count) / count))
         self._inverse = 1 / eigenvalues
 
     def solve(self, images: Array) -> Array:
         """``K^-1`` of images (F, *grid), in their precision."""
-        spectra = _transformed(images, self._cosines) * self._inverse.astype(images.dtype)
-        return _transformed(spectra, [cosines.T for cosines in self._cosines])
-
-
-def _transformed(images: Array, matrices: Sequence[Array]) -> Array:
-    """Images (F, *grid) times a matrix along each axis of the grid."""
-    for axis, matrix in enumerate(matrices, start=1):
-        images = np.moveaxis(np.moveaxis(images, axis, -1) @ matrix.astype(images.dtype), -1, axis)
-    return images
+        axes = range(1, images.ndim)
+        spectra = dctn(images, axes=axes, norm="ortho") * self._inverse.astype(images.dtype)
+        return np.asarray(idctn(spectra, axes=axes, norm="ortho"))
 
 
 @dataclass(frozen=True)

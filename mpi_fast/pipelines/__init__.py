@@ -4,6 +4,9 @@
 ``device``  the network by its own CUDA kernels, one CUDA graph for a whole frame, for planes and volumes of every grid
 ``tensorrt_frozen``  the network and its scanner as one TensorRT engine
 ``choose``  the choice of a pipeline, for a machine and the caller's options
+``fallback``  the CPU in place of a GPU that fails
+``optional``  calls that only some pipelines have
+``failures``  errors of a GPU and its libraries as one class
 """
 
 import time

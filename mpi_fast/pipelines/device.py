@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from mpi_fast.bundle import PLANE, Bundle
 from mpi_fast.calibration import Calibration
 from mpi_fast.engines.initializers import network_parameters
-from mpi_fast.errors import MismatchError
 from mpi_fast.kernels.capture import Capture, CapturedFrames
 from mpi_fast.kernels.launch import Array, Device, Event, expect
 from mpi_fast.kernels.posterior import PosteriorLoop
@@ -142,7 +141,8 @@ class PosteriorOnDevice:
         MismatchError
             For channels, samples, frequencies or rows other than those of the calibration.
         InputError
-            For arrays on another device or not on a GPU, and for ``out`` of other shapes or types.
+            For signals of another type or number of axes, for arrays on another device or not on a GPU, and for ``out``
+            of other shapes or types.
         """
         device = self._device
         with device_errors():
@@ -215,17 +215,12 @@ class PosteriorOnDevice:
             return Frames(**given | {name: given[name].reshape(frames, -1) for name in ("image", "std")})
 
     def _select(self, signals: Array) -> Array:
-        """Selected rows (F, M), as `Calibration.rows` does."""
-        calibration = self._calibration
-        if signals.ndim == 3 and signals.dtype.kind == "f":
+        """Selected rows (F, M), as `Calibration.select` does."""
+        self._calibration.require_shape(signals)
+        if signals.dtype.kind != "c":
             signals = np.fft.rfft(signals, axis=-1)
-        if signals.ndim == 3 and signals.shape[1:] == calibration.selection.shape:
+        if signals.ndim == 3:
             signals = signals.reshape(len(signals), -1)[:, self._index]
-        if signals.ndim != 2 or signals.dtype.kind != "c" or signals.shape[1] != calibration.num_rows:
-            raise MismatchError(
-                f"signals {signals.dtype} {signals.shape} on the GPU: the calibration has (channels, frequencies) "
-                f"{calibration.selection.shape} and {calibration.num_rows} selected rows"
-            )
         return signals.astype(np.complex64, copy=False)
 
     def _lane(self, frames: int, turn: int) -> Lane:

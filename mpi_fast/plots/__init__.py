@@ -7,11 +7,11 @@ is an object that a function returns and `save` writes, without global state or 
 
 Each module uses only those further down::
 
-    figures  curves  film    figures for callers
-    panels                   rows and columns of tiles, their labels and colour bars
-    views                    the views of a plane or a volume in a tile
-    recording                films as GIF and MP4
-    saving                   formats, and a check for Matplotlib
+    figures  curves  film_frames    figures for callers
+    recording                       films as GIF and MP4
+    panels                          rows and columns of tiles, their labels and colour bars
+    views                           the views of a plane or a volume in a tile
+    saving                          formats, and a check for Matplotlib
 """
 
 from mpi_fast.plots.curves import Strip, methods_figure

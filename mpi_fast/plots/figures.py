@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.description import UNIT
 from mpi_fast.plots.panels import CONCENTRATION, ERROR, RESOLUTION, UNCERTAINTY, Row, panels, top
 from mpi_fast.plots.views import Way
 
@@ -24,7 +25,7 @@ def reconstruction_figure(
     *,
     titles: Sequence[str] = (),
     axes: str | None = None,
-    unit: str = "of the delta sample",
+    unit: str = UNIT,
 ) -> "Figure":
     """Show frames, and their standard deviation below, with common colour scales and axes in mm.
 

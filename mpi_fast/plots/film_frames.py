@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.description import UNIT
 from mpi_fast.plots.panels import CONCENTRATION, UNCERTAINTY, Row, draw_bar, draw_tile, write
 from mpi_fast.plots.views import Tile
 
@@ -44,7 +45,7 @@ class Film:
         limits: tuple[float, float | None],
         *,
         axes: str | None = None,
-        unit: str = "of the delta sample",
+        unit: str = UNIT,
     ) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ const DRAW_MS = 40; // between two drawings: more would cost the processor that 
 
 const $ = (id) => document.getElementById(id);
 const state = {
-  hello: null, status: null, socket: null, kept: [], shown: null, paused: false, dirty: false,
+  hello: null, status: null, socket: null, kept: [], held: null, shown: null, paused: false, dirty: false,
   region: null, peak: 0, peakStd: 0, skipped: 0, received: 0, times: [], drawn: 0,
 };
 const panes = { image: [], std: [] };
@@ -41,6 +41,7 @@ function told(message) {
 
 function begin(hello) {
   Object.assign(state, { hello, kept: [], shown: null, peak: 0, peakStd: 0 }); // it may be another scanner than before
+  pause(false);
   $("source").textContent = [hello.source, ...Object.values(hello.facts)].join(" · ");
   for (const unit of document.querySelectorAll(".unit")) unit.textContent = hello.unit;
   for (const kind of ["image", "std"]) panes[kind] = build(kind, hello.views);
@@ -200,14 +201,18 @@ function say(text, alarm = false) {
 
 // -- what the operator does -------------------------------------------------------------------------------------------
 
+function pause(paused) {
+  // The pictures of a paused page are held, because `kept` goes on and loses them.
+  Object.assign(state, { paused, held: paused ? [...state.kept] : null, dirty: true });
+  $("pause").setAttribute("aria-pressed", paused);
+  $("pause").textContent = paused ? "Go on" : "Pause";
+  if (!paused && state.kept.length) state.shown = state.kept[state.kept.length - 1];
+}
+
 const actions = {
   pause() {
-    state.paused = !state.paused;
-    $("pause").setAttribute("aria-pressed", state.paused);
-    $("pause").textContent = state.paused ? "Go on" : "Pause";
-    if (!state.paused && state.kept.length) state.shown = state.kept[state.kept.length - 1];
+    pause(!state.paused);
     say(state.paused ? `paused${state.shown ? ` at frame ${state.shown.number}` : ""}` : "running");
-    state.dirty = true;
   },
   record() {
     const running = $("record").getAttribute("aria-pressed") === "true";

@@ -67,8 +67,7 @@ function meanOf(picture) {
 
 function course() {
   const canvas = $("course"), context = canvas.getContext("2d");
-  const upTo = state.paused ? state.kept.indexOf(state.shown) + 1 : state.kept.length;
-  const pictures = state.kept.slice(0, upTo), means = pictures.map(meanOf);
+  const pictures = state.held || state.kept, means = pictures.map(meanOf);
   const slots = Math.max(means.length, 100);
   const highest = means.reduce((most, value) => (value > most ? value : most), 0) || 1;
   const [left, bottom] = [64, 20], [right, top] = [canvas.width - 8, 8];
