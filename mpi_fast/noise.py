@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.limits import decibels
 
 NoiseKind = Literal["white", "coloured", "spiky", "drift"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
@@ -102,8 +103,8 @@ def add_noise(
     -------
     (F, M) complex64
     """
-    if signals.ndim != 2 or not np.isfinite(snr_db):
-        raise InputError(f"add_noise: signals {signals.shape}, SNR {snr_db} dB: expected (frames, rows) and a number")
+    if signals.ndim != 2:
+        raise InputError(f"add_noise: signals {signals.shape}: expected (frames, rows)")
     noise = complex_noise(signals.shape, rng, kind, profile)
     norm = np.linalg.norm(signals, axis=1, keepdims=True) / np.linalg.norm(noise, axis=1, keepdims=True)
-    return np.asarray(signals + noise * norm * 10 ** (-snr_db / 20), dtype=np.complex64)
+    return np.asarray(signals + noise * norm * 10 ** (-decibels(snr_db) / 20), dtype=np.complex64)
