@@ -159,6 +159,13 @@ def test_zarr_replaces_its_own_folders_and_no_others(tmp_path, monkeypatch):
         save(tmp_path / "y.zarr", series())
     assert names(tmp_path) == ["x.zarr", "y.zarr"]
     assert names(tmp_path / "y.zarr") == ["precious"]
+    for attributes in (None, "no JSON", "[]", '{"made_by": "another program"}'):
+        (tmp_path / "y.zarr" / ".zgroup").write_text('{"zarr_format": 2}')  # a store, but of others
+        if attributes is not None:
+            (tmp_path / "y.zarr" / ".zattrs").write_text(attributes)
+        with pytest.raises(InputError, match=r"y\.zarr: cannot be written: it is a folder"):
+            save(tmp_path / "y.zarr", series())
+    assert (tmp_path / "y.zarr" / "precious").exists()
 
 
 # -- tables of regions -------------------------------------------------------------------------------------------------
