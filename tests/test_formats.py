@@ -176,6 +176,14 @@ def table(path):
         return list(csv.DictReader(file))
 
 
+def test_csv_leaves_the_volume_empty_where_the_thickness_is_unknown(tmp_path):
+    known = series()
+    for thickness in (0.0, 0.015):
+        grid = replace(known.grid, extent=(*known.grid.extent[:2], thickness))
+        save(tmp_path / "x.csv", replace(known, grid=grid))
+        assert [bool(row["volume_mm3"]) for row in table(tmp_path / "x.csv")] == [thickness > 0] * len(known)
+
+
 def test_csv_has_a_line_for_each_frame_and_region(tmp_path):
     regions = regions_of(["left=-100:0,:", "corner=:-5,:-5"], PLANE)
     expected = replace(series(), regions=regions)
