@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.array_files import numpy_names, old_matlab_names, read_numpy, read_old_matlab
 from mpi_fast.calibration import Calibration
+from mpi_fast.checked import checked_array
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
 from mpi_fast.grids import shown
@@ -177,6 +178,7 @@ def calibrate_array(
     InputError
         For shapes that do not fit, or that fit in several ways, and as `Calibration.from_arrays`.
     """
+    matrix = checked_array("system matrix", matrix)
     if fastest not in ("x", "y"):
         raise InputError(f"fastest {fastest!r}: expected x or y")
     count = math.prod(grid) + len(empty)
@@ -234,8 +236,9 @@ def frames_of(
     MismatchError
         If no axis fits.
     InputError
-        If several axes fit.
+        If several axes fit, and for anything else than an array of numbers.
     """
+    array = checked_array("signals", array)
     channels, count = calibration.selection.shape
     length = count if array.dtype.kind == "c" else int(calibration.facts.get("num_samples", 2 * (count - 1)))
     one = sorted((channels, length)) if channels > 1 else [length]

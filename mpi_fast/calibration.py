@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mpi_fast import notebook
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
+from mpi_fast.checked import checked_array
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.mdf import Acquisition
@@ -158,11 +159,10 @@ class Calibration:
         Raises
         ------
         InputError
-            For shapes that do not fit, for NaN or Inf, and if no row is left.
+            For shapes and types that do not fit, for NaN or Inf, and if no row is left.
         """
         if frequencies is None:
-            frequencies, rows = np.arange(matrix.shape[1], dtype=np.float64), rows.of_any_frequency()
-            facts = {"frequencies": "unknown", **(facts or {})}
+            rows, facts = rows.of_any_frequency(), {"frequencies": "unknown", **(facts or {})}
         scan = CalibrationScan.from_arrays(
             matrix,
             frequencies,
@@ -290,7 +290,7 @@ class Calibration:
         MismatchError
             For channels, samples or frequencies other than the calibration's.
         """
-        signals = np.asarray(signals)
+        signals = checked_array("signals", signals, kinds=None)
         channels, frequencies = self.selection.shape
         kind = "complex" if signals.dtype.kind == "c" else "real" if signals.dtype.kind in "fiu" else "other"
         if (kind, signals.ndim) not in (("real", 3), ("complex", 3), ("complex", 2)):

@@ -4,6 +4,7 @@ from mpi_fast.errors import InputError
 
 LARGEST_GRID = 1024  # voxels along an axis
 LARGEST_BATCH = 65_536  # frames of one call
+MOST_THREADS = 1024
 LIMITS = {"samples": 4096, "steps": 1000, "seed": 2**64 - 1}  # of `pipelines.Sampling`
 EVALUATIONS, MOST_EVALUATIONS = 2, 16  # network evaluations for each frame: default and maximum, see `refinement`
 LARGEST_DECIBELS = 300  # of an SNR, positive or negative: amplitudes 10^15 apart, whose squares fit float32

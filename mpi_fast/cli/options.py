@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from mpi_fast.errors import InputError
-from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS
+from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS, MOST_THREADS
 
 LARGEST = 10**9  # whole number that options take, unless they have a limit of their own
 # Headings of the help for rarely needed options.
@@ -23,7 +23,9 @@ Evaluations = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.", rich_help_panel=NETWORK),
+    typer.Option(
+        min=1, max=MOST_THREADS, show_default="all cores", help="Threads of the network.", rich_help_panel=NETWORK
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 EngineName = Annotated[
