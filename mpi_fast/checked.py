@@ -62,7 +62,7 @@ def _unmasked(array: "np.ma.MaskedArray[Any, Any]") -> NDArray[Any]:
     if not np.ma.is_masked(array):
         return np.asarray(array)
     real = array.astype(np.float64) if array.dtype.kind in "biu" else array
-    return np.asarray(real.filled(np.nan))
+    return np.asarray(np.ma.filled(real, np.nan))
 
 
 def checked_count(name: str, value: Any, smallest: int, largest: int) -> int:

@@ -29,4 +29,4 @@ def own_precision(std: Array, scale: Array) -> Array:
     # In float64, because squares of images below 1e-20 vanish in float32; the kernel refine does the same.
     square = np.square(std, dtype=np.float64).mean(axis=1)
     ratio = np.divide(np.square(scale, dtype=np.float64), square, out=np.zeros_like(square), where=square > 0)
-    return ratio.astype(np.float32)
+    return np.asarray(ratio, dtype=np.float32)
