@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
 
-NUMBERS = {"b": "truth values", "i": "whole numbers", "u": "whole numbers", "f": "real numbers", "c": "complex numbers"}
+NUMBERS = {"u": "unsigned whole numbers", "i": "whole numbers", "f": "real numbers", "c": "complex numbers"}
 REAL, ANY = "iuf", "iufc"  # kinds of types, as letters of `numpy.dtype.kind`
 
 
@@ -41,7 +41,7 @@ def checked_array(
     InputError
         For anything else: another shape or type, lists of different lengths.
     """
-    wanted = dict.fromkeys(NUMBERS[kind] for kind in kinds or ANY)
+    wanted = [NUMBERS[kind] for kind in kinds or ANY if kind != "u" or kinds == "u"]
     expected = " or ".join(wanted) + ("" if shape is None else f" ({', '.join(map(str, shape))})")
     try:
         array = _unmasked(value) if isinstance(value, np.ma.MaskedArray) else np.asarray(value)

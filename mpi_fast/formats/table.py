@@ -43,7 +43,7 @@ def save(path: Path, series: Series) -> None:
 def _rows(series: Series) -> Iterator[dict[str, Any]]:
     regions, known = series.regions or (whole(series.grid),), series.columns()
     numbers, times = series.numbers, series.times
-    voxel = 1e9 * float(np.prod(np.asarray(series.grid.extent) / series.grid.size))  # 0 if a thickness is unknown
+    voxel = 1e9 * float(np.prod(np.abs(series.grid.extent) / series.grid.size))  # 0 if a thickness is unknown
     for part in series.chunks():
         images = np.asarray(series.image[part], np.float64)
         std = None if series.std is None else np.asarray(series.std[part], np.float64)
