@@ -23,7 +23,8 @@ class Reduction(nn.Module):
 
     `Calibration.reduce` computes the energy outside the range of A as a difference of energies in float64; in float32
     it would be lost at 35 dB. Here it is the energy of the difference ``b_r - U y``, whose rounding error is 1e-7 of
-    the signal's amplitude, far below the smallest noise level in use (`SNR_CEILING_DB`).
+    the signal's amplitude, far below the smallest noise level in use (`SNR_CEILING_DB`). Each frame is divided by its
+    largest number meanwhile, because squares of numbers below 1e-20 vanish in float32.
     """
 
     weights: Tensor
@@ -40,13 +41,16 @@ class Reduction(nn.Module):
         """Selected rows (F, M), two planes -> y (F, R), noise (F,), snr_db (F,); see `calibration.ReducedFrames`."""
         total, rank = self.u.shape
         whitened = torch.cat([real * self.weights, imag * self.weights], dim=1)
+        largest = torch.abs(whitened).amax(dim=1, keepdim=True)
+        unit = torch.where(largest > 0, largest, 1.0)
+        whitened = whitened / unit
         y = whitened @ self.u
         energy = torch.square(whitened).sum(dim=1)
         variance = torch.square(whitened - y @ self.u.T).sum(dim=1) / (total - rank)
         variance = torch.maximum(variance, energy * (10 ** (-SNR_CEILING_DB / 10) / total))
         ratio = energy / torch.where(energy > 0, total * variance, 1.0) - 1.0
         snr_db = torch.log(torch.clamp(ratio, min=0.0)) * (10 / np.log(10))
-        return y, torch.sqrt(variance), snr_db
+        return y * unit, torch.sqrt(variance) * unit[:, 0], snr_db
 
 
 class Frozen(nn.Module):
@@ -85,9 +89,10 @@ class Frozen(nn.Module):
         scale, _ = scale_and_presence(y, noise[:, None], self.singular_values)
         image, std, quantiles = self.frame(*given)
         for _ in range(EVALUATIONS - 1):
-            square = torch.square(std).mean(dim=(1, 2, 3))
+            relative = std.flatten(1) / torch.where(scale > 0, scale, 1.0)
+            square = torch.square(relative).mean(dim=1)
             seen = square > 0
-            precision = torch.where(seen, torch.square(scale[:, 0]) / torch.where(seen, square, 1.0), 0.0)
+            precision = torch.where(seen, 1.0 / torch.where(seen, square, 1.0), 0.0)
             image, std, quantiles = self.frame(*given, image, precision)
         _, level = unit_and_level(scale, noise[:, None])
         passed = level * self.singular_values / (torch.square(self.singular_values) + torch.square(level))

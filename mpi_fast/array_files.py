@@ -1,4 +1,4 @@
-"""Read variables of NumPy files and of MATLAB files before version 7.3, without unpickling."""
+"""Read variables of NumPy files and of MATLAB files before version 7.3, and their names, without unpickling."""
 
 import io
 import zipfile
@@ -40,6 +40,16 @@ def _member(path: Path, content: bytes, variable: str | None) -> bytes:
         return archive.read(one)  # also checks its CRC
 
 
+def numpy_names(path: Path) -> list[str]:
+    """Names of the variables in an ``.npz`` archive."""
+    content = read_regular(path, LARGEST, "a NumPy file")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except Exception as error:  # as in `read_numpy`
+        raise FileFormatError(f"{path}: not a NumPy file, or damaged: {error}") from error
+
+
 def _check_size(path: Path, name: str, size: int, held: int) -> None:
     largest = max(SMALL, COMPRESSED * held)
     if size > largest:
@@ -75,6 +85,17 @@ def read_old_matlab(path: Path, variable: str | None) -> Array:
     except FileFormatError:
         raise
     except Exception as error:  # SciPy may raise anything on damaged files
+        raise FileFormatError(f"{path}: not a MATLAB file, or damaged: {error}") from error
+
+
+def old_matlab_names(path: Path) -> list[str]:
+    """Names of the variables in a ``.mat`` file of version 4 to 7."""
+    from scipy.io import whosmat
+
+    content = read_regular(path, LARGEST, "a MATLAB file")
+    try:
+        return [name for name, _, _ in whosmat(io.BytesIO(content))]
+    except Exception as error:  # as in `read_old_matlab`
         raise FileFormatError(f"{path}: not a MATLAB file, or damaged: {error}") from error
 
 

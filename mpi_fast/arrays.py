@@ -20,8 +20,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.array_files import read_numpy, read_old_matlab
+from mpi_fast.array_files import numpy_names, old_matlab_names, read_numpy, read_old_matlab
 from mpi_fast.calibration import Calibration
+from mpi_fast.checked import checked_array
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import FileFormatError, InputError, MismatchError
 from mpi_fast.grids import shown
@@ -54,13 +55,7 @@ def read_array(path: str | Path, variable: str | None = None) -> Numbers:
         numbers, or with NaN or Inf.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in (".npz", ".npy"):
-        array = read_numpy(path, variable)
-    elif suffix == ".mat" and not (path.is_file() and h5py.is_hdf5(path)):
-        array = read_old_matlab(path, variable)
-    else:
-        array = _read_hdf5(path, variable)
+    array = _read_stored(path, variable)
     title = f"{path}: {variable or 'its variable'}"
     if array.dtype.kind not in "iufc" or array.size == 0:
         raise FileFormatError(f"{title}: {array.dtype} {array.shape}; real or complex numbers were expected")
@@ -71,6 +66,49 @@ def read_array(path: str | Path, variable: str | None = None) -> Numbers:
             f"{title}: NaN or Inf in {len(broken)} of {array.size} numbers, the first at {tuple(broken[0].tolist())}"
         )
     return array
+
+
+def contents(path: str | Path) -> dict[str, str]:
+    """Describe the variables of a file by type and shape, or by the reason why one cannot be read.
+
+    Raises
+    ------
+    FileFormatError
+        For a file that is missing, damaged or of another kind.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return {"its array": _type_and_shape(read_numpy(path, None))}
+    if suffix == ".npz":
+        names = numpy_names(path)
+    elif _is_old_matlab(path):
+        names = old_matlab_names(path)
+    else:
+        with closing(Datasets(path)) as file:
+            names = [name for name in file.members("/") if not name.startswith("#")]
+    found = {}
+    for name in names:
+        try:
+            found[name] = _type_and_shape(_read_stored(path, name))
+        except FileFormatError as error:
+            found[name] = str(error).removeprefix(f"{path}: ")
+    return found
+
+
+def _type_and_shape(array: Numbers) -> str:
+    return f"{array.dtype}, {shown(array.shape) or 'one number'}"
+
+
+def _read_stored(path: Path, variable: str | None) -> Numbers:
+    """A variable of any type, as it is stored."""
+    if path.suffix.lower() in (".npz", ".npy"):
+        return read_numpy(path, variable)
+    return read_old_matlab(path, variable) if _is_old_matlab(path) else _read_hdf5(path, variable)
+
+
+def _is_old_matlab(path: Path) -> bool:
+    return path.suffix.lower() == ".mat" and not (path.is_file() and h5py.is_hdf5(path))
 
 
 def _read_hdf5(path: Path, variable: str | None) -> Numbers:
@@ -140,6 +178,7 @@ def calibrate_array(
     InputError
         For shapes that do not fit, or that fit in several ways, and as `Calibration.from_arrays`.
     """
+    matrix = checked_array("system matrix", matrix)
     if fastest not in ("x", "y"):
         raise InputError(f"fastest {fastest!r}: expected x or y")
     count = math.prod(grid) + len(empty)
@@ -197,8 +236,9 @@ def frames_of(
     MismatchError
         If no axis fits.
     InputError
-        If several axes fit.
+        If several axes fit, and for anything else than an array of numbers.
     """
+    array = checked_array("signals", array)
     channels, count = calibration.selection.shape
     length = count if array.dtype.kind == "c" else calibration.num_samples
     one = sorted((channels, length)) if channels > 1 else [length]

@@ -6,6 +6,7 @@ by the next process that writes in the same folder.
 """
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -107,8 +108,14 @@ def check_target(target: Path) -> Path:
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a Zarr store, by its name and contents, which an output may replace."""
-    return path.suffix.lower() == ".zarr" and (path / ".zgroup").is_file()
+    """Whether a folder is a Zarr store that `formats.zarr` made, by its name and contents; an output may replace it."""
+    if path.suffix.lower() != ".zarr" or not (path / ".zgroup").is_file():
+        return False
+    try:
+        made_by = json.loads((path / ".zattrs").read_bytes())["made_by"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return isinstance(made_by, str) and made_by.startswith("mpi-fast ")
 
 
 def _publish(temporary: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration_file import is_calibration, read_calibration, write_calibration
+from mpi_fast.checked import checked_array
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.limits import LOWEST_FREQUENCY
@@ -160,11 +161,10 @@ class Calibration:
         Raises
         ------
         InputError
-            For shapes that do not fit, for NaN or Inf, and if no row is left.
+            For shapes and types that do not fit, for NaN or Inf, and if no row is left.
         """
         if frequencies is None:
-            frequencies, rows = np.arange(matrix.shape[1], dtype=np.float64), rows.of_any_frequency()
-            facts = {"frequencies": "unknown", **(facts or {})}
+            rows, facts = rows.of_any_frequency(), {"frequencies": "unknown", **(facts or {})}
         scan = CalibrationScan.from_arrays(
             matrix,
             frequencies,
@@ -292,7 +292,7 @@ class Calibration:
         MismatchError
             For channels, samples or frequencies other than the calibration's.
         """
-        signals = np.asarray(signals)
+        signals = checked_array("signals", signals, kinds=None)
         self.require_shape(signals)
         if signals.dtype.kind != "c":
             with np.errstate(invalid="ignore", over="ignore"):

@@ -19,8 +19,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from mpi_fast.errors import DeviceError, InputError, MPIFastError
+from mpi_fast.errors import DeviceError, InputError
 from mpi_fast.machine import cores
+from mpi_fast.optional import optional
 from mpi_fast.ordered import AHEAD, Ordered, Rows, Task
 from mpi_fast.pipelines import Frames, Pipeline
 
@@ -38,10 +39,8 @@ class MakeOn(Protocol):
 
 def import_ray() -> ModuleType:
     """Import Ray; raises MPIFastError if it is missing."""
-    try:
+    with optional("a cluster needs Ray: pip install 'mpi-fast[cluster]'"):
         return importlib.import_module("ray")
-    except ImportError as error:
-        raise MPIFastError("a cluster needs Ray: pip install 'mpi-fast[cluster]'") from error
 
 
 class Cluster(Ordered):

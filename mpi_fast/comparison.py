@@ -25,6 +25,7 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError
 from mpi_fast.experiment import MeasuredMatrix, Receiver
 from mpi_fast.heldout import HeldOut
+from mpi_fast.limits import decibels
 from mpi_fast.methods import check, get, refusal
 from mpi_fast.methods.base import Method
 from mpi_fast.methods.tuning import Tuned, tune
@@ -219,7 +220,7 @@ def compare(
     Raises
     ------
     InputError
-        For unknown methods, and for SNRs that are not numbers.
+        For unknown methods, and for SNRs as `limits.decibels`.
     ModelError
         For learned methods whose model is not part of the package, and for an invalid bundle.
     MismatchError
@@ -227,9 +228,7 @@ def compare(
     """
     for method, reason in refused(setup, methods).items():
         raise MismatchError(f"method '{method}': {reason}")
-    if not np.isfinite(snrs).all():
-        raise InputError(f"SNR {list(snrs)} dB: expected numbers")
-    jobs = [(setup, method, snr) for method in methods for snr in snrs]
+    jobs = [(setup, method, decibels(snr)) for method in methods for snr in snrs]
     outcomes = []
     for outcome in _run(jobs, workers):
         outcomes.append(outcome)

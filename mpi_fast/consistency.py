@@ -42,9 +42,11 @@ def consistent(calibration: Calibration, rows: NDArray[np.complex64], image: Arr
         return image
     reduced = calibration.reduce(rows)
     left = reduced.y - (image @ calibration.basis) * calibration.singular_values
-    own = np.square(image).sum(axis=1) if calibration.noise_known else np.zeros(len(image), np.float32)
-    noise = np.sqrt(np.square(reduced.noise) + own)
-    unexplained = np.square(left).mean(axis=1) > UNEXPLAINED * np.square(noise)
+    # Squares in float64, because those of signals below 1e-20 vanish in float32, and noise is divided by.
+    own = np.square(image, dtype=np.float64).sum(axis=1) if calibration.noise_known else 0.0
+    variance = np.square(reduced.noise, dtype=np.float64) + own
+    unexplained = np.square(left, dtype=np.float64).mean(axis=1) > UNEXPLAINED * variance
+    noise = np.sqrt(variance)
     # Images of frames that noise alone explains stay empty.
     wrong = np.flatnonzero(unexplained & image.any(axis=1) & (std > 0).any(axis=1))
     if not wrong.size:

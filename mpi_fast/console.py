@@ -1,5 +1,6 @@
 """Helpers of all commands: printing, errors without tracebacks, checks of outputs, JSON files."""
 
+import io
 import json
 import logging
 import math
@@ -26,13 +27,29 @@ from rich.progress import (
 from rich.table import Table
 
 from mpi_fast.atomic import atomic_path, check_target
-from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning
+from mpi_fast.errors import InputError, MPIFastError, MPIFastWarning, OutputError
 from mpi_fast.progress import ProgressBar
 from mpi_fast.termination import Terminated, ending_signals
 
 
 class _Screen(Console):
-    """A screen whose reader may close the pipe, because the results are in files."""
+    """A screen whose reader may close the pipe, or whose disk may be full, because the results are in files.
+
+    Attributes
+    ----------
+    lost : OSError, or None
+        Why something could not be printed.
+    """
+
+    lost: OSError | None = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; after a failure the work continues without a screen."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self.lost = error
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Print no more, and continue the work."""
@@ -62,11 +79,15 @@ def friendly() -> Iterator[None]:
                 note(str(message)) if issubclass(category, MPIFastWarning) else shown(message, category, *place, **more)
             )
             yield
+            lost, console.lost = console.lost, None
+            if lost:
+                raise OutputError(
+                    f"standard output: cannot be written: {lost.strerror}; files that were written are complete"
+                )
     except MPIFastError as error:
         _fail(str(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}")
+        _fail(f"{_place(error)}{error.strerror or error}")
     except MemoryError:
         _fail("not enough memory")
     except Terminated as error:
@@ -77,6 +98,17 @@ def friendly() -> Iterator[None]:
         raise typer.Exit(BY_SIGNAL + signal.SIGINT) from None
 
 
+def _place(error: OSError) -> str:
+    """What an error of the system is about, if this is known."""
+    if error.filename:
+        return f"{error.filename}: "
+    try:
+        Path.cwd()
+    except FileNotFoundError:  # every relative name then fails, without a name in the error
+        return "the current folder has been removed: "
+    return ""
+
+
 def _fail(message: str) -> None:
     stderr.print(f"error: {' '.join(message.split())}", style="red")
     raise typer.Exit(2) from None
@@ -85,6 +117,13 @@ def _fail(message: str) -> None:
 def note(message: str) -> None:
     """Print a note on stderr, separate from the results."""
     stderr.print(f"note: {message}", style="yellow")
+
+
+def show_every_name() -> None:
+    """Print characters that the encoding of the output lacks, as in names of files, by their code points."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def log_to_screen() -> None:

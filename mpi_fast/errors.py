@@ -13,6 +13,10 @@ class InputError(MPIFastError, ValueError):
     """An argument or an array is malformed: wrong shape, NaN or Inf, out of range."""
 
 
+class NoImagesError(InputError):
+    """All frames were skipped, and no image is left to write; another run of the same command would not help."""
+
+
 class OutputError(MPIFastError, OSError):
     """A file cannot be written although its name is valid: the disk is full, or a quota is used up."""
 

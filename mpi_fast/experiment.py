@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
-from mpi_fast.limits import LOWEST_FREQUENCY
+from mpi_fast.limits import LOWEST_FREQUENCY, decibels
 from mpi_fast.mdf import Acquisition, Metadata, write_measurement, write_system_matrix
 from mpi_fast.noise import NoiseKind, complex_noise, noise_strength, row_profile
 from mpi_fast.preprocessing import RowFilter
@@ -86,11 +86,10 @@ def measure_matrix(scanner: Scanner, snr_db: float, rng: np.random.Generator) ->
     ----------
     scanner : Scanner
     snr_db : float
-        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz; InputError if not a number.
+        ``20 log10(||A|| / ||noise||)`` (Frobenius norms) over all rows from 80 kHz; InputError as `limits.decibels`.
     rng : numpy Generator
     """
-    if not np.isfinite(snr_db):
-        raise InputError(f"calibration SNR {snr_db} dB: expected a number")
+    decibels(snr_db, "calibration SNR")
     strength = row_strength(scanner)
     profile = np.broadcast_to(noise_profile(scanner), strength.shape)
     band = scanner.frequencies >= LOWEST_FREQUENCY
@@ -195,11 +194,9 @@ class Receiver:
         feed_through: bool = False,
         steady: bool = False,
     ) -> None:
-        if not np.isfinite(snr_db):
-            raise InputError(f"SNR {snr_db} dB: expected a number")
         self.scanner, self._truth = matrix.scanner, matrix.truth
         self._selection, self._rng, self._kind = selection, rng, kind
-        self._snr_db = snr_db
+        self._snr_db = decibels(snr_db)
         self.frequency_index = matrix.frequency_index
         self._profile = np.broadcast_to(noise_profile(self.scanner)[self.frequency_index], selection.shape)
         self._steady = steady

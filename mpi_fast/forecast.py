@@ -17,6 +17,7 @@ from mpi_fast import heldout
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
+from mpi_fast.limits import decibels
 from mpi_fast.metrics import coverage, psnr
 from mpi_fast.noise import add_noise
 from mpi_fast.reconstructor import Reconstructor
@@ -81,14 +82,16 @@ def forecast(
     Raises
     ------
     InputError
-        For an SNR that is not a number, for zero phantoms, and for a grid on which phantoms are invisible.
+        For an SNR as `limits.decibels`, for zero phantoms, and for a grid on which phantoms are invisible.
     MPIFastError
         For the model, as `Reconstructor`.
     """
     families = len(heldout.families(len(calibration.grid)))
     count = int(np.clip(VOXELS // calibration.num_voxels, FEWEST, TURNS * families)) if phantoms is None else phantoms
-    if not np.isfinite(snrs_db).all() or count < 1:
-        raise InputError(f"SNR {list(snrs_db)} dB, {count} phantoms: expected numbers, and at least one phantom")
+    if count < 1:
+        raise InputError(f"{count} phantoms: expected at least one")
+    for snr in snrs_db:
+        decibels(snr)
     sizes = [abs(length) / n for length, n in zip(calibration.field_of_view, calibration.grid, strict=True)]
     aspect = [size / sizes[-1] for size in sizes[:-1]]
     truth = heldout.phantoms(count, [seed, 0], calibration.grid, aspect)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import InputError
+from mpi_fast.limits import decibels
 
 NoiseKind = Literal["white", "coloured", "spiky", "drift"]
 NOISE_KINDS: tuple[str, ...] = get_args(NoiseKind)
@@ -102,8 +103,8 @@ def add_noise(
     -------
     (F, M) complex64
     """
-    if signals.ndim != 2 or not np.isfinite(snr_db):
-        raise InputError(f"add_noise: signals {signals.shape}, SNR {snr_db} dB: expected (frames, rows) and a number")
+    if signals.ndim != 2:
+        raise InputError(f"add_noise: signals {signals.shape}: expected (frames, rows)")
     noise = complex_noise(signals.shape, rng, kind, profile)
     return np.asarray(signals + noise * noise_strength(signals, noise, snr_db)[:, None], dtype=np.complex64)
 
@@ -113,4 +114,4 @@ def noise_strength(
 ) -> NDArray[np.float64]:
     """Factor of the noise of each frame (F,), with which selected rows (F, M) have exactly this SNR in dB."""
     loudness: NDArray[np.float64] = np.linalg.norm(signals, axis=1) / np.linalg.norm(noise, axis=1)
-    return loudness * 10 ** (-snr_db / 20)
+    return loudness * 10 ** (-decibels(snr_db) / 20)

@@ -232,7 +232,7 @@ def image_grid(calibration: Calibration) -> Grid:
     facts = calibration.facts
     regular = Grid.regular(calibration.grid, calibration.field_of_view)
     if "normal" not in facts:
-        return regular
+        return replace(regular, extent=(*regular.extent[:2], 0.0)) if regular.normal else regular
     size = list(calibration.grid[::-1])  # ascending axes: in a plane, the columns' axis comes before the rows'
     if facts["normal"]:
         size.insert("xyz".index(facts["normal"]), 1)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mpi_fast.blas import single_blas_thread
 from mpi_fast.bundle import Bundle
 from mpi_fast.calibration import Calibration
+from mpi_fast.checked import checked_array, checked_count
 from mpi_fast.cluster import Cluster
 from mpi_fast.consistency import consistent
 from mpi_fast.errors import InputError
@@ -32,7 +33,7 @@ from mpi_fast.flags import Flag, is_strict, of_samples
 from mpi_fast.forks import renew_in_children
 from mpi_fast.inspection import Inspection
 from mpi_fast.kernels.launch import is_on_gpu
-from mpi_fast.limits import EVALUATIONS, MOST_EVALUATIONS
+from mpi_fast.limits import EVALUATIONS, LARGEST_BATCH, MOST_EVALUATIONS, MOST_THREADS
 from mpi_fast.machine import cores
 from mpi_fast.ordered import Ordered
 from mpi_fast.pending import Pending
@@ -97,10 +98,8 @@ class Reconstructor:
         inspect: bool = True,
         on_bad_frame: str = "mark",
     ) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads {threads}: expected 1 or more")
-        if not 1 <= evaluations <= MOST_EVALUATIONS:
-            raise InputError(f"evaluations {evaluations}: expected 1 to {MOST_EVALUATIONS}")
+        threads = None if threads is None else checked_count("threads", threads, 1, MOST_THREADS)
+        evaluations = checked_count("evaluations", evaluations, 1, MOST_EVALUATIONS)
         bundle = Bundle.open(model)
         self.calibration, self.bundle, self.evaluations = calibration, bundle, evaluations
         network: dict[str, Any] = {"bundle": bundle, "engine": engine, "precision": precision}
@@ -158,7 +157,7 @@ class Reconstructor:
             the GPU that reconstructs. Then the images are CuPy arrays on that GPU, NaN gives NaN, and frames are not
             checked. To continue without waiting for the images, see `enqueue`.
         flags : (F,) uint8, optional
-            Flags that are already known for the frames; see `flags.Flag`.
+            Flags that are already known for the frames; see `flags.Flag`. Frames with masked values are flagged as bad.
 
         Raises
         ------
@@ -208,8 +207,9 @@ class Reconstructor:
         On a GPU this compiles kernels, allocates buffers and captures the CUDA graphs.
         """
         for count in frames:
+            shape = checked_count("frames", count, 0, LARGEST_BATCH), self.calibration.num_rows
             with self._lock:
-                warmup(self._chosen()[0], np.zeros((count, self.calibration.num_rows), np.complex64))
+                warmup(self._chosen()[0], np.zeros(shape, np.complex64))
 
     def close(self) -> None:
         """Free the memory of the GPU. A later call allocates it again."""
@@ -259,23 +259,22 @@ class Reconstructor:
         draw = getattr(pipeline := self._chosen()[0], "samples", None)
         if draw is None:
             raise InputError(f"samples are not drawn by {pipeline.name}: expected engine='onnx', or device='cpu'")
-        sampling = Sampling(count, steps, seed, sampler, sde)
         with self._lock:
-            drawn: Array = draw(self.calibration.rows(np.asarray(signals)), sampling)
+            drawn: Array = draw(self.calibration.rows(signals), Sampling(count, steps, seed, sampler, sde))
         return drawn.reshape(-1, count, *self.calibration.grid)
 
     def _prepared(
         self, signals: NDArray[Any], known: NDArray[np.uint8] | None
     ) -> tuple[NDArray[np.complex64], NDArray[np.uint8]]:
         """Selected rows of frames on the host, with zeros for bad frames, and flags."""
-        signals = np.asarray(signals)
+        signals = checked_array("signals", signals, kinds=None)
         rows = self.calibration.rows(signals) if self._strict else self.calibration.select(signals)
         rows = rows.copy() if rows is signals else rows
         flags = self._inspection.check_signals(rows)
         if signals.ndim == 3 and signals.dtype.kind in "fiu":
             flags |= of_samples(signals, np.asarray(self.calibration.selection.any(axis=1)))
         if known is not None:
-            flags |= known
+            flags |= checked_array("flags", known, flags.shape, "u").astype(np.uint8)
         bad = (flags & np.uint8(Flag.BAD)) != 0
         if self._strict and bad.any():
             raise InputError(f"signals: frame {bad.argmax()} holds numbers too large to compute with")

@@ -26,5 +26,7 @@ def own_precision(std: Array, scale: Array) -> Array:
     -------
     (F,) float32; zero for a frame of zeros, which has no errors.
     """
-    square = np.square(std).mean(axis=1)
-    return np.asarray(np.divide(np.square(scale), square, out=np.zeros_like(square), where=square > 0))
+    # In float64, because squares of images below 1e-20 vanish in float32; the kernel refine does the same.
+    square = np.square(std, dtype=np.float64).mean(axis=1)
+    ratio = np.divide(np.square(scale, dtype=np.float64), square, out=np.zeros_like(square), where=square > 0)
+    return np.asarray(ratio, dtype=np.float32)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.calibration import Calibration
-from mpi_fast.errors import InputError
 from mpi_fast.likelihood import SIGNAL_PER_IMAGE
+from mpi_fast.limits import decibels
 
 SNR_DB = 25.0
 SNRS_DB = 15.0, SNR_DB, 35.0  # at which the limits of a calibration are shown
@@ -74,15 +74,13 @@ def resolution(calibration: Calibration, snr_db: float = SNR_DB) -> Resolution:
     Raises
     ------
     InputError
-        For an SNR that is not a number.
+        As `limits.decibels`.
     """
-    if not np.isfinite(snr_db):
-        raise InputError(f"SNR {snr_db} dB: expected a number")
     squares = np.square(calibration.singular_values, dtype=np.float64)
     # sigma^2 / r^2: images of root-mean-square r have signals of ||S V^T x||^2 = (SIGNAL_PER_IMAGE r)^2 sum(S^2), and
     # noise has sigma^2 in each of 2M real numbers.
     signal = SIGNAL_PER_IMAGE**2 * squares.sum()
-    noise = signal / (2 * calibration.num_rows) * 10 ** (-snr_db / 10)
+    noise = signal / (2 * calibration.num_rows) * 10 ** (-decibels(snr_db) / 10)
     share = (squares / (squares + noise)).astype(np.float32)
     starts = range(0, calibration.num_voxels, PART)
     parts = [np.square(calibration.basis[start : start + PART]) @ share for start in starts]

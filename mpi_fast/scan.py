@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.background import shows_noise, warn_of_outliers, without_outliers
+from mpi_fast.checked import REAL, checked_array, checked_json
 from mpi_fast.decomposition import Report, silent
 from mpi_fast.errors import InputError, MPIFastWarning
 from mpi_fast.grids import shown
@@ -129,7 +130,7 @@ class CalibrationScan:
     def from_arrays(
         cls,
         matrix: Complex,
-        frequencies: NDArray[np.float64],
+        frequencies: NDArray[np.float64] | None,
         grid: tuple[int, ...],
         field_of_view: tuple[float, ...],
         rows: RowFilter,
@@ -142,6 +143,13 @@ class CalibrationScan:
         facts: dict[str, Any] | None = None,
     ) -> "CalibrationScan":
         """A scan from arrays, see `Calibration.from_arrays`."""
+        grid = tuple(checked_array("grid", grid, ("axes",), "iu").tolist())
+        field_of_view = tuple(checked_array("field of view", field_of_view, ("axes",), REAL).tolist())
+        matrix = checked_array("system matrix", matrix, ("channels", "frequencies", "voxels"))
+        numbered = np.arange(matrix.shape[1], dtype=np.float64)
+        frequencies = numbered if frequencies is None else frequencies
+        frequencies = checked_array("frequencies", frequencies, ("frequencies",), REAL, finite=True)
+        checked_json("facts", facts)
         if len(grid) not in (2, 3) or min(grid) < 1:
             raise InputError(f"grid {grid}: expected the voxels of a plane (ny, nx) or a volume (nz, ny, nx)")
         if len(field_of_view) != len(grid) or not all(math.isfinite(length) and length for length in field_of_view):
@@ -155,14 +163,23 @@ class CalibrationScan:
         stated = None if acquisition is None else (acquisition.num_channels, acquisition.num_frequencies)
         if stated not in (None, (channels, count)):
             raise InputError(f"acquisition of (channels, frequencies) {stated}, but the matrix has {(channels, count)}")
+        if mixing is not None:
+            mixing = checked_array("mixing orders", mixing, (count,), "iu")
+        if snr is not None:
+            snr = checked_array("SNR of the rows", snr, (channels, count), REAL)
         candidates = rows.candidates(frequencies, channels, mixing)
         channel, frequency = np.nonzero(candidates)
         empty = subtracted = None
-        if background is not None and background.shape[2]:
-            order = order or (np.arange(voxels), np.arange(voxels, voxels + background.shape[2]))
-            acquired = np.argsort(order[1])
+        if background is not None:
+            background = checked_array("background", background, (channels, count, "frames"))
+        if background is not None and (frames := background.shape[2]):
+            order = order or (np.arange(voxels), np.arange(voxels, voxels + frames))
+            filled, blank = (
+                checked_array("order", *one, "iu") for one in zip(order, ((voxels,), (frames,)), strict=True)
+            )
+            acquired = np.argsort(blank)
             empty = background[candidates][:, acquired]
-            subtracted = background_weights(order[0], order[1][acquired])
+            subtracted = background_weights(filled, blank[acquired])
         return cls(
             candidates=candidates,
             foreground=lambda part: matrix[channel[part], frequency[part]],

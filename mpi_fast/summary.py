@@ -1,5 +1,6 @@
 """Summary numbers over all images."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,13 @@ from mpi_fast.flags import Flag, names_of
 
 if TYPE_CHECKING:
     from mpi_fast.reconstruction import Reconstruction
+
+
+def counted(flags: Iterable[int]) -> str:
+    """Number of frames with each flag, as a text."""
+    flags = list(flags)
+    counts = {str(flag.name).lower(): sum(bool(one & flag) for one in flags) for flag in Flag}
+    return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"
 
 
 class Summary:
@@ -54,10 +62,5 @@ class Summary:
             "mean SNR found, weighted rows": "no signal" if snr is None else f"{snr:.1f} dB",
             "time per frame": f"{facts['ms_per_frame']:.1f} ms",
             "peak concentration": f"{self.peak:.4g} {UNIT}",
-            "flagged frames": self._flagged(),
+            "flagged frames": counted(self._flags),
         }
-
-    def _flagged(self) -> str:
-        """Number of frames with each flag, as a text."""
-        counts = {str(flag.name).lower(): sum(bool(flags & flag) for flags in self._flags) for flag in Flag}
-        return ", ".join(f"{name}: {count}" for name, count in counts.items() if count) or "none"

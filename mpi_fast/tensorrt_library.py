@@ -21,6 +21,7 @@ from typing import Any
 from mpi_fast import caches
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import ModelError, MPIFastError
+from mpi_fast.termination import raise_lost
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")  # in order of preference; the first supports every GPU
 INSTALL = {"tensorrt": "pip install 'mpi-fast[tensorrt]'", "tensorrt_rtx": "pip install 'mpi-fast[tensorrt-rtx]'"}
@@ -96,6 +97,7 @@ def load(name: str) -> TensorRT:
     try:
         module = importlib.import_module(name)
     except (ImportError, OSError) as error:
+        raise_lost(error)
         if isinstance(error, ModuleNotFoundError) and error.name == name:
             raise MPIFastError(f"{name} is not installed: {INSTALL[name]}") from error
         raise MPIFastError(
@@ -142,7 +144,8 @@ def device_capability() -> int | None:
     """Compute capability of the current GPU; None without a GPU or without CuPy."""
     try:
         import cupy
-    except ImportError:
+    except ImportError as error:
+        raise_lost(error)
         return None
     return int(cupy.cuda.Device().compute_capability) if cupy.cuda.is_available() else None
 

@@ -46,6 +46,18 @@ def raise_waiting() -> None:
             raise Terminated(number)
 
 
+def raise_lost(error: BaseException) -> None:
+    """Raise the interruption that a library in C turned into this error, if there was one."""
+    for ender in _enders:
+        if ender.raised is not None:
+            raise Terminated(ender.raised)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+
+
 @contextmanager
 def ending_signals(numbers: Sequence[int] = ENDING, *, insist: bool = True) -> Iterator[None]:
     """Raise `Terminated` in the block for signals that would end the process.
@@ -86,11 +98,14 @@ class _Ender:
     ----------
     waiting : int, or None
         A signal that arrived while the exception would have been lost.
+    raised : int, or None
+        The last signal for which the exception was raised.
     """
 
     def __init__(self, insist: bool) -> None:
         self._insist, self._armed, self._lock = insist, True, threading.Lock()
         self.waiting: int | None = None
+        self.raised: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         cleaning_up = isinstance(sys.exc_info()[1], Terminated)  # after the first one
@@ -99,6 +114,7 @@ class _Ender:
             self._later(number)
             return
         self.waiting = None
+        self.raised = number
         if self._insist:
             self._later(number)
         raise Terminated(number)

@@ -18,7 +18,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.errors import MPIFastWarning
+from mpi_fast.errors import MPIFastWarning, NoImagesError
 from mpi_fast.journal import Journal
 from mpi_fast.misfit import RowNoise
 from mpi_fast.reconstruction import Reconstruction
@@ -157,13 +157,14 @@ class Unfinished:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or not len(self._journal):
+        if error is None or isinstance(error, NoImagesError) or not len(self._journal):
             self._journal.remove()
             return
         with suppress(OSError):  # the original error is more informative
             self._journal.close()
+        frames = "1 frame is" if self.done == 1 else f"{self.done} frames are"
         warnings.warn(
-            f"{self._journal.path}: {self.done} frames are kept; --resume goes on behind them",
+            f"{self._journal.path}: {frames} kept; --resume goes on from there",
             MPIFastWarning,
             stacklevel=2,
         )

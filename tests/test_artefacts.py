@@ -80,6 +80,18 @@ def test_a_frozen_volume_is_the_volume(exported):
         assert relative(ours.reshape(array.shape), array) < 1e-4
 
 
+def test_a_frozen_graph_scales_with_its_signals(exported):
+    _, rows, _ = measured(FROZEN_GRID)
+    session = onnxruntime.InferenceSession(exported.read(FROZEN))
+    names = [one.name for one in session.get_outputs()]
+    expected = session.run(None, planes(rows))
+    for factor in (1e-30, 1e-24, 1e-18, 1e-9, 1e6):
+        found = session.run(None, planes(np.complex64(factor) * rows))
+        for name, first, second in zip(names, expected, found, strict=True):
+            unit = 1.0 if name in ("quantiles", "snr_db") else factor
+            assert relative(second / unit, first) < 1e-4, (name, factor)
+
+
 def test_a_frozen_graph_knows_its_rows_and_is_for_one_scanner(exported):
     model = onnx.load_from_string(exported.read(FROZEN))
     calibration, _, _ = measured(FROZEN_GRID)

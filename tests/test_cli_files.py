@@ -5,11 +5,13 @@ import os
 import h5py
 import numpy as np
 import pytest
-from mdf_files import CYCLE, DATA, DRIVE, RECEIVER, change, measurement, system_matrix
+import scipy.io
+from mdf_files import CYCLE, DATA, DRIVE, RECEIVER, acquisition, change, measurement, system_matrix
 from typer.testing import CliRunner
 
 from mpi_fast.cli import app
 from mpi_fast.cli.info import about
+from mpi_fast.mdf import Grid, write_reconstruction
 
 
 def run(*arguments, code=0):
@@ -90,3 +92,44 @@ def test_no_folder_is_left_where_nothing_was_simulated(tmp_path, options):
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_info_describes_arrays(tmp_path):
+    stored = {"S": np.ones((3, 4, 5), np.complex64), "f": np.arange(4.0), "title": np.array("a text")}
+    np.savez(tmp_path / "a.npz", **stored)
+    np.save(tmp_path / "a.npy", stored["S"])
+    scipy.io.savemat(tmp_path / "a.mat", stored)
+    with h5py.File(tmp_path / "new.mat", "w", userblock_size=512) as h5:  # MATLAB 7.3 stores axes in reverse
+        h5["S"] = np.ones((5, 4, 3))
+    with (tmp_path / "new.mat").open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    with h5py.File(tmp_path / "a.h5", "w") as h5:
+        h5["S"] = np.ones((3, 4), np.int16)
+        h5.create_group("more")
+    assert about(tmp_path / "a.npz")["S"] == "complex64, 3 x 4 x 5"
+    assert about(tmp_path / "a.npz")["f"] == "float64, 4"
+    assert about(tmp_path / "a.npy")["its array"] == "complex64, 3 x 4 x 5"
+    assert about(tmp_path / "a.mat")["S"] == "complex64, 3 x 4 x 5"
+    assert about(tmp_path / "new.mat")["S"] == "float64, 3 x 4 x 5"
+    assert about(tmp_path / "a.h5")["S"] == "int16, 3 x 4"
+    assert "is a group" in about(tmp_path / "a.h5")["more"]
+    for name in ("a.npz", "a.npy", "a.mat", "new.mat", "a.h5"):
+        assert "arrays, for calibrate --grid or reconstruct" in run("info", tmp_path / name).stdout
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.zarr", "a.csv", "a.gif"])
+def test_info_says_what_to_do_with_files_that_are_never_read(tmp_path, name):
+    (tmp_path / name).mkdir() if name == "a.zarr" else (tmp_path / name).write_text("image")
+    assert "such files are written, but not read: the .mdf file" in run("info", tmp_path / name, code=2).stderr
+
+
+def test_info_counts_the_flags_of_a_reconstruction(path):
+    images = np.ones((3, 4, 5), np.float32)
+    images[0], images[1] = np.nan, 7
+    grid = Grid.regular((4, 5), (0.04, 0.05))
+    write_reconstruction(path, images, grid, acquisition())
+    assert about(path)["largest value"] == "7"
+    assert about(path)["flagged frames"] == "not stored"
+    with h5py.File(path, "r+") as h5:
+        h5["/reconstruction/_flags"] = np.array([1, 0, 10], np.uint8)
+    assert about(path)["flagged frames"] == "bad: 1, clipped: 1, foreign: 1"

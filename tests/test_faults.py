@@ -22,9 +22,11 @@ from mpi_fast import atomic
 from mpi_fast.blas import single_blas_thread
 from mpi_fast.cli import app
 from mpi_fast.console import friendly, write_json
-from mpi_fast.errors import InputError, OutputError
+from mpi_fast.errors import InputError, MPIFastError, OutputError
 from mpi_fast.experiment import measure_matrix
+from mpi_fast.formats.common import require_library
 from mpi_fast.mdf import MeasurementFile, write_measurement
+from mpi_fast.optional import optional
 from mpi_fast.reconstructor import Reconstructor
 from mpi_fast.simulation import Scanner
 
@@ -274,6 +276,40 @@ def test_blas_gets_its_threads_back_after_concurrent_calls():
         assert threads() == {1}
         second.__exit__(None, None, None)
         assert threads() == {2}
+
+
+LIBRARY = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{name})
+    signal.getsignal(signal.{name})  # the handler runs at the latest here
+except BaseException:
+    pass
+raise ImportError("initialization failed")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_import_is_no_missing_library(tmp_path, monkeypatch, number):
+    """As libraries in C do, this one turns the exception into an ImportError without a cause."""
+    (tmp_path / "interrupted_library.py").write_text(LIBRARY.format(name=number.name))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def work():
+        try:
+            with friendly():
+                require_library(Path("x.nii"), "nifti", "interrupted_library")
+        except typer.Exit as end:
+            return end.exit_code
+
+    assert Child(work).said() == (128 + number, "", f"ended by {number.name}\n")
+
+
+def test_an_interruption_that_a_library_turned_into_an_error_is_raised_again():
+    with pytest.raises(KeyboardInterrupt), optional("a library is missing"):
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+    with pytest.raises(MPIFastError, match=r"^it needs x \(no symbol\)$"), optional("it needs x"):
+        raise ImportError("no symbol")
 
 
 @pytest.mark.parametrize("name", ["info", "reconstruct"])

@@ -163,6 +163,13 @@ def test_zarr_replaces_its_own_folders_and_no_others(tmp_path, monkeypatch):
         save(tmp_path / "y.zarr", series())
     assert names(tmp_path) == ["x.zarr", "y.zarr"]
     assert names(tmp_path / "y.zarr") == ["precious"]
+    for attributes in (None, "no JSON", "[]", '{"made_by": "another program"}'):
+        (tmp_path / "y.zarr" / ".zgroup").write_text('{"zarr_format": 2}')  # a store, but of others
+        if attributes is not None:
+            (tmp_path / "y.zarr" / ".zattrs").write_text(attributes)
+        with pytest.raises(InputError, match=r"y\.zarr: cannot be written: it is a folder"):
+            save(tmp_path / "y.zarr", series())
+    assert (tmp_path / "y.zarr" / "precious").exists()
 
 
 # -- tables of regions -------------------------------------------------------------------------------------------------
@@ -171,6 +178,14 @@ def test_zarr_replaces_its_own_folders_and_no_others(tmp_path, monkeypatch):
 def table(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_csv_leaves_the_volume_empty_where_the_thickness_is_unknown(tmp_path):
+    known = series()
+    for thickness in (0.0, 0.015):
+        grid = replace(known.grid, extent=(*known.grid.extent[:2], thickness))
+        save(tmp_path / "x.csv", replace(known, grid=grid))
+        assert [bool(row["volume_mm3"]) for row in table(tmp_path / "x.csv")] == [thickness > 0] * len(known)
 
 
 def test_csv_has_a_line_for_each_frame_and_region(tmp_path):

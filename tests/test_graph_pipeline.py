@@ -71,7 +71,7 @@ def test_a_second_evaluation_is_shown_the_first_ones_image(bundle, grid):
     out = PosteriorGraph(calibration, bundle, evaluations=3)(rows)
     np.testing.assert_allclose(out.image, image.reshape(3, -1), atol=1e-3 * float(image.max()))
     np.testing.assert_allclose(out.std, std.reshape(3, -1), rtol=1e-2)
-    with pytest.raises(InputError, match="evaluations 0: expected 1 to 16"):
+    with pytest.raises(InputError, match="evaluations 0: expected a whole number from 1 to 16"):
         Reconstructor(calibration, bundle.path, evaluations=0)
 
 

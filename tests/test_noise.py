@@ -62,3 +62,9 @@ def test_unknown_kinds_and_missing_profiles():
         complex_noise((2, 3), rng, "coloured")
     with pytest.raises(InputError, match="SNR"):
         add_noise(np.ones((2, 3), complex), np.nan, rng)
+
+
+@pytest.mark.parametrize("snr", [float("nan"), float("-inf"), -7000.0, 301.0])
+def test_ratios_beyond_the_limit_are_refused(snr):
+    with pytest.raises(InputError, match="expected a number from -300 to 300"):
+        add_noise(np.ones((1, 3), complex), snr, np.random.default_rng(0))

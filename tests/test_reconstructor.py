@@ -46,11 +46,13 @@ def test_total_concentration_is_recovered(reconstructor, rows, phantoms):
     assert abs(ratio.mean() - 1) < 0.1
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e-3, 1e3, 1e6])
-def test_images_scale_with_the_signals(reconstructor, rows, factor):
-    expected = factor * reconstructor(rows[:4]).image
-    found = reconstructor(np.complex64(factor) * rows[:4]).image
-    np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
+@pytest.mark.parametrize("factor", [1e-30, 1e-26, 1e-22, 1e-18, 1e-12, 1e-6, 1e-3, 1e3, 1e6])
+def test_images_and_uncertainty_scale_with_the_signals(reconstructor, rows, factor):
+    expected, found = reconstructor(rows[:4]), reconstructor(np.complex64(factor) * rows[:4])
+    for name in ("image", "std", "noise_floor"):
+        scaled = factor * getattr(expected, name)
+        np.testing.assert_allclose(getattr(found, name), scaled, atol=1e-4 * scaled.max(), rtol=0)
+    np.testing.assert_array_equal(found.flags, expected.flags)
 
 
 def test_the_same_signals_give_the_same_bits(calibration, reconstructor, rows):

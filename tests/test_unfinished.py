@@ -98,7 +98,7 @@ def test_a_full_disk_keeps_what_is_done(made, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "_write", write)
         said = reconstruct(made, output, code=2).stderr
-    assert "images.mdf.part: 128 frames are kept; --resume goes on behind them" in said
+    assert "images.mdf.part: 128 frames are kept; --resume goes on from there" in said
     assert "No space left on device" in said
     assert [path.name for path in tmp_path.iterdir()] == ["images.mdf.part"]
     reconstruct(made, output, "--resume")
@@ -161,6 +161,14 @@ def test_one_bad_frame_costs_no_other(made, with_nan, tmp_path):
     reconstruct(made, skipped, "--on-bad-frame", "skip", measurement=with_nan)
     assert np.array_equal(read_reconstruction(skipped), whole[others])
     assert np.array_equal(read_reconstruction(skipped, "_frame"), np.flatnonzero(others))
+
+
+def test_nothing_is_kept_of_frames_that_are_all_skipped(made, with_nan, tmp_path):
+    bad = "--frames", "280:281", "--on-bad-frame", "skip"
+    said = reconstruct(made, tmp_path / "images.npz", *bad, measurement=with_nan, code=2).stderr
+    assert "images.npz: there are no images to write" in said
+    assert "resume" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_stopping_at_a_bad_frame_keeps_those_before_it(made, with_nan, tmp_path):

@@ -20,7 +20,7 @@ from mpi_fast.cli.merge import merge
 from mpi_fast.cli.reconstruct import reconstruct
 from mpi_fast.cli.simulate import simulate
 from mpi_fast.cli.train import train
-from mpi_fast.console import log_to_screen
+from mpi_fast.console import log_to_screen, show_every_name
 
 app = typer.Typer(
     name="mpi-fast",
@@ -58,4 +58,5 @@ for command in (demo, simulate, calibrate, reconstruct, live, merge, convert, tr
 
 def main() -> None:
     """Run the command line."""
+    show_every_name()
     app()

@@ -15,6 +15,7 @@ from mpi_fast.cli.options import JsonFile, Model, Seed, parse_grid, with_commas
 from mpi_fast.console import check_outputs, console, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
+from mpi_fast.limits import LARGEST_DECIBELS, decibels
 from mpi_fast.machine import cores
 
 if TYPE_CHECKING:
@@ -134,11 +135,13 @@ def _served(setup: "Setup", names: list[str]) -> list[str]:
 
 def _levels(text: str) -> list[float]:
     try:
-        levels = sorted({float(item) for item in text.replace(",", " ").split()})
-    except ValueError:
+        levels = sorted({decibels(float(item)) for item in text.replace(",", " ").split()})
+    except ValueError:  # also an InputError
         levels = []
-    if not levels or not np.isfinite(levels).all():
-        raise InputError(f"--snr {text}: expected numbers in dB, such as 5,15,25")
+    if not levels:
+        raise InputError(
+            f"--snr {text}: expected numbers in dB from {-LARGEST_DECIBELS} to {LARGEST_DECIBELS}, such as 5,15,25"
+        )
     return levels
 
 

@@ -6,15 +6,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import h5py
+import numpy as np
 import typer
 
 from mpi_fast.bundle import packaged
+from mpi_fast.cli.array_input import SUFFIXES
 from mpi_fast.cli.options import External, JsonFile, Untrusted
 from mpi_fast.console import check_outputs, console, facts_table, friendly, write_json
 from mpi_fast.description import described
 from mpi_fast.errors import FileFormatError, InputError, ModelError
 from mpi_fast.grids import shown
 from mpi_fast.machine import machine
+from mpi_fast.summary import counted
 
 if TYPE_CHECKING:
     from mpi_fast.calibration import Calibration
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 def info(
     files: Annotated[
-        list[Path] | None, typer.Argument(help="MDF files, saved calibrations, bundles, checkpoints.")
+        list[Path] | None, typer.Argument(help="MDF files, arrays, saved calibrations, bundles, checkpoints.")
     ] = None,
     png: Annotated[Path | None, typer.Option("--png", help="Picture of the resolution of a calibration.")] = None,
     quality: Annotated[
@@ -77,6 +81,14 @@ def about(path: Path) -> dict[str, Any]:
     FileFormatError, ModelError
         If its kind is unknown, or if it is damaged.
     """
+    if path.suffix.lower() in SUFFIXES:
+        return _arrays(path)
+    from mpi_fast.formats import only_written
+
+    if only_written(path):
+        raise FileFormatError(
+            f"{path}: such files are written, but not read: the .mdf file that it was made of has all that it holds"
+        )
     if path.is_dir():
         return _bundle(path)
     if path.is_file() and zipfile.is_zipfile(path):
@@ -90,9 +102,17 @@ def about(path: Path) -> dict[str, Any]:
         return _calibration(Calibration.load(path))
     with closing(Datasets(path)) as datasets:
         kind = next((name for name in _READERS if datasets.has(name)), None)
-    if kind is None:
-        raise FileFormatError(f"{path}: HDF5, but neither MDF nor a calibration: none of kind, {', '.join(_READERS)}")
-    return _READERS[kind](path)
+    return _arrays(path) if kind is None else _READERS[kind](path)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """Describe a file of MATLAB or NumPy, or HDF5 that is neither MDF nor a calibration."""
+    from mpi_fast.arrays import contents
+
+    variables = contents(path)
+    if not variables:
+        raise FileFormatError(f"{path}: holds no arrays, and is neither MDF nor a calibration")
+    return {"kind": "arrays, for calibrate --grid or reconstruct", **variables}
 
 
 def _packaged() -> dict[str, Any]:
@@ -176,7 +196,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _saved(path: Path) -> "Calibration | None":
     """The calibration in a file, if it is a saved one."""
-    if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
+    if path.suffix.lower() in SUFFIXES or not (path.is_file() and h5py.is_hdf5(path)):
         return None
     from mpi_fast.calibration import Calibration
     from mpi_fast.calibration_file import is_calibration
@@ -190,15 +210,18 @@ def _calibration(calibration: "Calibration") -> dict[str, Any]:
 
 
 def _reconstruction(path: Path) -> dict[str, Any]:
-    from mpi_fast.mdf import read_reconstruction
+    from mpi_fast.formats import Series
 
-    images = read_reconstruction(path)
-    return {
-        "kind": "MDF reconstruction",
-        "images": f"{images.shape[0]} of {shown(images.shape[1:])} voxels",
-        "largest value": f"{images.max(initial=0.0):.4g}",
-        **_deviations(path),
-    }
+    with Series.open(path) as series:
+        largest = [float(np.nanmax(series.image[part], initial=0.0)) for part in series.chunks()]
+        flags = series.found.get("flags")
+        return {
+            "kind": "MDF reconstruction",
+            "images": f"{len(series)} of {shown(series.grid.shape)} voxels",
+            "largest value": f"{max(largest, default=0.0):.4g}",
+            "flagged frames": "not stored" if flags is None else counted(flags.tolist()),
+            **_deviations(path),
+        }
 
 
 def _system_matrix(path: Path) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from mpi_fast.errors import InputError
-from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS
+from mpi_fast.limits import LARGEST_GRID, LIMITS, MOST_EVALUATIONS, MOST_THREADS
 
+LARGEST = 10**9  # whole number that options take, unless they have a limit of their own
 # Headings of the help for rarely needed options.
 ARRAYS, NETWORK, UNTRUSTED = "MATLAB and NumPy arrays", "Network and machine", "Untrusted files"
 
@@ -22,7 +23,9 @@ Evaluations = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, max=1024, show_default="all cores", help="Threads of the network.", rich_help_panel=NETWORK),
+    typer.Option(
+        min=1, max=MOST_THREADS, show_default="all cores", help="Threads of the network.", rich_help_panel=NETWORK
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=NETWORK)]
 EngineName = Annotated[
@@ -82,37 +85,43 @@ Axis = Annotated[
 ]
 
 
+def whole_number(text: str, smallest: int = 0, largest: int = LARGEST) -> int | None:
+    """``12`` -> 12; None for a text that is no whole number in this range. Python refuses to read very long ones."""
+    number = int(text) if re.fullmatch(r"\s*\d{1,18}\s*", text, re.ASCII) else -1
+    return number if smallest <= number <= largest else None
+
+
 def parse_plane(text: str | None) -> tuple[str, int] | None:
     """``z=9`` -> ("z", 9)."""
     if text is None:
         return None
-    match = re.fullmatch(r"([xyz])=(\d+)", text.strip())
-    if not match:
+    axis, _, index = text.strip().partition("=")
+    number = whole_number(index)
+    if axis not in ("x", "y", "z") or number is None:
         raise InputError(f"--plane {text}: expected an axis and a number from 0, such as z=9")
-    return match[1], int(match[2])
+    return axis, number
 
 
 def parse_range(text: str | None, option: str) -> slice:
     """``10:20`` -> slice(10, 20); both ends are optional; ``7`` is one item; None selects all."""
     if text is None:
         return slice(None)
-    match = re.fullmatch(r"(\d*)(:?)(\d*)", text.strip())
-    if not match or not (match[1] or match[2]):
-        raise InputError(f"{option} {text}: expected a range such as 0:100, 5: or 7")
-    start = int(match[1] or 0)
-    if not match[2]:
+    first, colon, last = text.strip().partition(":")
+    start, stop = whole_number(first or "0"), whole_number(last or "0")
+    if start is None or stop is None or not (first or colon):
+        raise InputError(f"{option} {text}: expected a range such as 0:100, 5: or 7, up to {LARGEST}")
+    if not colon:
         return slice(start, start + 1)
-    stop = int(match[3]) if match[3] else None
-    if stop is not None and stop <= start:
+    if last and stop <= start:
         raise InputError(f"{option} {text}: an empty range; the end is not included")
-    return slice(start, stop)
+    return slice(start, stop if last else None)
 
 
 def parse_grid(text: str, axes: Container[int] = (2, 3)) -> tuple[int, ...]:
     """``19x21`` -> (19, 21) rows and columns; ``19x21x23`` -> (19, 21, 23) planes, rows and columns."""
     sizes = re.split("[x,]", text.strip())
-    grid = tuple(int(size) for size in sizes if re.fullmatch(r"\d{1,4}", size, re.ASCII))
-    if len(grid) != len(sizes) or len(grid) not in axes or not 1 <= min(grid) <= max(grid) <= LARGEST_GRID:
+    grid = tuple(size for size in (whole_number(one, 1, LARGEST_GRID) for one in sizes) if size is not None)
+    if len(grid) != len(sizes) or len(grid) not in axes:
         of_volumes = ", or planes x rows x columns, such as 19x19x19," if 3 in axes else ","
         raise InputError(f"--grid {text}: expected rows x columns, such as 19x19{of_volumes} of at most {LARGEST_GRID}")
     if math.prod(grid) > LARGEST_GRID**2:
@@ -120,14 +129,15 @@ def parse_grid(text: str, axes: Container[int] = (2, 3)) -> tuple[int, ...]:
     return grid
 
 
-def parse_integers(text: str | None, option: str, smallest: int = 0, largest: int = 10**9) -> list[int] | None:
+def parse_integers(text: str | None, option: str, smallest: int = 0, largest: int = LARGEST) -> list[int] | None:
     """``0,1`` -> [0, 1]."""
     if text is None:
         return None
-    items = [item.strip() for item in text.split(",")]
-    if not all(item.isdecimal() and len(item) < 20 and smallest <= int(item) <= largest for item in items):
+    items = text.split(",")
+    numbers = [number for number in (whole_number(item, smallest, largest) for item in items) if number is not None]
+    if len(numbers) != len(items):
         raise InputError(f"{option} {text}: expected whole numbers from {smallest} to {largest}, with commas between")
-    return [int(item) for item in items]
+    return numbers
 
 
 def parse_numbers(text: str, option: str, axes: int = 2) -> tuple[float, ...]:
@@ -161,6 +171,7 @@ def parse_average(text: str) -> int | Literal["all"]:
     """``10`` -> 10, ``all`` -> "all"."""
     if text == "all":
         return "all"
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--average {text}: expected a number of frames from 1, or all")
-    return int(text)
+    number = whole_number(text, 1)
+    if number is None:
+        raise InputError(f"--average {text}: expected a number of frames from 1 to {LARGEST}, or all")
+    return number

@@ -1,5 +1,6 @@
 """Provenance of images, stored with them and compared when an interrupted run is resumed."""
 
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from mpi_fast.reconstructor import Reconstructor
 
 
+def command_line() -> str:
+    """The command that runs, quoted so that a shell can run it again; what is no text in file names is escaped."""
+    command = shlex.join(["mpi-fast", *sys.argv[1:]])
+    return command.encode(errors="backslashreplace").decode()
+
+
 def made_by(
     reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows | None"
 ) -> dict[str, Any]:
@@ -20,7 +27,7 @@ def made_by(
     bundle, reduced = reconstructor.bundle, reconstructor.calibration
     made = {
         "package": f"mpi-fast {mpi_fast.__version__}",
-        "command": " ".join(["mpi-fast", *sys.argv[1:]]),
+        "command": command_line(),
         "measurement": measurement.name,
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},

@@ -1,6 +1,5 @@
 """``mpi-fast simulate``: write files of a simulated scanner, for first steps without a real one."""
 
-import sys
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import typer
 
 from mpi_fast.cli.options import JsonFile, Seed, parse_grid, parse_numbers
+from mpi_fast.cli.provenance import command_line
 from mpi_fast.console import check_outputs, console, facts_table, friendly, progress_bar, spinner, write_json
 from mpi_fast.errors import InputError
 from mpi_fast.grids import shown
@@ -78,7 +78,7 @@ def simulate(
         from mpi_fast.noise import NOISE_KINDS
         from mpi_fast.phantoms import generate
 
-        command = " ".join(["mpi-fast", *sys.argv[1:]])
+        command = command_line()
         if noise not in NOISE_KINDS:
             raise InputError(f"--noise {noise}: expected one of {', '.join(NOISE_KINDS)}")
         scanner = _scanner(parse_grid(grid), field_of_view, voxel, gradient, drive, core)

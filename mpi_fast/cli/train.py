@@ -9,7 +9,8 @@ import typer
 
 from mpi_fast.cli.options import JsonFile, Seed, parse_grid
 from mpi_fast.console import check_outputs, console, facts_table, friendly, stderr, write_json
-from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.errors import InputError
+from mpi_fast.optional import optional
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -55,13 +56,11 @@ def train(
         chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         if min(chosen.get("grid", (2,))) < 2:
             raise InputError(f"--grid {grid}: expected at least 2 x 2 voxels")
-        try:
+        with optional("training needs torch: pip install 'mpi-fast[train]'"):
             from mpi_fast.training.config import TrainingConfig
             from mpi_fast.training.loop import Progress
             from mpi_fast.training.loop import train as run
             from mpi_fast.training.recipes import RECIPES
-        except ImportError as error:
-            raise MPIFastError(f"training needs torch: pip install 'mpi-fast[train]' ({error})") from error
 
         if method not in RECIPES:
             raise InputError(f"--method {method}: expected one of {', '.join(RECIPES)}")

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.engines.external_data import has_external_data
-from mpi_fast.errors import DeviceError, ModelError, MPIFastError
+from mpi_fast.errors import DeviceError, ModelError
+from mpi_fast.optional import optional
 
 Array = NDArray[np.float32]
 CUDA = "CUDAExecutionProvider"
@@ -51,10 +52,8 @@ def session(content: bytes, title: str, threads: int | None, gpu: int | None = N
             raise ModelError(f"{title}: has weights in other files, which is not followed: export it as one file")
     except ValueError as error:
         raise ModelError(f"{title}: not an ONNX model: {error}") from error
-    try:
+    with optional("ONNX Runtime is not installed: pip install 'mpi-fast[cpu]'"):
         import onnxruntime
-    except ImportError as error:
-        raise MPIFastError("ONNX Runtime is not installed: pip install 'mpi-fast[cpu]'") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0

@@ -17,8 +17,20 @@ Each module uses only those further down::
 """
 
 from mpi_fast.formats.regions import Region, regions_of
-from mpi_fast.formats.registry import FORMATS, check, format_of, save
+from mpi_fast.formats.registry import FORMATS, check, format_of, only_written, save
 from mpi_fast.formats.series import Series
 from mpi_fast.formats.writer import Header, Writer, writing
 
-__all__ = ["FORMATS", "Header", "Region", "Series", "Writer", "check", "format_of", "regions_of", "save", "writing"]
+__all__ = [
+    "FORMATS",
+    "Header",
+    "Region",
+    "Series",
+    "Writer",
+    "check",
+    "format_of",
+    "only_written",
+    "regions_of",
+    "save",
+    "writing",
+]

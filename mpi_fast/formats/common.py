@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mpi_fast.errors import MPIFastError
 from mpi_fast.mdf import Grid
+from mpi_fast.optional import optional
 
 
 def require_library(path: Path, extra: str, *modules: str) -> None:
     """Raise MPIFastError that says what to install, unless all these modules can be imported."""
     for module in modules:
-        try:
+        needed = module.replace("_", "-")
+        with optional(f"{path}: such files need {needed}: pip install 'mpi-fast[{extra}]'"):
             import_module(module)
-        except ImportError as error:
-            needed = module.replace("_", "-")
-            raise MPIFastError(f"{path}: such files need {needed}: pip install 'mpi-fast[{extra}]'") from error
 
 
 def with_std(path: Path, suffix: str) -> Path:

@@ -29,6 +29,7 @@ class Format(Protocol):
         """Write a series; every file appears when it is complete."""
 
 
+READ = mdf, matlab_numpy  # formats that mpi-fast also reads
 FORMATS: Mapping[str, Format] = {
     ".mdf": mdf,
     ".nii": nifti,
@@ -60,6 +61,12 @@ def format_of(path: Path) -> Format:
         if name.endswith(suffix) and name != suffix:
             return one
     raise InputError(f"{path}: nothing is written under such a name; expected one that ends in {', '.join(FORMATS)}")
+
+
+def only_written(path: Path) -> bool:
+    """Whether files of this name are written by mpi-fast, but never read."""
+    name = path.name.lower()
+    return any(name.endswith(suffix) and one not in READ for suffix, one in FORMATS.items())
 
 
 def check(path: Path, *, acquired: bool = True) -> Sequence[Path]:

@@ -3,7 +3,8 @@
 For the voxels of a region, the table gives mean, sum and maximum, in the unit of the images, and the uncertainty of the
 mean. The correlation between errors of neighbouring voxels is unknown for a single image, so there are two estimates:
 ``std_independent`` assumes independent errors and is too small; ``std_common`` assumes errors of the same sign and is
-too large. For the sum, multiply both by the number of voxels.
+too large. For the sum, multiply both by the number of voxels. The volume is empty if a plane's
+thickness is unknown.
 """
 
 import csv
@@ -42,7 +43,7 @@ def save(path: Path, series: Series) -> None:
 def _rows(series: Series) -> Iterator[dict[str, Any]]:
     regions, known = series.regions or (whole(series.grid),), series.columns()
     numbers, times = series.numbers, series.times
-    volume = 1e9 * float(np.prod(np.asarray(series.grid.extent) / series.grid.size))
+    voxel = 1e9 * float(np.prod(np.abs(series.grid.extent) / series.grid.size))  # 0 if a thickness is unknown
     for part in series.chunks():
         images = np.asarray(series.image[part], np.float64)
         std = None if series.std is None else np.asarray(series.std[part], np.float64)
@@ -52,8 +53,8 @@ def _rows(series: Series) -> Iterator[dict[str, Any]]:
             rest = {name: values[at].item() for name, values in known.items() if name not in ("frame", "time")}
             for region in regions:
                 values = images[index][region.mask]
-                row = {"region": region.name, "voxels": values.size, "volume_mm3": float(f"{volume * values.size:.6g}")}
-                row |= {"mean": float(values.mean())}
+                volume = float(f"{voxel * values.size:.6g}") if voxel > 0 else None
+                row = {"region": region.name, "voxels": values.size, "volume_mm3": volume, "mean": float(values.mean())}
                 if std is not None:
                     spread = std[index][region.mask]
                     row["std_independent"] = float(np.sqrt(np.square(spread).sum()) / values.size)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import temporary_beside
-from mpi_fast.errors import InputError
+from mpi_fast.errors import NoImagesError
 from mpi_fast.formats import mdf
 from mpi_fast.formats.regions import Region
 from mpi_fast.formats.registry import check, format_of, save
@@ -92,7 +92,7 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
 def _require_images(length: int, outputs: Sequence[Path]) -> None:
     """Refuse to write no images, if all frames were skipped, in any format except MDF."""
     if outputs and not length:
-        raise InputError(f"{outputs[0]}: there are no images to write: no frame was reconstructed")
+        raise NoImagesError(f"{outputs[0]}: there are no images to write: no frame was reconstructed")
 
 
 class Stored:

@@ -4,14 +4,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mpi_fast.errors import MPIFastError
 from mpi_fast.flags import Flag
 from mpi_fast.live.frames import LiveImage
+from mpi_fast.optional import optional
 
-try:
+with optional("live streams need hdrhistogram: pip install 'mpi-fast[live]'"):
     from hdrh.histogram import HdrHistogram
-except ImportError as error:
-    raise MPIFastError("live streams need hdrhistogram: pip install 'mpi-fast[live]'") from error
 
 PERCENTILES = 50.0, 90.0, 99.0, 99.9
 LONGEST_US = 3_600_000_000  # an hour, in microseconds; longer latencies count as an hour

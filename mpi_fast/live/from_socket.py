@@ -7,11 +7,10 @@ from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MPIFastError
 from mpi_fast.live.source import Incoming
 from mpi_fast.live.wire import LARGEST_MESSAGE, decode
+from mpi_fast.optional import optional
 
-try:
+with optional("frames from a socket need pyzmq: pip install 'mpi-fast[live]'"):
     import zmq
-except ImportError as error:
-    raise MPIFastError("frames from a socket need pyzmq: pip install 'mpi-fast[live]'") from error
 
 WAITING = 256  # messages that ZeroMQ keeps; excess messages are lost, and their numbers count as missing
 POLL_MS = 100

@@ -2,15 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
-from mpi_fast.errors import MPIFastError
 from mpi_fast.live.counters import PERCENTILES, Statistics
+from mpi_fast.optional import optional
 
-try:
+with optional("live streams need prometheus-client: pip install 'mpi-fast[live]'"):
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
     from prometheus_client.registry import Collector
-except ImportError as error:
-    raise MPIFastError("live streams need prometheus-client: pip install 'mpi-fast[live]'") from error
 
 COUNTERS = {
     "frames": "Frames taken in",

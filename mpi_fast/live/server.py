@@ -21,8 +21,9 @@ from mpi_fast.live.messages import Pictures, pack
 from mpi_fast.live.recorder import Recorder
 from mpi_fast.live.source import Source, feed
 from mpi_fast.mdf import Grid
+from mpi_fast.optional import optional
 
-try:
+with optional("the live page needs starlette and uvicorn: pip install 'mpi-fast[live]'"):
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -31,8 +32,6 @@ try:
     from starlette.websockets import WebSocket, WebSocketDisconnect
 
     from mpi_fast.live.guard import HEADERS, LOOPBACK, Guard
-except ImportError as error:
-    raise MPIFastError("the live page needs starlette and uvicorn: pip install 'mpi-fast[live]'") from error
 
 logger = logging.getLogger(__name__)
 PAGE = {

@@ -22,7 +22,7 @@ class Grid:
     size : tuple of int
         Voxels along x, y, z; 1 along `normal`.
     extent, center : tuple of float
-        Size and centre along x, y, z in m; along `normal` the slice thickness and position.
+        Size and centre along x, y, z in m; along `normal` the slice thickness, 0 if it is unknown, and position.
     voxels : int64 array (N,)
         Index of each voxel, with the last axis of the image fastest, among the foreground frames of a calibration.
     """

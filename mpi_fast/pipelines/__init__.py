@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mpi_fast.checked import checked_count
 from mpi_fast.errors import InputError
 from mpi_fast.limits import LIMITS
 from mpi_fast.reconstruction import Reconstruction
@@ -126,6 +127,4 @@ class Sampling:
             if value not in known:
                 raise InputError(f"{name} '{value}': expected one of {', '.join(known)}")
         for name, largest in LIMITS.items():
-            number, smallest = getattr(self, name), int(name in ("samples", "steps"))
-            if not smallest <= number <= largest:
-                raise InputError(f"{name} {number}: expected {smallest} to {largest}")
+            checked_count(name, getattr(self, name), int(name in ("samples", "steps")), largest)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.optional import optional
 from mpi_fast.plots.panels import CONCENTRATION, UNCERTAINTY
 from mpi_fast.plots.saving import require
 
@@ -30,14 +31,11 @@ def require_film(path: Path) -> None:
     """
     require(path, FILMS)
     if path.suffix.lower() == ".mp4":
-        try:
+        needed = f"{path}: films in MP4 need imageio-ffmpeg: pip install 'mpi-fast[films]'; a .gif does not"
+        with optional(needed, failures=(ImportError, RuntimeError)):
             import imageio_ffmpeg
 
             imageio_ffmpeg.get_ffmpeg_exe()
-        except (ImportError, RuntimeError) as error:
-            raise MPIFastError(
-                f"{path}: films in MP4 need imageio-ffmpeg: pip install 'mpi-fast[films]'; a .gif does not"
-            ) from error
 
 
 def record(path: Path, frames: Iterable[Pixels]) -> None:

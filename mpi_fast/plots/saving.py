@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mpi_fast.atomic import atomic_path
-from mpi_fast.errors import InputError, MPIFastError
+from mpi_fast.errors import InputError
+from mpi_fast.optional import optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,10 +26,8 @@ def require(path: Path | None = None, formats: tuple[str, ...] = FORMATS) -> Non
     """
     if path is not None and path.suffix.lower() not in formats:
         raise InputError(f"{path}: a figure's name must end in one of {', '.join(formats)}")
-    try:
+    with optional("figures need matplotlib: pip install 'mpi-fast[plots]'"):
         import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise MPIFastError("figures need matplotlib: pip install 'mpi-fast[plots]'") from error
 
 
 def save(figure: "Figure", path: Path, dpi: int = DPI, colours: int | None = None) -> None:
