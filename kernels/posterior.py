@@ -6,8 +6,8 @@ A reconstruction is a sequence of launches that can be captured as one CUDA grap
     reduce -> prepare, white -> plan, variances
            -> [current, residual, changes -> fine (-> coarse)] for each block -> image, tails               volumes
 
-With 28 blocks these are 60 launches for planes, because convolutions and the operations around them are fused. Blocks of
-some networks also correct at half resolution (coarse). `combine.Combination` contains all launches that differ between
+With 28 blocks these are 60 launches for planes, because convolutions and the operations around them are fused. Some
+networks also correct at half resolution (coarse). `combine.Combination` contains all launches that differ between
 planes and volumes. A further evaluation starts with refine, which turns the image into a noisy image, and continues at
 plan.
 """

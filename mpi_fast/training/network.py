@@ -163,7 +163,7 @@ class ResidualBlock(nn.Module):
 
 
 class HalfResolution(nn.Module):
-    """A correction of features at half their resolution, zero at the start of training.
+    """A correction of features at half their resolution, a constant at the start of training.
 
     No activation precedes ``up``. With a SiLU there, a strong learning rate drives its inputs to large negative numbers
     in the first thousand steps, where it is zero and has no gradient, so that the whole correction stays dead.
@@ -175,7 +175,6 @@ class HalfResolution(nn.Module):
         self.block = ResidualBlock(inner)
         self.up = nn.Conv2d(inner, 4 * width, 1)
         nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
         """(B, width, rows, columns), and gain and shift, (B, inner, 1, 1) -> the features' shape."""
