@@ -103,6 +103,8 @@ class MeasuredRows:
         Number of frames that the iteration yields.
     left_over : int
         Number of frames at the end that are too few for an average; they are not yielded.
+    periods : range
+        The periods of each stored frame that are in use.
     begin : int
         Number of frames to skip, 0 unless set. With a multiple of ``chunk`` the remaining arrays are the same.
     background_subtracted : bool
@@ -163,9 +165,9 @@ class MeasuredRows:
         self.averaged = frames if average == "all" else average
         self._read = partial(read, average=self.averaged)
         self.num_frames, self.left_over = divmod(frames, self.averaged)
-        self.begin = 0
+        self.periods, self.begin = available[periods], 0
         period = measurement.acquisition.cycle * measurement.acquisition.num_averages
-        self._began = period * np.asarray(available[periods]), period * stored
+        self._began = period * np.asarray(self.periods), period * stored
         self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
         self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
         self.times: NDArray[np.float64] = np.empty(0)
