@@ -21,8 +21,9 @@ from mpi_fast.background import summarise
 from mpi_fast.calibration import Calibration
 from mpi_fast.errors import InputError, MismatchError, MPIFastWarning
 from mpi_fast.flags import is_strict, of_samples
-from mpi_fast.mdf import Grid, MeasurementFile
+from mpi_fast.mdf import Acquisition, Grid, MeasurementFile
 from mpi_fast.misfit import RowNoise
+from mpi_fast.period_fields import difference, groups
 
 Rows = NDArray[np.complex64]
 
@@ -52,8 +53,9 @@ def check_pairing(measurement: MeasurementFile, calibration: Calibration, period
             f"per period, but the calibration has {channels} and {calibration.num_samples}"
         )
     used = range(acquisition.periods_per_frame)[periods]
+    doubts = _doubts_of_periods(acquisition, used)
     if calibration.acquisition is None or not used:  # an empty selection of periods is refused when frames are selected
-        return Agreement(None, (), ())
+        return Agreement(None, (), doubts)
     found = Side(acquisition, measurement.transfer_function_corrected)
     expected = Side(calibration.acquisition, calibration.transfer_function_corrected)
     try:
@@ -68,7 +70,17 @@ def check_pairing(measurement: MeasurementFile, calibration: Calibration, period
                 f"{measurement.path}: {agreement.done[-1]}, but unknown in {int(unknown.sum())} selected rows, such as "
                 f"channel {channel} at {calibration.frequencies[frequency] / 1e3:.6g} kHz"
             )
-    return agreement
+    return replace(agreement, doubts=doubts + agreement.doubts)
+
+
+def _doubts_of_periods(acquisition: Acquisition, used: range) -> tuple[str, ...]:
+    """A doubt if the periods in use have different fields, which a measurement states without any calibration."""
+    group = groups(acquisition)[list(used)]
+    others = np.flatnonzero(group != group[:1])
+    if not others.size:
+        return ()
+    found = difference(acquisition, used[0], used[int(others[0])])
+    return (f"{found}: images of different places or fields; --periods selects those that share one",)
 
 
 class MeasuredRows:
@@ -103,6 +115,8 @@ class MeasuredRows:
         Number of frames that the iteration yields.
     left_over : int
         Number of frames at the end that are too few for an average; they are not yielded.
+    periods : range
+        The periods of each stored frame that are in use.
     begin : int
         Number of frames to skip, 0 unless set. With a multiple of ``chunk`` the remaining arrays are the same.
     background_subtracted : bool
@@ -128,7 +142,8 @@ class MeasuredRows:
     Raises
     ------
     MismatchError
-        If measurement and calibration do not fit, see `check_pairing`, or if selected frequencies are missing.
+        If measurement and calibration do not fit, see `check_pairing`, if selected frequencies are missing, or if
+        averaged periods have different fields.
     InputError
         If no frame is selected, if all background frames contain NaN or Inf, or, with ``stop``, if a frame does.
     """
@@ -163,9 +178,10 @@ class MeasuredRows:
         self.averaged = frames if average == "all" else average
         self._read = partial(read, average=self.averaged)
         self.num_frames, self.left_over = divmod(frames, self.averaged)
-        self.begin = 0
+        self.periods, self.begin = available[periods], 0
+        self._check_averages(measurement.acquisition)
         period = measurement.acquisition.cycle * measurement.acquisition.num_averages
-        self._began = period * np.asarray(available[periods]), period * stored
+        self._began = period * np.asarray(self.periods), period * stored
         self.flags: NDArray[np.uint8] = np.empty(0, np.uint8)
         self.numbers: NDArray[np.int64] = np.empty(0, np.int64)
         self.times: NDArray[np.float64] = np.empty(0)
@@ -199,6 +215,19 @@ class MeasuredRows:
             self.times = frame * self._began[1] + self._began[0][period]
             yield rows
             done += len(rows)
+
+    def _check_averages(self, acquisition: Acquisition) -> None:
+        """Refuse a mean of periods that have different fields."""
+        numbers = self._first + np.arange(self.num_frames * self.averaged).reshape(self.num_frames, -1)
+        periods = np.asarray(self.periods)[numbers % len(self.periods)]
+        group = groups(acquisition)[periods]
+        mixed = np.argwhere(group != group[:, :1])
+        if len(mixed):
+            found = difference(acquisition, *(int(periods[mixed[0][0], column]) for column in (0, mixed[0][1])))
+            raise MismatchError(
+                f"{self._path}: {found}: their mean would be an image of no place: select periods that share one, "
+                "with --periods, or average none"
+            )
 
     def _flag_samples(self, samples: NDArray[Any]) -> None:
         """Flag frames by their samples as stored."""

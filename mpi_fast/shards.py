@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -88,7 +88,7 @@ def _numbers(file: ReconstructionFile) -> Numbers:
 
 def _compare(one: ReconstructionFile, other: ReconstructionFile) -> None:
     where = f"{one.path}, {other.path}: cannot be merged"
-    first, second = one.provenance, other.provenance
+    first, second = _leaves(one.provenance), _leaves(other.provenance)
     for name in sorted(first.keys() | second.keys()):
         if name not in OWN and first.get(name) != second.get(name):
             raise MismatchError(f"{where}: {name} is {_short(first.get(name))} and {_short(second.get(name))}")
@@ -97,6 +97,14 @@ def _compare(one: ReconstructionFile, other: ReconstructionFile) -> None:
         raise MismatchError(f"{where}: their grids are {one.grid.shape} and {other.grid.shape}, or lie elsewhere")
     if set(one.names) != set(other.names) or (one.std is None) != (other.std is None):
         raise MismatchError(f"{where}: one of them keeps of each frame what the other does not")
+
+
+def _leaves(values: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Entries of nested mappings, by names such as "calibration.rows"."""
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        leaves |= _leaves(value, f"{within}{name}.") if isinstance(value, dict) else {f"{within}{name}": value}
+    return leaves
 
 
 def _short(value: Any) -> str:

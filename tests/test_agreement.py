@@ -106,6 +106,29 @@ def test_every_period_in_use_counts_and_no_other(pair, name, message):
     assert_same(found, np.repeat(expected, 2, axis=0))
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (OFFSET, np.array([[0, 0, 0], [0, 0, 0], [5e-3, 0, 0], [5e-3, 0, 0]]), r"offset field 0 x .* but 5 x 0 x 0 mT"),
+        (GRADIENT, np.diag([-1.0, -1, 2]) * np.array([1, 1, 1.5, 1.5])[:, None, None, None], "gradient .* in period 2"),
+    ],
+)
+def test_a_mean_of_periods_with_different_fields_is_refused(pair, name, value, message):
+    """A measurement that contradicts itself is found if the calibration states nothing."""
+    repeat_periods(pair, 4)
+    change(pair / "m.mdf", {name: value})
+    change(pair / "sm.mdf", {name: None})
+    with pytest.warns(MPIFastWarning, match=f"{message}.*: images of different places or fields"):
+        assert len(rows_of(pair)[0]) == 20
+    with pytest.raises(MismatchError, match=f"{message}.*: their mean would be an image of no place"):
+        rows_of(pair, average=4)
+    with pytest.warns(MPIFastWarning, match="images of different places"):
+        assert len(rows_of(pair, average=2)[0]) == 10
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rows_of(pair, periods=slice(2, 4), average="all")
+
+
 @pytest.mark.parametrize(("unit", "scale"), [("mV", 1e3), ("µV", 1e6), ("nV", 1e9)])
 def test_units_of_the_volt_are_converted(pair, unit, scale):
     expected, _ = rows_of(pair)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from mdf_files import change, convert
 from typer.testing import CliRunner
 
 from mpi_fast.cli import app
@@ -178,3 +180,32 @@ def test_parts_that_do_not_belong_together_are_refused(made, tmp_path):
     part(made, "late.mdf", "--frames", "100:120")
     assert "frames 64 to 99, between " in run("merge", made / "first.mdf", made / "late.mdf", *output).stderr
     assert len(read_reconstruction(tmp_path / "all.mdf")) == 84
+
+
+def test_parts_of_different_files_of_one_name_are_refused(made, tmp_path):
+    other = tmp_path / "other"
+    run("simulate", other, "--frames", 4, "--background-frames", 4, "--grid", "8x8", "--spectra", "--seed", 1)
+    part(made, "begun.mdf", "--frames", "0:2")
+    command = "reconstruct", other / "measurement.mdf", "-c", made / "scanner.h5", "--threads", 1, "--frames", "2:4"
+    run(*command, "-o", tmp_path / "ended.mdf")
+    refused = run("merge", made / "begun.mdf", tmp_path / "ended.mdf", "-o", tmp_path / "all.mdf", code=2).stderr
+    assert "cannot be merged: fingerprints.measurement is " in refused
+    shutil.copy(made / "measurement.mdf", other / "measurement.mdf")
+    run(*command, "-o", tmp_path / "ended.mdf")
+    run("merge", made / "begun.mdf", tmp_path / "ended.mdf", "-o", tmp_path / "all.mdf")
+
+
+def test_parts_of_different_periods_are_refused(made, tmp_path):
+    run("simulate", tmp_path, "--frames", 8, "--background-frames", 4, "--grid", "8x8")
+    two = tmp_path / "measurement.mdf"
+    convert(two, "/measurement/data", lambda data: data.reshape(6, 2, *data.shape[2:]))
+    change(two, {"/measurement/isBackgroundFrame": np.array([0, 0, 0, 0, 1, 1], np.int8)})
+    change(two, {"/acquisition/numFrames": 6, "/acquisition/numPeriodsPerFrame": 2})
+    for periods, selected in (("0:1", "0:2"), ("1:2", "2:4"), (":1", "2:4")):
+        output = tmp_path / f"{periods}-{selected}.mdf".replace(":", "_")
+        command = "reconstruct", two, "-c", made / "scanner.h5", "--threads", 1, "-o", output
+        run(*command, "--periods", periods, "--frames", selected)
+    first, other, same_period = (tmp_path / f"{name}.mdf" for name in ("0_1-0_2", "1_2-2_4", "_1-2_4"))
+    refused = run("merge", first, other, "-o", tmp_path / "all.mdf", code=2).stderr
+    assert "cannot be merged: periods is [0, 1] and [1, 2]" in refused
+    run("merge", first, same_period, "-o", tmp_path / "all.mdf")

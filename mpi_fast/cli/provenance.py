@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mpi_fast
+from mpi_fast.fingerprint import fingerprint
 from mpi_fast.machine import cores
 
 if TYPE_CHECKING:
@@ -21,22 +22,33 @@ def command_line() -> str:
 
 
 def made_by(
-    reconstructor: "Reconstructor", measurement: Path, calibration: Path, rows: "MeasuredRows | None"
+    reconstructor: "Reconstructor",
+    measurement: Path,
+    calibration: Path,
+    rows: "MeasuredRows | None",
+    layout: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Provenance, with which images can be made again; ``rows`` only for MDF measurements."""
+    """Provenance, with which images can be made again; parts with different provenance are not merged.
+
+    ``rows`` is that of MDF measurements; for arrays it is None, and ``layout`` contains their options.
+    """
     bundle, reduced = reconstructor.bundle, reconstructor.calibration
     made = {
         "package": f"mpi-fast {mpi_fast.__version__}",
         "command": command_line(),
         "measurement": measurement.name,
+        "fingerprints": {"measurement": fingerprint(measurement), "calibration": fingerprint(calibration)},
         "calibration": {"file": calibration.name, "rows": reduced.num_rows, **reduced.facts},
         "model": {"files": bundle.manifest["files"], "provenance": bundle.manifest.get("provenance")},
         "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
     }
-    if rows is not None:
+    if rows is None:
+        made["layout"] = _plain(layout)
+    else:
         made |= {
             "background_subtracted": rows.background_subtracted,
+            "periods": [rows.periods.start, rows.periods.stop],
             "averaged": rows.averaged,
             "converted": list(rows.agreement.done),
             "doubtful": list(rows.agreement.doubts),
@@ -60,8 +72,13 @@ def origin_of(
         "evaluations": reconstructor.evaluations,
         "runs_on": reconstructor.runs_on,
         "threads": threads or cores(),
-        **{name: value if isinstance(value, int | float) else str(value) for name, value in selection.items()},
+        **_plain(selection),
     }
+
+
+def _plain(selection: Mapping[str, Any]) -> dict[str, int | float | str]:
+    """Options as JSON values."""
+    return {name: value if isinstance(value, int | float) else str(value) for name, value in selection.items()}
 
 
 def _state_of(path: Path) -> str:

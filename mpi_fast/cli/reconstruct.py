@@ -103,6 +103,7 @@ def reconstruct(
         wanted = parse_range(frames, "--frames")
         selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
         selection |= {"periods": parse_range(periods, "--periods"), "average": parse_average(average)}
+        layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
         options: dict[str, Any] = {"plane": parse_plane(plane)} if plane else {}
         if on_bad_frame not in ("skip", "mark", "stop"):
             raise InputError(f"--on-bad-frame {on_bad_frame}: expected skip, mark or stop")
@@ -128,7 +129,6 @@ def reconstruct(
                             "--periods, --average: of MDF files; average the frames of an array beforehand"
                         )
                     reduced = Calibration.open(calibration, **options)
-                    layout = {"variable": variable, "empty": parse_integers(empty, "--empty") or (), "axis": axis}
                     signals = read_frames(measurement, reduced, layout, wanted)
                 else:
                     file = stack.enter_context(MeasurementFile(measurement))
@@ -143,10 +143,10 @@ def reconstruct(
             if rows is not None and file is not None:
                 _print_notes(rows, _why_no_background(background, file.background_corrected))
             source: Source = ArrayRows(signals, wanted.start or 0) if rows is None else rows
-            provenance = made_by(reconstructor, measurement, calibration, rows)
+            provenance = made_by(reconstructor, measurement, calibration, rows, layout)
             header = formats.Header(grid, None if file is None else file.acquisition, provenance, regions)
-            of_frames = {**selection, "background": background, "plane": plane, "variable": variable, "empty": empty}
-            origin = origin_of(reconstructor, measurement, calibration, threads, {**of_frames, "axis": axis})
+            of_frames = {**selection, "background": background, "plane": plane, **layout}
+            origin = origin_of(reconstructor, measurement, calibration, threads, of_frames)
             with Unfinished(check_target(outputs[0]), origin, resume=resume) as unfinished:
                 with progress_bar("frames") as bar:
                     task = bar.start_task_at("reconstructing", unfinished.done, source.num_frames)
