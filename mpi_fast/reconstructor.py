@@ -38,8 +38,8 @@ from mpi_fast.machine import cores
 from mpi_fast.ordered import Ordered
 from mpi_fast.pending import Pending
 from mpi_fast.pipelines import Frames, Pipeline, Sampling
+from mpi_fast.pipelines.capabilities import close, enqueue, warmup
 from mpi_fast.pipelines.choose import choose
-from mpi_fast.pipelines.optional import close, enqueue, warmup
 from mpi_fast.reconstruction import Reconstruction
 from mpi_fast.verdict import Verdict
 from mpi_fast.workers import Workers
@@ -72,7 +72,7 @@ class Reconstructor:
         Precision of the TensorRT engine: ``fp16``, ``tf32`` or ``fp32``.
     inspect : bool
         Measure how well the calibration explains each frame, and flag frames that do not fit. With 400 rows this takes
-        one core 0.9 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it, misfit is None, and no
+        one core 0.7 ms for a single frame, and 0.25 ms a frame in batches of 64. Without it, misfit is None, and no
         frame is flagged as foreign.
     on_bad_frame : str
         ``mark``: a frame that cannot be reconstructed gives an image of NaN and a flag; ``stop``: it is an error.

@@ -5,7 +5,7 @@
 ``tensorrt_frozen``  the network and its scanner as one TensorRT engine
 ``choose``  the choice of a pipeline, for a machine and the caller's options
 ``fallback``  the CPU in place of a GPU that fails
-``optional``  calls that only some pipelines have
+``capabilities``  calls that only some pipelines have
 ``failures``  errors of a GPU and its libraries as one class
 """
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mpi_fast.errors import DeviceError
 from mpi_fast.kernels.launch import Event
 from mpi_fast.pipelines import Array, Frames, Pipeline, Sampling
-from mpi_fast.pipelines.optional import close, enqueue, warmup
+from mpi_fast.pipelines.capabilities import close, enqueue, warmup
 from mpi_fast.reconstruction import Reconstruction
 
 
@@ -53,7 +53,7 @@ class WithFallback:
             return work(self._pipeline)
 
     def warmup(self, rows: NDArray[np.complex64]) -> None:
-        """See `optional.warmup`."""
+        """See `capabilities.warmup`."""
         self._try(lambda pipeline: warmup(pipeline, rows))
 
     def enqueue(self, signals: Any, out: Reconstruction | None = None, stream: Any = None) -> tuple[Frames, Event]:
