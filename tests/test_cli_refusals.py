@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from command_line import fail, reconstruct, succeed
+from command_line import QUICK, fail, reconstruct, succeed
 from mdf_files import DATA, change, convert
 
 from mpi_fast.bundle import Bundle, sealed
@@ -249,4 +249,14 @@ def test_interrupted(files, monkeypatch):
     monkeypatch.setattr("mpi_fast.reconstructor.Reconstructor.__call__", interrupt)
     before = sorted(files.iterdir())
     assert fail("reconstruct", files / MEASUREMENT, "-c", files / SAVED, code=130) == "interrupted\n"
+    assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [".", "", "/"])
+@pytest.mark.parametrize("output", [(), ("-o", "x.npz")])
+def test_folders_without_a_name_are_no_measurements(files, monkeypatch, name, output):
+    monkeypatch.chdir(files)
+    before = sorted(files.iterdir())
+    message = fail("reconstruct", name, "-c", SAVED, *QUICK, *output)
+    assert "this is a folder" in message or "no permission to write in /" in message
     assert sorted(files.iterdir()) == before

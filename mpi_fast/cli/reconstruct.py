@@ -94,7 +94,8 @@ def reconstruct(
 
     with friendly(), access(external=external, untrusted=untrusted):
         array = is_array(measurement, variable)
-        default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
+        # Not by with_name, which refuses names such as ".", before anything says that this is a folder.
+        default = measurement.parent / (measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
         formats.regions.require(region or (), outputs)
         check_outputs(*outputs, inputs=(measurement, calibration))
