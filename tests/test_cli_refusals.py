@@ -96,7 +96,7 @@ def test_a_bad_calibration(files, damage, name):
         assert name in fail("calibrate", files / name, "-o", files / "new.h5")
         assert not (files / "new.h5").exists()
     if damage is foreign:
-        assert "picture" in " ".join(succeed("info", files / name).split())  # HDF5 is described, whoever wrote it
+        assert "picture" in " ".join(succeed("info", files / name).stdout.split())  # HDF5 is described, whoever wrote it
     else:
         assert name in fail("info", files / name)
 
@@ -169,6 +169,26 @@ def test_no_output_replaces_an_input(files):
         assert "is an input" in reconstruct(files, option, files / MEASUREMENT, fails=True)
     assert "is an input" in fail("calibrate", files / MATRIX, "-o", files / MATRIX)
     assert validate(files / MEASUREMENT) == []
+
+
+def test_no_output_replaces_the_files_that_options_name(files, monkeypatch):
+    monkeypatch.chdir(files)
+    Path(shutil.copytree(Bundle.open().path, "model"))
+    Path("roi.npy").write_bytes(b"labels")
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    labelled = "-o", "x.csv", "--region", "roi.npy"
+    for command in (
+        ("reconstruct", MEASUREMENT, "-c", SAVED, *labelled, "-o", "roi.npy"),
+        ("convert", "truth.mdf", *labelled, "-o", "roi.npy"),
+        *[
+            (*command, "--model", "model", "--json", f"model/{name}")
+            for command in (("reconstruct", MEASUREMENT, "-c", SAVED), ("bench",), ("demo",), ("compare",))
+            for name in ("plane.onnx", "manifest.json")
+        ],
+        ("compare", "--model", "dernet.pt", "--csv", "dernet.pt"),
+    ):
+        assert "is an input" in fail(*command)
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
