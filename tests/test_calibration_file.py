@@ -144,7 +144,11 @@ def with_nan(array):
         ("grid", lambda grid: np.array([1, 2**16]), r"grid \(1, 65536\): .*up to 65535"),
         ("grid", lambda grid: np.array([3.0, 4.0]), "grid: is float64"),
         *[
-            ("field_of_view", lambda size, bad=bad: np.array([bad, 0.04]), "field of view .*: expected two lengths in m")
+            (
+                "field_of_view",
+                lambda size, bad=bad: np.array([bad, 0.04]),
+                "field of view .*: expected two lengths in m",
+            )
             for bad in (0.0, -0.03, 30.0, np.nan, np.inf)
         ],
         ("selection", lambda mask: ~mask, "its shape"),

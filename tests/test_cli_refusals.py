@@ -96,7 +96,9 @@ def test_a_bad_calibration(files, damage, name):
         assert name in fail("calibrate", files / name, "-o", files / "new.h5")
         assert not (files / "new.h5").exists()
     if damage is foreign:
-        assert "picture" in " ".join(succeed("info", files / name).stdout.split())  # HDF5 is described, whoever wrote it
+        assert "picture" in " ".join(
+            succeed("info", files / name).stdout.split()
+        )  # HDF5 is described, whoever wrote it
     else:
         assert name in fail("info", files / name)
 
