@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.errors import FileFormatError
+from mpi_fast.grids import misshapen
 
 PART_BYTES = 64 << 20  # part of an array that is checked at once
 TOLERANCE = 1e-3  # of products that are exactly one or zero in theory; float32 has errors of 1e-6
@@ -91,8 +92,8 @@ def damaged(path: Path, name: str, problem: object) -> FileFormatError:
 def _check_shapes(path: Path, content: dict[str, Any]) -> None:
     """Check that every letter in the shapes of the fields has one size."""
     grid = content["grid"]
-    if len(grid) not in (2, 3) or not ((grid >= 1) & (grid < 2**16)).all():
-        raise damaged(path, "grid", f"{grid.tolist()}: two or three positive whole numbers were expected")
+    if (problem := misshapen(grid.tolist(), content["field_of_view"].tolist())) is not None:
+        raise FileFormatError(f"{path}: damaged calibration: {problem}")
     selection = content["selection"]
     sizes = dict(zip("CK", selection.shape, strict=True)) | {"R": len(content["singular_values"])}
     sizes |= {"G": len(grid), "N": int(np.prod(grid, dtype=np.int64)), "M": int(selection.sum())}
@@ -111,8 +112,6 @@ def _check_values(path: Path, content: dict[str, Any]) -> None:
             raise damaged(path, field.name, "NaN or Inf")
     if not (content["weights"] > 0).all():
         raise damaged(path, "weights", "positive numbers were expected")
-    if not content["field_of_view"].all():
-        raise damaged(path, "field_of_view", f"{content['field_of_view'].tolist()}: lengths in m were expected")
     if not (content["singular_values"] > 0).all():
         raise damaged(path, "singular_values", "positive numbers were expected")
 

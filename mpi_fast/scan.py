@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from mpi_fast.background import shows_noise, warn_of_outliers, without_outliers
 from mpi_fast.checked import REAL, checked_array, checked_json
 from mpi_fast.decomposition import Report, silent
-from mpi_fast.errors import InputError, MPIFastWarning
-from mpi_fast.grids import shown
+from mpi_fast.errors import FileFormatError, InputError, MPIFastWarning
+from mpi_fast.grids import misshapen, shown
 from mpi_fast.mdf import Acquisition, SystemMatrixFile
 from mpi_fast.preprocessing import RowFilter, background_weights, mixing_orders, row_snr
 
@@ -82,6 +82,8 @@ class CalibrationScan:
         """
         with SystemMatrixFile(path) as file:
             grid, acquisition, stored = file.grid(plane), file.acquisition, file.frequency_index
+            if (problem := misshapen(grid.shape, grid.field_of_view)) is not None:
+                raise FileFormatError(f"{path}: {problem}")
             shape, limited = (acquisition.num_channels, acquisition.num_frequencies), rows.max_order is not None
             orders = mixing_orders(acquisition.drive_frequencies, acquisition.frequencies) if limited else None
             candidates = np.zeros(shape, dtype=bool)
@@ -143,17 +145,15 @@ class CalibrationScan:
         facts: dict[str, Any] | None = None,
     ) -> "CalibrationScan":
         """A scan from arrays, see `Calibration.from_arrays`."""
-        grid = tuple(checked_array("grid", grid, ("axes",), "iu").tolist())
-        field_of_view = tuple(checked_array("field of view", field_of_view, ("axes",), REAL).tolist())
+        grid = tuple(map(int, checked_array("grid", grid, ("axes",), "iu")))
+        field_of_view = tuple(map(float, checked_array("field of view", field_of_view, ("axes",), REAL)))
         matrix = checked_array("system matrix", matrix, ("channels", "frequencies", "voxels"))
         numbered = np.arange(matrix.shape[1], dtype=np.float64)
         frequencies = numbered if frequencies is None else frequencies
         frequencies = checked_array("frequencies", frequencies, ("frequencies",), REAL, finite=True)
         checked_json("facts", facts)
-        if len(grid) not in (2, 3) or min(grid) < 1:
-            raise InputError(f"grid {grid}: expected the voxels of a plane (ny, nx) or a volume (nz, ny, nx)")
-        if len(field_of_view) != len(grid) or not all(math.isfinite(length) and length for length in field_of_view):
-            raise InputError(f"field of view {field_of_view}: expected {('two', 'three')[len(grid) - 2]} lengths in m")
+        if (problem := misshapen(grid, field_of_view)) is not None:
+            raise InputError(problem)
         channels, count, voxels = matrix.shape
         if voxels != math.prod(grid) or len(frequencies) != count:
             raise InputError(

@@ -218,6 +218,7 @@ def test_from_arrays_to_images(tmp_path, measured, true_rows, calibration, suffi
         ],
         (("calibrate", "S.npy", "--grid", "3x5", "--field-of-view", "30"), "no axis has the length 15"),
         (("calibrate", "S.npy", "--grid", "3x4", "--field-of-view", "30", "--sampling-rate", "-1"), "--sampling-rate"),
+        (("calibrate", "volts.npy", "--grid", "3x4", "--field-of-view", "30"), "over time: give --sampling-rate"),
         (("reconstruct", "S.npy", "-c", "scanner.h5", "--average", "2"), "--average"),
         (("reconstruct", "S.npy", "-c", "scanner.h5", "--frames", "7:90"), "--frames 7:90: S.npy has 12 frames"),
         (("reconstruct", "S.npy", "-c", "scanner.h5", "-o", "x.mdf"), r"written to \.npz"),
@@ -229,6 +230,7 @@ def test_command_lines_that_make_no_sense(tmp_path, monkeypatch, spectra, comman
     rows = spectra.reshape(-1, 15)[:, 1:13]
     calibrate_array(rows, GRID, SIZE).save("scanner.h5")
     np.save("S.npy", rows)
+    np.save("volts.npy", rows.real)
     np.save("b.npy", rows[:-1])
     result = run(*command, code=2)
     assert result.stderr.count("\n") == 1

@@ -140,9 +140,17 @@ def with_nan(array):
     ("name", "change", "message"),
     [
         ("grid", lambda grid: np.array([3, 5]), "matrix: its shape"),
-        ("grid", lambda grid: np.array([-3, -4]), "grid: .*positive whole numbers"),
+        ("grid", lambda grid: np.array([-3, -4]), r"grid \(-3, -4\): .*positive whole numbers"),
+        ("grid", lambda grid: np.array([1, 2**16]), r"grid \(1, 65536\): .*up to 65535"),
         ("grid", lambda grid: np.array([3.0, 4.0]), "grid: is float64"),
-        ("field_of_view", lambda size: np.array([0.0, 0.04]), "field_of_view: .*lengths"),
+        *[
+            (
+                "field_of_view",
+                lambda size, bad=bad: np.array([bad, 0.04]),
+                "field of view .*: expected two lengths in m",
+            )
+            for bad in (0.0, -0.03, 30.0, np.nan, np.inf)
+        ],
         ("selection", lambda mask: ~mask, "its shape"),
         ("selection", lambda mask: mask.astype(np.int8), "selection: is int8"),
         ("matrix", with_nan, "matrix: NaN or Inf"),

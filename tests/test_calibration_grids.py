@@ -127,6 +127,8 @@ def test_planes_of_any_shape(shape, tmp_path):
         ((3, 4), (0.1, 0.1, 0.1), "expected two lengths"),
         ((12,), (0.1,), r"grid \(12,\): expected the voxels of a plane"),
         ((3, 2, 0), (0.1, 0.1, 0.1), "expected the voxels of a plane"),
+        ((1, 65536), (0.1, 0.1), "up to 65535"),
+        *[((3, 4), (length, 0.1), "expected two lengths in m from 1e-06 to 10") for length in (0.0, -0.1, 40.0, 1e-9)],
         ((3, 2, 3), (0.1, 0.1, 0.1), r"3 x 2 x 3 voxels"),
     ],
 )
@@ -145,3 +147,12 @@ def test_a_volume_without_depth(path):
         assert file.grid(("z", 1)).extent[2] == 0
         with pytest.raises(FileFormatError, match="is 0 m along z; a size other than zero was expected in the volume"):
             file.grid()
+
+
+def test_a_field_of_view_in_millimetres(path):
+    import h5py
+
+    with h5py.File(path, "r+") as file:
+        file["/calibration/fieldOfView"][0] *= 1e3
+    with pytest.raises(FileFormatError, match=r"\.mdf: field of view .*: expected three lengths in m"):
+        Calibration.from_mdf(path)

@@ -59,6 +59,8 @@ def test_lists_and_other_sequences_are_arrays(tmp_path):
     assert (found.grid, found.field_of_view) == ((6, 10), (0.06, 0.1))
     found.save(tmp_path / "a.h5")
     assert Calibration.load(tmp_path / "a.h5").grid == (6, 10)
+    calibrated(grid=np.array([6, 10], np.uint16), size=[1, 2]).save(tmp_path / "whole.h5")
+    assert Calibration.load(tmp_path / "whole.h5").field_of_view == (1.0, 2.0)
     again = calibrate_array(MATRIX[0].tolist(), (6, 10), (0.06, 0.1), frequencies=FREQUENCIES, rows=ANY_ROW)
     np.testing.assert_array_equal(again.matrix, expected.matrix)
     signals = MATRIX[0].T[:3]

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from command_line import fail, reconstruct, succeed
+from command_line import QUICK, fail, reconstruct, succeed
 from mdf_files import DATA, change, convert
 
 from mpi_fast.bundle import Bundle, sealed
@@ -171,6 +171,26 @@ def test_no_output_replaces_an_input(files):
     assert validate(files / MEASUREMENT) == []
 
 
+def test_no_output_replaces_the_files_that_options_name(files, monkeypatch):
+    monkeypatch.chdir(files)
+    Path(shutil.copytree(Bundle.open().path, "model"))
+    Path("roi.npy").write_bytes(b"labels")
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
+    labelled = "-o", "x.csv", "--region", "roi.npy"
+    for command in (
+        ("reconstruct", MEASUREMENT, "-c", SAVED, *labelled, "-o", "roi.npy"),
+        ("convert", "truth.mdf", *labelled, "-o", "roi.npy"),
+        *[
+            (*command, "--model", "model", "--json", f"model/{name}")
+            for command in (("reconstruct", MEASUREMENT, "-c", SAVED), ("bench",), ("demo",), ("compare",))
+            for name in ("plane.onnx", "manifest.json")
+        ],
+        ("compare", "--model", "dernet.pt", "--csv", "dernet.pt"),
+    ):
+        assert "is an input" in fail(*command)
+    assert {path: path.read_bytes() for path in files.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -249,4 +269,14 @@ def test_interrupted(files, monkeypatch):
     monkeypatch.setattr("mpi_fast.reconstructor.Reconstructor.__call__", interrupt)
     before = sorted(files.iterdir())
     assert fail("reconstruct", files / MEASUREMENT, "-c", files / SAVED, code=130) == "interrupted\n"
+    assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [".", "", "/"])
+@pytest.mark.parametrize("output", [(), ("-o", "x.npz")])
+def test_folders_without_a_name_are_no_measurements(files, monkeypatch, name, output):
+    monkeypatch.chdir(files)
+    before = sorted(files.iterdir())
+    message = fail("reconstruct", name, "-c", SAVED, *QUICK, *output)
+    assert "this is a folder" in message or "no permission to write in /" in message
     assert sorted(files.iterdir()) == before

@@ -77,6 +77,23 @@ def test_nifti_places_voxels_in_mm_and_frames_in_s(tmp_path, suffix):
     assert std.header.get_intent()[2] == "std"
 
 
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([3, 5, 7, 9], 2.0),
+        ([3, 5, 7.001, 9], 2.0),
+        ([3, 5, 9, 11], 0.0),  # a frame was skipped
+        ([3, 5, 5, 7], 0.0),
+        ([5, 5, 5, 5], 0.0),
+        ([3, 5, np.nan, 9], 0.0),
+    ],
+)
+def test_nifti_states_a_time_between_frames_only_if_there_is_one(tmp_path, times, expected):
+    made = Series(PLANE, series(PLANE, 4).image, found={"time": np.array(times)})
+    save(tmp_path / "x.nii", made)
+    assert nibabel.load(tmp_path / "x.nii").header.get_zooms()[3] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("normal", "shape"), [("x", (1, 4, 3)), ("y", (4, 1, 3)), ("z", (4, 3, 1))])
 def test_nifti_of_planes_of_every_direction(tmp_path, normal, shape):
     extent = tuple(0.01 * count for count in shape)

@@ -105,6 +105,14 @@ def test_no_images_are_an_error_but_in_mdf(tmp_path, acquired):
     assert names(tmp_path) == (["x.mdf"] if acquired else [])
 
 
+@pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix != ".mdf"])
+def test_a_file_without_images_is_not_converted(tmp_path, suffix):
+    write([tmp_path / "x.mdf"], frames=0)
+    with Series.open(tmp_path / "x.mdf") as none, pytest.raises(InputError, match="there are no images to write"):
+        save(tmp_path / f"x{suffix}", none)
+    assert names(tmp_path) == ["x.mdf"]
+
+
 def test_images_of_arrays_go_everywhere_but_into_mdf(tmp_path):
     result = write([tmp_path / "x.npz"], acquired=False)
     np.testing.assert_array_equal(np.load(tmp_path / "x.npz")["std"], result.std)

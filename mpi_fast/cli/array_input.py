@@ -45,8 +45,11 @@ def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any]
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError(f"--sampling-rate {rate}: expected a positive number")
     named = layout["frequencies"]
+    array = read_array(path, layout["variable"])
+    if array.dtype.kind == "f" and rate is None and named is None:
+        raise InputError(f"{path}: real numbers are signals over time: give --sampling-rate, their samples per second")
     return calibrate_array(
-        read_array(path, layout["variable"]),
+        array,
         shape,
         tuple(1e-3 * length for length in lengths),
         empty=layout["empty"],

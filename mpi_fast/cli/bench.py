@@ -8,6 +8,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import (
     Device,
     EngineName,
@@ -45,7 +46,7 @@ def bench(
     """Measure the time per frame, from selected rows to images, on this machine."""
     with friendly():
         counts = parse_integers(frames, "--frames", smallest=1, largest=LARGEST_BATCH) or []
-        check_outputs(json_file)
+        check_outputs(json_file, inputs=files_of(model=model))
         from mpi_fast.experiment import measure_matrix
         from mpi_fast.noise import add_noise
         from mpi_fast.phantoms import generate

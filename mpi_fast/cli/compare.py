@@ -11,6 +11,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from mpi_fast.atomic import atomic_path
+from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import JsonFile, Model, Seed, parse_grid, with_commas
 from mpi_fast.console import check_outputs, console, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError
@@ -74,7 +75,7 @@ def compare(
 ) -> None:
     """Compare tuned methods at several noise levels, on scanners and phantoms that were not used in training."""
     with friendly():
-        check_outputs(output, json_file, csv_file)
+        check_outputs(output, json_file, csv_file, inputs=files_of(model=model))
         if output:
             from mpi_fast import plots
 

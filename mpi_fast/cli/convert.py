@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import External, Region, Untrusted
 from mpi_fast.console import check_outputs, console, friendly
 from mpi_fast.errors import InputError
@@ -29,11 +30,12 @@ def convert(
         if not output:
             raise InputError(f"nothing to write: expected -o and a name that ends in {', '.join(formats.FORMATS)}")
         formats.regions.require(region or (), output)
-        check_outputs(*output, inputs=(images,))
+        inputs = images, *files_of(regions=region)
+        check_outputs(*output, inputs=inputs)
         files = [file for one in output for file in formats.check(one)]
         if any(file.suffix.lower() == ".mdf" for file in files):
             raise InputError(f"{images}: is MDF already; copy the file")
-        check_outputs(*files, inputs=(images,))
+        check_outputs(*files, inputs=inputs)
         with formats.Series.open(images) as series:
             chosen = replace(series, regions=formats.regions_of(region or (), series.grid))
             for one in output:

@@ -8,6 +8,7 @@ import typer
 from rich.table import Table
 
 from mpi_fast.cli.bench import PUBLISHED_MS, measure, summarise
+from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import Evaluations, JsonFile, Model, Seed, Threads
 from mpi_fast.console import check_outputs, console, facts_table, friendly, note, progress_bar, write_json
 from mpi_fast.errors import InputError, MPIFastError
@@ -37,7 +38,7 @@ def demo(
 ) -> None:
     """Reconstruct frames of a simulated scanner with the bundled network and with ART; a picture and a table."""
     with friendly():
-        check_outputs(output, json_file)
+        check_outputs(output, json_file, inputs=files_of(model=model))
         picture = _can_draw(output)
         from mpi_fast.cli.trial import SWEEPS, figures_of, run_trial, scanner
         from mpi_fast.experiment import measure_matrix

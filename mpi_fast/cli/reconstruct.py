@@ -8,6 +8,7 @@ import typer
 
 from mpi_fast.atomic import check_target
 from mpi_fast.cli.array_input import is_array, read_frames
+from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import (
     Axis,
     Device,
@@ -94,12 +95,14 @@ def reconstruct(
 
     with friendly(), access(external=external, untrusted=untrusted):
         array = is_array(measurement, variable)
-        default = measurement.with_name(measurement.stem + (".reco.npz" if array else ".reco.mdf"))
+        # Not by with_name, which refuses names such as ".", before anything says that this is a folder.
+        default = measurement.parent / (measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
         formats.regions.require(region or (), outputs)
-        check_outputs(*outputs, inputs=(measurement, calibration))
+        inputs = measurement, calibration, *files_of(model=model, regions=region)
+        check_outputs(*outputs, inputs=inputs)
         files = [file for one in outputs for file in formats.check(one, acquired=not array)]
-        check_outputs(*files, json_file, inputs=(measurement, calibration))
+        check_outputs(*files, json_file, inputs=inputs)
         wanted = parse_range(frames, "--frames")
         selection: dict[str, Any] = {"start": wanted.start or 0, "stop": wanted.stop}
         selection |= {"periods": parse_range(periods, "--periods"), "average": parse_average(average)}

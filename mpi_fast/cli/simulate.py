@@ -70,7 +70,7 @@ def simulate(
             raise InputError("nothing to write: expected a folder, or --matrix and --measurement with file names")
         truth = None
         if measurement is not None:
-            truth = folder / "truth.mdf" if folder else measurement.with_name(measurement.stem + ".truth.mdf")
+            truth = folder / "truth.mdf" if folder else measurement.parent / (measurement.stem + ".truth.mdf")
         check_outputs(matrix, measurement, truth, json_file)
         from mpi_fast import heldout
         from mpi_fast.experiment import Receiver, acquisition_of, measure_matrix, metadata_of, save_frames, save_matrix

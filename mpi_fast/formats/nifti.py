@@ -1,7 +1,8 @@
 """NIfTI, the format of programs for medical images; the uncertainty is written to a second file.
 
 The axes are x, y, z and the frames. Voxel sizes and the affine are in mm, in the coordinates of the scanner; left and
-right of a patient are unknown. The time between frames is in s. The header contains the provenance as JSON.
+right of a patient are unknown. The time between frames is in s; it is 0 for unknown, as where frames are missing. The
+header contains the provenance as JSON.
 """
 
 import gzip

@@ -52,8 +52,8 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
     """
     found: list[Region] = []
     for text in texts:
-        is_file = text.lower().endswith((".nii", ".nii.gz", ".npy", ".npz"))
-        found.extend(_labelled(Path(text), grid) if is_file else [_box(text, grid)])
+        path = label_file(text)
+        found.extend([_box(text, grid)] if path is None else _labelled(path, grid))
     names = [region.name for region in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -61,15 +61,21 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
     return tuple(found)
 
 
+def label_file(text: str) -> Path | None:
+    """The file of labels that an option text names; None for a box."""
+    return Path(text) if text.lower().endswith((".nii", ".nii.gz", ".npy", ".npz")) else None
+
+
 def require(texts: Sequence[str], outputs: Sequence[Path]) -> None:
     """Check regions as far as possible before the grid is known; raises as `regions_of`."""
     if texts and not any(path.suffix.lower() == ".csv" for path in outputs):
         raise InputError("--region: of tables: name an output that ends in .csv, too")
     for text in texts:
-        if text.lower().endswith((".nii", ".nii.gz")):
-            require_library(Path(text), "nifti", "nibabel")
-        elif not text.lower().endswith((".npy", ".npz")):
+        path = label_file(text)
+        if path is None:
             _parse(text)
+        elif path.suffix.lower() not in (".npy", ".npz"):
+            require_library(path, "nifti", "nibabel")
 
 
 def _parse(text: str) -> tuple[str, dict[str, tuple[float, float]]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mpi_fast.errors import InputError
+from mpi_fast.errors import InputError, NoImagesError
 from mpi_fast.formats import film, matlab_numpy, mdf, nifti, picture, table, zarr
 from mpi_fast.formats.series import Series
 
@@ -94,9 +94,12 @@ def save(path: str | Path, series: Series) -> None:
     Raises
     ------
     InputError, MPIFastError
-        As `check`, and if the format cannot hold the series.
+        As `check`, and if the format cannot hold the series. Only MDF holds one without images, such as that of a
+        recording of which all frames were skipped.
     """
     path = Path(path)
     chosen = format_of(path)
     chosen.require(path)
+    if not len(series) and chosen is not mdf:
+        raise NoImagesError(f"{path}: there are no images to write: no frame was reconstructed")
     chosen.save(path, series)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Values with several numbers per image, and the names of these numbers in tables.
 PARTS = {"misfit": ("outside", "receiver", "image"), "quantiles": tuple(f"{100 * level:g}" for level in LEVELS)}
 CHUNK_BYTES = 1 << 24
+SAME_STEP = 0.01  # largest difference of the steps between images, as a share, for one time between images
 TIME_UNITS = ("s", 1.0), ("ms", 1e3), ("us", 1e6)
 
 # Values kept for each image: name in MDF files, and name everywhere else.
@@ -162,11 +163,14 @@ class Series:
 
     @property
     def interval(self) -> float | None:
-        """Mean time between images in s; None if unknown, or for fewer than two images."""
+        """Time between images in s; None if unknown, if it is not always the same, or for fewer than two images."""
         times = self.times
-        if times is None or len(times) < 2 or not times[-1] > times[0]:
+        if times is None or len(times) < 2:
             return None
-        return float((times[-1] - times[0]) / (len(times) - 1))
+        mean = float((times[-1] - times[0]) / (len(times) - 1))
+        # Where frames are missing, no step tells when each of the images was.
+        even = mean > 0 and bool((np.abs(np.diff(times) - mean) <= SAME_STEP * mean).all())
+        return mean if even else None
 
 
 def reconstruction_metadata(result: Reconstruction) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mpi_fast.atomic import temporary_beside
-from mpi_fast.errors import NoImagesError
 from mpi_fast.formats import mdf
 from mpi_fast.formats.regions import Region
 from mpi_fast.formats.registry import check, format_of, save
@@ -70,7 +69,6 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
     if header.acquisition is None:
         kept = Kept(header)
         yield kept
-        _require_images(kept.length, outputs)
         for output in outputs:
             save(output, kept.series())
         return
@@ -81,7 +79,6 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
             stored = Stored(target)
             yield stored
         others = [output for output in outputs if output != requested]
-        _require_images(stored.length, others)
         if others:
             series = stack.enter_context(Series.open(path))
             series = replace(series, acquisition=header.acquisition, regions=header.regions)
@@ -89,25 +86,17 @@ def writing(outputs: Sequence[Path], header: Header) -> Iterator[Writer]:
                 save(output, series)
 
 
-def _require_images(length: int, outputs: Sequence[Path]) -> None:
-    """Refuse to write no images, if all frames were skipped, in any format except MDF."""
-    if outputs and not length:
-        raise NoImagesError(f"{outputs[0]}: there are no images to write: no frame was reconstructed")
-
-
 class Stored:
     """Writer to an MDF file."""
 
     def __init__(self, writer: ReconstructionWriter) -> None:
         self._writer = writer
-        self.length = 0
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
         found = image_metadata(result, numbers, times)
         stored = {name: found[plain] for name, plain in NAMES.items() if plain in found}
         self._writer.append(result.image, result.std, stored)
-        self.length += len(result)
 
 
 class Kept:
@@ -116,18 +105,17 @@ class Kept:
     def __init__(self, header: Header) -> None:
         self._header = header
         self._parts: list[dict[str, NDArray[Any]]] = []
-        self.length = 0
 
     def append(self, result: "Reconstruction", numbers: Numbers, times: Times | None = None) -> None:
         """See `Writer`."""
         self._parts.append({"image": result.image, "std": result.std, **image_metadata(result, numbers, times)})
-        self.length += len(result)
 
     def series(self) -> Series:
         """The series of all images."""
-        whole = {name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]}
-        image, std, header = whole.pop("image"), whole.pop("std"), self._header
-        return Series(header.grid, image, std, whole, header.provenance, regions=header.regions)
+        header, names = self._header, self._parts[0] if self._parts else {}
+        whole = {name: np.concatenate([part[name] for part in self._parts]) for name in names}
+        image = whole.pop("image", np.empty((0, *header.grid.shape), np.float32))
+        return Series(header.grid, image, whole.pop("std", None), whole, header.provenance, regions=header.regions)
 
 
 def image_metadata(result: "Reconstruction", numbers: Numbers, times: Times | None) -> dict[str, NDArray[Any]]:
