@@ -280,3 +280,36 @@ def test_folders_without_a_name_are_no_measurements(files, monkeypatch, name, ou
     message = fail("reconstruct", name, "-c", SAVED, *QUICK, *output)
     assert "this is a folder" in message or "no permission to write in /" in message
     assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "kind"),
+    [
+        *[
+            (("calibrate", MATRIX), option, "of arrays; this input is MDF")
+            for option in (
+                ("--field-of-view", "40"),
+                ("--empty", "0"),
+                ("--axis", "0"),
+                ("--fastest", "x"),
+                ("--frequencies", "f"),
+                ("--sampling-rate", "1e6"),
+            )
+        ],
+        *[
+            (("reconstruct", MEASUREMENT, "-c", SAVED), option, "of arrays; this input is MDF")
+            for option in (("--empty", "0"), ("--axis", "0"))
+        ],
+        *[
+            (("reconstruct", "b.npy", "-c", SAVED), option, "of MDF files; this input is an array")
+            for option in (("--periods", "0:1"), ("--average", "all"), ("--no-background",))
+        ],
+    ],
+)
+def test_options_of_another_kind_of_input(files, monkeypatch, command, option, kind):
+    monkeypatch.chdir(files)
+    before = sorted(files.iterdir())
+    message = fail(*command, *option)
+    assert kind in message
+    assert option[0].removeprefix("--no-").removeprefix("--") in message
+    assert sorted(files.iterdir()) == before

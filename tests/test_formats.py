@@ -9,11 +9,13 @@ import nibabel
 import numpy as np
 import pytest
 import xarray
+from nibabel import orientations
 from scipy.io import loadmat
 from series_cases import PERIOD, PLANE, VOLUME, images, names, series
 
 from mpi_fast.errors import FileFormatError, InputError
 from mpi_fast.formats import Series, check, regions_of, save, zarr
+from mpi_fast.formats.common import affine
 from mpi_fast.mdf import Grid
 
 # -- NumPy and MATLAB --------------------------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_regions_of_a_file_of_labels(tmp_path, suffix, grid):
     if suffix == ".npy":
         np.save(path, labels)
     else:
-        nibabel.save(nibabel.Nifti1Image(labels.T.reshape(grid.size), np.eye(4)), path)
+        nibabel.save(nibabel.Nifti1Image(labels.T.reshape(grid.size), affine(grid)), path)
     regions = regions_of([str(path)], grid)
     assert [region.name for region in regions] == ["roi-1", "roi-7"]
     for region, label in zip(regions, (1, 7), strict=True):
@@ -293,3 +295,29 @@ def test_files_of_labels_that_are_none(tmp_path):
         regions_of([str(tmp_path / "x.nii")], PLANE)
     with pytest.raises(FileFormatError, match=r"none\.nii"):
         regions_of([str(tmp_path / "none.nii")], PLANE)
+
+
+@pytest.mark.parametrize("grid", [PLANE, VOLUME])
+def test_labels_of_nifti_lie_where_their_affine_says(tmp_path, grid):
+    path, labels = tmp_path / "roi.nii.gz", np.zeros(grid.size, np.int16)
+    labels[0, 0, :], labels[3, 1, -1] = 1, 7
+
+    def found(image):
+        nibabel.save(image, path)
+        return regions_of([str(path)], grid)
+
+    image = nibabel.Nifti1Image(labels, affine(grid))
+    expected = found(image)
+    for axes in ("RAS", "LPS", "ASR", "SLP"):
+        turned = orientations.ornt_transform(orientations.io_orientation(image.affine), orientations.axcodes2ornt(axes))
+        for region, other in zip(found(image.as_reoriented(turned)), expected, strict=True):
+            np.testing.assert_array_equal(region.mask, other.mask)
+    assert len(found(nibabel.Nifti1Image(labels, None))) == 2  # no place is stated
+    near, far, tilted = (affine(grid) for _ in range(3))
+    near[0, 3] += 0.2 * near[0, 0]
+    assert len(found(nibabel.Nifti1Image(labels, near))) == 2
+    far[1, 3] += 0.3 * far[1, 1]
+    tilted[0, 1] = 0.2 * tilted[0, 0]
+    for wrong in (far, tilted, 2 * near):
+        with pytest.raises(FileFormatError, match=r"roi\.nii\.gz: labels of another place"):
+            found(nibabel.Nifti1Image(labels, wrong))

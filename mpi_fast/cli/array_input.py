@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from mpi_fast.cli.options import parse_grid, parse_numbers
 from mpi_fast.errors import InputError
 
@@ -12,10 +14,24 @@ if TYPE_CHECKING:
 
 SUFFIXES = ".mat", ".npy", ".npz"
 
+# Options that have a meaning for one kind of input only.
+KIND_OF = dict.fromkeys(("periods", "average", "background"), "MDF files") | dict.fromkeys(
+    ("grid", "field_of_view", "variable", "empty", "axis", "fastest", "frequencies", "sampling_rate"), "arrays"
+)
+
 
 def is_array(path: Path, array_option: str | None) -> bool:
     """Whether a file is an array file, judged by its name or by options that only array files have."""
     return path.suffix.lower() in SUFFIXES or array_option is not None
+
+
+def refuse_options_of_others(context: typer.Context, *, array: bool) -> None:
+    """Raise InputError if options are given, be it with their default values, that this kind of input does not have."""
+    other = "MDF files" if array else "arrays"
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if KIND_OF.get(name) == other and source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
+            raise InputError(f"--{name.replace('_', '-')}: of {other}; this input is {'an array' if array else 'MDF'}")
 
 
 def calibrate_file(path: Path, layout: dict[str, Any], selection: dict[str, Any], report: "Report") -> "Calibration":

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mpi_fast.cli.array_input import calibrate_file, is_array
+from mpi_fast.cli.array_input import calibrate_file, is_array, refuse_options_of_others
 from mpi_fast.cli.options import (
     ARRAYS,
     Axis,
@@ -24,6 +24,7 @@ from mpi_fast.limits import LOWEST_FREQUENCY
 
 
 def calibrate(
+    context: typer.Context,
     matrix: Annotated[
         Path, typer.Argument(metavar="SM.mdf", help="System matrix: MDF v2, or an array in .mat, .npy, .npz.")
     ],
@@ -81,6 +82,8 @@ def calibrate(
     from mpi_fast.mdf import access
 
     with friendly(), access(external=external, untrusted=untrusted):
+        array = is_array(matrix, variable or grid)
+        refuse_options_of_others(context, array=array)
         check_outputs(output, json_file, inputs=(matrix,))
         options: dict[str, Any] = {
             "plane": parse_plane(plane),
@@ -106,7 +109,7 @@ def calibrate(
             "sampling_rate": sampling_rate,
         }
         with stages() as report:
-            if is_array(matrix, variable or grid):
+            if array:
                 calibration = calibrate_file(matrix, layout, options, report)
             else:
                 calibration = Calibration.from_mdf(matrix, **options, report=report)

@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import h5py
 import numpy as np
 import typer
 
@@ -196,6 +195,8 @@ def _checkpoint(path: Path) -> dict[str, Any]:
 
 def _saved(path: Path) -> "Calibration | None":
     """The calibration in a file, if it is a saved one."""
+    import h5py
+
     if path.suffix.lower() in SUFFIXES or not (path.is_file() and h5py.is_hdf5(path)):
         return None
     from mpi_fast.calibration import Calibration

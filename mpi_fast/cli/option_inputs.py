@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mpi_fast.bundle import PACKAGED, Bundle
 from mpi_fast.errors import ModelError
 
 
@@ -17,6 +16,8 @@ def files_of(*, model: str | None = None, regions: Sequence[str] | None = None) 
 
 def _files_of_model(model: str) -> tuple[Path, ...]:
     """All files of a bundle, also those that this command does not read, or the file of a learned method."""
+    from mpi_fast.bundle import PACKAGED, Bundle
+
     try:
         bundle = Bundle.open(model)
     except ModelError:  # the command itself says so, if it needs a bundle

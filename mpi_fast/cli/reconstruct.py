@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mpi_fast.atomic import check_target
-from mpi_fast.cli.array_input import is_array, read_frames
+from mpi_fast.cli.array_input import is_array, read_frames, refuse_options_of_others
 from mpi_fast.cli.option_inputs import files_of
 from mpi_fast.cli.options import (
     Axis,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 
 def reconstruct(
+    context: typer.Context,
     measurement: Annotated[
         Path, typer.Argument(metavar="MEASUREMENT.mdf", help="Measurement: MDF v2, or an array in .mat, .npy, .npz.")
     ],
@@ -95,6 +96,7 @@ def reconstruct(
 
     with friendly(), access(external=external, untrusted=untrusted):
         array = is_array(measurement, variable)
+        refuse_options_of_others(context, array=array)
         # Not by with_name, which refuses names such as ".", before anything says that this is a folder.
         default = measurement.parent / (measurement.stem + (".reco.npz" if array else ".reco.mdf"))
         outputs = [*(output or [default]), *([png] if png else [])]
@@ -127,10 +129,6 @@ def reconstruct(
             rows = file = None
             with spinner("reading the calibration"):
                 if array:
-                    if periods or average != "1":
-                        raise InputError(
-                            "--periods, --average: of MDF files; average the frames of an array beforehand"
-                        )
                     reduced = Calibration.open(calibration, **options)
                     signals = read_frames(measurement, reduced, layout, wanted)
                 else:

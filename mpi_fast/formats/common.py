@@ -28,3 +28,13 @@ def voxel_centres(grid: Grid, axis: str) -> NDArray[np.float64]:
     number = "xyz".index(axis)
     count = grid.size[number]
     return np.asarray(1e3 * (grid.center[number] + ((np.arange(count) + 0.5) / count - 0.5) * grid.extent[number]))
+
+
+def affine(grid: Grid) -> NDArray[np.float64]:
+    """Matrix (4, 4) from voxel numbers (i, j, k) to the centres of voxels in mm."""
+    # A slice of unknown thickness gets that of the voxel width, because readers invert the matrix.
+    size = np.asarray(grid.extent) / grid.size
+    size[~(size > 0)] = min(size[size > 0])
+    matrix = np.diag([*size, 1e-3])
+    matrix[:3, 3] = np.asarray(grid.center) - (np.asarray(grid.size) - 1) / 2 * size
+    return np.asarray(1e3 * matrix)

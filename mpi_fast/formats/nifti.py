@@ -16,9 +16,8 @@ import numpy as np
 
 import mpi_fast
 from mpi_fast.atomic import atomic_path
-from mpi_fast.formats.common import require_library, with_std
+from mpi_fast.formats.common import affine, require_library, with_std
 from mpi_fast.formats.series import Images, Series
-from mpi_fast.mdf import Grid
 
 LARGEST = 2**15 - 1  # longest axis in NIfTI-1; longer series are written as NIfTI-2
 
@@ -76,13 +75,3 @@ def _header(series: Series, name: str, images: Images) -> Any:
     note = json.dumps(dict(series.provenance)).encode()
     header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", note))
     return header
-
-
-def affine(grid: Grid) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Matrix (4, 4) from voxel numbers (i, j, k) to the centres of voxels in mm."""
-    # A slice of unknown thickness gets that of the voxel width, because readers invert the matrix.
-    size = np.asarray(grid.extent) / grid.size
-    size[~(size > 0)] = min(size[size > 0])
-    matrix = np.diag([*size, 1e-3])
-    matrix[:3, 3] = np.asarray(grid.center) - (np.asarray(grid.size) - 1) / 2 * size
-    return 1e3 * matrix

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from mpi_fast.array_files import read_numpy
 from mpi_fast.errors import FileFormatError, InputError
-from mpi_fast.formats.common import require_library, voxel_centres
+from mpi_fast.formats.common import affine, require_library, voxel_centres
 from mpi_fast.mdf import Grid
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
 BOX = "expected NAME=X0:X1,Y0:Y1,Z0:Z1 in mm, where an end that is left out is the grid's, such as vessel=-5:5,2:8"
 LARGEST_LABEL = 1000
+LARGEST_SHIFT = 0.25  # voxels, of labels from the voxels of the images
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +40,9 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
     ----------
     texts : sequence of str
         ``vessel=-5:5,2:8`` contains all voxels whose centre lies in these ranges in mm, along x and y, and at any z. A
-        text ending in .nii, .nii.gz, .npy or .npz is a file of labels on this grid. Zero is no region, and every other
-        label is a region. Its name is that of the file; if there are several, the label is appended.
+        text ending in .nii, .nii.gz, .npy or .npz is a file of labels on this grid; the axes of a NIfTI file may have
+        any order and direction. Zero is no region, and every other label is a region. Its name is that of the file; if
+        there are several, the label is appended.
     grid : Grid
 
     Raises
@@ -48,7 +50,7 @@ def regions_of(texts: Sequence[str], grid: Grid) -> tuple[Region, ...]:
     InputError
         If a text is neither, two regions have the same name, or no voxel lies in a box.
     FileFormatError
-        If the file is damaged, or its labels are not whole numbers on this grid.
+        If the file is damaged, or its labels are not whole numbers on this grid, or in another place.
     """
     found: list[Region] = []
     for text in texts:
@@ -131,19 +133,42 @@ def _labelled(path: Path, grid: Grid) -> list[Region]:
 
 
 def _labels(path: Path, grid: Grid) -> NDArray[Any]:
-    """Labels [z, y, x] or [row, column]; a NIfTI file stores them as [x, y, z]."""
+    """Labels [z, y, x] or [row, column]; a NIfTI file stores them as [x, y, z], or as its affine says."""
     if path.suffix.lower() in (".npy", ".npz"):
         return read_numpy(path, None)
     import nibabel
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
     try:
-        labels = np.asarray(nibabel.nifti1.load(path).dataobj)
+        image = nibabel.nifti1.load(path)
+        labels = np.asarray(image.dataobj)
+        if labels.ndim > 3 and labels.shape[3:] == (1,) * (labels.ndim - 3):
+            labels = labels.reshape(labels.shape[:3])
+        if labels.ndim == 2:
+            labels = labels[..., None]
+        # If both codes are 0, the file does not say where its voxels are.
+        stated = labels.ndim == 3 and bool(image.header["sform_code"] or image.header["qform_code"])
+        place = affine(grid)
+        if stated:
+            # Programs may store axes in another order or direction.
+            orientation = io_orientation(image.affine)
+            place = image.affine @ inv_ornt_aff(orientation, labels.shape)
+            labels = apply_orientation(labels, orientation)
     except Exception as error:  # nibabel and zlib may raise anything on damaged files
         raise FileFormatError(f"{path}: no NIfTI file, or damaged: {error}") from error
-    if labels.ndim > 3 and labels.shape[3:] == (1,) * (labels.ndim - 3):
-        labels = labels.reshape(labels.shape[:3])
-    if labels.ndim == 2:
-        labels = labels[..., None]
     if labels.shape != grid.size:
         raise FileFormatError(f"{path}: labels {labels.shape}; {grid.size} were expected, along x, y, z")
-    return labels.T.reshape(grid.shape)
+    _require_place(path, grid, place)
+    return np.asarray(labels.T.reshape(grid.shape))
+
+
+def _require_place(path: Path, grid: Grid, place: NDArray[np.float64]) -> None:
+    """Raise FileFormatError unless a matrix (4, 4) in mm puts the corners of the grid where they are."""
+    corners = np.array([[*corner, 1] for corner in np.ndindex(2, 2, 2)]) * [*(np.asarray(grid.size) - 1), 1]
+    off = np.abs(corners @ (np.linalg.inv(affine(grid)) @ place).T - corners).max(axis=1)
+    if not (off < LARGEST_SHIFT).all():  # also for NaN
+        worst = corners[int(np.argmax(off))]
+        theirs, ours = (", ".join(f"{x:.4g}" for x in (matrix @ worst)[:3]) for matrix in (place, affine(grid)))
+        raise FileFormatError(
+            f"{path}: labels of another place: a corner lies at ({theirs}) mm; ({ours}) was expected, as in the images"
+        )
