@@ -95,7 +95,7 @@ coarse(const float* __restrict__ features,    // (frames, N, 16)
     });
     __syncthreads();
     weights += INSIDE, bias += INNER;
-    convolve<2, 8, 2, 1, 1>(half, WIDE, TILE, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
+    convolve<2, 8, 4, 1, 1>(half, WIDE, TILE, TILE, TILE, weights, [&](int r, int c, int channel, float v0, float v1) {
         const int row = 2 * (top + r) + channel % 4 / 2, column = 2 * (left + c);
         for (int dx = 0; dx < 2; ++dx) {
             if (row >= rows || column + dx >= columns) continue;
