@@ -17,6 +17,7 @@ from typing import Any
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import FROZEN, Bundle, half_name, write_bundle
+from mpi_fast.caches import cache_folder
 from mpi_fast.errors import InputError, ModelError, MPIFastError
 from mpi_fast.export.preflight import builder, parse, preflight
 from mpi_fast.export.turing import replace_matrix_products
@@ -25,7 +26,6 @@ from mpi_fast.tensorrt_library import (
     EngineFacts,
     TensorRT,
     available,
-    cache_folder,
     capability_name,
     device_capability,
     engine_key,
@@ -135,7 +135,7 @@ def cached(
 ) -> tuple[EngineFacts, bytes, str]:
     """`build_engine`, or its stored result for equal arguments."""
     key = engine_key(content, trt.name, trt.version, capability, batches, tf32)
-    folder = cache_folder()
+    folder = cache_folder("tensorrt")
     plan_file, facts_file = folder / f"{key}.engine", folder / f"{key}.json"
     try:
         saved, plan = json.loads(facts_file.read_text(encoding="utf-8")), plan_file.read_bytes()

@@ -15,10 +15,8 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
-from mpi_fast import caches
 from mpi_fast.bundle import Bundle
 from mpi_fast.errors import ModelError, MPIFastError
 from mpi_fast.termination import raise_lost
@@ -238,8 +236,3 @@ def listed(bundle: Bundle) -> list[EngineFacts]:
         return [EngineFacts.from_dict(entry) for entry in bundle.manifest.get("engines", ())]
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{bundle.path}: the manifest's list of engines is damaged: {error}") from error
-
-
-def cache_folder() -> Path:
-    """Folder for engines outside bundles, see `caches.cache_folder`."""
-    return caches.cache_folder("tensorrt")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from mpi_fast import tensorrt_library
 from mpi_fast.caches import cache_folder
 from mpi_fast.kernels import compile as compiling
 from mpi_fast.kernels.launch import Kernel
@@ -27,6 +26,5 @@ def test_kernels_and_engines_are_kept_by_the_same_rule(monkeypatch, given, users
             monkeypatch.setenv(name, value)
     monkeypatch.setattr(compiling, "compiler_version", lambda: (13, 0))
     monkeypatch.setattr(Path, "is_file", lambda path: True)
-    assert cache_folder("any") == Path(expected) / "any"
+    assert cache_folder("tensorrt") == Path(expected) / "tensorrt"
     assert compiling.cached(Kernel("image"), "sm_90").parent == Path(expected) / "kernels"
-    assert tensorrt_library.cache_folder() == Path(expected) / "tensorrt"

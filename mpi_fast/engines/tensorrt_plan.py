@@ -15,6 +15,7 @@ import numpy as np
 
 from mpi_fast.atomic import atomic_path
 from mpi_fast.bundle import Bundle
+from mpi_fast.caches import cache_folder
 from mpi_fast.errors import DeviceError, InputError, MismatchError, MPIFastError
 from mpi_fast.kernels.launch import Array, Device
 from mpi_fast.tensorrt_library import (
@@ -22,7 +23,6 @@ from mpi_fast.tensorrt_library import (
     EngineFacts,
     TensorRT,
     available,
-    cache_folder,
     capability_name,
     device_capability,
     listed,
@@ -170,7 +170,7 @@ class Plan:
 
     @property
     def _cache_file(self) -> Path:
-        return cache_folder() / f"{self.facts.key}.compiled"
+        return cache_folder("tensorrt") / f"{self.facts.key}.compiled"
 
 
 class Bound:

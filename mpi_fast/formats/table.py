@@ -3,8 +3,8 @@
 For the voxels of a region, the table gives mean, sum and maximum, in the unit of the images, and the uncertainty of the
 mean. The correlation between errors of neighbouring voxels is unknown for a single image, so there are two estimates:
 ``std_independent`` assumes independent errors and is too small; ``std_common`` assumes errors of the same sign and is
-too large. For the sum, multiply both by the number of voxels. The volume is empty if a plane's
-thickness is unknown.
+too large. For the sum, multiply both by the number of voxels. The volume is empty if the thickness of a plane is
+unknown.
 """
 
 import csv

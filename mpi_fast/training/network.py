@@ -165,8 +165,8 @@ class ResidualBlock(nn.Module):
 class HalfResolution(nn.Module):
     """A correction of features at half their resolution, a constant at the start of training.
 
-    No activation precedes ``up``. With a SiLU there, a strong learning rate drives its inputs to large negative numbers
-    in the first thousand steps, where it is zero and has no gradient, so that the whole correction stays dead.
+    No activation precedes ``up``. With a SiLU there, a high learning rate can drive all its inputs to large negative
+    numbers, where it is zero and has no gradient, so that the whole correction stays dead.
     """
 
     def __init__(self, width: int, inner: int) -> None:
